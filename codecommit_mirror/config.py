@@ -1,0 +1,291 @@
+"""One mirror's configuration: read from ``mirrors.yaml``, checked once, then trusted everywhere as a ``Mirror``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from . import azure_url, mirrors_file
+from .errors import MirrorError
+from .mirrors_file import MirrorsFile
+
+DEFAULT_FILE = "mirrors.yaml"
+
+DEFAULT_REFS = ("heads", "tags", "notes")
+DEFAULT_SCHEDULE = "17 */6 * * *"
+
+
+def _matching(pattern: str, what: str, remedy: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"is not {what}; {remedy}")
+        return value
+
+    return AfterValidator(check)
+
+
+# https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html#limits-repository-names
+_REPLICA_NAME = re.compile(r"(?!.*\.git$)[A-Za-z0-9_.-]{1,100}")
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-names
+_USER_NAME_LIMIT = 64
+# https://learn.microsoft.com/azure/devops/organizations/settings/naming-restrictions
+_AZURE_NAME = _matching(
+    r"[^\x00-\x1f\x7f-\x9f/\\:*?\"'<>|;#$&~%@{}+,=\[\]]{1,64}",
+    "a name that Azure DevOps allows",
+    "copy it from the address of the repository's page (decode %20 and the like first)",
+)
+_TAG_TEXT = r"[\w\s.:/=+@-]"
+_CRON_FIELD = r"(?:\*|[0-9A-Za-z]+(?:-[0-9A-Za-z]+)?)(?:/[0-9]+)?"
+_CRON = rf"{_CRON_FIELD}(?:,{_CRON_FIELD})*(?: {_CRON_FIELD}(?:,{_CRON_FIELD})*){{4}}"
+
+
+def _tags(value: dict[str, str]) -> dict[str, str]:
+    for key, text in value.items():
+        if not re.fullmatch(rf"(?!aws:){_TAG_TEXT}{{1,128}}", key):
+            raise ValueError(
+                f"has the key {key!r}, which AWS refuses; use 1 to 128 letters, digits, spaces or _ . : / = + - @, "
+                "not starting with aws:"
+            )
+        if not re.fullmatch(rf"{_TAG_TEXT}{{0,256}}", text):
+            raise ValueError(
+                f"has the value {text!r}, which AWS refuses; use up to 256 letters, digits, spaces or _ . : / = + - @"
+            )
+    return value
+
+
+class AzureRepository(BaseModel):
+    """The source: one Git repository in Azure DevOps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organization: Annotated[str, _AZURE_NAME]
+    project: Annotated[str, _AZURE_NAME]
+    repository: Annotated[str, _AZURE_NAME]
+    server: Annotated[str, AfterValidator(azure_url.normalise_server)] = azure_url.AZURE_DEVOPS_SERVICES
+
+    @property
+    def clone_url(self) -> str:
+        """The HTTPS clone URL, without ``user@``."""
+        return azure_url.build_clone_url(self.server, self.organization, self.project, self.repository)
+
+
+class Mirror(BaseModel):
+    """One source repository and the replica that follows it. Whatever receives a ``Mirror`` may trust it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """The replica's name in CodeCommit, and the id for ``cdk deploy``."""
+    azure: AzureRepository
+    account: (
+        Annotated[str, _matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")] | None
+    ) = None
+    region: (
+        Annotated[
+            str, _matching(r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region's code", "write one like eu-west-1")
+        ]
+        | None
+    ) = None
+    description: Annotated[str, _matching(r"[^\x00-\x1f]{1,1000}", "a description", "use 1 to 1,000 characters, no control characters")] | None = None
+    tags: Annotated[dict[str, str], AfterValidator(_tags)] = Field(default_factory=dict)
+    policy_name: Annotated[
+        str, _matching(r"[\w+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -")
+    ] = Field(default_factory=lambda data: f"CodeCommit{data['name']}GitPush")
+    user_name: Annotated[
+        str, _matching(r"[\w+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
+    ] = Field(default_factory=lambda data: _default_user_name(data["name"]))
+    source_auth: Literal["pat", "job-token"] = "pat"
+    refs: tuple[
+        Annotated[
+            str,
+            _matching(
+                r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
+                "a part of refs/ to mirror",
+                "write heads for branches, tags for tags, notes for notes",
+            ),
+        ],
+        ...,
+    ] = Field(default=DEFAULT_REFS, min_length=1)
+    schedule: Annotated[
+        str, _matching(_CRON, "a cron schedule", "write minute, hour, day, month and weekday in UTC, like '17 */6 * * *'")
+    ] = DEFAULT_SCHEDULE
+    on_destroy: Literal["delete", "retain"] = "delete"
+    termination_protection: bool = False
+
+    @property
+    def stack_name(self) -> str:
+        """The CloudFormation stack's name: letters, digits and hyphens, starting with a letter."""
+        return derive_stack_name(self.name)
+
+    @property
+    def replica_description(self) -> str:
+        """What the CodeCommit console shows for the replica."""
+        return self.description or (
+            f"Read-only replica of {self.azure.clone_url}. Do not push here: the next mirror run overwrites it."
+        )
+
+
+def derive_stack_name(replica: str) -> str:
+    """Return the CloudFormation stack name for a replica's name.
+
+    CloudFormation takes ``[a-zA-Z][-a-zA-Z0-9]*``, at most 128 characters (API_CreateStack).
+    """
+    name = re.sub(r"[^A-Za-z0-9]", "-", replica)
+    return name if name[0].isalpha() else f"Replica-{name}"
+
+
+def _default_user_name(replica: str) -> str:
+    name = f"azure-devops-pipeline-{replica}"
+    if len(name) <= _USER_NAME_LIMIT:
+        return name
+    digest = hashlib.sha256(replica.encode()).hexdigest()[:8]
+    return f"{name[: _USER_NAME_LIMIT - 9]}-{digest}"
+
+
+def check_replica_name(name: str) -> str:
+    """Return ``name`` when CodeCommit takes it as a repository's name.
+
+    Raises:
+        MirrorError: CodeCommit would refuse it.
+    """
+    if not _REPLICA_NAME.fullmatch(name):
+        raise MirrorError(
+            f"{name!r} is not a CodeCommit repository name; use 1 to 100 letters, digits or . _ - and no .git at the end."
+        )
+    return name
+
+
+def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
+    """Read ``mirrors.yaml`` and return its mirrors, or the one that ``only`` names.
+
+    The whole file is read each time, but with ``only`` just that mirror is validated in full, so that one
+    mirror out of many costs what one out of one does.
+
+    Raises:
+        MirrorError: the file is missing or wrong; one line for each mistake.
+    """
+    file = mirrors_file.read(path)
+    if only is not None and only not in file.mirrors:
+        raise MirrorError(
+            f"{path}: there is no mirror {only!r}; it has {', '.join(sorted(file.mirrors)) or 'none'}."
+        )
+    chosen = [only] if only is not None else list(file.mirrors)
+    mistakes: list[str] = []
+    mirrors: list[Mirror] = []
+    for name in chosen:
+        try:
+            mirrors.append(_validated(file, name))
+        except MirrorError as error:
+            mistakes.append(str(error))
+    mistakes += _clashes(file, mirrors)
+    if mistakes:
+        raise MirrorError("\n".join(mistakes))
+    return tuple(mirrors)
+
+
+def single_mirror(
+    name: str, azure_repo_url: str, *, region: str | None = None, account: str | None = None
+) -> Mirror:
+    """Return a mirror that is given without a file, every option at its default.
+
+    Raises:
+        MirrorError: the name or the URL is wrong.
+    """
+    check_replica_name(name)
+    entry = {"name": name, "azure": azure_url.parse_clone_url(azure_repo_url), "region": region, "account": account}
+    try:
+        return Mirror.model_validate(entry)
+    except ValidationError as error:
+        raise MirrorError("\n".join(f"mirror {name!r}: {_sentence(e)}" for e in error.errors())) from None
+
+
+def mirrors_from_context(context: Callable[[str], Any]) -> tuple[Mirror, ...]:
+    """Return the mirrors that a CDK app's context asks for.
+
+    Keys: ``replica`` with ``azure_repo_url`` (and ``region``, ``account``) give one mirror without a file;
+    ``mirror`` chooses one from the file; ``config`` is the file's path (default ``mirrors.yaml``).
+
+    Raises:
+        MirrorError: the context or the file is wrong.
+    """
+    replica, url = context("replica"), context("azure_repo_url")
+    if replica or url:
+        if not (replica and url):
+            raise MirrorError("-c replica=NAME and -c azure_repo_url=URL go together; give both or neither.")
+        return (single_mirror(replica, url, region=context("region"), account=context("account")),)
+    return load_mirrors(Path(context("config") or DEFAULT_FILE), context("mirror"))
+
+
+def _validated(file: MirrorsFile, name: str) -> Mirror:
+    where = file.where("mirrors", name)
+    try:
+        check_replica_name(name)
+    except MirrorError as error:
+        raise MirrorError(f"{where}: {error}") from None
+    try:
+        return Mirror.model_validate({**file.merged(name), "name": name})
+    except ValidationError as error:
+        lines = []
+        for mistake in error.errors():
+            place = file.where_value(name, tuple(str(part) for part in mistake["loc"]))
+            lines.append(f"{place}: mirror {name!r}: {_sentence(mistake)}")
+        raise MirrorError("\n".join(lines)) from None
+
+
+_REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "extra_forbidden": lambda e: f"is not a known key; remove it or correct its spelling (known: {_known_keys(e['loc'])}).",
+    "missing": lambda e: "is missing; add it here or under defaults.",
+    "literal_error": lambda e: f"is {e['input']!r}; use {e['ctx']['expected']}.",
+    "bool_parsing": lambda e: f"is {e['input']!r}; use true or false.",
+    "string_type": lambda e: "has no value of its own; write one line of text, or remove the key."
+    if e["input"] is None
+    else "holds a list or a mapping; write one line of text.",
+    "tuple_type": lambda e: f"is {e['input']!r}; write a list, like [heads, tags].",
+    "too_short": lambda e: "is empty; name at least one, or remove the key.",
+    "dict_type": lambda e: "is not a mapping; write key: value pairs below it.",
+    "model_type": lambda e: "is not a mapping; write key: value pairs below it.",
+    "model_attributes_type": lambda e: "is not a mapping; write key: value pairs below it.",
+}
+
+
+def _known_keys(location: tuple[int | str, ...]) -> str:
+    model = AzureRepository if location[0] == "azure" else Mirror
+    return ", ".join(key for key in model.model_fields if key != "name")
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+        shown = "" if error["loc"][0] == "tags" else f"{error['input']!r} "
+        return f"{key}: {shown}{message}."
+    remedy = _REMEDIES.get(error["type"])
+    return f"{key} {remedy(error)}" if remedy else f"{key} is {error['input']!r}: {error['msg']}."
+
+
+def _clashes(file: MirrorsFile, mirrors: list[Mirror]) -> list[str]:
+    """Name what two mirrors of one file may not share: it would make one stack overwrite the other's resources."""
+    mistakes: list[str] = []
+    names = {
+        "stack name": lambda m: (m.account, m.region, m.stack_name),
+        "user_name": lambda m: (m.account, m.user_name.lower()),
+        "policy_name": lambda m: (m.account, m.policy_name.lower()),
+    }
+    for what, identity in names.items():
+        seen: dict[tuple[str | None, ...], Mirror] = {}
+        for mirror in mirrors:
+            other = seen.setdefault(identity(mirror), mirror)
+            if other is not mirror:
+                mistakes.append(
+                    f"{file.where('mirrors', mirror.name)}: mirror {mirror.name!r}: its {what} "
+                    f"{identity(mirror)[-1]!r} is also that of mirror {other.name!r}; "
+                    + ("rename one of the two." if what == "stack name" else f"give one of them a {what} of its own.")
+                )
+    return mistakes

@@ -1,0 +1,278 @@
+"""CodeCommit's control plane: the API calls on repositories, and the CloudFormation resource type.
+
+Limits and messages follow the CodeCommit API reference (2015-04-13) and its quotas page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ministack.core import iam_actions, responses, router
+
+TARGET_PREFIX = "CodeCommit_20150413"
+RESOURCE_TYPE = "AWS::CodeCommit::Repository"
+
+_NAME = re.compile(r"(?!.*\.git$)[\w.-]{1,100}", re.ASCII)
+_CONFIG = {
+    "http.receivepack": "true",
+    "receive.denyDeleteCurrent": "refuse",
+    "receive.autogc": "false",
+    "receive.advertiseAtomic": "false",
+    # Packs are kept as they were sent, so that the pre-receive hook can look into them.
+    "receive.unpackLimit": "1",
+    # Not advertised, and so not to be sent.
+    "repack.useDeltaBaseOffset": "false",
+    "gc.auto": "0",
+}
+
+
+class ServiceError(Exception):
+    """An answer of the service that is not a success."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Repository:
+    """One repository's record; its Git data is at ``path``."""
+
+    account: str
+    region: str
+    name: str
+    path: Path
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    created: float = field(default_factory=time.time)
+    modified: float = field(default_factory=time.time)
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:codecommit:{self.region}:{self.account}:{self.name}"
+
+    def branches(self) -> dict[str, str]:
+        """Return each branch's name and commit id."""
+        listing = _git(self.path, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/")
+        lines = (line.split(" ", 1) for line in listing.splitlines())
+        return {name.removeprefix("refs/heads/"): commit for commit, name in lines}
+
+    def default_branch(self) -> str | None:
+        """Return the default branch: CodeCommit's is the first one pushed, until it is changed."""
+        head = _git(self.path, "symbolic-ref", "HEAD").strip().removeprefix("refs/heads/")
+        return head if head in self.branches() else None
+
+
+class CodeCommit:
+    """All repositories of the embedded cloud, by account, region and name.
+
+    Args:
+        root: where the bare repositories are kept.
+        hooks: the folder of receive hooks that enforce the limits of a push.
+        git_url: base URL of the Git endpoint; the region's host name is put behind it.
+    """
+
+    def __init__(self, root: Path, hooks: Path, git_url: Callable[[], str]) -> None:
+        self._root, self._hooks, self._git_url = root, hooks, git_url
+        self._repositories: dict[tuple[str, str, str], Repository] = {}
+
+    def find(self, account: str, region: str, name: str) -> Repository | None:
+        return self._repositories.get((account, region, name))
+
+    def all(self) -> list[Repository]:
+        return list(self._repositories.values())
+
+    def clone_url(self, repository: Repository) -> str:
+        return f"{self._git_url()}/git-codecommit.{repository.region}.amazonaws.com/v1/repos/{repository.name}"
+
+    def create(self, name: str, description: str = "", tags: dict[str, str] | None = None) -> Repository:
+        if not _NAME.fullmatch(name):
+            raise ServiceError("InvalidRepositoryNameException", f"Repository name {name} is not valid")
+        if len(description) > 1000:
+            raise ServiceError("InvalidRepositoryDescriptionException", "The description is longer than 1000 characters")
+        key = (responses.get_account_id(), responses.get_region(), name)
+        if key in self._repositories:
+            raise ServiceError("RepositoryNameExistsException", f"Repository named {name} already exists")
+        path = self._root / key[0] / key[1] / f"{uuid.uuid4()}.git"
+        subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
+        for setting, value in {**_CONFIG, "core.hooksPath": str(self._hooks)}.items():
+            _git(path, "config", setting, value)
+        self._repositories[key] = Repository(*key, path, description, dict(tags or {}))
+        return self._repositories[key]
+
+    def get(self, name: str) -> Repository:
+        repository = self.find(responses.get_account_id(), responses.get_region(), name)
+        if repository is None:
+            raise ServiceError("RepositoryDoesNotExistException", f"{name} does not exist")
+        return repository
+
+    def delete(self, name: str) -> str | None:
+        """Delete a repository and return its id; None when there was none, as the service answers."""
+        key = (responses.get_account_id(), responses.get_region(), name)
+        repository = self._repositories.pop(key, None)
+        if repository is None:
+            return None
+        shutil.rmtree(repository.path)
+        return repository.id
+
+    async def handle_request(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Answer one API call (ministack's handler signature)."""
+        action = headers.get("x-amz-target", "").rpartition(".")[2]
+        try:
+            operation = _OPERATIONS.get(action)
+            if operation is None:
+                raise ServiceError("UnknownOperationException", f"{action} is not an operation of the embedded CodeCommit")
+            status, answer = 200, operation(self, json.loads(body or b"{}"))
+        except ServiceError as error:
+            status, answer = 400, {"__type": error.code, "message": str(error)}
+        return status, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
+
+    def metadata(self, repository: Repository) -> dict[str, Any]:
+        answer = {
+            "accountId": repository.account,
+            "repositoryId": repository.id,
+            "repositoryName": repository.name,
+            "repositoryDescription": repository.description,
+            "lastModifiedDate": repository.modified,
+            "creationDate": repository.created,
+            "cloneUrlHttp": self.clone_url(repository),
+            "cloneUrlSsh": f"ssh://git-codecommit.{repository.region}.amazonaws.com/v1/repos/{repository.name}",
+            "Arn": repository.arn,
+        }
+        if default := repository.default_branch():
+            answer["defaultBranch"] = default
+        return answer
+
+
+def _by_arn(service: CodeCommit, arn: str) -> Repository:
+    for repository in service.all():
+        if repository.arn == arn:
+            return repository
+    raise ServiceError("InvalidResourceArnException", f"{arn} names no repository")
+
+
+def _update_description(service: CodeCommit, call: dict[str, Any]) -> dict[str, Any]:
+    repository = service.get(call["repositoryName"])
+    repository.description, repository.modified = call.get("repositoryDescription", ""), time.time()
+    return {}
+
+
+def _update_default_branch(service: CodeCommit, call: dict[str, Any]) -> dict[str, Any]:
+    repository, branch = service.get(call["repositoryName"]), call["defaultBranchName"]
+    if branch not in repository.branches():
+        raise ServiceError("BranchDoesNotExistException", f"Branch {branch} does not exist")
+    _git(repository.path, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+    return {}
+
+
+def _get_branch(service: CodeCommit, call: dict[str, Any]) -> dict[str, Any]:
+    branch = call["branchName"]
+    commit = service.get(call["repositoryName"]).branches().get(branch)
+    if commit is None:
+        raise ServiceError("BranchDoesNotExistException", f"Branch {branch} does not exist")
+    return {"branch": {"branchName": branch, "commitId": commit}}
+
+
+def _untag(service: CodeCommit, call: dict[str, Any]) -> dict[str, Any]:
+    tags = _by_arn(service, call["resourceArn"]).tags
+    for key in call["tagKeys"]:
+        tags.pop(key, None)
+    return {}
+
+
+def _list(service: CodeCommit, call: dict[str, Any]) -> dict[str, Any]:
+    here = (responses.get_account_id(), responses.get_region())
+    return {
+        "repositories": [
+            {"repositoryName": r.name, "repositoryId": r.id} for r in service.all() if (r.account, r.region) == here
+        ]
+    }
+
+
+_OPERATIONS: dict[str, Callable[[CodeCommit, dict[str, Any]], dict[str, Any]]] = {
+    "CreateRepository": lambda service, call: {
+        "repositoryMetadata": service.metadata(
+            service.create(call["repositoryName"], call.get("repositoryDescription", ""), call.get("tags"))
+        )
+    },
+    "GetRepository": lambda service, call: {"repositoryMetadata": service.metadata(service.get(call["repositoryName"]))},
+    "DeleteRepository": lambda service, call: {
+        key: value for key, value in [("repositoryId", service.delete(call["repositoryName"]))] if value
+    },
+    "ListRepositories": _list,
+    "UpdateRepositoryDescription": _update_description,
+    "UpdateDefaultBranch": _update_default_branch,
+    "ListBranches": lambda service, call: {"branches": list(service.get(call["repositoryName"]).branches())},
+    "GetBranch": _get_branch,
+    "TagResource": lambda service, call: _by_arn(service, call["resourceArn"]).tags.update(call["tags"]) or {},
+    "UntagResource": _untag,
+    "ListTagsForResource": lambda service, call: {"tags": _by_arn(service, call["resourceArn"]).tags},
+}
+
+_PROPERTIES = {"RepositoryName", "RepositoryDescription", "Tags"}
+
+
+def install(service: CodeCommit) -> None:
+    """Make ministack route CodeCommit's calls, and CloudFormation's resources of its type, to ``service``."""
+    from ministack import app
+    from ministack.services.cloudformation import provisioners
+
+    app.SERVICE_HANDLERS["codecommit"] = service.handle_request
+    router.SERVICE_PATTERNS["codecommit"] = {"target_prefixes": [TARGET_PREFIX], "host_patterns": [r"codecommit\."]}
+    iam_actions.SERVICE_TO_IAM_NAMESPACE["codecommit"] = "codecommit"
+
+    def attributes(repository: Repository) -> tuple[str, dict[str, str]]:
+        data = service.metadata(repository)
+        return repository.id, {
+            "Arn": data["Arn"],
+            "Name": repository.name,
+            "CloneUrlHttp": data["cloneUrlHttp"],
+            "CloneUrlSsh": data["cloneUrlSsh"],
+        }
+
+    def checked(properties: dict[str, Any]) -> dict[str, Any]:
+        if unknown := properties.keys() - _PROPERTIES:
+            raise ValueError(f"{RESOURCE_TYPE}: unsupported property {sorted(unknown)[0]}")
+        return properties
+
+    def tags(properties: dict[str, Any]) -> dict[str, str]:
+        return {tag["Key"]: tag["Value"] for tag in properties.get("Tags") or []}
+
+    def create(logical_id: str, properties: dict[str, Any], stack_name: str) -> tuple[str, dict[str, str]]:
+        checked(properties)
+        description = properties.get("RepositoryDescription", "")
+        return attributes(service.create(properties["RepositoryName"], description, tags(properties)))
+
+    def update(
+        physical_id: str, old: dict[str, Any], new: dict[str, Any], stack_name: str
+    ) -> tuple[str, dict[str, str]]:
+        checked(new)
+        repository = service.get(old["RepositoryName"])
+        if new["RepositoryName"] != old["RepositoryName"]:
+            raise ValueError(f"{RESOURCE_TYPE}: the embedded cloud does not rename repositories")
+        repository.description, repository.tags = new.get("RepositoryDescription", ""), tags(new)
+        return attributes(repository)
+
+    provisioners._RESOURCE_HANDLERS[RESOURCE_TYPE] = {
+        "create": create,
+        "update": update,
+        "delete": lambda physical_id, properties: service.delete(properties["RepositoryName"]),
+    }
+    provisioners._REPLACING_PROPERTIES[RESOURCE_TYPE] = ()
+
+
+def _git(path: Path, *arguments: str) -> str:
+    run = subprocess.run(["git", "-C", str(path), *arguments], check=True, capture_output=True)
+    return run.stdout.decode(errors="surrogateescape")

@@ -1,0 +1,1 @@
+"""Azure DevOps: Repos' Git endpoint, and an agent that runs pipelines."""

@@ -1,0 +1,129 @@
+"""The embedded cloud as a context manager: start it, reach it, leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .azure import repos
+
+ACCOUNT = "111122223333"
+REGION = "eu-west-1"
+
+
+class LocalCloud:
+    """An AWS account and an Azure DevOps organization on 127.0.0.1.
+
+    Attributes:
+        aws_url: endpoint of every AWS API.
+        codecommit_url: base of the replicas' clone URLs.
+        azure_url: base URL of Azure DevOps.
+        personal_access_token, job_token: what Azure Repos takes as a password.
+        root: private folder with all of its state, removed at the end.
+    """
+
+    aws_url: str
+    codecommit_url: str
+    azure_url: str
+
+    def __init__(self, *, account: str = ACCOUNT, region: str = REGION) -> None:
+        self.account, self.region = account, region
+        self.personal_access_token = secrets.token_urlsafe(39)
+        self.job_token = secrets.token_urlsafe(60)
+        self._access_key_id = f"AKIA{secrets.token_hex(8).upper()}"
+        self._secret_access_key = secrets.token_urlsafe(30)
+
+    def __enter__(self) -> LocalCloud:
+        self.root = Path(tempfile.mkdtemp(prefix="localcloud-"))
+        self._log = (self.root / "server.log").open("w+")
+        settings = {
+            "root": str(self.root),
+            "account": self.account,
+            "region": self.region,
+            "access_key_id": self._access_key_id,
+            "secret_access_key": self._secret_access_key,
+            "azure_tokens": [self.personal_access_token, self.job_token],
+            "keep": False,
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "localcloud.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.root), "PYTHONPATH": str(Path(__file__).parent.parent)},
+            start_new_session=True,
+            text=True,
+        )
+        self._tell(settings)
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            reason = self._log.read()
+            self.__exit__(None, None, None)
+            raise RuntimeError(f"the embedded cloud did not start:\n{reason}")
+        endpoints: dict[str, Any] = json.loads(line)
+        self.pid: int = endpoints["pid"]
+        self.aws_url, self.codecommit_url, self.azure_url = (endpoints[k] for k in ("aws", "codecommit", "azure"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin and self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def keep_running(self) -> None:
+        """Let the cloud outlive this process; ``kill`` of :attr:`pid` stops it and removes its folder."""
+        self._tell({"keep": True})
+        assert self._process.stdin
+        self._process.stdin.close()
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that point ``cdk``, boto3 and ``aws`` at this cloud and away from the user's own.
+
+        The private ``CDK_HOME`` matters: the CLI caches account ids by access key.
+        """
+        return {
+            "AWS_ENDPOINT_URL": self.aws_url,
+            "AWS_ACCESS_KEY_ID": self._access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self._secret_access_key,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "CDK_HOME": str(self.root / "cdk"),
+            "CDK_DISABLE_CLI_TELEMETRY": "true",
+            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
+            "NODE_NO_WARNINGS": "1",
+        }
+
+    def create_azure_repository(self, organization: str, project: str, repository: str) -> Path:
+        """Create an empty repository in Azure Repos and return its bare Git folder."""
+        path = repos.repository_path(self.root / "azure", organization, project, repository)
+        repos.create_repository(path)
+        return path
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()

@@ -1,0 +1,231 @@
+"""Git's smart HTTP protocol on ``git http-backend``, with the host's own rules in front of it.
+
+A host (CodeCommit, Azure Repos) is a function from a request to either a repository to serve or an answer of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_CHUNK = 1 << 18
+_SERVICES = ("git-upload-pack", "git-receive-pack")
+
+
+@dataclass(frozen=True)
+class GitRequest:
+    """One smart HTTP request, before it is served."""
+
+    repository: str
+    """The decoded URL path up to, and without, ``/info/refs`` or the service's name."""
+    service: str
+    """``git-upload-pack`` (a fetch) or ``git-receive-pack`` (a push)."""
+    username: str | None
+    password: str | None
+    """Basic credentials; a Bearer token is a password without a username."""
+    first_line: bytes | None
+    """The first pkt-line's payload of an upload-pack request; None for an advertisement or a push."""
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Let git serve this bare repository."""
+
+    repository: Path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer without asking git."""
+
+    status: int
+    body: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Host = Callable[[GitRequest], Serve | Answer]
+
+CHALLENGE = "Basic realm="
+
+
+class GitHttpServer(ThreadingHTTPServer):
+    """Serves one host's repositories on a free port of 127.0.0.1, in threads of this process."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.host = host
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, name="git-http", daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that went away; print anything else."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: GitHttpServer
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        service = (parse_qs(url.query).get("service") or [""])[0]
+        if not url.path.endswith("/info/refs") or service not in _SERVICES:
+            return self._answer(Answer(404, "Not a Git request.\n"))
+        self._handle(url.path.removesuffix("/info/refs"), service, "/info/refs", url.query)
+
+    def do_POST(self) -> None:
+        path, _, service = urlsplit(self.path).path.rpartition("/")
+        if service not in _SERVICES:
+            return self._answer(Answer(404, "Not a Git request.\n"))
+        self._handle(path, service, f"/{service}", "")
+
+    def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
+        username, password = self._credentials()
+        body: BinaryIO = _RequestBody(self)  # type: ignore[assignment]
+        first_line = None
+        encoding = self.headers.get("Content-Encoding", "")
+        if self.command == "POST" and service == "git-upload-pack":
+            raw = body.read()
+            if encoding == "gzip":
+                raw, encoding = zlib.decompress(raw, wbits=31), ""
+            first_line = raw[4 : int(raw[:4], 16)] if len(raw) > 4 else b""
+            body = _Bytes(raw)  # type: ignore[assignment]
+        decision = self.server.host(GitRequest(unquote(repository), service, username, password, first_line))
+        if isinstance(decision, Answer):
+            return self._answer(decision)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_PROJECT_ROOT": str(decision.repository),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path_info,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": encoding,
+            "REMOTE_USER": username or "bearer",
+            "REMOTE_ADDR": "127.0.0.1",
+        }
+        backend = subprocess.Popen(
+            ["git", "http-backend"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert backend.stdin and backend.stdout
+        try:
+            feeder = threading.Thread(target=_feed, args=(body, backend.stdin), daemon=True)
+            feeder.start()
+            self._relay(backend.stdout)
+            feeder.join()
+        except ConnectionError:
+            self.close_connection = True
+        finally:
+            backend.kill()
+            backend.wait()
+            backend.stdout.close()
+
+    def _credentials(self) -> tuple[str | None, str | None]:
+        scheme, _, value = self.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return None, value
+        if scheme.lower() != "basic":
+            return None, None
+        try:
+            username, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None, None
+        return username, password
+
+    def _answer(self, answer: Answer) -> None:
+        # What the client still sends belongs to no later request.
+        self.close_connection = True
+        body = answer.body.encode()
+        self.send_response(answer.status)
+        for name, value in {**answer.headers, "Content-Type": answer.content_type}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _relay(self, output: BinaryIO) -> None:
+        headers = list(_cgi_headers(output))
+        status = next((int(value[:3]) for name, value in headers if name == "Status"), 200)
+        self.send_response(status)
+        for name, value in headers:
+            if name != "Status":
+                self.send_header(name, value)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        while data := output.read1(_CHUNK):  # type: ignore[attr-defined]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Keep quiet: request lines are of no use to who runs a mirror."""
+
+
+def _cgi_headers(output: BinaryIO) -> Iterator[tuple[str, str]]:
+    while (line := output.readline().strip()) != b"":
+        name, _, value = line.decode("latin-1").partition(":")
+        yield name, value.strip()
+
+
+def _feed(body: BinaryIO, pipe: BinaryIO) -> None:
+    with contextlib.suppress(OSError), pipe:
+        while data := body.read(_CHUNK):
+            pipe.write(data)
+
+
+class _Bytes:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, size: int) -> bytes:
+        data, self._data = self._data[:size], self._data[size:]
+        return data
+
+
+class _RequestBody:
+    """The request's body as a stream, whether its length is given or it is chunked."""
+
+    def __init__(self, request: BaseHTTPRequestHandler) -> None:
+        self._stream = request.rfile
+        self._chunked = request.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        self._left = 0 if self._chunked else int(request.headers.get("Content-Length") or 0)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            request.send_response_only(100)
+            request.end_headers()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, all of them for -1, and nothing at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_CHUNK), b""))
+        if self._chunked and not self._left:
+            self._left = int(self._stream.readline().split(b";")[0] or b"0", 16)
+            if not self._left:
+                self._stream.readline()
+                self._chunked = False
+                return b""
+        data = self._stream.read1(min(size, self._left)) if self._left else b""  # type: ignore[attr-defined]
+        self._left -= len(data)
+        if self._chunked and not self._left:
+            self._stream.readline()
+        return data

@@ -1,0 +1,126 @@
+"""The embedded cloud's process: AWS's control plane and both Git endpoints, on 127.0.0.1 alone.
+
+Started by ``localcloud.cloud``, which writes the settings as one line of JSON to standard input, and reads one line of
+JSON with the endpoints from standard output when all of them answer. It stops, and removes its folder, when standard
+input ends, unless it was told to outlive its parent, and at SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Run until told to stop."""
+    settings = json.loads(sys.stdin.readline())
+    root = Path(settings["root"])
+    try:
+        asyncio.run(_serve(root, settings))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    # Worker threads of ministack are not daemons; nothing of them is worth waiting for.
+    os._exit(0)
+
+
+async def _serve(root: Path, settings: dict[str, Any]) -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    port = listener.getsockname()[1]
+    os.environ.update(_ministack_environment(root, port, settings))
+
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+    from ministack.app import app
+
+    from .aws import cloudformation, codecommit, git_endpoint, service_credentials
+    from .azure.repos import azure_repos_host
+    from .git_http import GitHttpServer
+
+    credentials = service_credentials.ServiceCredentials()
+    repositories = codecommit.CodeCommit(root / "codecommit", root / "hooks", lambda: git_server.url)
+    git_endpoint.write_hooks(root / "hooks")
+    git_server = GitHttpServer(git_endpoint.codecommit_host(repositories, credentials))
+    service_credentials.install(credentials)
+    codecommit.install(repositories)
+    cloudformation.install()
+    azure = GitHttpServer(azure_repos_host(root / "azure", settings["azure_tokens"]))
+
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 0.1
+    config.errorlog = None
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    endpoints = {
+        "pid": os.getpid(),
+        "aws": f"http://127.0.0.1:{port}",
+        "codecommit": git_server.url,
+        "azure": azure.url,
+    }
+    threading.Thread(target=_until_parent_leaves, args=(loop, stop, settings["keep"]), daemon=True).start()
+    loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
+    await serve(_as_over_tls(app), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+
+
+def _as_over_tls(app: Any) -> Any:
+    """Let requests from this machine count as sent over TLS, which the bootstrap bucket's policy asks for."""
+
+    async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-proto", b"https")]}
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def _ministack_environment(root: Path, port: int, settings: dict[str, Any]) -> dict[str, str]:
+    for name in ("state", "tmp"):
+        (root / name).mkdir()
+    return {
+        "AUTH": "true",
+        "AWS_ACCESS_KEY_ID": settings["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": settings["secret_access_key"],
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "LAMBDA_EXECUTOR": "local",
+        "LOG_LEVEL": "ERROR",
+        "MINISTACK_ACCOUNT_ID": settings["account"],
+        "MINISTACK_HOST": "127.0.0.1",
+        "MINISTACK_REGION": settings["region"],
+        "S3_DATA_DIR": str(root / "state" / "s3"),
+        "STATE_DIR": str(root / "state"),
+        "TMPDIR": str(root / "tmp"),
+    }
+
+
+async def _announce(port: int, endpoints: dict[str, Any]) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            break
+        await asyncio.sleep(0.05)
+    print(json.dumps(endpoints), flush=True)
+
+
+def _until_parent_leaves(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, keep: bool) -> None:
+    for line in sys.stdin:
+        keep = json.loads(line)["keep"]
+    if not keep:
+        loop.call_soon_threadsafe(stop.set)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The replica: a CodeCommit repository that only the pipeline writes to."""
+
+from __future__ import annotations
+
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_codecommit as codecommit
+from constructs import Construct
+
+
+class ReplicaRepository(Construct):
+    """A CodeCommit repository with an explicit deletion policy.
+
+    Args:
+        name: the repository's name, 1 to 100 of ``[A-Za-z0-9_.-]``.
+        description: what the console shows, at most 1,000 characters.
+        retain: keep the repository and its history when the stack is destroyed.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, name: str, description: str, retain: bool) -> None:
+        super().__init__(scope, construct_id)
+        repository = codecommit.Repository(self, "Repository", repository_name=name, description=description)
+        repository.apply_removal_policy(RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY)
+        self.arn = repository.repository_arn
+        self.clone_url = repository.repository_clone_url_http

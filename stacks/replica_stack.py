@@ -1,0 +1,48 @@
+"""One mirror's stack: the replica, who may push to it, and the outputs that the companion reads."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Environment, Stack, Tags
+from constructs import Construct
+
+from codecommit_mirror.config import Mirror
+
+from .push_access import PushAccess
+from .replica_repository import ReplicaRepository
+
+
+class ReplicaStack(Stack):
+    """Composes one mirror's resources.
+
+    Outputs: ``ReplicaUrl`` (HTTPS clone URL), ``ReplicaArn``, ``PushUserName``, ``PushPolicyArn``.
+    """
+
+    def __init__(self, scope: Construct, *, mirror: Mirror) -> None:
+        super().__init__(
+            scope,
+            mirror.name,
+            stack_name=mirror.stack_name,
+            description=f"CodeCommit replica {mirror.name} of an Azure Repos repository",
+            env=Environment(account=mirror.account, region=mirror.region),
+            termination_protection=mirror.termination_protection,
+        )
+        replica = ReplicaRepository(
+            self,
+            "Replica",
+            name=mirror.name,
+            description=mirror.replica_description,
+            retain=mirror.on_destroy == "retain",
+        )
+        access = PushAccess(
+            self,
+            "PushAccess",
+            repository_arn=replica.arn,
+            policy_name=mirror.policy_name,
+            user_name=mirror.user_name,
+        )
+        for key, value in {"managed-by": "codecommit-mirror", **mirror.tags}.items():
+            Tags.of(self).add(key, value)
+        CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")
+        CfnOutput(self, "ReplicaArn", value=replica.arn, description="ARN of the replica")
+        CfnOutput(self, "PushUserName", value=access.user_name, description="IAM user of the pipeline")
+        CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that allows GitPush alone")
