@@ -50,6 +50,14 @@ def normalise_server(url: str) -> str:
     return f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
 
 
+def check_server(url: str) -> str:
+    """Do as :func:`normalise_server`, with the error that a pydantic validator raises."""
+    try:
+        return normalise_server(url)
+    except MirrorError as error:
+        raise ValueError(str(error)) from None
+
+
 def build_clone_url(server: str, organization: str, project: str, repository: str) -> str:
     """Return the HTTPS clone URL, each name percent-encoded."""
     return f"{server}/{quote(organization, safe='')}/{quote(project, safe='')}/_git/{quote(repository, safe='')}"

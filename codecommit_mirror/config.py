@@ -68,7 +68,12 @@ class AzureRepository(BaseModel):
     organization: Annotated[str, _AZURE_NAME]
     project: Annotated[str, _AZURE_NAME]
     repository: Annotated[str, _AZURE_NAME]
-    server: Annotated[str, AfterValidator(azure_url.normalise_server)] = azure_url.AZURE_DEVOPS_SERVICES
+    server: Annotated[str, AfterValidator(azure_url.check_server)] = azure_url.AZURE_DEVOPS_SERVICES
+    default_branch: Annotated[
+        str,
+        _matching(r"[^\x00-\x20\x7f~^:?*\[\\${}]+", "a branch's name", "write the source's default branch, like main"),
+    ] = "main"
+    """The branch that holds the pipeline's YAML; the schedule runs there."""
 
     @property
     def clone_url(self) -> str:
@@ -84,16 +89,19 @@ class Mirror(BaseModel):
     name: str
     """The replica's name in CodeCommit, and the id for ``cdk deploy``."""
     azure: AzureRepository
-    account: (
-        Annotated[str, _matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")] | None
-    ) = None
+    account: Annotated[str, _matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")] | None = (
+        None
+    )
     region: (
+        Annotated[str, _matching(r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region's code", "write one like eu-west-1")]
+        | None
+    ) = None
+    description: (
         Annotated[
-            str, _matching(r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region's code", "write one like eu-west-1")
+            str, _matching(r"[^\x00-\x1f]{1,1000}", "a description", "use 1 to 1,000 characters, no control characters")
         ]
         | None
     ) = None
-    description: Annotated[str, _matching(r"[^\x00-\x1f]{1,1000}", "a description", "use 1 to 1,000 characters, no control characters")] | None = None
     tags: Annotated[dict[str, str], AfterValidator(_tags)] = Field(default_factory=dict)
     policy_name: Annotated[
         str, _matching(r"[\w+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -")
@@ -114,7 +122,8 @@ class Mirror(BaseModel):
         ...,
     ] = Field(default=DEFAULT_REFS, min_length=1)
     schedule: Annotated[
-        str, _matching(_CRON, "a cron schedule", "write minute, hour, day, month and weekday in UTC, like '17 */6 * * *'")
+        str,
+        _matching(_CRON, "a cron schedule", "write minute, hour, day, month and weekday in UTC, like '17 */6 * * *'"),
     ] = DEFAULT_SCHEDULE
     on_destroy: Literal["delete", "retain"] = "delete"
     termination_protection: bool = False
@@ -173,9 +182,7 @@ def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
     """
     file = mirrors_file.read(path)
     if only is not None and only not in file.mirrors:
-        raise MirrorError(
-            f"{path}: there is no mirror {only!r}; it has {', '.join(sorted(file.mirrors)) or 'none'}."
-        )
+        raise MirrorError(f"{path}: there is no mirror {only!r}; it has {', '.join(sorted(file.mirrors)) or 'none'}.")
     chosen = [only] if only is not None else list(file.mirrors)
     mistakes: list[str] = []
     mirrors: list[Mirror] = []
@@ -190,9 +197,7 @@ def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
     return tuple(mirrors)
 
 
-def single_mirror(
-    name: str, azure_repo_url: str, *, region: str | None = None, account: str | None = None
-) -> Mirror:
+def single_mirror(name: str, azure_repo_url: str, *, region: str | None = None, account: str | None = None) -> Mirror:
     """Return a mirror that is given without a file, every option at its default.
 
     Raises:
@@ -240,13 +245,17 @@ def _validated(file: MirrorsFile, name: str) -> Mirror:
 
 
 _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "extra_forbidden": lambda e: f"is not a known key; remove it or correct its spelling (known: {_known_keys(e['loc'])}).",
+    "extra_forbidden": lambda e: (
+        f"is not a known key; remove it or correct its spelling (known: {_known_keys(e['loc'])})."
+    ),
     "missing": lambda e: "is missing; add it here or under defaults.",
     "literal_error": lambda e: f"is {e['input']!r}; use {e['ctx']['expected']}.",
     "bool_parsing": lambda e: f"is {e['input']!r}; use true or false.",
-    "string_type": lambda e: "has no value of its own; write one line of text, or remove the key."
-    if e["input"] is None
-    else "holds a list or a mapping; write one line of text.",
+    "string_type": lambda e: (
+        "has no value of its own; write one line of text, or remove the key."
+        if e["input"] is None
+        else "holds a list or a mapping; write one line of text."
+    ),
     "tuple_type": lambda e: f"is {e['input']!r}; write a list, like [heads, tags].",
     "too_short": lambda e: "is empty; name at least one, or remove the key.",
     "dict_type": lambda e: "is not a mapping; write key: value pairs below it.",

@@ -79,7 +79,8 @@ class LocalCloud:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -113,7 +114,7 @@ class LocalCloud:
             "AWS_EC2_METADATA_DISABLED": "true",
             "CDK_HOME": str(self.root / "cdk"),
             "CDK_DISABLE_CLI_TELEMETRY": "true",
-            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
+            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
             "NODE_NO_WARNINGS": "1",
         }
 
@@ -122,6 +123,10 @@ class LocalCloud:
         path = repos.repository_path(self.root / "azure", organization, project, repository)
         repos.create_repository(path)
         return path
+
+    def replica_path(self, name: str) -> Path:
+        """Return the bare Git folder of a CodeCommit repository in the cloud's own account and region."""
+        return self.root / "codecommit" / self.account / self.region / f"{name}.git"
 
     def _tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin

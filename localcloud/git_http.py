@@ -90,12 +90,14 @@ class _Handler(BaseHTTPRequestHandler):
         if not url.path.endswith("/info/refs") or service not in _SERVICES:
             return self._answer(Answer(404, "Not a Git request.\n"))
         self._handle(url.path.removesuffix("/info/refs"), service, "/info/refs", url.query)
+        return None
 
     def do_POST(self) -> None:
         path, _, service = urlsplit(self.path).path.rpartition("/")
         if service not in _SERVICES:
             return self._answer(Answer(404, "Not a Git request.\n"))
         self._handle(path, service, f"/{service}", "")
+        return None
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         username, password = self._credentials()
@@ -126,9 +128,14 @@ class _Handler(BaseHTTPRequestHandler):
             "REMOTE_ADDR": "127.0.0.1",
         }
         backend = subprocess.Popen(
-            ["git", "http-backend"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ["git", "http-backend"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-        assert backend.stdin and backend.stdout
+        assert backend.stdin
+        assert backend.stdout
         try:
             feeder = threading.Thread(target=_feed, args=(body, backend.stdin), daemon=True)
             feeder.start()

@@ -99,11 +99,13 @@ class CodeCommit:
         if not _NAME.fullmatch(name):
             raise ServiceError("InvalidRepositoryNameException", f"Repository name {name} is not valid")
         if len(description) > 1000:
-            raise ServiceError("InvalidRepositoryDescriptionException", "The description is longer than 1000 characters")
+            raise ServiceError(
+                "InvalidRepositoryDescriptionException", "The description is longer than 1000 characters"
+            )
         key = (responses.get_account_id(), responses.get_region(), name)
         if key in self._repositories:
             raise ServiceError("RepositoryNameExistsException", f"Repository named {name} already exists")
-        path = self._root / key[0] / key[1] / f"{uuid.uuid4()}.git"
+        path = repository_path(self._root, *key)
         subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
         for setting, value in {**_CONFIG, "core.hooksPath": str(self._hooks)}.items():
             _git(path, "config", setting, value)
@@ -133,7 +135,9 @@ class CodeCommit:
         try:
             operation = _OPERATIONS.get(action)
             if operation is None:
-                raise ServiceError("UnknownOperationException", f"{action} is not an operation of the embedded CodeCommit")
+                raise ServiceError(
+                    "UnknownOperationException", f"{action} is not an operation of the embedded CodeCommit"
+                )
             status, answer = 200, operation(self, json.loads(body or b"{}"))
         except ServiceError as error:
             status, answer = 400, {"__type": error.code, "message": str(error)}
@@ -207,7 +211,9 @@ _OPERATIONS: dict[str, Callable[[CodeCommit, dict[str, Any]], dict[str, Any]]] =
             service.create(call["repositoryName"], call.get("repositoryDescription", ""), call.get("tags"))
         )
     },
-    "GetRepository": lambda service, call: {"repositoryMetadata": service.metadata(service.get(call["repositoryName"]))},
+    "GetRepository": lambda service, call: {
+        "repositoryMetadata": service.metadata(service.get(call["repositoryName"]))
+    },
     "DeleteRepository": lambda service, call: {
         key: value for key, value in [("repositoryId", service.delete(call["repositoryName"]))] if value
     },
@@ -220,6 +226,12 @@ _OPERATIONS: dict[str, Callable[[CodeCommit, dict[str, Any]], dict[str, Any]]] =
     "UntagResource": _untag,
     "ListTagsForResource": lambda service, call: {"tags": _by_arn(service, call["resourceArn"]).tags},
 }
+
+
+def repository_path(root: Path, account: str, region: str, name: str) -> Path:
+    """Return where a repository's bare Git data is."""
+    return root / account / region / f"{name}.git"
+
 
 _PROPERTIES = {"RepositoryName", "RepositoryDescription", "Tags"}
 

@@ -162,7 +162,7 @@ def _user(parameters: Parameters) -> tuple[str, Any]:
 def _password() -> str:
     """Return a password of the service's form: base64, and always with the characters that URLs and shells trip on."""
     body = [secrets.choice(string.ascii_letters + string.digits) for _ in range(40)]
-    for position, character in zip(secrets.SystemRandom().sample(range(40), 2), "+/"):
+    for position, character in zip(secrets.SystemRandom().sample(range(40), 2), "+/", strict=False):
         body[position] = character
     return "".join(body) + "="
 

@@ -61,7 +61,7 @@ def main():
     updates = [line.split(" ", 2) for line in os.fsdecode(sys.stdin.buffer.read()).splitlines()]
     found = list(complaints(updates))
     for complaint in found:
-        sys.stderr.write("CodeCommit refuses this push: %s\n" % complaint)
+        sys.stderr.write(f"CodeCommit refuses this push: {complaint}\n")
     return 1 if found else 0
 
 

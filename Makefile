@@ -1,0 +1,46 @@
+# make demo    the whole job on the embedded cloud; SOURCE=<path or URL> mirrors that repository, KEEP=1 leaves it running
+# make test    every test
+# Both set up what they need: a virtual environment, the pinned Python packages, the pinned CDK CLI.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
+
+.PHONY: demo test lint setup requirements clean
+
+demo: setup
+	codecommit-mirror demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(KEEP),--keep)
+
+test: setup lint
+	pytest -n auto
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+
+setup: $(VENV)/.installed node_modules/.installed
+
+$(VENV)/.installed: requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set PYTHON=... to another one.")'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json
+	@node -e 'if (parseInt(process.versions.node) < 20) { console.error("Node 20 or later is needed; this is " + process.version); process.exit(1) }'
+	npm ci --silent --no-fund --no-audit
+	@touch $@
+
+# Pins every package anew, for every Python from 3.11 on; both files get the same versions.
+requirements:
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+	  --custom-compile-command 'make requirements' requirements-dev.in -o requirements-dev.txt
+	grep == requirements-dev.txt > .pins.txt
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate -c .pins.txt \
+	  --custom-compile-command 'make requirements' requirements.in -o requirements.txt
+	rm .pins.txt
+
+clean:
+	rm -rf $(VENV) node_modules cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

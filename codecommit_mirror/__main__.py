@@ -1,0 +1,5 @@
+"""``python -m codecommit_mirror``."""
+
+from .cli import main
+
+main()

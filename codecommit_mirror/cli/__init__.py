@@ -1,0 +1,33 @@
+"""The command line: ``codecommit-mirror``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..errors import MirrorError
+from .credentials import credentials
+from .demo import demo
+from .init import init
+from .pipeline import pipeline
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="codecommit-mirror")
+def cli() -> None:
+    """Mirror Azure Repos repositories to AWS CodeCommit: what 'cdk deploy' cannot do."""
+
+
+for command in (init, credentials, pipeline, demo):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends in one sentence and exit status 1."""
+    try:
+        cli(prog_name="codecommit-mirror")
+    except MirrorError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        sys.exit(1)

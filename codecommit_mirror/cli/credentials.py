@@ -1,0 +1,128 @@
+"""``codecommit-mirror credentials``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import credentials as git_credentials
+from ..aws import Missing, replica_outputs, session
+from ..config import Mirror
+from ..errors import MirrorError
+from .mirror_option import json_option, mirror_argument
+from .table import print_json, print_table
+
+
+@click.group()
+def credentials() -> None:
+    """Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."""
+
+
+@credentials.command()
+@mirror_argument
+@click.option("--show", is_flag=True, help="Print the password to the terminal instead of writing a file.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The CSV file to write, readable by you alone.  [default: USER_codecommit_credentials.csv]",
+)
+@json_option
+def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> None:
+    """Create a Git credential; its password is given once."""
+    if show and output:
+        raise click.UsageError("--show prints the password and --output writes it to a file; choose one.")
+    aws = session(mirror)
+    user = replica_outputs(aws, mirror).push_user_name
+    iam = aws.client("iam")
+    if show:
+        issued = git_credentials.issue(iam, user, mirror.name)
+        answer = {"password": issued.password}
+    else:
+        path = output or Path(f"{user}_codecommit_credentials.csv")
+        with git_credentials.private_file(path) as descriptor:
+            issued = git_credentials.issue(iam, user, mirror.name)
+            _write_or_revoke(descriptor, issued, iam, user)
+        answer = {"file": str(path)}
+    if as_json:
+        print_json({"credential_id": issued.id, "iam_user": user, "user_name": issued.user_name, **answer})
+    elif show:
+        click.echo(f"User Name: {issued.user_name}\nPassword:  {issued.password}")
+    else:
+        click.echo(
+            f"Issued {issued.id} for {user}. User name and password are in {answer['file']}; they are not shown again."
+        )
+
+
+def _write_or_revoke(descriptor: int, issued: git_credentials.IssuedCredential, iam: Any, user: str) -> None:
+    data = git_credentials.to_csv(issued).encode()
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError("no room on the disk")
+    except OSError as error:
+        git_credentials.revoke(iam, user, issued.id)
+        raise MirrorError(
+            f"the password could not be written ({error}), so {issued.id} was revoked again; make room and run again."
+        ) from None
+
+
+@credentials.command("list")
+@mirror_argument
+@json_option
+def list_(mirror: Mirror, as_json: bool) -> None:
+    """Show each Git credential's id, status and age."""
+    aws = session(mirror)
+    found = git_credentials.list_credentials(aws.client("iam"), replica_outputs(aws, mirror).push_user_name)
+    if as_json:
+        print_json(
+            [
+                {
+                    "credential_id": c.id,
+                    "user_name": c.user_name,
+                    "status": c.status,
+                    "created": c.created.isoformat(),
+                    "age_days": c.age_days(),
+                }
+                for c in found
+            ]
+        )
+    elif found:
+        rows = [(c.id, c.status, f"{c.created:%Y-%m-%d %H:%M}", f"{c.age_days()} days") for c in found]
+        print_table(("ID", "STATUS", "CREATED", "AGE"), rows)
+    else:
+        click.echo(
+            f"{mirror.name} has no Git credentials; create one with: codecommit-mirror credentials issue {mirror.name}"
+        )
+
+
+@credentials.command()
+@mirror_argument
+@click.argument("credential_id", required=False)
+@click.option("--all", "every", is_flag=True, help="Revoke every Git credential of the mirror's user.")
+@json_option
+def revoke(mirror: Mirror, credential_id: str | None, every: bool, as_json: bool) -> None:
+    """Deactivate, then delete one Git credential, or all; one that is gone already is fine."""
+    if every == bool(credential_id):
+        raise click.UsageError("Name one credential (see 'credentials list'), or give --all.")
+    aws = session(mirror)
+    iam = aws.client("iam")
+    try:
+        user = replica_outputs(aws, mirror).push_user_name
+    except Missing:
+        # IAM is global: the user may be there without the stack.
+        user = mirror.user_name
+    ids = [credential_id] if credential_id else []
+    if every:
+        try:
+            ids = [c.id for c in git_credentials.list_credentials(iam, user)]
+        except Missing:
+            ids = []
+    revoked = [identifier for identifier in ids if identifier and git_credentials.revoke(iam, user, identifier)]
+    if as_json:
+        print_json({"revoked": revoked})
+    elif revoked:
+        click.echo(f"Revoked {', '.join(revoked)} of {user}.")
+    else:
+        click.echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is gone already.")

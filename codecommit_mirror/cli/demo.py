@@ -1,0 +1,21 @@
+"""``codecommit-mirror demo``."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import MirrorError
+
+
+@click.command()
+@click.option("--source", metavar="PATH|URL", help="A Git repository to mirror instead of the built-in sample.")
+@click.option("--keep", is_flag=True, help="Leave the embedded cloud running, and say how to look around.")
+def demo(source: str | None, keep: bool) -> None:
+    """Do the whole job on an embedded cloud on this machine; no account is needed or touched."""
+    try:
+        from ..demo import run_demo
+    except ModuleNotFoundError as error:
+        raise MirrorError(
+            f"the embedded cloud needs {error.name}; run 'pip install -r requirements-dev.txt'."
+        ) from None
+    run_demo(source, keep=keep)

@@ -1,0 +1,28 @@
+"""``codecommit-mirror init``."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from ..config import DEFAULT_FILE
+from ..errors import MirrorError
+
+
+@click.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path), default=DEFAULT_FILE, show_default=True, help="The file to write."
+)
+def init(config: Path) -> None:
+    """Write a commented mirrors.yaml to start from; never over an existing one."""
+    text = (resources.files("codecommit_mirror") / "mirrors.example.yaml").read_text(encoding="utf-8")
+    try:
+        with config.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise MirrorError(f"{config} exists and is not overwritten; edit it, or name another with --config.") from None
+    except OSError as error:
+        raise MirrorError(f"{config} cannot be written ({error.strerror}); name another with --config.") from None
+    click.echo(f"Wrote {config}. Edit it, then run: cdk deploy MyRepoReplica")

@@ -1,0 +1,92 @@
+"""The Azure pipeline of a mirror: its YAML, and the variables that it wants."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+
+from .config import Mirror
+from .errors import MirrorError
+
+_END_MARKER = "END_OF_MIRROR_SYNC"
+MAXIMUM_SCRIPT_BYTES = 100_000
+"""The agent hands a script to its handler in an environment variable, and Linux takes 128 KiB for one (execve(2))."""
+_EXPANDED = ("$(", "${{", "$[")
+"""What Azure Pipelines replaces in the text of a YAML file: macros, template and runtime expressions."""
+
+
+@dataclass(frozen=True)
+class PipelineVariable:
+    """One of the pipeline's variables, by the blog post's names."""
+
+    name: str
+    secret: bool
+    value: str | None
+    """None for a secret one, whose value this program does not have."""
+    source: str
+    """Where the value comes from."""
+
+
+def render(mirror: Mirror) -> str:
+    """Return the pipeline's YAML, with the mirror program inside.
+
+    Raises:
+        MirrorError: a name holds text that Azure Pipelines would replace.
+    """
+    templates = resources.files("pipeline_templates")
+    program = (templates / "mirror_sync.py").read_text(encoding="utf-8")
+    _check_program(program)
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.filters.update(scalar=_scalar, comment=_comment)
+    template = environment.from_string((templates / "azure-pipelines.yml.j2").read_text(encoding="utf-8"))
+    return template.render(
+        mirror=mirror,
+        program=program.rstrip("\n"),
+        end_marker=_END_MARKER,
+        variables=[variable.name for variable in variables(mirror, replica_url="")],
+    )
+
+
+def variables(mirror: Mirror, replica_url: str) -> tuple[PipelineVariable, ...]:
+    """Return the variables that the pipeline wants: six, or four when the run's own token reads the source.
+
+    Args:
+        mirror: the mirror.
+        replica_url: the stack output ``ReplicaUrl``.
+    """
+    azure = "Azure Repos: Clone, Generate Git Credentials"
+    aws = "codecommit-mirror credentials issue"
+    every = (
+        PipelineVariable("AZURE_REPO_URL", False, mirror.azure.clone_url, "mirrors.yaml"),
+        PipelineVariable("AZURE_GIT_USERNAME", True, None, azure),
+        PipelineVariable("AZURE_GIT_PASSWORD", True, None, azure),
+        PipelineVariable("AWS_REPO_URL", False, replica_url.removeprefix("https://"), "stack output ReplicaUrl"),
+        PipelineVariable("AWS_GIT_USERNAME", True, None, aws),
+        PipelineVariable("AWS_GIT_PASSWORD", True, None, aws),
+    )
+    if mirror.source_auth == "job-token":
+        return tuple(variable for variable in every if not variable.name.startswith("AZURE_GIT_"))
+    return every
+
+
+def _scalar(value: str) -> str:
+    """Return a YAML double-quoted scalar (a JSON string is one) that Azure Pipelines leaves as it is."""
+    for expanded in _EXPANDED:
+        if expanded in value:
+            raise MirrorError(
+                f"{value!r} holds {expanded!r}, which Azure Pipelines would replace; choose another name."
+            )
+    return json.dumps(value)
+
+
+def _comment(value: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in value)
+
+
+def _check_program(program: str) -> None:
+    found = [text for text in (*_EXPANDED, _END_MARKER, "\t") if text in program]
+    if found or not program.isascii() or len(program) > MAXIMUM_SCRIPT_BYTES:
+        raise AssertionError(f"mirror_sync.py cannot travel inside the YAML: {found or 'not ASCII, or too long'}")

@@ -1,0 +1,1 @@
+"""What runs in Azure Pipelines: the pipeline's template, and the mirror program that it carries."""
