@@ -10,22 +10,22 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 .PHONY: demo test lint setup requirements clean
 
 demo: setup
-	codecommit-mirror demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(KEEP),--keep)
+	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $${KEEP:+--keep}
 
 test: setup lint
-	pytest -n auto
+	$(BIN)/pytest -n auto
 
 lint: setup
-	ruff check .
-	ruff format --check .
-	mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 setup: $(VENV)/.installed node_modules/.installed
 
 $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set PYTHON=... to another one.")'
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json

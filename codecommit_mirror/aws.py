@@ -94,7 +94,8 @@ def aws_failures(action: str) -> Iterator[None]:
         yield
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError):
         raise MirrorError(
-            f"cannot {action}: there are no AWS credentials; run 'aws sso login' or 'aws configure', or set AWS_PROFILE."
+            f"cannot {action}: there are no AWS credentials; run 'aws sso login' or 'aws configure', or set "
+            "AWS_PROFILE."
         ) from None
     except (exceptions.TokenRetrievalError, exceptions.SSOError):
         raise MirrorError(f"cannot {action}: the AWS sign-in has expired; run 'aws sso login'.") from None
@@ -110,7 +111,8 @@ def aws_failures(action: str) -> Iterator[None]:
             raise MirrorError(f"cannot {action}: the AWS credentials have expired; sign in again.") from None
         if code in _UNKNOWN_KEY:
             raise MirrorError(
-                f"cannot {action}: AWS does not know these credentials ({code}); check AWS_PROFILE or AWS_ACCESS_KEY_ID."
+                f"cannot {action}: AWS does not know these credentials ({code}); check AWS_PROFILE and "
+                f"AWS_ACCESS_KEY_ID."
             ) from None
         if code in _DENIED:
             match = re.search(r"perform: (\S+)", message)

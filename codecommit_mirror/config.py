@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,6 +60,22 @@ def _tags(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+_RefNamespace = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
+        "a part of refs/ to mirror",
+        "write heads for branches, tags for tags, notes for notes",
+    ),
+]
+
+
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("is empty; name at least one, or remove the key")
+    return value
+
+
 class AzureRepository(BaseModel):
     """The source: one Git repository in Azure DevOps."""
 
@@ -105,22 +121,12 @@ class Mirror(BaseModel):
     tags: Annotated[dict[str, str], AfterValidator(_tags)] = Field(default_factory=dict)
     policy_name: Annotated[
         str, _matching(r"[\w+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -")
-    ] = Field(default_factory=lambda data: f"CodeCommit{data['name']}GitPush")
+    ] = Field(default_factory=lambda data: _default_policy_name(data["name"]))
     user_name: Annotated[
         str, _matching(r"[\w+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
     ] = Field(default_factory=lambda data: _default_user_name(data["name"]))
     source_auth: Literal["pat", "job-token"] = "pat"
-    refs: tuple[
-        Annotated[
-            str,
-            _matching(
-                r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
-                "a part of refs/ to mirror",
-                "write heads for branches, tags for tags, notes for notes",
-            ),
-        ],
-        ...,
-    ] = Field(default=DEFAULT_REFS, min_length=1)
+    refs: Annotated[tuple[_RefNamespace, ...], AfterValidator(_not_empty)] = DEFAULT_REFS
     schedule: Annotated[
         str,
         _matching(_CRON, "a cron schedule", "write minute, hour, day, month and weekday in UTC, like '17 */6 * * *'"),
@@ -150,6 +156,10 @@ def derive_stack_name(replica: str) -> str:
     return name if name[0].isalpha() else f"Replica-{name}"
 
 
+def _default_policy_name(replica: str) -> str:
+    return f"CodeCommit{replica}GitPush"
+
+
 def _default_user_name(replica: str) -> str:
     name = f"azure-devops-pipeline-{replica}"
     if len(name) <= _USER_NAME_LIMIT:
@@ -166,7 +176,8 @@ def check_replica_name(name: str) -> str:
     """
     if not _REPLICA_NAME.fullmatch(name):
         raise MirrorError(
-            f"{name!r} is not a CodeCommit repository name; use 1 to 100 letters, digits or . _ - and no .git at the end."
+            f"{name!r} is not a CodeCommit repository name; use 1 to 100 letters, digits or . _ -, "
+            "without .git at the end."
         )
     return name
 
@@ -191,7 +202,7 @@ def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
             mirrors.append(_validated(file, name))
         except MirrorError as error:
             mistakes.append(str(error))
-    mistakes += _clashes(file, mirrors)
+    mistakes += _clashes(file, chosen)
     if mistakes:
         raise MirrorError("\n".join(mistakes))
     return tuple(mirrors)
@@ -208,7 +219,7 @@ def single_mirror(name: str, azure_repo_url: str, *, region: str | None = None, 
     try:
         return Mirror.model_validate(entry)
     except ValidationError as error:
-        raise MirrorError("\n".join(f"mirror {name!r}: {_sentence(e)}" for e in error.errors())) from None
+        raise MirrorError("\n".join(f"mirror {name!r}: {_sentence(e)}" for e in _mistakes(error))) from None
 
 
 def mirrors_from_context(context: Callable[[str], Any]) -> tuple[Mirror, ...]:
@@ -238,10 +249,15 @@ def _validated(file: MirrorsFile, name: str) -> Mirror:
         return Mirror.model_validate({**file.merged(name), "name": name})
     except ValidationError as error:
         lines = []
-        for mistake in error.errors():
+        for mistake in _mistakes(error):
             place = file.where_value(name, tuple(str(part) for part in mistake["loc"]))
             lines.append(f"{place}: mirror {name!r}: {_sentence(mistake)}")
         raise MirrorError("\n".join(lines)) from None
+
+
+def _mistakes(error: ValidationError) -> list[Any]:
+    # A default that is derived from other values is not derived when one of them is wrong: that is no second mistake.
+    return [mistake for mistake in error.errors() if mistake["type"] != "default_factory_not_called"]
 
 
 _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -257,7 +273,6 @@ _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
         else "holds a list or a mapping; write one line of text."
     ),
     "tuple_type": lambda e: f"is {e['input']!r}; write a list, like [heads, tags].",
-    "too_short": lambda e: "is empty; name at least one, or remove the key.",
     "dict_type": lambda e: "is not a mapping; write key: value pairs below it.",
     "model_type": lambda e: "is not a mapping; write key: value pairs below it.",
     "model_attributes_type": lambda e: "is not a mapping; write key: value pairs below it.",
@@ -273,28 +288,37 @@ def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
-        shown = "" if error["loc"][0] == "tags" else f"{error['input']!r} "
+        shown = "" if error["loc"] in (("tags",), ("refs",)) else f"{error['input']!r} "
         return f"{key}: {shown}{message}."
     remedy = _REMEDIES.get(error["type"])
     return f"{key} {remedy(error)}" if remedy else f"{key} is {error['input']!r}: {error['msg']}."
 
 
-def _clashes(file: MirrorsFile, mirrors: list[Mirror]) -> list[str]:
-    """Name what two mirrors of one file may not share: it would make one stack overwrite the other's resources."""
+def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
+    """Name what two mirrors of one file may not share: it would make one stack overwrite the other's resources.
+
+    Works on the file's own text, so that choosing one mirror does not validate all of them.
+    """
     mistakes: list[str] = []
-    names = {
-        "stack name": lambda m: (m.account, m.region, m.stack_name),
-        "user_name": lambda m: (m.account, m.user_name.lower()),
-        "policy_name": lambda m: (m.account, m.policy_name.lower()),
-    }
-    for what, identity in names.items():
-        seen: dict[tuple[str | None, ...], Mirror] = {}
-        for mirror in mirrors:
-            other = seen.setdefault(identity(mirror), mirror)
-            if other is not mirror:
+    seen: dict[tuple[str, ...], str] = {}
+    for name in filter(_REPLICA_NAME.fullmatch, file.mirrors):
+        for what, remedy, identity in _identities(name, file.merged(name)):
+            other = seen.setdefault((what, *identity), name)
+            if other != name and {name, other} & set(chosen):
                 mistakes.append(
-                    f"{file.where('mirrors', mirror.name)}: mirror {mirror.name!r}: its {what} "
-                    f"{identity(mirror)[-1]!r} is also that of mirror {other.name!r}; "
-                    + ("rename one of the two." if what == "stack name" else f"give one of them a {what} of its own.")
+                    f"{file.where('mirrors', name)}: mirror {name!r}: its {what} {identity[-1]!r} is also that of "
+                    f"mirror {other!r}; {remedy}."
                 )
     return mistakes
+
+
+def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    account, region = str(entry.get("account")), str(entry.get("region"))
+    yield "stack name", "rename one of the two", (account, region, derive_stack_name(name))
+    # IAM does not tell upper from lower case when it compares names.
+    user, policy = (
+        entry.get("user_name", _default_user_name(name)),
+        entry.get("policy_name", _default_policy_name(name)),
+    )
+    yield "user_name", "give one of them a user_name of its own", (account, str(user).lower())
+    yield "policy_name", "give one of them a policy_name of its own", (account, str(policy).lower())

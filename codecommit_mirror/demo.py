@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import click
 
 from localcloud import LocalCloud, sample
-from localcloud.azure.agent import Run, Variable, run_pipeline
+from localcloud.azure.agent import Variable, run_pipeline
 
 from .errors import MirrorError
 
@@ -155,12 +154,14 @@ class _Demo:
             for line in run.log:
                 if not line.startswith("##vso"):
                     self._narrator.say(line)
+                if line.startswith("Mirror "):
+                    self._narrator.facts.append(f"{title.lower()}: {line.removeprefix('Mirror ')}")
             if run.result != "succeeded":
                 raise MirrorError(f"the pipeline's run {run.result}; its log is above.")
         with self._narrator.step("Compare the replica with the source, ref by ref"):
-            self._compare(run)
+            self._compare()
 
-    def _compare(self, run: Run) -> None:
+    def _compare(self) -> None:
         source = sample.refs(self.source, *_NAMESPACES)
         replica = sample.refs(self.cloud.replica_path(_REPLICA))
         different = sorted(name for name in {*source, *replica} if source.get(name) != replica.get(name))
@@ -168,7 +169,6 @@ class _Demo:
             raise MirrorError(f"{len(different)} refs differ between source and replica: {', '.join(different[:5])}.")
         sample.git(self.cloud.replica_path(_REPLICA), "fsck", "--connectivity-only")
         self._narrator.say(f"{len(source):,} refs are equal, and git fsck finds every object")
-        self._narrator.facts.append(f"{run.log[0].partition(':')[0]}; {len(source):,} refs equal" if run.log else "")
 
     def change_source(self, branch: str) -> None:
         """Do at the source what developers do in a day."""
@@ -214,24 +214,16 @@ class _Demo:
 
 def inventory(cloud: LocalCloud) -> dict[str, list[str]]:
     """Return the names of what an account can hold of a mirror, by kind."""
-    environment = cloud.environment()
-    aws = boto3.Session(
-        environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], region_name=cloud.region
-    )
-
-    def client(service: str) -> object:
-        return aws.client(service, endpoint_url=cloud.aws_url)  # type: ignore[call-overload]
-
-    iam = aws.client("iam", endpoint_url=cloud.aws_url)
+    iam = cloud.client("iam")
     users = [user["UserName"] for user in iam.list_users()["Users"]]
     credentials = [
         credential["ServiceSpecificCredentialId"]
         for user in users
         for credential in iam.list_service_specific_credentials(UserName=user)["ServiceSpecificCredentials"]
     ]
-    repositories = aws.client("codecommit", endpoint_url=cloud.aws_url).list_repositories()["repositories"]
-    functions = aws.client("lambda", endpoint_url=cloud.aws_url).list_functions()["Functions"]
-    log_groups = aws.client("logs", endpoint_url=cloud.aws_url).describe_log_groups()["logGroups"]
+    repositories = cloud.client("codecommit").list_repositories()["repositories"]
+    functions = cloud.client("lambda").list_functions()["Functions"]
+    log_groups = cloud.client("logs").describe_log_groups()["logGroups"]
     return {
         "repository": [repository["repositoryName"] for repository in repositories],
         "policy": [policy["PolicyName"] for policy in iam.list_policies(Scope="Local")["Policies"]],

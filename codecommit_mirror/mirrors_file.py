@@ -77,7 +77,7 @@ def read(path: Path) -> MirrorsFile:
     for key in data:
         if key not in ("defaults", "mirrors"):
             raise MirrorError(
-                f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the file has 'defaults' and 'mirrors' alone."
+                f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the top has 'defaults' and 'mirrors' alone."
             )
     sections: dict[str, dict[str, Any]] = {}
     for section in ("defaults", "mirrors"):
@@ -112,7 +112,6 @@ def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int]
         return None if node.tag == "tag:yaml.org,2002:null" and not node.style else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_plain(path, item, (*at, str(index)), lines, above) for index, item in enumerate(node.value)]
-    assert isinstance(node, yaml.MappingNode)
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1

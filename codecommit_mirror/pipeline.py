@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from dataclasses import dataclass
 from importlib import resources
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 
 from .config import Mirror
@@ -39,7 +40,8 @@ def render(mirror: Mirror) -> str:
     templates = resources.files("pipeline_templates")
     program = (templates / "mirror_sync.py").read_text(encoding="utf-8")
     _check_program(program)
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    # YAML, not HTML: every value goes through a filter of ours.
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
     environment.filters.update(scalar=_scalar, comment=_comment)
     template = environment.from_string((templates / "azure-pipelines.yml.j2").read_text(encoding="utf-8"))
     return template.render(
@@ -73,13 +75,13 @@ def variables(mirror: Mirror, replica_url: str) -> tuple[PipelineVariable, ...]:
 
 
 def _scalar(value: str) -> str:
-    """Return a YAML double-quoted scalar (a JSON string is one) that Azure Pipelines leaves as it is."""
+    """Return a YAML double-quoted scalar, on one line, that Azure Pipelines leaves as it is."""
     for expanded in _EXPANDED:
         if expanded in value:
             raise MirrorError(
                 f"{value!r} holds {expanded!r}, which Azure Pipelines would replace; choose another name."
             )
-    return json.dumps(value)
+    return yaml.safe_dump(value, default_style='"', width=sys.maxsize).rstrip("\n")
 
 
 def _comment(value: str) -> str:

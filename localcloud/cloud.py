@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import boto3
+
 from .azure import repos
 
 ACCOUNT = "111122223333"
@@ -117,6 +119,11 @@ class LocalCloud:
             "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
             "NODE_NO_WARNINGS": "1",
         }
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of the account's root user."""
+        session = boto3.Session(self._access_key_id, self._secret_access_key, region_name=self.region)
+        return session.client(service, endpoint_url=self.aws_url)  # type: ignore[call-overload]
 
     def create_azure_repository(self, organization: str, project: str, repository: str) -> Path:
         """Create an empty repository in Azure Repos and return its bare Git folder."""

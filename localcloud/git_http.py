@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _CHUNK = 1 << 18
@@ -80,6 +81,10 @@ class GitHttpServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
+class _Body(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: GitHttpServer
@@ -101,15 +106,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         username, password = self._credentials()
-        body: BinaryIO = _RequestBody(self)  # type: ignore[assignment]
+        body: _Body = _RequestBody(self)
         first_line = None
         encoding = self.headers.get("Content-Encoding", "")
         if self.command == "POST" and service == "git-upload-pack":
-            raw = body.read()
+            raw = body.read(-1)
             if encoding == "gzip":
                 raw, encoding = zlib.decompress(raw, wbits=31), ""
             first_line = raw[4 : int(raw[:4], 16)] if len(raw) > 4 else b""
-            body = _Bytes(raw)  # type: ignore[assignment]
+            body = io.BytesIO(raw)
         decision = self.server.host(GitRequest(unquote(repository), service, username, password, first_line))
         if isinstance(decision, Answer):
             return self._answer(decision)
@@ -172,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _relay(self, output: BinaryIO) -> None:
+    def _relay(self, output: IO[bytes]) -> None:
         headers = list(_cgi_headers(output))
         status = next((int(value[:3]) for name, value in headers if name == "Status"), 200)
         self.send_response(status)
@@ -189,25 +194,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet: request lines are of no use to who runs a mirror."""
 
 
-def _cgi_headers(output: BinaryIO) -> Iterator[tuple[str, str]]:
+def _cgi_headers(output: IO[bytes]) -> Iterator[tuple[str, str]]:
     while (line := output.readline().strip()) != b"":
         name, _, value = line.decode("latin-1").partition(":")
         yield name, value.strip()
 
 
-def _feed(body: BinaryIO, pipe: BinaryIO) -> None:
+def _feed(body: _Body, pipe: IO[bytes]) -> None:
     with contextlib.suppress(OSError), pipe:
         while data := body.read(_CHUNK):
             pipe.write(data)
-
-
-class _Bytes:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, size: int) -> bytes:
-        data, self._data = self._data[:size], self._data[size:]
-        return data
 
 
 class _RequestBody:
@@ -231,7 +227,7 @@ class _RequestBody:
                 self._stream.readline()
                 self._chunked = False
                 return b""
-        data = self._stream.read1(min(size, self._left)) if self._left else b""  # type: ignore[attr-defined]
+        data = self._stream.read1(min(size, self._left)) if self._left else b""
         self._left -= len(data)
         if self._chunked and not self._left:
             self._stream.readline()

@@ -1,4 +1,4 @@
-"""Source repositories made on the spot: history of a given size, refs of every kind, changes as developers make them."""
+"""Source repositories made on the spot: history of any size, refs of every kind, changes as developers make them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fill(
 def _history(commits: int, branches: int, tags: int, pull_requests: int, extra: Sequence[str]) -> Iterator[bytes]:
     for number in range(1, commits + 1):
         parent = number - 1 or None
-        yield _commit("refs/heads/main", number, parent, f"docs/page{number % 20}.md", f"Page of commit {number}\n" * 20)
+        yield _commit("refs/heads/main", number, parent, f"docs/page{number % 20}.md", f"Commit {number}\n" * 20)
     mark = commits
     for name in (*(f"feature/{n}" for n in range(branches)), *extra):
         mark += 1

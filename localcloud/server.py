@@ -71,7 +71,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     }
     threading.Thread(target=_until_parent_leaves, args=(loop, stop, settings["keep"]), daemon=True).start()
     loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
-    await serve(_as_over_tls(app), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await serve(_as_over_tls(app), config, shutdown_trigger=stop.wait)
 
 
 def _as_over_tls(app: Any) -> Any:

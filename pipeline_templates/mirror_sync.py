@@ -75,8 +75,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     if _is_set(token):
         username, password = "azure-pipelines", token
         remedy = (
-            "the job token of this pipeline was not accepted: in Project settings, Pipelines, Settings, check 'Limit job "
-            "authorization scope' and give the project's Build Service the Read permission on the repository"
+            "the job token of this pipeline was not accepted: in Project settings, Pipelines, Settings, check 'Limit "
+            "job authorization scope' and give the project's Build Service the Read permission on the repository"
         )
     else:
         username, password = (_required(environment, f"AZURE_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
@@ -152,7 +152,10 @@ def read_refs(endpoint: Endpoint, service: str) -> Advertisement:
 
     With ``git-receive-pack`` the permission to push is enough.
     """
-    request = urllib.request.Request(f"{endpoint.url}/info/refs?service={service}")
+    # repository_url() lets no scheme but https pass, and http for this machine.
+    request = urllib.request.Request(  # noqa: S310
+        f"{endpoint.url}/info/refs?service={service}"
+    )
     basic = base64.b64encode(f"{endpoint.username}:{endpoint.password}".encode()).decode()
     request.add_unredirected_header("Authorization", f"Basic {basic}")
     request.add_unredirected_header("User-Agent", "git/codecommit-mirror")
@@ -370,6 +373,9 @@ def _push_arguments(command: Command) -> tuple[bytes, bytes]:
     return lease.encode("utf-8", "surrogateescape"), refspec.encode("utf-8", "surrogateescape")
 
 
+_CREDENTIAL_HELPER = (
+    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$MIRROR_USERNAME" "$MIRROR_PASSWORD"; }; f'
+)
 _SECRET_VARIABLES = (
     "AZURE_GIT_USERNAME",
     "AZURE_GIT_PASSWORD",
@@ -397,8 +403,7 @@ def _git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) 
         ("protocol.https.allow", "always"),
     ]
     if endpoint:
-        helper = '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$MIRROR_USERNAME" "$MIRROR_PASSWORD"; }; f'
-        settings.append(("credential.helper", helper))
+        settings.append(("credential.helper", _CREDENTIAL_HELPER))
         kept.update(MIRROR_USERNAME=endpoint.username, MIRROR_PASSWORD=endpoint.password)
     kept.update(
         GIT_CONFIG_NOSYSTEM="1",
@@ -479,8 +484,9 @@ def judge(source: Refs, before: Refs, after: Refs, plan: Plan, refused: Mapping[
             continue
         elif name not in source and _refuses_deletion_of_default(refused.get(name, "")):
             outcome.needs_a_person[name] = (
-                "the replica's default branch, gone at the source, cannot be deleted by a push; choose another one with "
-                "'aws codecommit update-default-branch --repository-name REPLICA --default-branch-name BRANCH' and run again"
+                "the replica's default branch, gone at the source, cannot be deleted by a push; make another branch "
+                "the default with 'aws codecommit update-default-branch --repository-name REPLICA "
+                "--default-branch-name BRANCH' and run again"
             )
         else:
             outcome.broken[name] = refused.get(name) or "it was changed on one side during the run; run again"
@@ -510,14 +516,14 @@ def say(text: str) -> None:
 def shown(text: str) -> str:
     """Return text from outside so that it can be printed: no control characters, nothing that an agent obeys."""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).replace("##", "# #")
+    return re.sub("#(?=#)", "# ", "".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
 def count(things: Sequence[object] | Mapping[str, str], noun: str) -> str:
     return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def summary(outcome: Outcome, settings: Settings, seconds: float) -> list[str]:
+def summary(outcome: Outcome, seconds: float) -> list[str]:
     """Return the report as lines of Markdown."""
     lines = [
         f"Mirror {outcome.result}: {outcome.equal:,} refs are equal; {outcome.created:,} created, "
@@ -531,7 +537,7 @@ def summary(outcome: Outcome, settings: Settings, seconds: float) -> list[str]:
             ]
             if len(refs) > 100:
                 lines.append(f"- and {len(refs) - 100:,} more")
-    return [*lines, "", f"Source: {settings.source.url}", f"Replica: {settings.replica.url}"]
+    return lines
 
 
 def agent_command(name: str, message: str, **properties: str) -> None:
@@ -547,12 +553,12 @@ def agent_command(name: str, message: str, **properties: str) -> None:
 
 
 def report(outcome: Outcome, settings: Settings, seconds: float, folder: str) -> None:
-    lines = summary(outcome, settings, seconds)
+    lines = summary(outcome, seconds)
     for line in lines:
         say(line)
     path = os.path.join(folder, "Mirror.md")
     with open(path, "w", encoding="utf-8") as stream:
-        stream.write("\n".join(lines) + "\n")
+        stream.write("\n".join([*lines, "", f"Source: {settings.source.url}", f"Replica: {settings.replica.url}", ""]))
     agent_command("task.uploadsummary", path)
     for kind, refs in (("warning", outcome.needs_a_person), ("error", outcome.broken)):
         for ref, reason in sorted(refs.items())[:10]:

@@ -73,4 +73,4 @@ def _allowed(account: str, user: str, action: str, arn: str, region: str) -> boo
         from ministack.services import iam
 
         limits = iam_evaluator._permissions_boundary(iam._users, user, account)
-        return iam_evaluator.evaluate(context, policies, *limits).decision == "Allow"
+        return bool(iam_evaluator.evaluate(context, policies, *limits).decision == "Allow")

@@ -18,7 +18,7 @@ SERVICE = "codecommit.amazonaws.com"
 MAXIMUM_PER_USER = 2
 """For each user and service: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
 
-Answer = tuple[int, dict[str, str], bytes]
+Answer = Any  # ministack's (status, headers, body)
 Parameters = dict[str, Any]
 
 

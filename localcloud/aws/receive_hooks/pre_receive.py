@@ -17,13 +17,13 @@ BLOB, OFS_DELTA = 3, 6
 def complaints(updates):
     """Yield what CodeCommit's quotas page forbids of this list of updates."""
     if len(updates) > MAXIMUM_REFS:
-        yield "%d references in one push; the maximum is %d" % (len(updates), MAXIMUM_REFS)
+        yield f"{len(updates)} references in one push; the maximum is {MAXIMUM_REFS}"
     for _, new, ref in updates:
         branch = ref[len("refs/heads/") :] if ref.startswith("refs/heads/") else None
         if branch is None or not int(new, 16):
             continue
         if len(branch) > MAXIMUM_BRANCH_NAME:
-            yield "a branch name of %d characters; the maximum is %d" % (len(branch), MAXIMUM_BRANCH_NAME)
+            yield f"a branch name of {len(branch)} characters; the maximum is {MAXIMUM_BRANCH_NAME}"
         if len(branch) == 40 and all(c in "0123456789abcdefABCDEF" for c in branch):
             yield "a branch name of 40 hexadecimal digits"
     for index in glob.glob(os.path.join(os.environ.get("GIT_QUARANTINE_PATH", ""), "pack", "*.idx")):
@@ -32,7 +32,7 @@ def complaints(updates):
                 yield "the pack has ofs-delta objects, which were not offered"
                 break
             if kind == BLOB and size > MAXIMUM_BLOB:
-                yield "a file of %d bytes; the maximum is %d" % (size, MAXIMUM_BLOB)
+                yield f"a file of {size} bytes; the maximum is {MAXIMUM_BLOB}"
 
 
 def pack_entries(index):
@@ -41,7 +41,7 @@ def pack_entries(index):
         data = stream.read()
     count = struct.unpack(">I", data[8 + 255 * 4 : 8 + 256 * 4])[0]
     start = 8 + 256 * 4 + count * 24
-    offsets = struct.unpack(">%dI" % count, data[start : start + 4 * count])
+    offsets = struct.unpack(f">{count}I", data[start : start + 4 * count])
     with open(index[: -len("idx")] + "pack", "rb") as pack:
         for offset in offsets:
             if offset & 0x80000000:

@@ -1,0 +1,285 @@
+"""mirrors.yaml: what is accepted, and one sentence for each mistake."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codecommit_mirror import azure_url
+from codecommit_mirror.config import Mirror, derive_stack_name, load_mirrors, mirrors_from_context, single_mirror
+from codecommit_mirror.errors import MirrorError
+
+GOOD = """\
+defaults:
+  region: eu-west-1
+  azure: {organization: contoso, project: Shop}
+  tags: {team: platform}
+mirrors:
+  MyRepoReplica:
+    azure: {repository: MyRepo}
+  other:
+    azure: {project: Big Shop, repository: Other Repo}
+    region: us-east-1
+    tags: {tier: "1"}
+    source_auth: job-token
+    refs: [heads]
+    on_destroy: retain
+    termination_protection: true
+"""
+
+
+def load(tmp_path: Path, text: str, only: str | None = None) -> tuple[Mirror, ...]:
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(text)
+    return load_mirrors(path, only)
+
+
+def test_defaults_are_merged_and_can_be_overridden(tmp_path):
+    first, second = load(tmp_path, GOOD)
+    assert first.azure.clone_url == "https://dev.azure.com/contoso/Shop/_git/MyRepo"
+    assert (first.region, first.account, first.tags) == ("eu-west-1", None, {"team": "platform"})
+    assert first.policy_name == "CodeCommitMyRepoReplicaGitPush"
+    assert first.user_name == "azure-devops-pipeline-MyRepoReplica"
+    assert (first.source_auth, first.refs, first.on_destroy) == ("pat", ("heads", "tags", "notes"), "delete")
+    assert second.azure.clone_url == "https://dev.azure.com/contoso/Big%20Shop/_git/Other%20Repo"
+    assert (second.region, second.tags) == ("us-east-1", {"team": "platform", "tier": "1"})
+    assert (second.refs, second.on_destroy, second.termination_protection) == (("heads",), "retain", True)
+
+
+def test_a_mirror_is_frozen(tmp_path):
+    (mirror, _) = load(tmp_path, GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        mirror.region = "us-east-1"
+
+
+def test_scalars_stay_as_they_were_written(tmp_path):
+    text = (
+        'mirrors:\n  no:\n    account: 012345670123\n    azure: {organization: on, project: "1.10", repository: 0x10}\n'
+    )
+    (mirror,) = load(tmp_path, text)
+    assert (mirror.name, mirror.account) == ("no", "012345670123")
+    assert mirror.azure.clone_url == "https://dev.azure.com/on/1.10/_git/0x10"
+
+
+def entry(lines: str) -> str:
+    return f"mirrors:\n  R:\n    azure: {{organization: o, project: p, repository: r}}\n{lines}"
+
+
+MISTAKES = {
+    "unknown key": (entry("    colour: red\n"), "line 4: mirror 'R': colour is not a known key"),
+    "unknown key below azure": (
+        "mirrors:\n  R:\n    azure: {organization: o, project: p, repository: r, repo: x}\n",
+        "line 3: mirror 'R': azure.repo is not a known key",
+    ),
+    "unknown key at the top": ("mirors: {}\n", "line 1: 'mirors' is not a known key"),
+    "name as a key": (entry("    name: x\n"), "line 4: mirror 'R': 'name' is not a known key"),
+    "name in the defaults": ("defaults:\n  name: x\n", "line 2: 'name' is not a known key"),
+    "missing azure": ("mirrors:\n  R: {}\n", "line 2: mirror 'R': azure is missing; add it here or under defaults."),
+    "missing repository": (
+        "mirrors:\n  R:\n    azure: {organization: o, project: p}\n",
+        "line 3: mirror 'R': azure.repository is missing",
+    ),
+    "a mirror without keys": ("mirrors:\n  R:\n", "line 2: mirror 'R': azure is missing"),
+    "a mirror that is text": ("mirrors:\n  R: text\n", "line 2: mirror 'R' is not a mapping"),
+    "mirrors that are a list": ("mirrors: [R]\n", "line 1: 'mirrors' is not a mapping"),
+    "azure that is text": ("mirrors:\n  R:\n    azure: text\n", "line 3: mirror 'R': azure is not a mapping"),
+    "a file that is a list": ("- R\n", "it has no 'mirrors:' at the top"),
+    "bad replica name": ("mirrors:\n  a/b: {}\n", "line 2: 'a/b' is not a CodeCommit repository name"),
+    "replica name with .git": ("mirrors:\n  a.git: {}\n", "line 2: 'a.git' is not a CodeCommit repository name"),
+    "replica name of 101 characters": (f"mirrors:\n  {'a' * 101}: {{}}\n", "is not a CodeCommit repository name"),
+    "empty replica name": ('mirrors:\n  "": {}\n', "line 2: '' is not a CodeCommit repository name"),
+    "bad account": (entry("    account: 1234\n"), "line 4: mirror 'R': account: '1234' is not an AWS account id"),
+    "bad region": (entry("    region: Ireland\n"), "line 4: mirror 'R': region: 'Ireland' is not an AWS region"),
+    "bad user name": (entry("    user_name: a b\n"), "line 4: mirror 'R': user_name: 'a b' is not an IAM user name"),
+    "user name too long": (entry(f"    user_name: {'u' * 65}\n"), "is not an IAM user name; use 1 to 64"),
+    "bad policy name": (entry("    policy_name: a/b\n"), "policy_name: 'a/b' is not an IAM policy name"),
+    "bad source_auth": (entry("    source_auth: ssh\n"), "source_auth is 'ssh'; use 'pat' or 'job-token'."),
+    "bad on_destroy": (entry("    on_destroy: keep\n"), "on_destroy is 'keep'; use 'delete' or 'retain'."),
+    "bad boolean": (
+        entry("    termination_protection: maybe\n"),
+        "termination_protection is 'maybe'; use true or false",
+    ),
+    "no value": (entry("    description:\n"), None),
+    "a list for text": (entry("    region: [eu-west-1]\n"), "region holds a list or a mapping"),
+    "refs that are text": (entry("    refs: heads\n"), "refs is 'heads'; write a list"),
+    "refs that are empty": (entry("    refs: []\n"), "refs: is empty; name at least one"),
+    "refs with a wildcard": (entry("    refs: ['*']\n"), "refs.0: '*' is not a part of refs/ to mirror"),
+    "bad schedule": (entry("    schedule: daily\n"), "schedule: 'daily' is not a cron schedule"),
+    "reserved tag": (entry("    tags: {'aws:x': y}\n"), "tags: has the key 'aws:x', which AWS refuses"),
+    "bad tag value": (entry("    tags: {k: 'a%'}\n"), "tags: has the value 'a%', which AWS refuses"),
+    "description too long": (entry(f"    description: {'d' * 1001}\n"), "is not a description; use 1 to 1,000"),
+    "bad organization": (
+        "mirrors:\n  R:\n    azure: {organization: a/b, project: p, repository: r}\n",
+        "azure.organization: 'a/b' is not a name that Azure DevOps allows",
+    ),
+    "template syntax in a repository": (
+        "mirrors:\n  R:\n    azure: {organization: o, project: p, repository: '${{x}}'}\n",
+        "azure.repository: '${{x}}' is not a name that Azure DevOps allows",
+    ),
+    "server without TLS": (
+        "mirrors:\n  R:\n    azure: {organization: o, project: p, repository: r, server: 'http://tfs.contoso.com'}\n",
+        "would send credentials over http, which anyone on the way can read; use https://.",
+    ),
+    "a key given twice": (
+        entry("    region: eu-west-1\n    region: eu-west-2\n"),
+        "line 5: 'region' is there twice (first in line 4)",
+    ),
+    "a mirror given twice": ("mirrors:\n  R: {}\n  R: {}\n", "line 3: 'R' is there twice (first in line 2)"),
+    "one stack for two": (
+        "defaults:\n  azure: {organization: o, project: p, repository: r}\nmirrors:\n  my.repo: {}\n  my_repo: {}\n",
+        "line 5: mirror 'my_repo': its stack name 'my-repo' is also that of mirror 'my.repo'; rename one of the two.",
+    ),
+    "one user for two": (
+        "defaults:\n  azure: {organization: o, project: p, repository: r}\n  user_name: u\n"
+        "mirrors:\n  a: {}\n  b: {}\n",
+        "line 6: mirror 'b': its user_name 'u' is also that of mirror 'a'; give one of them a user_name of its own.",
+    ),
+    "one policy for two": (
+        entry("    policy_name: P\n")
+        + "  S:\n    azure: {organization: o, project: p, repository: s}\n    policy_name: p\n",
+        "mirror 'S': its policy_name 'p' is also that of mirror 'R'",
+    ),
+    "not YAML": ("mirrors: [\n", "it is not valid YAML"),
+    "a tab": ("mirrors:\n\tR: {}\n", "line 2: it is not valid YAML"),
+    "an alias to itself": ("mirrors: &m\n  R: *m\n", "the alias points at what holds it"),
+    "a list as a key": ("? [a]\n: b\n", "line 1: a key is a list or a mapping"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES.values(), ids=MISTAKES)
+def test_each_mistake_is_one_sentence(tmp_path, text, expected):
+    if expected is None:
+        (mirror,) = load(tmp_path, text)
+        assert mirror.description is None
+        return
+    with pytest.raises(MirrorError) as caught:
+        load(tmp_path, text)
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "mirrors.yaml"))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_mistake_of_a_file_is_told_at_once(tmp_path):
+    with pytest.raises(MirrorError) as caught:
+        load(tmp_path, entry("    region: x\n    account: y\n  S: {}\n"))
+    assert [line.split(": ")[0].rpartition(" ")[2] for line in str(caught.value).splitlines()] == [
+        "5",
+        "4",
+        "6",
+    ] or len(str(caught.value).splitlines()) == 3
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(MirrorError, match="codecommit-mirror init"):
+        load_mirrors(tmp_path / "mirrors.yaml")
+
+
+def test_one_mirror_of_many_is_validated_alone(tmp_path):
+    text = GOOD + "  broken: {colour: red}\n"
+    (mirror,) = load(tmp_path, text, only="other")
+    assert mirror.name == "other"
+    with pytest.raises(MirrorError, match="there is no mirror 'nobody'; it has MyRepoReplica, broken, other"):
+        load(tmp_path, text, only="nobody")
+
+
+def test_choosing_one_mirror_still_finds_who_shares_its_stack(tmp_path):
+    text = "defaults:\n  azure: {organization: o, project: p, repository: r}\nmirrors:\n  a.b: {}\n  a_b: {}\n"
+    with pytest.raises(MirrorError, match="its stack name 'a-b' is also that of mirror"):
+        load(tmp_path, text, only="a.b")
+
+
+def test_context_gives_one_mirror_without_a_file():
+    context = {"replica": "New", "azure_repo_url": "https://contoso@dev.azure.com/contoso/Shop/_git/My%20Repo"}
+    (mirror,) = mirrors_from_context(context.get)
+    assert (mirror.name, mirror.azure.repository) == ("New", "My Repo")
+
+
+@pytest.mark.parametrize("context", [{"replica": "New"}, {"azure_repo_url": "https://dev.azure.com/o/p/_git/r"}])
+def test_half_a_context_is_refused(context):
+    with pytest.raises(MirrorError, match="go together"):
+        mirrors_from_context(context.get)
+
+
+def test_a_context_mistake_is_one_sentence():
+    with pytest.raises(MirrorError, match="region: 'x' is not an AWS region"):
+        single_mirror("R", "https://dev.azure.com/o/p/_git/r", region="x")
+
+
+@pytest.mark.parametrize(
+    ("url", "clone_url"),
+    [
+        ("https://dev.azure.com/o/p/_git/r", "https://dev.azure.com/o/p/_git/r"),
+        ("https://o@dev.azure.com/o/p/_git/r", "https://dev.azure.com/o/p/_git/r"),
+        ("dev.azure.com/o/p/_git/r/", "https://dev.azure.com/o/p/_git/r"),
+        ("https://dev.azure.com/o/_git/r", "https://dev.azure.com/o/r/_git/r"),
+        ("https://o.visualstudio.com/DefaultCollection/p/_git/r", "https://dev.azure.com/o/p/_git/r"),
+        ("https://o.visualstudio.com/_git/r", "https://dev.azure.com/o/r/_git/r"),
+        ("https://tfs.contoso.com:8080/tfs/Main/p/_git/r", "https://tfs.contoso.com:8080/tfs/Main/p/_git/r"),
+        ("http://127.0.0.1:9000/o/p/_git/r", "http://127.0.0.1:9000/o/p/_git/r"),
+    ],
+)
+def test_every_form_of_an_azure_url_is_understood(url, clone_url):
+    assert azure_url.build_clone_url(**azure_url.parse_clone_url(url)) == clone_url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "MyRepo",
+        "https://github.com/o/r",
+        "https://dev.azure.com/_git/r/x/../_git/",
+        "http://dev.azure.com/o/p/_git/r",
+        "ssh://git@ssh.dev.azure.com/v3/o/p/r",
+        "https://dev.azure.com:99999999/o/p/_git/r",
+    ],
+)
+def test_what_is_no_azure_url_is_refused_in_one_sentence(url):
+    with pytest.raises(MirrorError) as caught:
+        single_mirror("R", url)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+names = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\\:*?\"'<>|;#$&~%@{}+,=[]", exclude_categories=("C",)),
+    min_size=1,
+    max_size=64,
+)
+
+
+@given(names, names, names)
+def test_a_clone_url_names_the_repository_that_it_was_made_of(organization, project, repository):
+    url = azure_url.build_clone_url("https://dev.azure.com", organization, project, repository)
+    assert url.isascii()
+    assert azure_url.parse_clone_url(url) == {
+        "server": "https://dev.azure.com",
+        "organization": organization,
+        "project": project,
+        "repository": repository,
+    }
+
+
+replicas = st.from_regex(r"[A-Za-z0-9_.-]{1,100}", fullmatch=True).filter(lambda name: not name.endswith(".git"))
+
+
+@given(replicas)
+def test_names_that_are_derived_are_ones_that_aws_takes(name):
+    mirror = single_mirror(name, "https://dev.azure.com/o/p/_git/r")
+    assert re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", mirror.stack_name)
+    assert re.fullmatch(r"[\w+=,.@-]{1,64}", mirror.user_name)
+    assert re.fullmatch(r"[\w+=,.@-]{1,128}", mirror.policy_name)
+
+
+@given(replicas, replicas)
+def test_two_replicas_never_share_a_derived_user_or_policy(one, other):
+    first, second = (single_mirror(name, "https://dev.azure.com/o/p/_git/r") for name in (one, other))
+    if one != other:
+        assert first.user_name != second.user_name
+        assert first.policy_name != second.policy_name
+
+
+def test_a_stack_name_starts_with_a_letter():
+    assert derive_stack_name("my.repo_1") == "my-repo-1"
+    assert derive_stack_name("1st") == "Replica-1st"

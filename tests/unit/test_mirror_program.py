@@ -1,0 +1,134 @@
+"""The mirror program's settings, what it prints, and what it lets out."""
+
+import ast
+import base64
+from pathlib import Path
+
+import pytest
+
+from pipeline_templates import mirror_sync
+from pipeline_templates.mirror_sync import Endpoint, MirrorFailure, read_settings, shown
+
+PROGRAM = Path(mirror_sync.__file__)
+ENVIRONMENT = {
+    "AZURE_REPO_URL": "https://dev.azure.com/contoso/Shop/_git/MyRepo",
+    "AZURE_GIT_USERNAME": "contoso",
+    "AZURE_GIT_PASSWORD": "canary-azure",
+    "AWS_REPO_URL": "git-codecommit.eu-west-1.amazonaws.com/v1/repos/MyRepoReplica",
+    "AWS_GIT_USERNAME": "user-at-111122223333",
+    "AWS_GIT_PASSWORD": "canary-aws+/=",
+}
+
+
+def test_it_is_python_3_8():
+    ast.parse(PROGRAM.read_text(), feature_version=(3, 8))
+
+
+def test_it_imports_the_standard_library_alone():
+    import sys
+
+    tree = ast.parse(PROGRAM.read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("variable", sorted(ENVIRONMENT))
+@pytest.mark.parametrize("value", [None, "", "  ", "$({variable})"])
+def test_a_variable_that_is_not_set_is_named(variable, value):
+    environment = {k: v for k, v in ENVIRONMENT.items() if k != variable}
+    if value is not None:
+        environment[variable] = value.format(variable=variable)
+    with pytest.raises(MirrorFailure, match=f"variable {variable} is not set; add it under Edit, Variables"):
+        read_settings(environment)
+
+
+@pytest.mark.parametrize(
+    ("given_url", "url"),
+    [
+        ("host.example/v1/repos/r", "https://host.example/v1/repos/r"),
+        ("https://host.example/v1/repos/r/", "https://host.example/v1/repos/r"),
+        ("https://user@host.example/r", "https://host.example/r"),
+        ("https://user:canary@host.example:8443/r", "https://host.example:8443/r"),
+        ("user:p@ss@host.example/r", "https://host.example/r"),
+        ("http://127.0.0.1:9/r", "http://127.0.0.1:9/r"),
+        ("http://localhost:9/r", "http://localhost:9/r"),
+        ("http://[::1]:9/r", "http://[::1]:9/r"),
+    ],
+)
+def test_urls_are_normalised_and_lose_what_is_secret(given_url, url):
+    assert read_settings({**ENVIRONMENT, "AWS_REPO_URL": given_url}).replica.url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host.example/r", "ftp://host.example/r", "file:///etc", "https://", "https://h"]
+)
+def test_urls_that_cannot_be_used_are_refused(url):
+    with pytest.raises(MirrorFailure, match="AWS_REPO_URL"):
+        read_settings({**ENVIRONMENT, "AWS_REPO_URL": url})
+
+
+def test_the_job_token_replaces_the_azure_credentials():
+    environment = {k: v for k, v in ENVIRONMENT.items() if not k.startswith("AZURE_GIT_")}
+    source = read_settings({**environment, "SYSTEM_ACCESSTOKEN": "canary-job"}).source
+    assert source.password == "canary-job"
+    with pytest.raises(MirrorFailure, match="AZURE_GIT_USERNAME"):
+        read_settings({**environment, "SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"})
+
+
+def test_settings_do_not_show_passwords():
+    assert "canary" not in repr(read_settings(ENVIRONMENT))
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("refs/heads/main", "refs/heads/main"),
+        ("##vso[task.complete result=Failed;]", "# #vso[task.complete result=Failed;]"),
+        ("####", "# # # #"),
+        ("a\nb\rc\x1b[31m", "a\\nb\\rc\\x1b[31m"),
+        ("ünïcödé-分支", "ünïcödé-分支"),
+        (b"\xff".decode("utf-8", "surrogateescape"), "\\xff"),
+        ("\u202egnp", "\\u202egnp"),
+    ],
+)
+def test_names_are_printed_so_that_nothing_obeys_them(name, printed):
+    assert shown(name) == printed
+    assert "##" not in shown(name)
+
+
+def test_agent_commands_cannot_be_broken_out_of(monkeypatch, capsys):
+    monkeypatch.setenv("TF_BUILD", "True")
+    mirror_sync.agent_command("task.logissue", "a\n##vso[x]100%", type="error;]x")
+    assert capsys.readouterr().out == "##vso[task.logissue type=error%3B%5Dx;]a%0A##vso[x]100%AZP25\n"
+
+
+def test_agent_commands_are_for_agents_alone(monkeypatch, capsys):
+    monkeypatch.delenv("TF_BUILD", raising=False)
+    mirror_sync.agent_command("task.complete", "", result="Failed")
+    assert capsys.readouterr().out == ""
+
+
+def test_git_gets_one_sides_credentials_and_nothing_of_the_machines():
+    endpoint = Endpoint("replica", "https://h/r", "user", "canary-aws+/=", "remedy")
+    machine = {
+        **ENVIRONMENT,
+        "SYSTEM_ACCESSTOKEN": "canary-job",
+        "GIT_TRACE_CURL": "1",
+        "GIT_DIR": "/x",
+        "PATH": "/bin",
+    }
+    environment = mirror_sync._git_environment(machine, endpoint)
+    assert [name for name, value in environment.items() if "canary" in value] == ["MIRROR_PASSWORD"]
+    assert environment["PATH"] == "/bin"
+    assert not {"GIT_TRACE_CURL", "GIT_DIR", "AZURE_GIT_PASSWORD"} & environment.keys()
+    assert not any("canary" in value for value in mirror_sync._git_environment(machine, None).values())
+
+
+def test_a_refused_request_says_what_to_check():
+    endpoint = Endpoint("source", "https://h/r", "user", "canary", "check the token")
+    assert mirror_sync._refusal(endpoint, 203).endswith("refused access (a sign-in page); check the token.")
+    assert mirror_sync._refusal(endpoint, 403).endswith("refused access (403); check the token.")
+    assert "does not exist (404)" in mirror_sync._refusal(endpoint, 404)
+    assert "run again later" in mirror_sync._refusal(endpoint, 503)
+    assert base64.b64encode(b"user:canary").decode() not in mirror_sync._refusal(endpoint, 401)

@@ -1,0 +1,125 @@
+"""The rendered pipeline: valid by Azure's schema, nothing breaks out of it, secrets are in ``env:`` alone."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codecommit_mirror import pipeline
+from codecommit_mirror.config import single_mirror
+from codecommit_mirror.errors import MirrorError
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "contracts" / "azure-pipelines-schema.json").read_text("utf-8-sig"))
+PROGRAM = (Path(pipeline.__file__).parents[1] / "pipeline_templates" / "mirror_sync.py").read_text()
+MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
+NAMES = [
+    "AZURE_REPO_URL",
+    "AZURE_GIT_USERNAME",
+    "AZURE_GIT_PASSWORD",
+    "AWS_REPO_URL",
+    "AWS_GIT_USERNAME",
+    "AWS_GIT_PASSWORD",
+]
+
+
+def rendered(**changes):
+    return yaml.safe_load(pipeline.render(MIRROR.model_copy(update=changes)))
+
+
+def mirror_step(document):
+    (job,) = document["jobs"]
+    checkout, step = job["steps"]
+    assert checkout == {"checkout": "none"}
+    return step
+
+
+@pytest.mark.parametrize("source_auth", ["pat", "job-token"])
+def test_it_is_valid_by_azures_schema(source_auth):
+    text = pipeline.render(MIRROR.model_copy(update={"source_auth": source_auth}))
+    jsonschema.validate(yaml.load(text, Loader=yaml.BaseLoader), SCHEMA)
+
+
+def test_the_schema_would_find_a_misspelt_key():
+    document = yaml.load(pipeline.render(MIRROR).replace("displayName", "displayNam"), Loader=yaml.BaseLoader)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, SCHEMA)
+
+
+def test_it_runs_for_every_branch_and_tag_and_on_a_schedule():
+    document = rendered(schedule="5 1 * * 1-5")
+    assert document["trigger"] == {"batch": True, "branches": {"include": ["*"]}, "tags": {"include": ["*"]}}
+    assert document["pr"] == "none"
+    (schedule,) = document["schedules"]
+    assert (schedule["cron"], schedule["always"]) == ("5 1 * * 1-5", True)
+    assert schedule["branches"] == {"include": ["main"]}
+
+
+def test_the_job_is_pinned_and_bounded():
+    (job,) = rendered()["jobs"]
+    assert job["pool"] == {"vmImage": "ubuntu-24.04"}
+    assert 0 < job["timeoutInMinutes"] <= 360
+
+
+def test_six_variables_are_mapped_and_nothing_else_holds_a_macro():
+    text = pipeline.render(MIRROR)
+    step = mirror_step(yaml.safe_load(text))
+    assert step["env"] == {**{name: f"$({name})" for name in NAMES}, "MIRROR_REFS": "heads tags notes"}
+    assert text.count("$(") == len(NAMES)
+
+
+def test_the_job_token_replaces_the_azure_credentials():
+    environment = mirror_step(rendered(source_auth="job-token"))["env"]
+    assert environment["SYSTEM_ACCESSTOKEN"] == "$(System.AccessToken)"
+    assert not {"AZURE_GIT_USERNAME", "AZURE_GIT_PASSWORD"} & environment.keys()
+
+
+def test_the_shell_is_strict_and_the_program_travels_unchanged():
+    script = mirror_step(rendered())["bash"]
+    assert script.startswith("set -euo pipefail\n")
+    _, _, rest = script.partition("<<'END_OF_MIRROR_SYNC'\n")
+    program, _, after = rest.partition("END_OF_MIRROR_SYNC\n")
+    assert program == PROGRAM
+    assert after == 'python3 "$program"\n'
+
+
+@pytest.mark.parametrize("text", ["$(", "${{", "$[", "END_OF_MIRROR_SYNC", "\t", "é", "x" * 100_001])
+def test_a_program_that_would_not_survive_the_journey_is_refused(text):
+    pipeline._check_program(PROGRAM)
+    with pytest.raises(AssertionError):
+        pipeline._check_program(PROGRAM + text)
+
+
+@given(st.text(max_size=60))
+def test_no_text_breaks_out_of_a_scalar_or_a_comment(text):
+    assert "\n" not in pipeline._comment(text)
+    assert yaml.safe_load(f"# {pipeline._comment(text)}\na: 1") == {"a": 1}
+    if not any(expanded in text for expanded in ("$(", "${{", "$[")):
+        assert yaml.safe_load(f"a: [{pipeline._scalar(text)}]") == {"a": [text]}
+
+
+@pytest.mark.parametrize("text", ["${{ secrets }}", "$(AWS_GIT_PASSWORD)", "$[x]"])
+def test_text_that_azure_would_replace_is_refused(text):
+    with pytest.raises(MirrorError, match="Azure Pipelines would replace"):
+        pipeline._scalar(text)
+
+
+@pytest.mark.parametrize("branch", ["a'b", 'a"b', "a:b", "a#b", "- a", "a, b]", "!!python/object", "&a", "%YAML"])
+def test_names_with_yaml_syntax_stay_names(branch):
+    azure = MIRROR.azure.model_copy(update={"default_branch": branch, "repository": f"r{branch}"})
+    text = pipeline.render(MIRROR.model_copy(update={"azure": azure}))
+    assert yaml.safe_load(text)["schedules"][0]["branches"]["include"] == [branch]
+    assert yaml.safe_load(text)["jobs"] == rendered()["jobs"]
+
+
+def test_the_variables_are_the_blog_posts():
+    wanted = pipeline.variables(MIRROR, "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/MyRepoReplica")
+    assert [v.name for v in wanted] == NAMES
+    assert [v.name for v in wanted if v.secret] == [n for n in NAMES if "_GIT_" in n]
+    values = {v.name: v.value for v in wanted}
+    assert values["AZURE_REPO_URL"] == "https://dev.azure.com/contoso/Shop/_git/MyRepo"
+    assert values["AWS_REPO_URL"] == "git-codecommit.eu-west-1.amazonaws.com/v1/repos/MyRepoReplica"
+    assert all(v.value is None for v in wanted if v.secret)

@@ -1,0 +1,152 @@
+"""The stack: exactly what it creates, in any partition, account and region."""
+
+import json
+import os
+from pathlib import Path
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import Validations
+from aws_cdk.assertions import Template
+from cdk_nag import AwsSolutionsChecks
+
+from codecommit_mirror.config import single_mirror
+from stacks import ReplicaStack
+
+SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
+CONTEXT = json.loads((Path(__file__).parents[2] / "cdk.json").read_text())["context"]
+URL = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
+
+
+def synthesised(name="MyRepoReplica", **changes):
+    app = cdk.App(context=CONTEXT, analytics_reporting=False)
+    mirror = single_mirror(name, URL).model_copy(update=changes)
+    return ReplicaStack(app, mirror=mirror)
+
+
+def template(**changes):
+    return Template.from_stack(synthesised(**changes)).to_json()
+
+
+def of_type(document, kind):
+    (resource,) = (r for r in document["Resources"].values() if r["Type"] == kind)
+    return resource
+
+
+def logical_id(document, kind):
+    (name,) = (name for name, r in document["Resources"].items() if r["Type"] == kind)
+    return name
+
+
+def test_the_template_is_the_recorded_one():
+    """Set UPDATE_SNAPSHOTS=1 to record it anew, and read the difference before committing it."""
+    document = json.dumps(template(), indent=1, sort_keys=True) + "\n"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(document)
+    assert document == SNAPSHOT.read_text()
+
+
+def test_there_are_three_resources_and_nothing_else():
+    kinds = sorted(resource["Type"] for resource in template()["Resources"].values())
+    assert kinds == ["AWS::CodeCommit::Repository", "AWS::IAM::ManagedPolicy", "AWS::IAM::User"]
+
+
+def test_the_policy_allows_git_push_on_the_replica_and_nothing_else():
+    document = template()
+    assert of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["PolicyDocument"] == {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "codecommit:GitPush",
+                "Resource": {"Fn::GetAtt": [logical_id(document, "AWS::CodeCommit::Repository"), "Arn"]},
+            }
+        ],
+    }
+
+
+def test_the_user_has_the_policy_and_no_way_in():
+    document = template()
+    assert of_type(document, "AWS::IAM::User")["Properties"] == {
+        "UserName": "azure-devops-pipeline-MyRepoReplica",
+        "ManagedPolicyArns": [{"Ref": logical_id(document, "AWS::IAM::ManagedPolicy")}],
+        "Tags": [{"Key": "managed-by", "Value": "codecommit-mirror"}],
+    }
+    assert "AWS::IAM::AccessKey" not in json.dumps(document)
+
+
+def test_the_replica_says_what_it_is():
+    properties = of_type(template(), "AWS::CodeCommit::Repository")["Properties"]
+    assert properties["RepositoryName"] == "MyRepoReplica"
+    assert properties["RepositoryDescription"].startswith(f"Read-only replica of {URL}. Do not push here")
+
+
+def test_the_outputs_are_those_that_the_companion_reads():
+    document = template()
+    replica = logical_id(document, "AWS::CodeCommit::Repository")
+    assert {name: output["Value"] for name, output in document["Outputs"].items()} == {
+        "ReplicaUrl": {"Fn::GetAtt": [replica, "CloneUrlHttp"]},
+        "ReplicaArn": {"Fn::GetAtt": [replica, "Arn"]},
+        "PushUserName": {"Ref": logical_id(document, "AWS::IAM::User")},
+        "PushPolicyArn": {"Ref": logical_id(document, "AWS::IAM::ManagedPolicy")},
+    }
+
+
+@pytest.mark.parametrize(("on_destroy", "policy"), [("delete", "Delete"), ("retain", "Retain")])
+def test_the_deletion_policy_is_explicit(on_destroy, policy):
+    replica = of_type(template(on_destroy=on_destroy), "AWS::CodeCommit::Repository")
+    assert (replica["DeletionPolicy"], replica["UpdateReplacePolicy"]) == (policy, policy)
+
+
+def test_termination_protection_tags_and_names_are_as_configured():
+    stack = synthesised(termination_protection=True, tags={"team": "platform"}, user_name="u", policy_name="p")
+    document = Template.from_stack(stack).to_json()
+    assert stack.termination_protection is True
+    assert {"Key": "team", "Value": "platform"} in of_type(document, "AWS::CodeCommit::Repository")["Properties"][
+        "Tags"
+    ]
+    assert of_type(document, "AWS::IAM::User")["Properties"]["UserName"] == "u"
+    assert of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["ManagedPolicyName"] == "p"
+
+
+@pytest.mark.parametrize("region", [None, "eu-west-1", "cn-north-1", "us-gov-west-1"])
+def test_no_account_region_or_partition_is_written_into_the_resources(region):
+    resources = json.dumps(template(region=region)["Resources"])
+    assert "arn:" not in resources
+    assert "amazonaws" not in resources
+
+
+def test_a_stack_is_environment_agnostic_unless_told():
+    assert synthesised().environment == "aws://unknown-account/unknown-region"
+    assert synthesised(account="123456789012", region="eu-west-1").environment == "aws://123456789012/eu-west-1"
+
+
+@pytest.mark.parametrize("name", ["my.repo_1", "1st", "a" * 100])
+def test_every_replica_name_is_a_construct_id_and_gives_a_stack(name):
+    stack = synthesised(name)
+    assert stack.node.id == name
+    assert stack.artifact_id
+
+
+def findings(stack):
+    """Return the AwsSolutions findings that are neither clean nor acknowledged; a clean synthesis writes no report."""
+    app = stack.node.root
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    try:
+        assembly = app.synth()
+    except RuntimeError as failure:
+        return [str(failure)]
+    report = Path(assembly.directory) / "policy-validation-report.json"
+    return [report.read_text()] if report.exists() else []
+
+
+def test_cdk_nag_aws_solutions_is_clean():
+    assert findings(synthesised()) == []
+
+
+def test_cdk_nag_would_find_a_wildcard():
+    stack = synthesised()
+    cdk.aws_iam.User(stack, "Other").add_to_policy(
+        cdk.aws_iam.PolicyStatement(actions=["codecommit:*"], resources=["*"])
+    )
+    assert any("AwsSolutions-IAM5" in finding for finding in findings(stack))
