@@ -14,7 +14,7 @@ from .config import Mirror
 from .errors import MirrorError
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-_UNKNOWN_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidAccessKeyId"}
+_UNKNOWN_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidSignatureException"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
@@ -42,7 +42,7 @@ def session(mirror: Mirror) -> boto3.Session:
         result = boto3.Session(region_name=mirror.region)
     except exceptions.ProfileNotFound as error:
         raise MirrorError(f"{error}; correct AWS_PROFILE.") from None
-    if result.region_name is None:
+    if not result.region_name:
         raise MirrorError(f"mirror {mirror.name!r} has no region; write region: in mirrors.yaml, or set AWS_REGION.")
     return result
 

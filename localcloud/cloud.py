@@ -121,7 +121,7 @@ class LocalCloud:
         }
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of the account's root user."""
+        """Return a boto3 client of the account's administrator."""
         session = boto3.Session(self._access_key_id, self._secret_access_key, region_name=self.region)
         return session.client(service, endpoint_url=self.aws_url)  # type: ignore[call-overload]
 

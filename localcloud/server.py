@@ -41,7 +41,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     from hypercorn.config import Config
     from ministack.app import app
 
-    from .aws import cloudformation, codecommit, git_endpoint, service_credentials
+    from .aws import cloudformation, codecommit, git_endpoint, operator, service_credentials
     from .azure.repos import azure_repos_host
     from .git_http import GitHttpServer
 
@@ -52,6 +52,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     service_credentials.install(credentials)
     codecommit.install(repositories)
     cloudformation.install()
+    operator.install(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
     azure = GitHttpServer(azure_repos_host(root / "azure", settings["azure_tokens"]))
 
     config = Config()
@@ -90,8 +91,6 @@ def _ministack_environment(root: Path, port: int, settings: dict[str, Any]) -> d
         (root / name).mkdir()
     return {
         "AUTH": "true",
-        "AWS_ACCESS_KEY_ID": settings["access_key_id"],
-        "AWS_SECRET_ACCESS_KEY": settings["secret_access_key"],
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "LAMBDA_EXECUTOR": "local",

@@ -46,9 +46,11 @@ def test_bash_is_not_strict_by_itself():
 
 
 def test_logging_commands_are_obeyed_wherever_they_stand_in_a_line():
-    done = run(
-        "echo 'x ##vso[task.logissue type=warning;]careful%0Anow'; echo '##vso[task.complete result=SucceededWithIssues;]'"
+    issue, complete = (
+        "##vso[task.logissue type=warning;]careful%0Anow",
+        "##vso[task.complete result=SucceededWithIssues;]",
     )
+    done = run(f"echo 'x {issue}'; echo '{complete}'")
     assert done.issues == [("warning", "careful\nnow")]
     assert done.result == "succeededWithIssues"
     assert run("echo 'branch ##vso[task.complete result=Failed;]'").result == "failed"

@@ -1,0 +1,104 @@
+"""The embedded cloud, started once for each worker, and a mirror of its own for each test."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+
+from codecommit_mirror import pipeline
+from codecommit_mirror.config import single_mirror
+from localcloud import LocalCloud, sample
+from localcloud.azure.agent import Variable, run_pipeline
+from stacks import ReplicaStack
+
+ROOT = Path(__file__).parents[2]
+NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
+
+
+@pytest.fixture(scope="session")
+def cloud():
+    with LocalCloud() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack_template():
+    """The real stack's template, without what only the CDK CLI fills in; names are left to replace."""
+    stack = ReplicaStack(cdk.App(), mirror=single_mirror("NAME", "https://dev.azure.com/o/p/_git/NAME"))
+    document = Template.from_stack(stack).to_json()
+    del document["Parameters"], document["Rules"]
+    return json.dumps(document)
+
+
+class Rig:
+    """One mirror on the embedded cloud: a source, a deployed stack, an issued credential, a rendered pipeline."""
+
+    def __init__(self, cloud: LocalCloud, name: str, template: str) -> None:
+        self.cloud, self.name = cloud, name
+        self.source = cloud.create_azure_repository("contoso", "Shop", name)
+        self.mirror = single_mirror(name, f"{cloud.azure_url}/contoso/Shop/_git/{name}")
+        cloudformation = cloud.client("cloudformation")
+        cloudformation.create_stack(
+            StackName=name, TemplateBody=template.replace("NAME", name), Capabilities=["CAPABILITY_NAMED_IAM"]
+        )
+        cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+        (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        self.replica = cloud.replica_path(name)
+        self.user = self.outputs["PushUserName"]
+        issued = cloud.client("iam").create_service_specific_credential(
+            UserName=self.user, ServiceName="codecommit.amazonaws.com"
+        )["ServiceSpecificCredential"]
+        self.credential = issued
+        self.variables = {
+            "AZURE_REPO_URL": Variable(self.mirror.azure.clone_url),
+            "AZURE_GIT_USERNAME": Variable("somebody", secret=True),
+            "AZURE_GIT_PASSWORD": Variable(cloud.personal_access_token, secret=True),
+            "AWS_REPO_URL": Variable(self.outputs["ReplicaUrl"]),
+            "AWS_GIT_USERNAME": Variable(issued["ServiceUserName"], secret=True),
+            "AWS_GIT_PASSWORD": Variable(issued["ServicePassword"], secret=True),
+        }
+
+    def run(self, *, path: str | None = None, mirror=None, **variables: str):
+        """Run the rendered pipeline on the embedded agent, with some secret variables replaced."""
+        chosen = {**self.variables, **{name: Variable(value, secret=True) for name, value in variables.items()}}
+        text = pipeline.render(mirror or self.mirror)
+        return run_pipeline(text, chosen, job_token=self.cloud.job_token, path=path)
+
+    def assert_equal(self) -> None:
+        """The replica has the source's refs and no others, and every object."""
+        assert sample.refs(self.replica) == sample.refs(self.source, *NAMESPACES)
+        sample.git(self.replica, "fsck", "--connectivity-only")
+
+
+counter = itertools.count()
+
+
+@pytest.fixture
+def rig(cloud, stack_template):
+    """A mirror whose source is still empty."""
+    return Rig(cloud, f"replica-{next(counter)}", stack_template)
+
+
+@pytest.fixture
+def companion(cloud, tmp_path):
+    """Run ``codecommit-mirror`` as a user does, against the embedded cloud."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return subprocess.run(
+            [sys.executable, "-m", "codecommit_mirror", *arguments],
+            cwd=tmp_path,
+            env={**clean, **cloud.environment(), "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run

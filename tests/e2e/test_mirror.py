@@ -1,0 +1,248 @@
+"""The rendered pipeline on the embedded agent: source and replica are equal afterwards, or the run says why not."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from localcloud import sample
+from pipeline_templates import mirror_sync
+
+
+def test_everything_is_mirrored_and_pull_requests_are_not(rig):
+    sample.fill(rig.source, pull_requests=300)
+    run = rig.run()
+    assert run.result == "succeeded", run.text
+    rig.assert_equal()
+    assert len(sample.refs(rig.source, "refs/pull/")) == 300
+    assert "Mirror Succeeded" in run.summaries[0]
+
+
+def test_a_day_of_changes(rig):
+    sample.fill(rig.source)
+    rig.run()
+    tip = sample.commit(rig.source, "main", "new commit")
+    sample.git(rig.source, "update-ref", "refs/heads/new-branch", tip)
+    sample.git(rig.source, "tag", "-a", "-m", "a tag", "new-tag", tip)
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.git(rig.source, "update-ref", "-d", "refs/tags/light-1")
+    sample.commit(rig.source, "feature/1", "rewritten", parent="refs/heads/main~5")
+    run = rig.run()
+    assert run.result == "succeeded", run.text
+    rig.assert_equal()
+    assert "2 created, 2 updated, 2 deleted" in run.text
+
+
+def test_nothing_to_do_is_done_without_a_fetch(rig, tmp_path):
+    sample.fill(rig.source)
+    rig.run()
+    without_git = tmp_path / "bin"
+    without_git.mkdir()
+    for program in ("bash", "cat"):
+        (without_git / program).symlink_to(shutil.which(program))
+    python = without_git / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    run = rig.run(path=str(without_git))
+    assert run.result == "succeeded", run.text
+    assert "0 created, 0 updated, 0 deleted" in run.text
+
+
+def test_the_job_token_reads_the_source(rig):
+    sample.fill(rig.source)
+    del rig.variables["AZURE_GIT_USERNAME"], rig.variables["AZURE_GIT_PASSWORD"]
+    run = rig.run(mirror=rig.mirror.model_copy(update={"source_auth": "job-token"}))
+    assert run.result == "succeeded", run.text
+    rig.assert_equal()
+
+
+def test_hostile_names_are_names(rig):
+    sample.fill(rig.source, extra_branches=sample.HOSTILE_BRANCHES)
+    run = rig.run()
+    assert run.result == "succeeded", run.text
+    rig.assert_equal()
+    for name in sample.HOSTILE_BRANCHES:
+        sample.git(rig.source, "update-ref", "-d", f"refs/heads/{name}")
+    run = rig.run()
+    assert run.result == "succeeded", run.text
+    rig.assert_equal()
+
+
+def test_five_thousand_refs(rig):
+    sample.fill(rig.source)
+    tip = sample.git(rig.source, "rev-parse", "main").strip()
+    updates = "".join(f"create refs/tags/many/{n} {tip}\n" for n in range(2500))
+    updates += "".join(f"create refs/heads/many/{n} {tip}\n" for n in range(2500))
+    sample.git(rig.source, "update-ref", "--stdin", stdin=updates.encode())
+    run = rig.run()
+    assert run.result == "succeeded", run.text
+    rig.assert_equal()
+    assert "of 4" in run.text
+
+
+def test_a_plain_mirror_push_of_five_thousand_refs_is_refused(rig):
+    """What the limit is for: the embedded CodeCommit refuses what the real one does."""
+    sample.fill(rig.source)
+    tip = sample.git(rig.source, "rev-parse", "main").strip()
+    updates = "".join(f"create refs/tags/many/{n} {tip}\n" for n in range(5000))
+    sample.git(rig.source, "update-ref", "--stdin", stdin=updates.encode())
+    pushed = push(rig, "--mirror")
+    assert pushed.returncode != 0
+    assert "the maximum is 4000" in pushed.stderr
+
+
+def test_annotated_nested_tree_and_blob_tags(rig):
+    sample.fill(rig.source)
+    sample.git(rig.source, "tag", "-a", "-m", "tag of a tag", "nested", "v0.0")
+    sample.git(rig.source, "tag", "tree", "main^{tree}")
+    sample.git(rig.source, "tag", "blob", "feature/0:branch.txt")
+    assert rig.run().result == "succeeded"
+    rig.assert_equal()
+
+
+def test_a_branch_becomes_a_folder_and_back(rig):
+    sample.fill(rig.source)
+    tip = sample.git(rig.source, "rev-parse", "main").strip()
+    for before, after in [("topic", "topic/a"), ("topic/a", "topic")]:
+        sample.git(rig.source, "update-ref", f"refs/heads/{before}", tip)
+        assert rig.run().result == "succeeded"
+        sample.git(rig.source, "update-ref", "-d", f"refs/heads/{before}")
+        sample.git(rig.source, "update-ref", f"refs/heads/{after}", tip)
+        run = rig.run()
+        assert run.result == "succeeded", run.text
+        rig.assert_equal()
+
+
+def test_the_sources_default_branch_becomes_the_replicas(rig):
+    sample.fill(rig.source)
+    sample.git(rig.source, "symbolic-ref", "HEAD", "refs/heads/feature/3")
+    rig.run()
+    metadata = rig.cloud.client("codecommit").get_repository(repositoryName=rig.name)["repositoryMetadata"]
+    assert metadata["defaultBranch"] == "feature/3"
+
+
+def test_a_deleted_default_branch_needs_a_person_and_the_rest_is_mirrored(rig):
+    sample.fill(rig.source)
+    rig.run()
+    sample.git(rig.source, "branch", "-m", "main", "trunk")
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    run = rig.run()
+    assert run.result == "succeededWithIssues", run.text
+    (issue,) = run.issues
+    assert issue[0] == "warning"
+    assert "aws codecommit update-default-branch" in issue[1]
+    assert sample.refs(rig.replica).keys() - sample.refs(rig.source).keys() == {"refs/heads/main"}
+    rig.cloud.client("codecommit").update_default_branch(repositoryName=rig.name, defaultBranchName="trunk")
+    assert rig.run().result == "succeeded"
+    rig.assert_equal()
+
+
+def test_an_empty_source_never_empties_the_replica(rig):
+    run = rig.run()
+    assert run.result == "succeeded", run.text
+    sample.fill(rig.source)
+    rig.run()
+    before = sample.refs(rig.replica)
+    for ref in sample.refs(rig.source):
+        sample.git(rig.source, "update-ref", "-d", ref)
+    run = rig.run()
+    assert run.result == "failed"
+    assert "an empty source must not empty its replica" in run.text
+    assert sample.refs(rig.replica) == before
+
+
+def test_a_branch_name_that_codecommit_refuses_does_not_stop_the_rest(rig):
+    sample.fill(rig.source)
+    sample.git(rig.source, "update-ref", f"refs/heads/{'a' * 40}", "main")
+    run = rig.run()
+    assert run.result == "succeededWithIssues", run.text
+    assert "40 hexadecimal digits" in run.issues[0][1]
+    assert sample.refs(rig.source).keys() - sample.refs(rig.replica).keys() >= {f"refs/heads/{'a' * 40}"}
+
+
+def test_what_somebody_else_pushed_is_never_overwritten_unseen(rig, tmp_path):
+    """A push between plan and push makes the lease fail, and the run says so."""
+    sample.fill(rig.source)
+    rig.run()
+    git = mirror_sync.Git(str(tmp_path))
+    settings = mirror_sync.read_settings({name: variable.value for name, variable in rig.variables.items()})
+    source = git.fetch(settings.source, settings.namespaces)
+    stale = mirror_sync.Command("refs/heads/main", "1" * 40, source["refs/heads/feature/0"])
+    refused = git.push(settings.replica, [stale])
+    assert "stale info" in refused["refs/heads/main"]
+    rig.assert_equal()
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        (
+            "AZURE_GIT_PASSWORD",
+            "a sign-in page); check the pipeline's variables AZURE_GIT_USERNAME and",
+        ),
+        ("AWS_GIT_PASSWORD", "(403); check the pipeline's variables AWS_GIT_USERNAME and"),
+    ],
+)
+def test_a_wrong_password_says_what_to_check(rig, variable, words):
+    sample.fill(rig.source)
+    run = rig.run(**{variable: "wrong-password-canary"})
+    assert run.result == "failed"
+    assert words in run.issues[0][1]
+    assert "Traceback" not in run.text
+    assert "wrong-password-canary" not in run.text
+
+
+def test_a_variable_that_was_not_set_is_named(rig):
+    sample.fill(rig.source)
+    del rig.variables["AWS_GIT_USERNAME"]
+    run = rig.run()
+    assert run.result == "failed"
+    assert run.issues == [
+        ("error", "the pipeline variable AWS_GIT_USERNAME is not set; add it under Edit, Variables of the pipeline.")
+    ]
+
+
+def test_a_deactivated_credential_is_refused_at_once(rig):
+    sample.fill(rig.source)
+    rig.cloud.client("iam").update_service_specific_credential(
+        UserName=rig.user, ServiceSpecificCredentialId=rig.credential["ServiceSpecificCredentialId"], Status="Inactive"
+    )
+    assert rig.run().result == "failed"
+    assert sample.refs(rig.replica) == {}
+
+
+def test_the_user_may_push_and_may_not_fetch(rig):
+    sample.fill(rig.source)
+    assert rig.run().result == "succeeded"
+    listed = plain_git(rig, "ls-remote", rig.outputs["ReplicaUrl"])
+    assert listed.returncode != 0
+    assert "403" in listed.stderr
+
+
+def test_a_source_that_does_not_exist_is_named(rig):
+    run = rig.run(AZURE_REPO_URL=f"{rig.cloud.azure_url}/contoso/Shop/_git/nobody")
+    assert run.result == "failed"
+    assert "does not exist (404)" in run.text
+
+
+def push(rig, *arguments):
+    return plain_git(rig, "-C", str(rig.source), "push", *arguments, rig.outputs["ReplicaUrl"])
+
+
+def plain_git(rig, *arguments):
+    """Run git with the mirror's own credentials, as the blog post's pipeline would."""
+    variables = {name: variable.value for name, variable in rig.variables.items()}
+    replica = mirror_sync.read_settings(variables).replica
+    environment = mirror_sync._git_environment({"PATH": os.environ["PATH"]}, replica)
+    return subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_nothing_is_left_in_the_agents_temporary_folder(rig, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sample.fill(rig.source)
+    assert rig.run().result == "succeeded"
+    assert list(Path(tmp_path).iterdir()) == []
