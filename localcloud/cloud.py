@@ -41,6 +41,7 @@ class LocalCloud:
         self.account, self.region = account, region
         self.personal_access_token = secrets.token_urlsafe(39)
         self.job_token = secrets.token_urlsafe(60)
+        self._kept = False
         self._access_key_id = f"AKIA{secrets.token_hex(8).upper()}"
         self._secret_access_key = secrets.token_urlsafe(30)
 
@@ -85,6 +86,8 @@ class LocalCloud:
         assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
+        if self._kept:
+            return
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -97,8 +100,7 @@ class LocalCloud:
     def keep_running(self) -> None:
         """Let the cloud outlive this process; ``kill`` of :attr:`pid` stops it and removes its folder."""
         self._tell({"keep": True})
-        assert self._process.stdin
-        self._process.stdin.close()
+        self._kept = True
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point ``cdk``, boto3 and ``aws`` at this cloud and away from the user's own.

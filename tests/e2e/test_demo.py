@@ -1,0 +1,79 @@
+"""``codecommit-mirror demo``: the main job, as ``make demo`` runs it."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from localcloud import sample
+
+from .conftest import ROOT
+
+
+def demo(*arguments, **variables):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "codecommit_mirror", "demo", *arguments],
+        cwd=ROOT,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_any_repository_is_mirrored_and_nothing_is_left(tmp_path):
+    source = tmp_path / "source"
+    subprocess.run(["git", "init", "-q", "-b", "trunk", str(source)], check=True)
+    subprocess.run(["git", "-C", str(source), "config", "user.email", "a@example.com"], check=True)
+    subprocess.run(["git", "-C", str(source), "config", "user.name", "A"], check=True)
+    for number in range(3):
+        subprocess.run(["git", "-C", str(source), "commit", "-q", "--allow-empty", "-m", f"{number}"], check=True)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    done = demo("--source", str(source), TMPDIR=str(temporary))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in (
+        "created policy CodeCommitMyRepoReplicaGitPush",
+        "a force-push to demo/to-be-rewritten",
+        "2 created, 2 updated, 1 deleted",
+        "after cdk destroy there is no repository, no policy, no user, no credential, no role, no function, ",
+    ):
+        assert words in done.stdout
+    left = [path.name for path in temporary.iterdir()]
+    assert not [name for name in left if name.startswith(("localcloud-", "agent-", "mirror-"))]
+
+
+def test_a_source_that_cannot_be_used_is_one_sentence(tmp_path):
+    done = demo("--source", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: SOURCE")
+    assert "Traceback" not in done.stderr
+    empty = tmp_path / "empty.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(empty)], check=True)
+    assert "has no branch" in demo("--source", str(empty)).stderr
+    shallow = tmp_path / "shallow.git"
+    full = tmp_path / "full.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(full)], check=True)
+    sample.fill(full)
+    subprocess.run(["git", "clone", "-q", "--bare", "--depth", "1", f"file://{full}", str(shallow)], check=True)
+    assert "is a shallow clone" in demo("--source", str(shallow)).stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "kill"), reason="stops a process by its id")
+def test_keep_leaves_the_cloud_running_until_it_is_stopped():
+    done = demo("--keep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in done.stdout.splitlines())}
+    script, pid = lines["environment"].removeprefix(". "), int(lines["stop"].split()[1])
+    command = f"{sys.executable} -m codecommit_mirror credentials list MyRepoReplica"
+    look = f". {script}; {command} --config {lines['mirrors.yaml']}"
+    listed = subprocess.run(["sh", "-c", look], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Active" in listed.stdout, listed.stderr
+    os.kill(pid, 15)
+    deadline = time.monotonic() + 10
+    while os.path.exists(os.path.dirname(script)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not os.path.exists(os.path.dirname(script))

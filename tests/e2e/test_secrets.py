@@ -1,0 +1,123 @@
+"""Canaries: after the whole job no password is in argv, a log, a template, an output, a URL, git's config or a file."""
+
+import base64
+import os
+import re
+import shutil
+import stat
+import threading
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+from localcloud import sample
+
+LINUX = Path("/proc/self/cmdline").exists()
+
+
+class CommandLines(threading.Thread):
+    """Collects the command line of every process of this machine, as often as it can."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[bytes] = set()
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            for process in os.listdir("/proc"):
+                if process.isdigit():
+                    try:
+                        self.seen.add(Path(f"/proc/{process}/cmdline").read_bytes())
+                    except OSError:
+                        continue
+
+
+def forms(secret: str) -> list[bytes]:
+    """Every form that a password would be found in."""
+    raw = secret.encode()
+    return [raw, urllib.parse.quote(secret, safe="").encode(), base64.b64encode(raw)]
+
+
+def recording_git(folder: Path, log: Path) -> None:
+    """Put a git in front of the real one that keeps its arguments and the repository's config."""
+    wrapper = folder / "git"
+    real = shutil.which("git")
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        f'printf "%s\\n" "$@" >> {log}\n'
+        f"{real} config --list --show-origin >> {log} 2>/dev/null\n"
+        f'cat config >> {log} 2>/dev/null\nexec {real} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+
+
+@pytest.mark.skipif(not LINUX, reason="reads other processes' command lines from /proc")
+def test_no_canary_is_anywhere(rig, companion, tmp_path):
+    sample.fill(rig.source)
+    issued = companion(
+        "credentials", "issue", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url, "--output", "private.csv"
+    )
+    assert issued.returncode == 0, issued.stderr
+    password = (tmp_path / "private.csv").read_text().splitlines()[1].partition(",")[2]
+    username = (tmp_path / "private.csv").read_text().splitlines()[1].partition(",")[0]
+    canaries = [password, rig.cloud.personal_access_token, rig.cloud.job_token]
+    for number, canary in enumerate(canaries):
+        assert len(canary) > 30, number
+
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    recording_git(programs, tmp_path / "git.log")
+    watcher = CommandLines()
+    watcher.start()
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    good = rig.run(path=path, AWS_GIT_USERNAME=username, AWS_GIT_PASSWORD=password)
+    sample.commit(rig.source, "main", "another")
+    job = rig.run(
+        path=path,
+        mirror=rig.mirror.model_copy(update={"source_auth": "job-token"}),
+        AWS_GIT_USERNAME=username,
+        AWS_GIT_PASSWORD=password,
+    )
+    bad = rig.run(path=path, AWS_GIT_PASSWORD=password + "x", AZURE_GIT_PASSWORD=rig.cloud.personal_access_token)
+    rendered = companion("pipeline", "render", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
+    variables = companion("pipeline", "variables", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
+    watcher.done.set()
+    watcher.join()
+    assert (good.result, job.result, bad.result) == ("succeeded", "succeeded", "failed")
+
+    cloudformation = rig.cloud.client("cloudformation")
+    (stack,) = cloudformation.describe_stacks(StackName=rig.name)["Stacks"]
+    template = cloudformation.get_template(StackName=rig.name)["TemplateBody"]
+    events = cloudformation.describe_stack_events(StackName=rig.name)["StackEvents"]
+    places = {
+        "argv": b"\0".join(watcher.seen),
+        "git's arguments and config": (tmp_path / "git.log").read_bytes(),
+        "the runs' logs": "\n".join([good.text, job.text, bad.text]).encode(),
+        "the runs' summaries": "\n".join(good.summaries + job.summaries + bad.summaries).encode(),
+        "the runs' issues": str(good.issues + job.issues + bad.issues).encode(),
+        "stack outputs, template and events": str([stack, template, events]).encode(),
+        "what the companion prints": "".join(
+            [issued.stdout, issued.stderr, rendered.stdout, variables.stdout]
+        ).encode(),
+    }
+    assert any(b"git-remote-http" in line for line in watcher.seen)
+    for place, text in places.items():
+        assert text, place
+        for canary in canaries:
+            for form in forms(canary):
+                assert form not in text, f"a password is in {place}"
+    assert not re.search(rb"://[^/\s]*:[^/\s]*@", places["argv"] + places["git's arguments and config"])
+
+
+@pytest.mark.skipif(not LINUX, reason="the cloud's folder is read as a whole")
+def test_no_canary_is_in_a_file_that_others_can_read(rig, tmp_path):
+    sample.fill(rig.source)
+    assert rig.run().result == "succeeded"
+    canaries = [rig.cloud.personal_access_token, rig.cloud.job_token, rig.credential["ServicePassword"]]
+    assert stat.S_IMODE(rig.cloud.root.stat().st_mode) == 0o700
+    for path in rig.cloud.root.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert not any(form in data for canary in canaries for form in forms(canary)), path
