@@ -106,7 +106,7 @@ class _Demo:
                 _clone(source, self.source)
             branch = sample.git(self.source, "symbolic-ref", "--short", "HEAD").strip()
             tip = sample.git(self.source, "rev-parse", f"refs/heads/{branch}").strip()
-            for name in ("demo/to-be-deleted", "demo/to-be-rewritten"):
+            for name in ("mirror-demo/to-be-deleted", "mirror-demo/to-be-rewritten"):
                 sample.git(self.source, "update-ref", f"refs/heads/{name}", tip)
                 sample.commit(self.source, name, f"Commit on {name}")
             commits = int(sample.git(self.source, "rev-list", "--all", "--count"))
@@ -175,14 +175,14 @@ class _Demo:
         with self._narrator.step("Changes at the source"):
             tip = sample.commit(self.source, branch, "A new commit")
             self._narrator.say(f"a new commit on {branch}")
-            sample.git(self.source, "update-ref", "refs/heads/demo/new-branch", tip)
-            self._narrator.say("a new branch, demo/new-branch")
-            sample.git(self.source, "tag", "-a", "demo-tag", "-m", "A tag", tip)
-            self._narrator.say("a new tag, demo-tag")
-            sample.git(self.source, "update-ref", "-d", "refs/heads/demo/to-be-deleted")
-            self._narrator.say("a deleted branch, demo/to-be-deleted")
-            sample.commit(self.source, "demo/to-be-rewritten", "History rewritten", parent=f"refs/heads/{branch}~1")
-            self._narrator.say("a force-push to demo/to-be-rewritten")
+            sample.git(self.source, "update-ref", "refs/heads/mirror-demo/new-branch", tip)
+            self._narrator.say("a new branch, mirror-demo/new-branch")
+            sample.git(self.source, "tag", "-a", "mirror-demo-tag", "-m", "A tag", tip)
+            self._narrator.say("a new tag, mirror-demo-tag")
+            sample.git(self.source, "update-ref", "-d", "refs/heads/mirror-demo/to-be-deleted")
+            self._narrator.say("a deleted branch, mirror-demo/to-be-deleted")
+            sample.commit(self.source, "mirror-demo/to-be-rewritten", "History rewritten", parent=f"refs/heads/{branch}~1")
+            self._narrator.say("a force-push to mirror-demo/to-be-rewritten")
 
     def tear_down(self) -> None:
         """Revoke the credential, destroy the stack, and look for anything left."""

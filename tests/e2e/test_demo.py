@@ -37,7 +37,7 @@ def test_any_repository_is_mirrored_and_nothing_is_left(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
         "created policy CodeCommitMyRepoReplicaGitPush",
-        "a force-push to demo/to-be-rewritten",
+        "a force-push to mirror-demo/to-be-rewritten",
         "2 created, 2 updated, 1 deleted",
         "after cdk destroy there is no repository, no policy, no user, no credential, no role, no function, ",
     ):
