@@ -181,7 +181,9 @@ class _Demo:
             self._narrator.say("a new tag, mirror-demo-tag")
             sample.git(self.source, "update-ref", "-d", "refs/heads/mirror-demo/to-be-deleted")
             self._narrator.say("a deleted branch, mirror-demo/to-be-deleted")
-            sample.commit(self.source, "mirror-demo/to-be-rewritten", "History rewritten", parent=f"refs/heads/{branch}~1")
+            sample.commit(
+                self.source, "mirror-demo/to-be-rewritten", "History rewritten", parent=f"refs/heads/{branch}~1"
+            )
             self._narrator.say("a force-push to mirror-demo/to-be-rewritten")
 
     def tear_down(self) -> None:

@@ -58,6 +58,8 @@ class Answer:
 
 
 Host = Callable[[GitRequest], Serve | Answer]
+Api = Callable[[str, Mapping[str, str], str | None], Answer]
+"""What answers a GET that is not Git's: decoded path, query, and the password or token that came with it."""
 
 CHALLENGE = "Basic realm="
 
@@ -69,9 +71,11 @@ class GitHttpServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, api: Api | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.host = host
+        self.host, self.api = host, api
+        self.bytes_in = self.bytes_out = 0
+        """Bodies only, as they were sent; for benchmarks."""
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, name="git-http", daemon=True).start()
 
@@ -93,6 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         service = (parse_qs(url.query).get("service") or [""])[0]
         if not url.path.endswith("/info/refs") or service not in _SERVICES:
+            if self.server.api:
+                query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+                return self._answer(self.server.api(unquote(url.path), query, self._credentials()[1]))
             return self._answer(Answer(404, "Not a Git request.\n"))
         self._handle(url.path.removesuffix("/info/refs"), service, "/info/refs", url.query)
         return None
@@ -106,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         username, password = self._credentials()
-        body: _Body = _RequestBody(self)
+        body: _Body = RequestBody(self)
         first_line = None
         encoding = self.headers.get("Content-Encoding", "")
         if self.command == "POST" and service == "git-upload-pack":
@@ -139,10 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        assert backend.stdin
         assert backend.stdout
         try:
-            feeder = threading.Thread(target=_feed, args=(body, backend.stdin), daemon=True)
+            feeder = threading.Thread(target=_feed, args=(self.server, body, backend), daemon=True)
             feeder.start()
             self._relay(backend.stdout)
             feeder.join()
@@ -187,6 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         while data := output.read1(_CHUNK):  # type: ignore[attr-defined]
+            self.server.bytes_out += len(data)
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")
 
@@ -200,13 +207,19 @@ def _cgi_headers(output: IO[bytes]) -> Iterator[tuple[str, str]]:
         yield name, value.strip()
 
 
-def _feed(body: _Body, pipe: IO[bytes]) -> None:
-    with contextlib.suppress(OSError), pipe:
-        while data := body.read(_CHUNK):
-            pipe.write(data)
+def _feed(server: GitHttpServer, body: _Body, backend: subprocess.Popen[bytes]) -> None:
+    assert backend.stdin
+    try:
+        with contextlib.suppress(BrokenPipeError), backend.stdin as pipe:
+            while data := body.read(_CHUNK):
+                server.bytes_in += len(data)
+                pipe.write(data)
+    except ConnectionError:
+        # Git must not take the end of a broken request for the end of the pack.
+        backend.kill()
 
 
-class _RequestBody:
+class RequestBody:
     """The request's body as a stream, whether its length is given or it is chunked."""
 
     def __init__(self, request: BaseHTTPRequestHandler) -> None:
@@ -218,16 +231,26 @@ class _RequestBody:
             request.end_headers()
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes, all of them for -1, and nothing at the end."""
-        if size < 0:
-            return b"".join(iter(lambda: self.read(_CHUNK), b""))
+        """Return ``size`` bytes, all of them for -1, and fewer only at the end."""
+        parts, wanted = [], size
+        while wanted and (part := self._some(_CHUNK if size < 0 else wanted)):
+            parts.append(part)
+            wanted -= len(part) if size > 0 else 0
+        return b"".join(parts)
+
+    def _some(self, size: int) -> bytes:
         if self._chunked and not self._left:
-            self._left = int(self._stream.readline().split(b";")[0] or b"0", 16)
+            size_line = self._stream.readline()
+            if not size_line:
+                raise ConnectionResetError("the request ends inside its body")
+            self._left = int(size_line.split(b";")[0], 16)
             if not self._left:
                 self._stream.readline()
                 self._chunked = False
                 return b""
         data = self._stream.read1(min(size, self._left)) if self._left else b""
+        if self._left and not data:
+            raise ConnectionResetError("the request ends inside its body")
         self._left -= len(data)
         if self._chunked and not self._left:
             self._stream.readline()

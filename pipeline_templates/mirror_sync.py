@@ -1,44 +1,73 @@
 #!/usr/bin/env python3
-"""Make a replica repository equal to its source, ref by ref.
+"""Make a replica repository equal to its source, ref by ref, without a clone.
 
-    1. protocol   read the refs of both sides; the replica's with push permission alone
-    2. plan       what to create, update and delete, as a pure function
-    3. transfer   fetch the source with git, push in batches, each ref with the old value it must still have
-    4. report     read the replica again, compare, and say what happened
+A run reads the refs of both sides, plans the difference, asks the source for one pack with what the replica lacks,
+and streams that pack on to the replica: nothing is stored on the way. This file reads from top to bottom:
 
-Needs Python 3.8 or later, its standard library, and git 2.31 or later. Everything comes from the environment:
+    1. settings   from the environment
+    2. protocol   smart HTTP: a list of refs, a pack from the source, a push to the replica
+    3. packs      is a pack whole, and do its commits show that an update only adds to history
+    4. plan       what to create, update, delete and keep in the archive; pure functions
+    5. transfer   the relay, its step down to simpler packs, and in the end to plain git
+    6. mirror     rounds of read, plan, push, until both sides are equal or it is clear why not
+    7. report     for people, for the build agent, and as JSON
+
+Needs Python 3.8 or later and its standard library; git 2.31 or later only where it has to step down. The environment:
 
     AZURE_REPO_URL, AZURE_GIT_USERNAME, AZURE_GIT_PASSWORD    the source (or SYSTEM_ACCESSTOKEN, the run's own token)
     AWS_REPO_URL, AWS_GIT_USERNAME, AWS_GIT_PASSWORD          the replica
-    MIRROR_REFS                                               what below refs/ is mirrored: "heads tags notes"
+    MIRROR_REFS               what below refs/ is mirrored: "heads tags notes"
+    MIRROR_ARCHIVE_DAYS       how long tips that were deleted or overwritten are kept: 90; 0 keeps none
+    MIRROR_ALLOW_DELETIONS    1: for this run, let the source delete most of the replica
 
-Passwords stay in the environment: git gets them from a credential helper that reads it. Ref names are bytes from
-strangers: no shell sees them, and they are printed so that no build agent takes them for a command.
+Passwords stay in the environment, and go out in the Authorization header to the host that they are for. Ref names are
+bytes from strangers: no shell sees them, and they are printed so that no build agent takes them for a command.
 """
 
 from __future__ import annotations
 
 import base64
+import email.utils
+import hashlib
+import http.client
 import ipaddress
+import itertools
+import json
 import os
+import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, Mapping, Sequence
+from typing import Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence, Union
 
 MAXIMUM_REFS_A_PUSH = 2000
 """CodeCommit takes 4,000: https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""
+MAXIMUM_BRANCH_NAME = 256
+"""Characters, without refs/heads/ (the same page)."""
+MAXIMUM_OBJECTS_A_PUSH = 1_000_000
+"""A first mirror with more objects goes in increments of history."""
+COMMITS_AN_INCREMENT = 2000
 MAXIMUM_BYTES_A_COMMAND_LINE = 500_000
 """macOS allows 1 MiB for arguments and environment together, Linux 2 MiB."""
-MAXIMUM_BRANCH_NAME = 256
-HTTP_TIMEOUT_SECONDS = 120
+BUFFER_BYTES = 16 * 1024 * 1024
+"""A pack up to this size is looked into before it is pushed; a larger one is streamed unseen."""
+TIMEOUT_SECONDS = 300
+MAXIMUM_ROUNDS = 6
+ARCHIVE = "refs/archive/"
+ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
+NO_OBJECT = "0" * 40
+EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
+EMPTY_PACK += hashlib.sha1(EMPTY_PACK).digest()
 
+Pack = Union[bytes, Iterator[bytes]]
+"""A pack that is here as a whole, or that is on its way."""
 Refs = Dict[str, str]
 """Ref name to object id, in hexadecimal. Names that are not UTF-8 are kept with surrogate escapes."""
 
@@ -47,7 +76,23 @@ class MirrorFailure(Exception):
     """Why the mirror cannot go on, and what to do, in one sentence."""
 
 
-# ---------------------------------------------------------------------------------------------------------- settings
+class Transient(Exception):
+    """What may go better in a moment: a connection that broke, a server that is busy, a ref that moved."""
+
+    def __init__(self, reason: str, wait_seconds: float = 0) -> None:
+        super().__init__(reason)
+        self.wait_seconds = wait_seconds
+
+
+class PackRefused(Exception):
+    """The relay did not work in its present form; a simpler pack may."""
+
+
+class TooLarge(Exception):
+    """The pack is too large for one push; increments of history are not."""
+
+
+# ------------------------------------------------------------------------------------------------------- 1. settings
 
 
 @dataclass(frozen=True)
@@ -56,7 +101,9 @@ class Endpoint:
 
     side: str
     url: str
-    username: str
+    authorization: str = field(repr=False)
+    """The value of the Authorization header."""
+    username: str = field(repr=False)
     password: str = field(repr=False)
     remedy: str
     """What to check when this side does not accept the credentials."""
@@ -66,47 +113,62 @@ class Endpoint:
 class Settings:
     source: Endpoint
     replica: Endpoint
-    namespaces: tuple[str, ...]
+    namespaces: tuple[str, ...] = ("refs/heads/", "refs/tags/", "refs/notes/")
+    archive_days: int = 90
+    allow_deletions: bool = False
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings, or raise MirrorFailure that names the variable to set."""
     token = environment.get("SYSTEM_ACCESSTOKEN", "")
     if _is_set(token):
-        username, password = "azure-pipelines", token
+        username, password, authorization = "azure-pipelines", token, f"Bearer {token}"
         remedy = (
             "the job token of this pipeline was not accepted: in Project settings, Pipelines, Settings, check 'Limit "
             "job authorization scope' and give the project's Build Service the Read permission on the repository"
         )
     else:
         username, password = (_required(environment, f"AZURE_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
+        authorization = _basic(username, password)
         remedy = (
             "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the Git credentials or personal "
             "access token may be wrong or expired, and need the scope Code (read)"
         )
-    source = Endpoint("source", repository_url("AZURE_REPO_URL", environment), username, password, remedy)
-    replica = Endpoint(
-        "replica",
-        repository_url("AWS_REPO_URL", environment),
-        _required(environment, "AWS_GIT_USERNAME"),
-        _required(environment, "AWS_GIT_PASSWORD"),
+    source_url = repository_url("AZURE_REPO_URL", environment)
+    source = Endpoint("source", source_url, authorization, username, password, remedy)
+    username, password = (_required(environment, f"AWS_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
+    remedy = (
         "check the pipeline's variables AWS_GIT_USERNAME and AWS_GIT_PASSWORD, that the credential is Active in IAM, "
-        "and that the user's policy allows codecommit:GitPush on this repository",
+        "and that the user's policy allows codecommit:GitPush on this repository"
     )
-    namespaces = tuple(f"refs/{name}/" for name in environment.get("MIRROR_REFS", "heads tags notes").split())
-    return Settings(source, replica, namespaces)
+    replica_url = repository_url("AWS_REPO_URL", environment)
+    replica = Endpoint("replica", replica_url, _basic(username, password), username, password, remedy)
+    days = environment.get("MIRROR_ARCHIVE_DAYS", "90").strip()
+    if not re.fullmatch("[0-9]{1,5}", days):
+        raise MirrorFailure(f"MIRROR_ARCHIVE_DAYS is {shown(days)!r}; give a number of days, 0 for no archive.")
+    return Settings(
+        source,
+        replica,
+        tuple(f"refs/{name}/" for name in environment.get("MIRROR_REFS", "heads tags notes").split()),
+        int(days),
+        environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
+    )
 
 
 def repository_url(variable: str, environment: Mapping[str, str]) -> str:
     """Return the variable's URL with its scheme and without user and password."""
     given = _required(environment, variable)
-    parts = urllib.parse.urlsplit(given if "://" in given else f"https://{given}")
-    host = parts.netloc.rpartition("@")[2]
-    if not host or not parts.path.strip("/"):
-        raise MirrorFailure(f"{variable} is not the URL of a repository; copy the HTTPS clone URL.")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise MirrorFailure(f"{variable} would send the password over {parts.scheme}, in the clear; use https://.")
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+    scheme, separator, rest = given.rpartition("://")
+    scheme = scheme.lower() if separator else "https"
+    authority, _, path = rest.partition("/")
+    host = authority.rpartition("@")[2]
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
+    # An @ further on can be the end of a password that holds a slash: such a text is not repeated, to no log.
+    if not match or not path.strip("/") or re.search(r"[@?#\\\x00-\x1f]", path) or not re.fullmatch("[a-z]+", scheme):
+        raise MirrorFailure(f"{variable} is not the URL of a repository; copy the HTTPS clone URL, without user@.")
+    if scheme != "https" and not (scheme == "http" and is_loopback(match.group(1).strip("[]"))):
+        raise MirrorFailure(f"{variable} would send the password over {scheme}, in the clear; use https://.")
+    return f"{scheme}://{host}/" + urllib.parse.quote(path.strip("/"), safe="/%:+,;=!$&'()*~")
 
 
 def _required(environment: Mapping[str, str], variable: str) -> str:
@@ -123,14 +185,19 @@ def _is_set(value: str) -> bool:
     return bool(value) and not value.startswith("$" + "(")
 
 
-def _is_loopback(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
+    """Whether ``host`` names this machine; only such a host may be reached without TLS."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
 
 
-# ---------------------------------------------------------------------------------------------------------- protocol
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+# ------------------------------------------------------------------------------------------------------- 2. protocol
 
 
 @dataclass(frozen=True)
@@ -138,95 +205,442 @@ class Advertisement:
     """What a server says of its refs (gitprotocol-pack, "Reference Discovery")."""
 
     refs: Refs
-    head: str | None
-    """The branch that HEAD points at, where the server tells."""
+    capabilities: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> str | None:
+        """The branch that HEAD points at, where the server tells."""
+        prefix = "symref=HEAD:"
+        return next((word[len(prefix) :] for word in self.capabilities if word.startswith(prefix)), None)
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: object, **keywords: object) -> None:
-        return None
+class Traffic:
+    """Counts bytes, and tells of long transfers, at most once a second."""
+
+    def __init__(self) -> None:
+        self.from_source = 0
+        self.to_replica = 0
+        self.objects = 0
+        """Objects in the pack that is under way."""
+        self._told = time.monotonic()
+
+    def counting(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass on what goes to the replica."""
+        for part in parts:
+            yield part
+            self.to_replica += len(part)
+            if time.monotonic() - self._told >= 1:
+                self._told = time.monotonic()
+                say(
+                    f"  {in_bytes(self.from_source)} from the source, {in_bytes(self.to_replica)} to the replica; "
+                    f"the pack has {self.objects:,} objects"
+                )
 
 
-def read_refs(endpoint: Endpoint, service: str) -> Advertisement:
+def read_refs(endpoint: Endpoint, service: str, traffic: Traffic | None = None) -> Advertisement:
     """Ask a server for its refs over smart HTTP (gitprotocol-http).
 
     With ``git-receive-pack`` the permission to push is enough.
     """
-    # repository_url() lets no scheme but https pass, and http for this machine.
-    request = urllib.request.Request(  # noqa: S310
-        f"{endpoint.url}/info/refs?service={service}"
-    )
-    basic = base64.b64encode(f"{endpoint.username}:{endpoint.password}".encode()).decode()
-    request.add_unredirected_header("Authorization", f"Basic {basic}")
-    request.add_unredirected_header("User-Agent", "git/codecommit-mirror")
+    response = send(endpoint, "GET", f"/info/refs?service={service}", {})
+    body = _whole(endpoint, response)
+    if traffic and endpoint.side == "source":
+        traffic.from_source += len(body)
+    if response.headers.get_content_type() != f"application/x-{service}-advertisement":
+        raise MirrorFailure(_refusal(endpoint, response.status))
     try:
-        with urllib.request.build_opener(_NoRedirects).open(request, timeout=HTTP_TIMEOUT_SECONDS) as response:
-            status, kind, body = response.status, response.headers.get_content_type(), response.read()
-    except urllib.error.HTTPError as error:
-        raise MirrorFailure(_refusal(endpoint, error.code)) from None
-    except (OSError, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", error)
-        raise MirrorFailure(f"the {endpoint.side} {endpoint.url} cannot be reached ({reason}); run again.") from None
-    if kind != f"application/x-{service}-advertisement":
-        raise MirrorFailure(_refusal(endpoint, status))
-    try:
-        return parse_advertisement(body)
+        found = parse_advertisement(body)
     except ValueError as error:
-        raise MirrorFailure(f"the {endpoint.side} {endpoint.url} sent a malformed list of refs ({error}).") from None
+        raise Transient(f"the {endpoint.side} {endpoint.url} sent a malformed list of refs ({error})") from None
+    if "object-format=sha256" in found.capabilities:
+        raise MirrorFailure(f"the {endpoint.side} has SHA-256 object ids, which CodeCommit does not take.")
+    return found
 
 
-def _refusal(endpoint: Endpoint, status: int) -> str:
+def request_pack(
+    source: Endpoint, capabilities: Sequence[str], wants: Sequence[str], haves: Sequence[str], traffic: Traffic
+) -> Iterator[bytes]:
+    """Ask for one pack with what is reachable from ``wants`` and not from ``haves``; yield its bytes.
+
+    One stateless request: wants, haves and done together (gitprotocol-pack, "Packfile Negotiation").
+    """
+    first = b" " + " ".join([*capabilities, "agent=codecommit-mirror"]).encode()
+    lines = [b"want %s%s\n" % (want.encode(), first if not i else b"") for i, want in enumerate(wants)]
+    body = b"".join(map(packet, lines)) + b"0000"
+    body += b"".join(packet(b"have %s\n" % have.encode()) for have in haves) + packet(b"done\n")
+    headers = {
+        "Content-Type": "application/x-git-upload-pack-request",
+        "Accept": "application/x-git-upload-pack-result",
+    }
+    response = send(source, "POST", "/git-upload-pack", headers, [body], len(body))
+    if response.headers.get_content_type() != "application/x-git-upload-pack-result":
+        raise MirrorFailure(_refusal(source, response.status))
+    try:
+        for line in read_packets(response):
+            traffic.from_source += len(line) + 4
+            if line[:1] == b"\x01":
+                yield line[1:]
+            elif line[:1] == b"\x03":
+                raise PackRefused(f"the source stopped: {_words(line[1:])}")
+            elif line.startswith(b"ERR "):
+                reason = _words(line[4:])
+                if "not our ref" in reason:
+                    raise Transient("the source moved while its refs were read")
+                raise PackRefused(f"the source refused: {reason}")
+            elif line[:1] != b"\x02" and not line.startswith((b"ACK ", b"NAK")):
+                raise PackRefused("the source answered with something that is no pack")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Transient(f"the connection to the source broke ({_name(error)})") from None
+    finally:
+        response.close()
+
+
+def push(
+    replica: Endpoint, capabilities: Sequence[str], commands: Sequence[Command], pack: Pack, traffic: Traffic
+) -> dict[str, str]:
+    """Send commands and a pack; return each refused ref with the server's reason.
+
+    An old value that does not hold any more is a refusal of that ref. Raises PackRefused when the pack as a whole was
+    refused, TooLarge when its size seems to be the reason, Transient when the outcome is not known.
+    """
+    wanted = [word for word in ("report-status", "side-band-64k", "delete-refs") if word in capabilities]
+    first = b"\0 " + " ".join([*wanted, "agent=codecommit-mirror"]).encode()
+    head = b""
+    for command in commands:
+        line = f"{command.old or NO_OBJECT} {command.new or NO_OBJECT} {command.ref}".encode("utf-8", "surrogateescape")
+        head += packet(line + (b"" if head else first))
+    head += b"0000"
+    headers = {
+        "Content-Type": "application/x-git-receive-pack-request",
+        "Accept": "application/x-git-receive-pack-result",
+    }
+    if all(command.new is None for command in commands):
+        pack = b""  # A push of deletions alone has no pack.
+    length = len(head) + len(pack) if isinstance(pack, bytes) else None
+    parts = itertools.chain([head], [pack] if isinstance(pack, bytes) else pack)
+    response = send(replica, "POST", "/git-receive-pack", headers, traffic.counting(parts), length)
+    body = _whole(replica, response)
+    if response.headers.get_content_type() != "application/x-git-receive-pack-result":
+        raise MirrorFailure(_refusal(replica, response.status))
+    try:
+        return parse_report(body, "side-band-64k" in wanted)
+    except ValueError as error:
+        raise Transient(f"the replica's answer to a push was cut short ({error})") from None
+
+
+def parse_report(body: bytes, side_band: bool) -> dict[str, str]:
+    """Read a report-status (gitprotocol-pack, "Report Status"); ValueError when it is malformed."""
+    remarks: list[bytes] = []
+    if side_band:
+        report = b""
+        for line in packet_lines(body):
+            if line[:1] == b"\x01":
+                report += line[1:]
+            elif line[:1] == b"\x03":
+                raise PackRefused(f"the replica stopped: {_words(line[1:])}")
+            else:
+                remarks.append(line[1:])
+        body = report
+    refused: dict[str, str] = {}
+    for line in packet_lines(body):
+        kind, _, rest = line.rstrip(b"\n").decode("utf-8", "surrogateescape").partition(" ")
+        if kind == "unpack" and rest != "ok":
+            raise PackRefused(
+                f"the replica could not take the pack: {shown(rest)} {_words(b' '.join(remarks))}".rstrip()
+            )
+        if kind == "ng":
+            ref, _, reason = rest.partition(" ")
+            refused[ref] = f"{reason} {_words(b' '.join(remarks))}".rstrip()
+        elif kind not in ("ok", "unpack", "option"):
+            raise ValueError(f"not a report: {shown(kind)}")
+    return refused
+
+
+def send(
+    endpoint: Endpoint,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: Iterable[bytes] | None = None,
+    length: int | None = None,
+) -> http.client.HTTPResponse:
+    """Send one request on a connection of its own, and return the response when it is a success.
+
+    Redirects are not followed: credentials go to the configured host and to no other.
+    """
+    url = urllib.parse.urlsplit(endpoint.url)
+    connection, target = _connect(url, f"{url.path}{path}")
+    try:
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        sent = {"Authorization": endpoint.authorization, "User-Agent": "git/codecommit-mirror", **headers}
+        if body is not None:
+            sent.update({"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)})
+        for name, value in sent.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        try:
+            for part in body or ():
+                if part:
+                    connection.send(part if length is not None else b"%x\r\n%s\r\n" % (len(part), part))
+            if body is not None and length is None:
+                connection.send(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # A server that refuses early closes early; its answer may be there all the same.
+        response = connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        what = "could not be reached" if body is None else "broke the connection"
+        raise Transient(f"the {endpoint.side} {endpoint.url} {what} ({_name(error)})") from None
+    except BaseException:
+        connection.close()
+        raise
+    if response.status == 200:
+        return response
+    retry_after = response.headers.get("Retry-After", "")
+    response.close()
+    if response.status in (408, 413, 504) and body is not None and endpoint.side == "replica":
+        raise TooLarge(f"the replica answered {response.status} to a push")
+    if response.status == 429 or response.status >= 500:
+        raise Transient(f"the {endpoint.side} {endpoint.url} answered {response.status}", _seconds(retry_after))
+    if response.status == 400 and body is not None:
+        raise PackRefused(f"the {endpoint.side} answered 400 to the request")
+    raise MirrorFailure(_refusal(endpoint, response.status, response.headers.get("Location", "")))
+
+
+def _connect(url: urllib.parse.SplitResult, path: str) -> tuple[http.client.HTTPConnection, str]:
+    """Return a new connection to the URL's host, through the environment's proxy if there is one."""
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    host, port = url.hostname or "", url.port
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if not proxy or urllib.request.proxy_bypass(host):
+        return kind(host, port, timeout=TIMEOUT_SECONDS), path
+    via = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    connection = kind(via.hostname or "", via.port, timeout=TIMEOUT_SECONDS)
+    authorization = {}
+    if via.username:
+        name, password = urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or "")
+        authorization["Proxy-Authorization"] = _basic(name, password)
+    if url.scheme == "https":
+        connection.set_tunnel(host, port, authorization)
+        return connection, path
+    return connection, f"http://{url.netloc}{path}"
+
+
+def _whole(endpoint: Endpoint, response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Transient(f"the {endpoint.side}'s answer was cut short ({_name(error)})") from None
+    finally:
+        response.close()
+
+
+def _seconds(retry_after: str) -> float:
+    """Read a Retry-After header (RFC 9110, 10.2.3): seconds or a date."""
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    date = email.utils.parsedate_tz(retry_after)
+    return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else 0.0
+
+
+def _refusal(endpoint: Endpoint, status: int, location: str = "") -> str:
     what = f"the {endpoint.side} {endpoint.url}"
+    here = urllib.parse.urlsplit(endpoint.url).netloc
+    if 300 <= status < 400 and urllib.parse.urlsplit(location).netloc == here:
+        return f"{what} has moved to {shown(location.partition('?')[0])}; use the new URL."
     if status == 404:
         return f"{what} does not exist (404); check its URL, and that it was not renamed or deleted."
     if status in (401, 403) or status < 400:
         page = "a sign-in page" if status < 400 else str(status)
         return f"{what} refused access ({page}); {endpoint.remedy}."
-    return f"{what} answered {status}; nothing is wrong with the settings, so run again later."
+    return f"{what} answered {status}, which is not an answer of a Git server; check its URL."
 
 
 def parse_advertisement(body: bytes) -> Advertisement:
     """Read a reference advertisement of protocol v0 or v1; ValueError when it is malformed."""
     refs: Refs = {}
     capabilities: list[str] = []
+    if not body.endswith(b"0000"):
+        raise ValueError("it ends too early")
     for line in packet_lines(body):
         line = line.rstrip(b"\n")
         if line.startswith((b"# service=", b"version ", b"shallow ")):
             continue
         if line.startswith(b"ERR "):
-            raise ValueError(shown(line[4:].decode("utf-8", "surrogateescape")))
+            raise ValueError(_words(line[4:]))
         line, separator, words = line.partition(b"\0")
         if separator:
             capabilities = words.decode("utf-8", "surrogateescape").split()
         object_id, space, name = line.decode("utf-8", "surrogateescape").partition(" ")
         if not space or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", object_id):
-            raise ValueError(f"not a ref: {shown(line[:100].decode('utf-8', 'replace'))}")
+            raise ValueError(f"not a ref: {_words(line[:100])}")
         if name.startswith("refs/") and not name.endswith("^{}"):
             refs[name] = object_id
-    symrefs = (word[len("symref=HEAD:") :] for word in capabilities if word.startswith("symref=HEAD:"))
-    return Advertisement(refs, next(symrefs, None))
+    return Advertisement(refs, tuple(capabilities))
+
+
+def packet(payload: bytes) -> bytes:
+    """Return a pkt-line (gitprotocol-common)."""
+    return b"%04x%s" % (len(payload) + 4, payload)
 
 
 def packet_lines(data: bytes) -> Iterator[bytes]:
-    """Yield the payloads of pkt-lines (gitprotocol-common); flush packets are passed over."""
+    """Yield the payloads of pkt-lines; flush packets are passed over; ValueError when one is malformed."""
     position = 0
     while position < len(data):
-        digits = data[position : position + 4]
-        if not re.fullmatch(rb"[0-9a-fA-F]{4}", digits):
-            raise ValueError(f"no pkt-line at byte {position}")
-        length = int(digits, 16)
-        if length in (1, 2, 3) or position + length > len(data):
+        length = _packet_length(data[position : position + 4])
+        if position + length > len(data):
             raise ValueError(f"a pkt-line of length {length} at byte {position} of {len(data)}")
         if length > 4:
             yield data[position + 4 : position + length]
         position += length or 4
 
 
-# -------------------------------------------------------------------------------------------------------------- plan
+def read_packets(stream: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the payloads of a stream's pkt-lines; ValueError when it ends inside one."""
+    while True:
+        digits = _exactly(stream, 4)
+        if not digits:
+            return
+        length = _packet_length(digits)
+        if length > 4:
+            payload = _exactly(stream, length - 4)
+            if len(payload) < length - 4:
+                raise ValueError("the stream ends inside a pkt-line")
+            yield payload
 
 
-@dataclass(frozen=True)
-class Command:
+def _exactly(stream: http.client.HTTPResponse, size: int) -> bytes:
+    data = stream.read(size)
+    while data and len(data) < size:
+        more = stream.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _packet_length(digits: bytes) -> int:
+    if not re.fullmatch(rb"[0-9a-fA-F]{4}", digits):
+        raise ValueError("no pkt-line where one should be")
+    length = int(digits, 16)
+    if length in (1, 2, 3):
+        raise ValueError(f"a pkt-line of length {length}")
+    return length
+
+
+# ---------------------------------------------------------------------------------------------------------- 3. packs
+
+
+def checked(pack: Iterable[bytes]) -> Iterator[bytes]:
+    """Pass a pack on, and raise Transient instead of its end when its checksum is wrong (gitformat-pack)."""
+    digest, tail = hashlib.sha1(), b""
+    for part in pack:
+        data = tail + part
+        digest.update(data[:-20])
+        tail = data[-20:]
+        yield part
+    if digest.digest() != tail:
+        raise Transient("the pack from the source was not whole")
+
+
+def object_count(start: bytes | bytearray) -> int:
+    """Return the number of objects that a pack's header promises."""
+    if len(start) < 12 or start[:4] != b"PACK":
+        raise Transient("the source sent no pack")
+    return int.from_bytes(start[8:12], "big")
+
+
+def commit_parents(pack: bytes) -> dict[str, tuple[str, ...]]:
+    """Return the parents of every commit that a whole pack holds, as far as it can be read without other objects."""
+    commits: dict[object, bytes] = {}
+    parents: dict[str, tuple[str, ...]] = {}
+    position, end = 12, len(pack) - 20
+    for _ in range(object_count(pack)):
+        if position >= end:
+            break
+        start, kind, size = position, (pack[position] >> 4) & 7, pack[position] & 15
+        shift = 4
+        while pack[position] & 128:
+            position += 1
+            size |= (pack[position] & 127) << shift
+            shift += 7
+        position += 1
+        base: object = None
+        if kind == 6:
+            offset = pack[position] & 127
+            while pack[position] & 128:
+                position += 1
+                offset = ((offset + 1) << 7) | (pack[position] & 127)
+            position += 1
+            base = start - offset
+        elif kind == 7:
+            base = pack[position : position + 20].hex()
+            position += 20
+        data, position = _inflate(pack, position, end)
+        if base is not None:
+            data = _apply_delta(commits[base], data) if base in commits else b""
+        if data and (kind == 1 or base in commits):
+            object_id = hashlib.sha1(b"commit %d\0%s" % (len(data), data)).hexdigest()
+            commits[start] = commits[object_id] = data
+            header = data.partition(b"\n\n")[0]
+            parents[object_id] = tuple(re.findall("(?m)^parent ([0-9a-f]{40})$", header.decode("latin-1")))
+    return parents
+
+
+def _inflate(pack: bytes, position: int, end: int) -> tuple[bytes, int]:
+    stream, parts = zlib.decompressobj(), []
+    while not stream.eof and position < end:
+        piece = pack[position : min(position + 4096, end)]
+        parts.append(stream.decompress(piece))
+        position += len(piece) - len(stream.unused_data)
+    return b"".join(parts), position
+
+
+def _apply_delta(base: bytes, delta: bytes) -> bytes:
+    """Apply a delta (gitformat-pack, "Deltified representation")."""
+    position, result = 0, b""
+    for _ in range(2):
+        while delta[position] & 128:
+            position += 1
+        position += 1
+    while position < len(delta):
+        operation = delta[position]
+        position += 1
+        if operation & 128:
+            values = []
+            for bits in ((0, 1, 2, 3), (4, 5, 6)):
+                value = 0
+                for index, bit in enumerate(bits):
+                    if operation & (1 << bit):
+                        value |= delta[position] << (8 * index)
+                        position += 1
+                values.append(value)
+            result += base[values[0] : values[0] + (values[1] or 0x10000)]
+        else:
+            result += delta[position : position + operation]
+            position += operation
+    return result
+
+
+def is_ancestor(old: str, new: str, parents: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the known commits show that ``new`` has ``old`` in its history; False also when they do not tell."""
+    seen: set[str] = set()
+    pending = [new]
+    while pending:
+        commit = pending.pop()
+        if commit == old:
+            return True
+        if commit not in seen:
+            seen.add(commit)
+            pending.extend(parents.get(commit, ()))
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------------- 4. plan
+
+
+class Command(NamedTuple):
     """One ref's change: ``old`` is what the replica must still have; None is no such ref."""
 
     ref: str
@@ -243,7 +657,7 @@ class Plan:
 
     @property
     def commands(self) -> list[Command]:
-        return [command for push in self.pushes for command in push]
+        return [command for commands in self.pushes for command in commands]
 
 
 def select(refs: Refs, namespaces: Sequence[str]) -> Refs:
@@ -251,36 +665,40 @@ def select(refs: Refs, namespaces: Sequence[str]) -> Refs:
     return {name: value for name, value in refs.items() if name.startswith(tuple(namespaces))}
 
 
-def make_plan(source: Refs, replica: Refs, default_branch: str | None = None) -> Plan:
+def make_plan(source: Refs, replica: Refs, default_branch: str | None = None, given_up: Iterable[str] = ()) -> Plan:
     """Decide how the replica becomes equal to the source.
 
     A deletion goes first when its name is in the way of a new ref (``a`` and ``a/b`` cannot both be), else last and
     apart. On a replica without branches the default branch goes first and alone: CodeCommit makes the first branch
-    that it gets the default one.
+    that it gets the default one. Refs that were given up in this run are left as they are.
     """
     unmirrored = {name: why for name in source for why in [_why_not(name)] if why}
-    wanted = {name: value for name, value in source.items() if name not in unmirrored}
+    left = {*unmirrored, *given_up}
     changes = [
-        Command(name, replica.get(name), value) for name, value in sorted(wanted.items()) if replica.get(name) != value
+        Command(name, replica.get(name), value)
+        for name, value in sorted(source.items())
+        if replica.get(name) != value and name not in left
     ]
-    deletions = [Command(name, value, None) for name, value in sorted(replica.items()) if name not in wanted]
-    created = [change.ref for change in changes if change.old is None]
+    deletions = [
+        Command(name, value, None) for name, value in sorted(replica.items()) if name not in source and name not in left
+    ]
+    created = {change.ref for change in changes if change.old is None}
     parents = {ref[:end] for ref in created for end in _slashes(ref)}
     in_the_way = {
-        deletion.ref
+        deletion
         for deletion in deletions
-        if deletion.ref in parents or any(deletion.ref[:end] in set(created) for end in _slashes(deletion.ref))
+        if deletion.ref in parents or any(deletion.ref[:end] in created for end in _slashes(deletion.ref))
     }
     first: list[Command] = []
     if not any(name.startswith("refs/heads/") for name in replica):
         first = [change for change in changes if change.ref == default_branch]
     groups = (
-        [deletion for deletion in deletions if deletion.ref in in_the_way],
+        [deletion for deletion in deletions if deletion in in_the_way],
         first,
         [change for change in changes if change not in first],
-        [deletion for deletion in deletions if deletion.ref not in in_the_way],
+        [deletion for deletion in deletions if deletion not in in_the_way],
     )
-    return Plan(tuple(batch for group in groups for batch in _batches(group)), unmirrored)
+    return Plan(tuple(batch for group in groups for batch in batches(group)), unmirrored)
 
 
 def _slashes(ref: str) -> list[int]:
@@ -298,73 +716,369 @@ def _why_not(name: str) -> str | None:
     return None
 
 
-def _batches(commands: Sequence[Command]) -> Iterator[tuple[Command, ...]]:
-    batch: list[Command] = []
-    size = 0
-    for command in commands:
-        length = sum(len(argument) for argument in _push_arguments(command))
-        if batch and (len(batch) == MAXIMUM_REFS_A_PUSH or size + length > MAXIMUM_BYTES_A_COMMAND_LINE):
-            yield tuple(batch)
-            batch, size = [], 0
-        batch.append(command)
-        size += length
-    if batch:
-        yield tuple(batch)
+def batches(commands: Sequence[Command], size: int = MAXIMUM_REFS_A_PUSH) -> Iterator[tuple[Command, ...]]:
+    """Yield the commands in pushes of at most ``size``."""
+    for start in range(0, len(commands), size):
+        yield tuple(commands[start : start + size])
 
 
-# ---------------------------------------------------------------------------------------------------------- transfer
+def why_stop(source: Refs, replica: Refs, listed: set[str] | None, allow_deletions: bool) -> str | None:
+    """Return why this source must not be mirrored without a person's word: it lost too much at once.
+
+    Args:
+        source, replica: the refs of both sides.
+        listed: the refs that Azure's REST API knows, where it could be asked.
+        allow_deletions: a person gave the word.
+    """
+    replica = select(replica, ("refs/heads/", "refs/tags/"))
+    lost = sorted(name for name in replica if name not in source)
+    if not lost or allow_deletions:
+        return None
+    go_ahead = "If that is right, run once with the pipeline variable MIRROR_ALLOW_DELETIONS=1"
+    hidden = [name for name in lost if listed and name in listed]
+    if hidden:
+        return (
+            f"Azure DevOps has {_some(hidden)}, but does not show them to this user over Git (limited refs); give the "
+            f"user the permission to read every ref. {go_ahead}."
+        )
+    kept = [name for name in replica if name in source]
+    if all(map(_why_not, source)) or (len(lost) > 10 and len(lost) > len(kept)):
+        have = "no refs" if not source else f"only {len(kept):,} of the replica's {len(replica):,} refs"
+        return f"the source has {have}; this run would delete {_some(lost)}. {go_ahead}."
+    return None
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(shown(name) for name in names[:20])
+    return f"{count(names, 'ref')} ({listed}{', ...' if len(names) > 20 else ''})"
+
+
+def to_archive(
+    commands: Iterable[Command], safe: Iterable[str], source: Refs, replica: Refs, archive_days: int, now: float
+) -> list[Command]:
+    """Return the commands that keep what the given ones would drop: ``refs/archive/<UTC time>/<old ref name>``.
+
+    Args:
+        commands: what is about to be pushed.
+        safe: refs whose update is a fast-forward, which drops nothing.
+        source: the source's refs that are mirrored.
+        replica: every ref of the replica as it was read. A tip is not dropped while a ref that stays has it too, or a
+            young archive entry for the same ref (that a deletion which was refused left).
+        archive_days: how long entries are kept.
+        now: seconds since the epoch.
+    """
+    stays = {value for name, value in replica.items() if source.get(name) == value}
+    young = time.strftime(ARCHIVE_TIME, time.gmtime(now - archive_days * 86400 / 2))
+    entries = list(_entries(replica))
+    kept = {(match.group(2), replica[name]) for name, match in entries if match.group(1) >= young}
+    stamps, safe = {match.group(1) for _, match in entries}, set(safe)
+    stamp = next(
+        stamp
+        for seconds in itertools.count()
+        for stamp in [time.strftime(ARCHIVE_TIME, time.gmtime(now + seconds))]
+        if stamp not in stamps
+    )
+    return [
+        Command(f"{ARCHIVE}{stamp}/{ref}", None, old)
+        for ref, old, _ in commands
+        if old and old not in stays and ref not in safe and (ref, old) not in kept
+    ]
+
+
+def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:
+    """Return the deletions of archive entries that are older than ``archive_days``."""
+    limit = time.strftime(ARCHIVE_TIME, time.gmtime(now - archive_days * 86400))
+    return [Command(name, replica[name], None) for name, match in _entries(replica) if match.group(1) < limit]
+
+
+def _entries(replica: Refs) -> Iterator[tuple[str, re.Match[str]]]:
+    for name in sorted(replica):
+        match = re.match(ARCHIVE + "([0-9]{8}T[0-9]{6}Z)/(.+)", name)
+        if match:
+            yield name, match
+
+
+# ------------------------------------------------------------------------------------------------------- 5. transfer
+
+
+class Form(NamedTuple):
+    """What a pack may take for granted on the replica."""
+
+    name: str
+    thin: bool
+    haves: bool
+
+
+FORMS = (
+    Form("a thin pack with what the replica lacks", thin=True, haves=True),
+    Form("a self-contained pack with what the replica lacks", thin=False, haves=True),
+    Form("a self-contained pack with everything", thin=False, haves=False),
+)
+"""From the cheapest to the simplest; plain git comes after the last."""
+
+
+class Transfer:
+    """Carries commands and their objects to the replica, keeping in the archive what they would drop.
+
+    Steps down, for the rest of the run, where a server refuses the form of a pack.
+    """
+
+    def __init__(self, settings: Settings, folder: str, traffic: Traffic) -> None:
+        self.archived: Refs = {}
+        """Archive entries that this run made."""
+        self.withheld: dict[str, str] = {}
+        """Refs that were left alone because their old tip could not be archived."""
+        self.traffic = traffic
+        self._settings = settings
+        self._folder = folder
+        self._forms = list(FORMS)
+        self._git: Git | None = None
+        self._large = False
+        self._broken_streams = 0
+        self._isolations = 64
+        self._read: Refs = {}
+        self._wanted: Refs = {}
+
+    def begin(self, wanted: Refs, replica: Refs) -> None:
+        """Start a round from what was just read: the source's refs that are mirrored, and all of the replica's."""
+        self._wanted, self._read = dict(wanted), dict(replica)
+        if self._git:
+            self._git.fetch(self._settings.source, self._wanted)
+
+    def carry(self, commands: Sequence[Command], source: Advertisement, replica: Advertisement) -> dict[str, str]:
+        """Push the commands; return the refused refs with the reasons.
+
+        A push that is refused as a whole is tried in halves, so that one bad ref does not stop the rest.
+        """
+        refused = self._carry_stepping_down(commands, source, replica)
+        if len(commands) > 1 and len(refused) == len(commands) and self._isolations > 0:
+            self._isolations -= 1
+            half = len(commands) // 2
+            parts = (commands[:half], commands[half:])
+            return {ref: why for part in parts for ref, why in self.carry(part, source, replica).items()}
+        return refused
+
+    def _carry_stepping_down(
+        self, commands: Sequence[Command], source: Advertisement, replica: Advertisement
+    ) -> dict[str, str]:
+        while not self._git:
+            try:
+                return self._relay(commands, source, replica)
+            except PackRefused as refusal:
+                self._forms.pop(0)
+                following = self._forms[0].name if self._forms else "plain git"
+                say(f"Stepping down to {following}: {refusal}.")
+            except TooLarge as refusal:
+                self._large = True
+                self._forms.clear()
+                say(f"Stepping down to plain git, in increments of history: {refusal}.")
+            if not self._forms:
+                self._git = Git(self._folder)
+                self._git.fetch(self._settings.source, self._wanted)
+        return self._by_git(self._git, commands, replica)
+
+    def _relay(self, commands: Sequence[Command], source: Advertisement, replica: Advertisement) -> dict[str, str]:
+        present = set(replica.refs.values())
+        wants = sorted({command.new for command in commands if command.new} - present)
+        pack: Pack = EMPTY_PACK
+        fast_forwards: list[str] = []
+        if wants:
+            start, rest, objects = self._request(wants, source, replica)
+            self.traffic.objects = objects
+            if objects > MAXIMUM_OBJECTS_A_PUSH:
+                raise TooLarge(f"the pack has {objects:,} objects")
+            if rest is None:
+                pack = start
+                fast_forwards = _fast_forwards(commands, start)
+            else:
+                pack = itertools.chain([start], rest)
+        commands = self._keep(commands, replica, fast_forwards)
+        if not commands:
+            return {}
+        try:
+            return push(self._settings.replica, replica.capabilities, commands, pack, self.traffic)
+        except Transient:
+            if not isinstance(pack, bytes):
+                self._broken_streams += 1
+                if self._broken_streams > 1:
+                    raise TooLarge("the connection broke twice during a large push") from None
+            raise
+
+    def _request(
+        self, wants: Sequence[str], source: Advertisement, replica: Advertisement
+    ) -> tuple[bytes, Iterator[bytes] | None, int]:
+        """Return the pack's start, its rest (None when the start is all of it), and its number of objects."""
+        form = self._forms[0]
+        offered = {word.partition("=")[0] for word in source.capabilities}
+        if "side-band-64k" not in offered:
+            raise PackRefused("the source does not offer side-band-64k")
+        capabilities = ["side-band-64k", "no-progress" if "no-progress" in offered else ""]
+        capabilities.append("multi_ack_detailed" if "multi_ack_detailed" in offered else "multi_ack")
+        if form.thin and "thin-pack" in offered and "no-thin" not in replica.capabilities:
+            capabilities.append("thin-pack")
+        if "ofs-delta" in offered and "ofs-delta" in replica.capabilities:
+            capabilities.append("ofs-delta")
+        known = set(source.refs.values())
+        haves = {value for name, value in replica.refs.items() if value in known or not name.startswith(ARCHIVE)}
+        haves_sent = sorted(haves) if form.haves else []
+        pack = checked(
+            request_pack(self._settings.source, [c for c in capabilities if c], wants, haves_sent, self.traffic)
+        )
+        start = bytearray()
+        for part in pack:
+            start += part
+            if len(start) > BUFFER_BYTES:
+                return bytes(start), pack, object_count(start)
+        return bytes(start), None, object_count(start)
+
+    def _keep(
+        self, commands: Sequence[Command], replica: Advertisement, fast_forwards: Iterable[str]
+    ) -> Sequence[Command]:
+        """Archive what the commands would drop; return the commands whose old tips are safe."""
+        if not self._settings.archive_days:
+            return commands
+        days = self._settings.archive_days
+        entries = to_archive(commands, fast_forwards, self._wanted, self._read, days, time.time())
+        if not entries:
+            return commands
+        say(f"Keeping {count(entries, 'tip')} in the archive before {'it goes' if len(entries) == 1 else 'they go'}.")
+        reasons: dict[str, str] = {}
+        for batch in batches(entries):
+            reasons.update(push(self._settings.replica, replica.capabilities, batch, EMPTY_PACK, self.traffic))
+        there = read_refs(self._settings.replica, "git-receive-pack").refs
+        unsafe = set()
+        for entry in entries:
+            if entry.new and there.get(entry.ref) == entry.new:
+                self.archived[entry.ref] = self._read[entry.ref] = entry.new
+            else:
+                ref = entry.ref.split("/", 3)[3]
+                unsafe.add(ref)
+                self.withheld[ref] = (
+                    f"its old tip could not be kept in the archive ({reasons.get(entry.ref, 'no reason given')}), so "
+                    "it was left alone; set MIRROR_ARCHIVE_DAYS to 0 to go on without the archive"
+                )
+        return [command for command in commands if command.ref not in unsafe]
+
+    def _by_git(self, git: Git, commands: Sequence[Command], replica: Advertisement) -> dict[str, str]:
+        fast_forwards = [c.ref for c in commands if c.old and c.new and git.is_ancestor(c.old, c.new)]
+        commands = self._keep(commands, replica, fast_forwards)
+        refused: dict[str, str] = {}
+        if self._large:
+            following = []
+            for command in commands:
+                steps = git.increments(command, replica.refs.values()) if command.new else []
+                for number, step in enumerate(steps, 1):
+                    say(f"Pushing {shown(command.ref)} in increments of history ({number} of {len(steps) + 1}).")
+                    refused.update(git.push(self._settings.replica, [step]))
+                following.append(command._replace(old=steps[-1].new) if steps else command)
+            commands = [command for command in following if command.ref not in refused]
+        for batch in _by_command_line(commands):
+            refused.update(git.push(self._settings.replica, batch))
+        return refused
+
+
+def _fast_forwards(commands: Sequence[Command], pack: bytes) -> list[str]:
+    updates = [command for command in commands if command.old and command.new]
+    try:
+        parents = commit_parents(pack) if updates else {}
+    except (zlib.error, IndexError):
+        return []
+    return [c.ref for c in updates if is_ancestor(c.old or "", c.new or "", parents)]
 
 
 class Git:
-    """Runs git on a bare repository of its own, with one side's credentials in the environment."""
+    """Plain git on a bare repository of its own, with one side's credentials in the environment."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        version = re.search(rb"(\d+)\.(\d+)", self._run(["--version"], None).stdout)
+        version = re.search(rb"(\d+)\.(\d+)", self._run(["--version"]).stdout)
         if not version or (int(version.group(1)), int(version.group(2))) < (2, 31):
-            raise MirrorFailure("git 2.31 or later is needed; use a newer agent image.")
-        self._run(["init", "--quiet", "--bare", "--template=", folder], None)
+            raise MirrorFailure("git 2.31 or later is needed for this; use a newer agent image.")
+        self._run(["init", "--quiet", "--bare", "--template=", folder])
+        self._numbers = itertools.count()
 
-    def fetch(self, source: Endpoint, namespaces: Sequence[str]) -> Refs:
-        """Fetch every ref of the namespaces and return what was fetched."""
-        refspecs = [f"+{namespace}*:{namespace}*" for namespace in namespaces]
-        arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", source.url, *refspecs]
-        result = self._run(arguments, source)
+    def fetch(self, source: Endpoint, refs: Iterable[str]) -> None:
+        """Fetch refs under names of our own: a name from outside may be too long for a file."""
+        refspecs = "".join(f"+{ref}:refs/mirror/{next(self._numbers)}\n" for ref in refs)
+        arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--stdin", source.url]
+        result = self._run(arguments, source, refspecs.encode("utf-8", "surrogateescape"), check=False)
         if result.returncode:
-            raise MirrorFailure(f"git could not fetch from the source: {_last_words(result.stderr)}; run again.")
-        listing = self._run(["for-each-ref", "--format=%(objectname) %(refname)"], None).stdout
-        lines = (line.partition(" ") for line in listing.decode("utf-8", "surrogateescape").splitlines())
-        return {name: value for value, _, name in lines}
+            raise Transient(f"git could not fetch from the source: {_last_words(result.stderr)}")
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether an update from ``old`` to ``new`` drops nothing, as far as the objects are here."""
+        return self._run(["merge-base", "--is-ancestor", old, new], check=False).returncode == 0
+
+    def increments(self, command: Command, known: Iterable[str]) -> list[Command]:
+        """Return commands that bring a ref's history over piece by piece, up to but without its tip.
+
+        Made only where each piece adds to what is there: for a new ref, or a fast-forward.
+        """
+        if command.old and not self.is_ancestor(command.old, command.new or ""):
+            return []
+        there = "\n".join(f"^{value}" for value in known).encode()
+        arguments = ["rev-list", "--reverse", "--topo-order", "--ignore-missing", "--stdin", command.new or ""]
+        commits = self._run(arguments, text=there).stdout.decode().split()
+        steps: list[Command] = []
+        old = command.old
+        for commit in commits[COMMITS_AN_INCREMENT - 1 : -1 : COMMITS_AN_INCREMENT]:
+            # A step to a commit on a side branch would not be a fast-forward of the one before.
+            if old is None or self.is_ancestor(old, commit):
+                steps.append(Command(command.ref, old, commit))
+                old = commit
+        return steps
 
     def push(self, replica: Endpoint, commands: Sequence[Command]) -> dict[str, str]:
         """Push, each ref only if it still has its old value; return the refused refs with the reasons."""
         arguments = [argument for command in commands for argument in _push_arguments(command)]
         leases = [argument for argument in arguments if argument.startswith(b"--")]
         refspecs = [argument for argument in arguments if not argument.startswith(b"--")]
-        result = self._run(["push", "--porcelain", "--no-verify", *leases, replica.url, *refspecs], replica)
+        result = self._run(
+            ["push", "--porcelain", "--no-verify", *leases, replica.url, *refspecs], replica, check=False
+        )
         refused: dict[str, str] = {}
         for line in result.stdout.decode("utf-8", "surrogateescape").split("\n"):
             flag, _, rest = line.partition("\t")
             if flag == "!":
-                refs, _, summary = rest.partition("\t")
-                refused[refs.partition(":")[2]] = summary
+                refs, _, reason = rest.partition("\t")
+                refused[refs.partition(":")[2]] = shown(reason)
         if result.returncode and not refused:
-            reason = _last_words(result.stderr)
-            refused = {command.ref: reason for command in commands}
+            raise Transient(f"git could not push to the replica: {_last_words(result.stderr)}")
         return refused
 
-    def _run(self, arguments: Sequence[object], endpoint: Endpoint | None) -> subprocess.CompletedProcess[bytes]:
+    def _run(
+        self, arguments: Sequence[object], endpoint: Endpoint | None = None, text: bytes = b"", check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
         words = [word if isinstance(word, bytes) else os.fsencode(str(word)) for word in arguments]
         try:
-            return subprocess.run(
+            result = subprocess.run(
                 [b"git", *words],
                 cwd=self._folder,
-                env=_git_environment(os.environ, endpoint),
-                stdin=subprocess.DEVNULL,
+                env=git_environment(os.environ, endpoint),
+                input=text,
                 capture_output=True,
             )
         except FileNotFoundError:
-            raise MirrorFailure("git is not installed on this agent; use an image that has it.") from None
+            raise MirrorFailure("git is not on this agent, and is needed now; use an image that has it.") from None
+        if check and result.returncode:
+            raise MirrorFailure(
+                f"git {words[0].decode()} failed ({_last_words(result.stderr)}); check the agent's disk."
+            )
+        return result
+
+
+def _by_command_line(commands: Sequence[Command]) -> Iterator[Sequence[Command]]:
+    batch: list[Command] = []
+    size = 0
+    for command in commands:
+        length = sum(len(argument) + 1 for argument in _push_arguments(command))
+        if batch and size + length > MAXIMUM_BYTES_A_COMMAND_LINE:
+            yield batch
+            batch, size = [], 0
+        batch.append(command)
+        size += length
+    if batch:
+        yield batch
 
 
 def _push_arguments(command: Command) -> tuple[bytes, bytes]:
@@ -385,7 +1099,7 @@ _SECRET_VARIABLES = (
 )
 
 
-def _git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -> dict[str, str]:
+def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -> dict[str, str]:
     """Return git's environment: no setting of the machine's, no trace, and no credential but the one it needs."""
     kept = {
         name: value
@@ -401,6 +1115,7 @@ def _git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) 
         ("protocol.allow", "never"),
         ("protocol.http.allow", "always"),
         ("protocol.https.allow", "always"),
+        ("protocol.version", "0"),
     ]
     if endpoint:
         settings.append(("credential.helper", _CREDENTIAL_HELPER))
@@ -418,11 +1133,11 @@ def _git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) 
 
 
 def _last_words(stderr: bytes) -> str:
-    lines = [line.strip() for line in stderr.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
-    return shown("; ".join(lines[-3:])[:600]) or "it gave no reason"
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return _words(b"; ".join(lines[-3:])) or "it gave no reason"
 
 
-# ------------------------------------------------------------------------------------------------------------ mirror
+# --------------------------------------------------------------------------------------------------------- 6. mirror
 
 
 @dataclass
@@ -433,10 +1148,16 @@ class Outcome:
     created: int = 0
     updated: int = 0
     deleted: int = 0
+    archived: Refs = field(default_factory=dict)
+    """Archive entries that were made, with the tips that they keep."""
+    expired: int = 0
     needs_a_person: dict[str, str] = field(default_factory=dict)
     """Refs that stay different until somebody acts, each with the reason and the remedy."""
     broken: dict[str, str] = field(default_factory=dict)
     """Refs that should be equal and are not, each with the reason."""
+    bytes_from_source: int = 0
+    bytes_to_replica: int = 0
+    seconds: float = 0
 
     @property
     def result(self) -> str:
@@ -444,68 +1165,184 @@ class Outcome:
         return "Failed" if self.broken else "SucceededWithIssues" if self.needs_a_person else "Succeeded"
 
 
-def mirror(settings: Settings, folder: str) -> Outcome:
-    """Make the replica equal to the source. ``folder`` is an empty folder for the run's own use."""
-    advertised = read_refs(settings.source, "git-upload-pack")
-    source = select(advertised.refs, settings.namespaces)
-    replica = select(read_refs(settings.replica, "git-receive-pack").refs, settings.namespaces)
-    say(
-        f"Source {settings.source.url} has {count(source, 'ref')}, replica {settings.replica.url} has {len(replica):,}."
-    )
-    if replica and not source:
-        raise MirrorFailure(
-            f"the source has no refs and the replica has {len(replica):,}; nothing was changed, since an empty source "
-            "must not empty its replica. Check AZURE_REPO_URL; if the source is meant to be empty, delete the replica."
-        )
-    refused: dict[str, str] = {}
-    plan = make_plan(source, replica, advertised.head)
-    if plan.commands:
-        git = Git(folder)
-        if any(command.new for command in plan.commands):
-            say("Fetching from the source.")
-            source = select(git.fetch(settings.source, settings.namespaces), settings.namespaces)
-            plan = make_plan(source, replica, advertised.head)
-        for number, push in enumerate(plan.pushes, 1):
-            say(f"Pushing {count(push, 'ref')} to the replica ({number} of {len(plan.pushes)}).")
-            refused.update(git.push(settings.replica, push))
-    after = (
-        select(read_refs(settings.replica, "git-receive-pack").refs, settings.namespaces) if plan.commands else replica
-    )
-    return judge(source, replica, after, plan, refused)
+def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = time.sleep) -> Outcome:
+    """Make the replica equal to the source.
 
+    Goes in rounds: read both sides, plan, push, read the replica again. A round that lost a race or a connection is
+    followed by another, which starts from what the replica has by then; nothing is overwritten on old knowledge.
 
-def judge(source: Refs, before: Refs, after: Refs, plan: Plan, refused: Mapping[str, str]) -> Outcome:
-    """Compare the two sides after the pushes; what the replica has counts, not what the server answered."""
-    outcome = Outcome(needs_a_person=dict(plan.unmirrored))
-    for name in sorted({*source, *after}):
-        if source.get(name) == after.get(name):
-            outcome.equal += 1
-        elif name in plan.unmirrored:
+    Args:
+        settings: what to mirror.
+        folder: an empty folder for plain git, should it come to that.
+        sleep: waits between rounds.
+    """
+    started = time.monotonic()
+    traffic = Traffic()
+    transfer = Transfer(settings, folder, traffic)
+    outcome = Outcome()
+    refusals: dict[str, str] = {}
+    unchanged: dict[str, int] = {}
+    trouble = ""
+    for number in range(MAXIMUM_ROUNDS):
+        if trouble:
+            say(f"Trying again: {trouble}.")
+        try:
+            # The replica first: what appears at the source in between is then new, and never something to delete.
+            replica = read_refs(settings.replica, "git-receive-pack")
+            source = read_refs(settings.source, "git-upload-pack", traffic)
+            wanted, present = select(source.refs, settings.namespaces), select(replica.refs, settings.namespaces)
+            if not number:
+                say(
+                    f"Source {settings.source.url} has {count(wanted, 'ref')}, "
+                    f"replica {settings.replica.url} has {len(present):,}."
+                )
+            if source.refs and not wanted:
+                raise MirrorFailure(
+                    f"none of the source's {count(source.refs, 'ref')} is below {' or '.join(settings.namespaces)}; "
+                    "correct refs: in mirrors.yaml and render the pipeline again."
+                )
+            stop = why_stop(wanted, present, _listed(settings, wanted, present), settings.allow_deletions)
+            if stop:
+                raise MirrorFailure(f"nothing was changed: {stop}")
+            plan = make_plan(wanted, present, source.head, refusals)
+            outcome.needs_a_person.update(plan.unmirrored)
+            transfer.begin(wanted, replica.refs)
+            refused = _apply(plan, transfer, source, replica, settings.replica)
+            after = read_refs(settings.replica, "git-receive-pack") if plan.commands else replica
+        except Transient as error:
+            trouble = str(error)
+            sleep(max(error.wait_seconds, random.uniform(0.5, 1) * 2**number))
             continue
-        elif name not in source and _refuses_deletion_of_default(refused.get(name, "")):
-            outcome.needs_a_person[name] = (
-                "the replica's default branch, gone at the source, cannot be deleted by a push; make another branch "
-                "the default with 'aws codecommit update-default-branch --repository-name REPLICA "
-                "--default-branch-name BRANCH' and run again"
-            )
-        else:
-            outcome.broken[name] = refused.get(name) or "it was changed on one side during the run; run again"
-    for command in plan.commands:
-        if after.get(command.ref) == command.new and command.ref not in outcome.broken:
-            if command.new is None:
-                outcome.deleted += 1
-            elif command.old is None:
-                outcome.created += 1
-            else:
-                outcome.updated += 1
+        moved = _tally(plan, present, after.refs, refused, outcome, refusals, unchanged)
+        refusals.update(transfer.withheld)
+        if not moved:
+            trouble = ""
+            break
+        trouble = f"{_some(moved)} changed on the replica meanwhile"
+    if trouble and number == MAXIMUM_ROUNDS - 1:
+        raise MirrorFailure(f"gave up after {MAXIMUM_ROUNDS} tries: {trouble}; what was pushed is safe, so run again.")
+    outcome.archived = dict(transfer.archived)
+    outcome.expired = _remove_expired(settings, after, traffic)
+    _judge(wanted, select(after.refs, settings.namespaces), refusals, outcome)
+    outcome.bytes_from_source, outcome.bytes_to_replica = traffic.from_source, traffic.to_replica
+    outcome.seconds = time.monotonic() - started
     return outcome
 
 
-def _refuses_deletion_of_default(reason: str) -> bool:
-    return bool(re.search(r"delet\w*.*(current|default) branch|(current|default) branch.*delet", reason, re.IGNORECASE))
+def _apply(
+    plan: Plan, transfer: Transfer, source: Advertisement, replica: Advertisement, replica_endpoint: Endpoint
+) -> dict[str, str]:
+    refused: dict[str, str] = {}
+    for number, commands in enumerate(plan.pushes, 1):
+        say(f"Pushing {count(commands, 'ref')} to the replica ({number} of {len(plan.pushes)}).")
+        batch_refused = transfer.carry(commands, source, replica)
+        refused.update(batch_refused)
+        if number == 1 and batch_refused and not any(name.startswith("refs/heads/") for name in replica.refs):
+            ref, reason = next(iter(batch_refused.items()))
+            if ref in read_refs(replica_endpoint, "git-receive-pack").refs:
+                raise Transient("another run was faster")
+            raise MirrorFailure(
+                f"the replica refused {shown(ref)} ({shown(reason)}); nothing else was pushed, since CodeCommit makes "
+                "the first branch that it gets the default one."
+            )
+        # What was pushed is there for the next pack to build on.
+        for command in commands:
+            if command.new and command.ref not in batch_refused and command.ref not in transfer.withheld:
+                replica.refs[command.ref] = command.new
+    return refused
 
 
-# ------------------------------------------------------------------------------------------------------------ report
+def _tally(
+    plan: Plan,
+    before: Refs,
+    after: Refs,
+    refused: Mapping[str, str],
+    outcome: Outcome,
+    refusals: dict[str, str],
+    unchanged: dict[str, int],
+) -> list[str]:
+    """Count what happened by what the replica has now; return the refs that need another round.
+
+    What the server answered does not count: an update that it called done, and that is not there, is tried once more.
+    """
+    moved: list[str] = []
+    for ref, old, new in plan.commands:
+        if after.get(ref) == new:
+            if new is None:
+                outcome.deleted += 1
+            elif old is None:
+                outcome.created += 1
+            else:
+                outcome.updated += 1
+        elif after.get(ref) != old:
+            moved.append(ref)
+        elif ref in refused:
+            refusals[ref] = refused[ref]
+        else:
+            unchanged[ref] = unchanged.get(ref, 0) + 1
+            if unchanged[ref] > 1:
+                refusals[ref] = "the replica says that it took the change, and did not"
+            else:
+                moved.append(ref)
+    return moved
+
+
+def _judge(source: Refs, replica: Refs, refusals: Mapping[str, str], outcome: Outcome) -> None:
+    for name in sorted({*source, *replica}):
+        if source.get(name) == replica.get(name):
+            outcome.equal += 1
+        elif name in outcome.needs_a_person:
+            continue
+        elif name not in source and name.startswith("refs/heads/") and name in refusals:
+            outcome.needs_a_person[name] = (
+                f"is gone at the source, and the replica refused to delete it ({refusals[name]}); if it is the default "
+                "branch there, make another one the default with 'aws codecommit update-default-branch "
+                "--repository-name REPLICA --default-branch-name BRANCH' and run again"
+            )
+        elif any(
+            f"{one}/".startswith(f"{other}/")
+            for left in refusals
+            if left not in source
+            for one, other in ((name, left), (left, name))
+            if one != other
+        ):
+            outcome.needs_a_person[name] = "waits for the deletion of a branch whose name is in its way; see there"
+        else:
+            outcome.broken[name] = refusals.get(name) or "it differs, and nobody said why; run again"
+
+
+def _remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic) -> int:
+    commands = expired(replica.refs, settings.archive_days, time.time()) if settings.archive_days else []
+    removed = 0
+    for batch in batches(commands):
+        try:
+            removed += len(batch) - len(push(settings.replica, replica.capabilities, batch, b"", traffic))
+        except (Transient, PackRefused, TooLarge) as error:
+            say(f"Old archive entries stay until the next run: {error}.")
+    return removed
+
+
+def _listed(settings: Settings, source: Refs, replica: Refs) -> set[str] | None:
+    """Return the refs that Azure's REST API lists, if a deletion is planned and the API can be asked (Refs - List)."""
+    base, marker, repository = settings.source.url.partition("/_git/")
+    if not marker or not replica.keys() - source.keys():
+        return None
+    names: set[str] = set()
+    token = ""
+    path = f"/_apis/git/repositories/{repository}/refs?api-version=7.1&%24top=1000"
+    api = Endpoint("source", base, settings.source.authorization, "", "", "")
+    try:
+        while True:
+            response = send(api, "GET", path + (f"&continuationToken={urllib.parse.quote(token)}" if token else ""), {})
+            names.update(str(ref["name"]) for ref in json.loads(_whole(api, response))["value"])
+            token = response.headers.get("x-ms-continuationtoken", "")
+            if not token:
+                return names
+    except (MirrorFailure, Transient, PackRefused, ValueError, LookupError, TypeError):
+        return None
+
+
+# --------------------------------------------------------------------------------------------------------- 7. report
 
 
 def say(text: str) -> None:
@@ -519,25 +1356,54 @@ def shown(text: str) -> str:
     return re.sub("#(?=#)", "# ", "".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
+def _words(text: bytes) -> str:
+    return shown(" ".join(text.decode("utf-8", "surrogateescape").split())[:600])
+
+
+def _name(error: BaseException) -> str:
+    return shown(str(error)) or type(error).__name__
+
+
 def count(things: Sequence[object] | Mapping[str, str], noun: str) -> str:
     return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def summary(outcome: Outcome, seconds: float) -> list[str]:
+def in_bytes(number: float) -> str:
+    """Return a number of bytes for people, in decimal units."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"
+
+
+def summary(outcome: Outcome) -> list[str]:
     """Return the report as lines of Markdown."""
     lines = [
         f"Mirror {outcome.result}: {outcome.equal:,} refs are equal; {outcome.created:,} created, "
-        f"{outcome.updated:,} updated, {outcome.deleted:,} deleted in {seconds:.1f} s."
+        f"{outcome.updated:,} updated, {outcome.deleted:,} deleted, {len(outcome.archived):,} archived, "
+        f"{len(outcome.needs_a_person) + len(outcome.broken):,} refused; {in_bytes(outcome.bytes_from_source)} from "
+        f"the source, {in_bytes(outcome.bytes_to_replica)} to the replica, {outcome.seconds:.1f} s."
     ]
-    for heading, refs in (("Needs a person", outcome.needs_a_person), ("Not mirrored", outcome.broken)):
+    kept = {ref: f"keeps {value}" for ref, value in outcome.archived.items()}
+    for heading, refs in (
+        ("Not mirrored", outcome.broken),
+        ("Needs a person", outcome.needs_a_person),
+        ("Deleted or overwritten, and kept in the archive", kept),
+    ):
         if refs:
             lines += ["", f"{heading}:"]
             lines += [
-                f"- `{shown(ref).replace('`', chr(39))}`: {shown(reason)}" for ref, reason in sorted(refs.items())[:100]
+                f"- `{shown(ref).replace('`', chr(39))}`: {shown(why)}" for ref, why in sorted(refs.items())[:100]
             ]
             if len(refs) > 100:
                 lines.append(f"- and {len(refs) - 100:,} more")
     return lines
+
+
+def as_json(outcome: Outcome) -> str:
+    """Return the report for scripts."""
+    return json.dumps({"result": outcome.result, **vars(outcome)}, indent=2)
 
 
 def agent_command(name: str, message: str, **properties: str) -> None:
@@ -552,8 +1418,8 @@ def agent_command(name: str, message: str, **properties: str) -> None:
         print(f"##vso[{name} {fields}]{message}", flush=True)
 
 
-def report(outcome: Outcome, settings: Settings, seconds: float, folder: str) -> None:
-    lines = summary(outcome, seconds)
+def report(outcome: Outcome, settings: Settings, folder: str) -> None:
+    lines = summary(outcome)
     for line in lines:
         say(line)
     path = os.path.join(folder, "Mirror.md")
@@ -571,10 +1437,10 @@ def main() -> int:
     """Run once; return the exit status: 0 unless the mirror is broken."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    started = time.monotonic()
     # The agent reads the summary after this program has ended; it clears its own temporary folder.
     keep = os.environ.get("AGENT_TEMPDIRECTORY")
-    with tempfile.TemporaryDirectory(prefix="mirror-") as folder:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # A canceled run leaves nothing behind either.
+    with tempfile.TemporaryDirectory(prefix="mirror-", dir=keep) as folder:
         try:
             settings = read_settings(os.environ)
             outcome = mirror(settings, folder)
@@ -583,7 +1449,12 @@ def main() -> int:
             agent_command("task.logissue", str(failure), type="error")
             agent_command("task.complete", "", result="Failed")
             return 1
-        report(outcome, settings, time.monotonic() - started, keep or folder)
+        except Exception as error:
+            agent_command(
+                "task.logissue", f"the mirror program broke ({type(error).__name__}); see the log", type="error"
+            )
+            raise
+        report(outcome, settings, keep or folder)
     return 1 if outcome.broken else 0
 
 

@@ -1,10 +1,13 @@
 """The plan: after it is applied both sides are equal, in an order that a server takes."""
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import Command, Outcome, judge, make_plan
+from pipeline_templates.mirror_sync import Command, Outcome, expired, make_plan, to_archive, why_stop
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -69,12 +72,14 @@ def test_a_push_has_at_most_two_thousand_refs():
     assert [len(push) for push in plan.pushes] == [2000, 2000, 1000]
 
 
-def test_a_push_fits_on_a_command_line():
-    plan = make_plan({f"refs/tags/{n:04}{'界' * 80}": OLD for n in range(2000)}, {})
-    for push in plan.pushes:
-        size = sum(len(argument) for command in push for argument in mirror_sync._push_arguments(command))
+def test_plain_git_gets_command_lines_that_fit():
+    commands = [Command(f"refs/tags/{n:04}{'界' * 80}", None, OLD) for n in range(2000)]
+    lines = list(mirror_sync._by_command_line(commands))
+    assert [command for line in lines for command in line] == commands
+    for line in lines:
+        size = sum(len(argument) for command in line for argument in mirror_sync._push_arguments(command))
         assert size <= mirror_sync.MAXIMUM_BYTES_A_COMMAND_LINE
-    assert len(plan.pushes) > 1
+    assert len(lines) > 1
 
 
 def test_the_default_branch_goes_first_and_alone_to_a_replica_without_branches():
@@ -93,32 +98,119 @@ def test_branches_that_codecommit_refuses_are_told_and_not_tried():
     plan = make_plan({f"refs/heads/{'a' * 40}": OLD, f"refs/heads/{'x' * 257}": OLD, "refs/heads/main": OLD}, {})
     assert [command.ref for command in plan.commands] == ["refs/heads/main"]
     assert sorted(plan.unmirrored) == sorted([f"refs/heads/{'a' * 40}", f"refs/heads/{'x' * 257}"])
-    outcome = judge({"refs/heads/main": OLD, f"refs/heads/{'a' * 40}": OLD}, {}, {"refs/heads/main": OLD}, plan, {})
-    assert outcome.result == "SucceededWithIssues"
 
 
-def test_what_the_replica_has_counts_and_not_what_the_server_said():
-    plan = make_plan({"refs/heads/main": NEW}, {"refs/heads/main": OLD})
-    outcome = judge({"refs/heads/main": NEW}, {}, {"refs/heads/main": OLD}, plan, {})
-    assert outcome.result == "Failed"
-    assert (outcome.updated, outcome.equal) == (0, 0)
+def test_refs_that_were_given_up_are_left_alone():
+    source, replica = {"refs/heads/a": NEW}, {"refs/heads/a": OLD, "refs/heads/b": OLD}
+    assert make_plan(source, replica, given_up=["refs/heads/a", "refs/heads/b"]).commands == []
 
 
-def test_a_default_branch_that_cannot_be_deleted_needs_a_person_and_is_no_failure():
-    source, before = {"refs/heads/new": NEW}, {"refs/heads/old": OLD}
-    plan = make_plan(source, before)
-    refused = {"refs/heads/old": "[remote rejected] (deletion of the current branch prohibited)"}
-    outcome = judge(source, before, {**source, **before}, plan, refused)
-    assert outcome.result == "SucceededWithIssues"
-    assert "update-default-branch" in outcome.needs_a_person["refs/heads/old"]
-    assert outcome.created == 1
+# --------------------------------------------------------------------------------------------------- stop and archive
+
+BRANCHES = {f"refs/heads/{n}": OLD for n in range(30)}
 
 
-def test_a_refused_push_fails_the_run_with_the_servers_reason():
-    plan = make_plan({"refs/heads/main": NEW}, {})
-    outcome = judge({"refs/heads/main": NEW}, {}, {}, plan, {"refs/heads/main": "[remote rejected] (no)"})
-    assert outcome.result == "Failed"
-    assert "no" in outcome.broken["refs/heads/main"]
+def some(number):
+    return dict(list(BRANCHES.items())[:number])
+
+
+@pytest.mark.parametrize(
+    ("kept", "stops"),
+    [(30, False), (16, False), (15, False), (14, True), (1, True), (0, True)],
+)
+def test_more_than_half_and_more_than_ten_lost_refs_stop_a_run(kept, stops):
+    reason = why_stop(some(kept), BRANCHES, None, False)
+    assert bool(reason) == stops
+    assert why_stop(some(kept), BRANCHES, None, True) is None
+    if reason:
+        assert "MIRROR_ALLOW_DELETIONS=1" in reason
+        assert "refs/heads/29" in reason or "..." in reason
+
+
+def test_ten_lost_refs_are_a_days_work():
+    assert why_stop({"refs/heads/0": OLD}, some(11), None, False) is None
+
+
+def test_a_source_without_a_ref_that_can_be_mirrored_is_an_empty_one():
+    assert "no refs" in why_stop({}, some(1), None, False)
+    assert why_stop({f"refs/heads/{'a' * 40}": NEW}, some(1), None, False)
+
+
+def test_an_empty_replica_has_nothing_to_lose():
+    assert why_stop({}, {}, None, False) is None
+
+
+def test_refs_that_are_listed_and_not_shown_stop_a_run():
+    reason = why_stop(some(29), BRANCHES, set(BRANCHES), False)
+    assert "refs/heads/29" in reason
+    assert "limited refs" in reason
+    assert why_stop(some(29), BRANCHES, set(some(29)), False) is None
+
+
+NOW = 1_800_000_000.0
+DAY = 86_400
+
+
+def stamp(days):
+    return time.strftime(mirror_sync.ARCHIVE_TIME, time.gmtime(NOW - days * DAY))
+
+
+def entries(commands, source, replica, safe=()):
+    return to_archive(commands, safe, source, replica, 90, NOW)
+
+
+def test_a_tip_that_goes_is_archived_under_its_old_name():
+    replica = {"refs/heads/gone": OLD, "refs/tags/moved": OLD}
+    commands = [Command("refs/heads/gone", OLD, None), Command("refs/tags/moved", OLD, NEW)]
+    assert entries(commands, {"refs/tags/moved": NEW}, replica) == [
+        Command(f"refs/archive/{stamp(0)}/refs/heads/gone", None, OLD),
+        Command(f"refs/archive/{stamp(0)}/refs/tags/moved", None, OLD),
+    ]
+
+
+def test_nothing_that_stays_reachable_is_archived():
+    command = Command("refs/heads/a", OLD, NEW)
+    assert entries([command], {"refs/heads/a": NEW}, {"refs/heads/a": OLD}, safe=["refs/heads/a"]) == []
+    stays = {"refs/heads/a": NEW, "refs/heads/b": OLD}
+    assert entries([command], stays, {"refs/heads/a": OLD, "refs/heads/b": OLD}) == []
+    assert len(entries([command], stays, {"refs/heads/a": OLD})) == 1
+    assert entries([Command("refs/heads/new", None, NEW)], {}, {}) == []
+
+
+def test_a_refused_deletion_does_not_fill_the_archive():
+    command, replica = Command("refs/heads/main", OLD, None), {"refs/heads/main": OLD}
+    for age, expected in [(1, 0), (44, 0), (46, 1)]:
+        kept = {f"refs/archive/{stamp(age)}/refs/heads/main": OLD}
+        assert len(entries([command], {}, {**replica, **kept})) == expected
+
+
+def test_two_entries_never_share_a_name():
+    replica = {"refs/heads/a": NEW, f"refs/archive/{stamp(0)}/refs/heads/a": OLD}
+    (entry,) = entries([Command("refs/heads/a", NEW, None)], {}, replica)
+    assert entry.ref not in replica
+
+
+def test_entries_expire_after_archive_days():
+    replica = {f"refs/archive/{stamp(age)}/refs/heads/a": OLD for age in (0, 89, 91, 400)}
+    replica["refs/archive/by-hand"] = replica["refs/heads/a"] = OLD
+    assert sorted(c.ref for c in expired(replica, 90, NOW)) == sorted(
+        f"refs/archive/{stamp(age)}/refs/heads/a" for age in (91, 400)
+    )
+
+
+@given(ref_sets, ref_sets)
+def test_archive_refs_are_never_planned_away(source, replica):
+    archive = {f"refs/archive/{stamp(1)}/{name}": value for name, value in replica.items()}
+    chosen = mirror_sync.select({**replica, **archive}, ("refs/heads/", "refs/tags/", "refs/notes/"))
+    assert not any(command.ref.startswith("refs/archive/") for command in make_plan(source, chosen).commands)
+
+
+@given(ref_sets, ref_sets)
+def test_every_tip_that_a_plan_drops_is_kept_by_a_ref_or_by_the_archive(source, replica):
+    plan = make_plan(source, replica)
+    kept = {entry.new for entry in entries(plan.commands, source, replica)}
+    stays = {value for name, value in replica.items() if source.get(name) == value}
+    assert set(replica.values()) <= kept | stays
 
 
 def test_the_result_is_the_worst_of_what_happened():

@@ -2,6 +2,8 @@
 
 import ast
 import base64
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,12 @@ ENVIRONMENT = {
 
 def test_it_is_python_3_8():
     ast.parse(PROGRAM.read_text(), feature_version=(3, 8))
+    vermin = [Path(sys.executable).parent / "vermin", "-t=3.8-", "--no-tips", "--violations", str(PROGRAM)]
+    found = subprocess.run(vermin, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
 
 
 def test_it_imports_the_standard_library_alone():
-    import sys
-
     tree = ast.parse(PROGRAM.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -51,6 +54,8 @@ def test_a_variable_that_is_not_set_is_named(variable, value):
         ("https://user@host.example/r", "https://host.example/r"),
         ("https://user:canary@host.example:8443/r", "https://host.example:8443/r"),
         ("user:p@ss@host.example/r", "https://host.example/r"),
+        ("https://dev.azure.com/o/My Shop/_git/Zoë", "https://dev.azure.com/o/My%20Shop/_git/Zo%C3%AB"),
+        ("https://dev.azure.com/o/My%20Shop/_git/r", "https://dev.azure.com/o/My%20Shop/_git/r"),
         ("http://127.0.0.1:9/r", "http://127.0.0.1:9/r"),
         ("http://localhost:9/r", "http://localhost:9/r"),
         ("http://[::1]:9/r", "http://[::1]:9/r"),
@@ -61,17 +66,30 @@ def test_urls_are_normalised_and_lose_what_is_secret(given_url, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://host.example/r", "ftp://host.example/r", "file:///etc", "https://", "https://h"]
+    "url",
+    [
+        "http://host.example/r",
+        "ftp://host.example/r",
+        "file:///etc",
+        "https://",
+        "https://h",
+        "user:a@b/canary=@git.example/v1",
+        "https://me:tok/canary@git.example/v1",
+        "https://host:canary/r",
+        "https://[canary/r",
+        "https://host/r?token=canary",
+    ],
 )
-def test_urls_that_cannot_be_used_are_refused(url):
-    with pytest.raises(MirrorFailure, match="AWS_REPO_URL"):
+def test_urls_that_cannot_be_used_are_refused_and_not_repeated(url):
+    with pytest.raises(MirrorFailure, match="AWS_REPO_URL") as caught:
         read_settings({**ENVIRONMENT, "AWS_REPO_URL": url})
+    assert "canary" not in str(caught.value)
 
 
 def test_the_job_token_replaces_the_azure_credentials():
     environment = {k: v for k, v in ENVIRONMENT.items() if not k.startswith("AZURE_GIT_")}
     source = read_settings({**environment, "SYSTEM_ACCESSTOKEN": "canary-job"}).source
-    assert source.password == "canary-job"
+    assert source.authorization == "Bearer canary-job"
     with pytest.raises(MirrorFailure, match="AZURE_GIT_USERNAME"):
         read_settings({**environment, "SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"})
 
@@ -110,7 +128,7 @@ def test_agent_commands_are_for_agents_alone(monkeypatch, capsys):
 
 
 def test_git_gets_one_sides_credentials_and_nothing_of_the_machines():
-    endpoint = Endpoint("replica", "https://h/r", "user", "canary-aws+/=", "remedy")
+    endpoint = Endpoint("replica", "https://h/r", "Basic canary", "user", "canary-aws+/=", "remedy")
     machine = {
         **ENVIRONMENT,
         "SYSTEM_ACCESSTOKEN": "canary-job",
@@ -118,17 +136,36 @@ def test_git_gets_one_sides_credentials_and_nothing_of_the_machines():
         "GIT_DIR": "/x",
         "PATH": "/bin",
     }
-    environment = mirror_sync._git_environment(machine, endpoint)
+    environment = mirror_sync.git_environment(machine, endpoint)
     assert [name for name, value in environment.items() if "canary" in value] == ["MIRROR_PASSWORD"]
     assert environment["PATH"] == "/bin"
     assert not {"GIT_TRACE_CURL", "GIT_DIR", "AZURE_GIT_PASSWORD"} & environment.keys()
-    assert not any("canary" in value for value in mirror_sync._git_environment(machine, None).values())
+    assert not any("canary" in value for value in mirror_sync.git_environment(machine, None).values())
 
 
 def test_a_refused_request_says_what_to_check():
-    endpoint = Endpoint("source", "https://h/r", "user", "canary", "check the token")
+    endpoint = Endpoint("source", "https://h/r", "Basic canary", "user", "canary", "check the token")
     assert mirror_sync._refusal(endpoint, 203).endswith("refused access (a sign-in page); check the token.")
     assert mirror_sync._refusal(endpoint, 403).endswith("refused access (403); check the token.")
     assert "does not exist (404)" in mirror_sync._refusal(endpoint, 404)
-    assert "run again later" in mirror_sync._refusal(endpoint, 503)
+    assert "has moved to https://h/new" in mirror_sync._refusal(endpoint, 301, "https://h/new?token=x")
+    assert "a sign-in page" in mirror_sync._refusal(endpoint, 302, "https://login.example.com/")
     assert base64.b64encode(b"user:canary").decode() not in mirror_sync._refusal(endpoint, 401)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("", 0), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)])
+def test_retry_after_is_read_in_both_forms(header, seconds):
+    assert mirror_sync._seconds(header) == seconds
+    later = mirror_sync.email.utils.formatdate(mirror_sync.time.time() + 60, usegmt=True)
+    assert 50 < mirror_sync._seconds(later) <= 60
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch):
+    url = mirror_sync.urllib.parse.urlsplit("http://10.1.2.3/r")
+    monkeypatch.setenv("http_proxy", "http://me:pass@proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "")
+    connection, target = mirror_sync._connect(url, "/r/info/refs")
+    assert (connection.host, connection.port, target) == ("proxy.example", 3128, "http://10.1.2.3/r/info/refs")
+    monkeypatch.setenv("no_proxy", "10.1.2.3")
+    connection, target = mirror_sync._connect(url, "/r/info/refs")
+    assert (connection.host, target) == ("10.1.2.3", "/r/info/refs")

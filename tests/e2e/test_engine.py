@@ -1,0 +1,608 @@
+"""The engine between a source and a replica of each make: equal refs, every object, nothing lost."""
+
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from localcloud import sample
+from localcloud.git_http import Answer, GitHttpServer, Serve
+from pipeline_templates import mirror_sync
+from pipeline_templates.mirror_sync import MirrorFailure
+
+from . import servers
+
+NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
+
+
+@pytest.fixture(scope="session")
+def jgit_classes(tmp_path_factory):
+    classpath = servers.jgit_classpath()
+    if classpath is None:
+        pytest.skip("JGit is not on this machine (javac and its jars below ~/.m2)")
+    classes = tmp_path_factory.mktemp("jgit")
+    subprocess.run(["javac", "-cp", classpath, "-d", str(classes), str(servers.JGIT)], check=True)
+    return f"{classpath}{os.pathsep}{classes}"
+
+
+class Sides:
+    """A source on git http-backend, and a replica."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.replica = folder / "source.git", folder / "replica.git"
+        for repository in (self.source, self.replica):
+            subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(repository)], check=True)
+            sample.git(repository, "config", "http.receivepack", "true")
+        sample.git(self.replica, "config", "receive.denyDeleteCurrent", "ignore")
+        self.source_url = GitHttpServer(lambda request: Serve(self.source)).url
+        self.replica_url = servers.git_replica(self.replica)
+        self.pauses: list[float] = []
+
+    def settings(self, **changes):
+        environment = {
+            "AZURE_REPO_URL": f"{self.source_url}/o/p/_git/r",
+            "AZURE_GIT_USERNAME": "u",
+            "AZURE_GIT_PASSWORD": "p",
+            "AWS_REPO_URL": f"{self.replica_url}/r",
+            "AWS_GIT_USERNAME": "u",
+            "AWS_GIT_PASSWORD": "p",
+            **changes,
+        }
+        return mirror_sync.read_settings(environment)
+
+    def mirror(self, **changes):
+        with tempfile.TemporaryDirectory() as folder:
+            return mirror_sync.mirror(self.settings(**changes), folder, self.pauses.append)
+
+    def refs(self):
+        return sample.refs(self.replica, *NAMESPACES)
+
+    def archive(self):
+        """Return the archived tips by their old names."""
+        return {name.split("/", 3)[3]: value for name, value in sample.refs(self.replica, "refs/archive/").items()}
+
+    def assert_equal(self):
+        assert self.refs() == sample.refs(self.source, *NAMESPACES)
+        sample.git(self.replica, "fsck", "--full")
+
+
+@pytest.fixture
+def sides(tmp_path):
+    return Sides(tmp_path)
+
+
+@pytest.fixture(params=["git", "dulwich", "jgit"])
+def any_replica(request, sides):
+    """Both sides, with each make of server as the replica."""
+    if request.param == "dulwich":
+        sides.replica_url = servers.dulwich_replica(sides.replica)
+    elif request.param == "jgit":
+        sides.replica_url = servers.jgit_replica(sides.replica, request.getfixturevalue("jgit_classes"))
+    return sides
+
+
+def test_the_life_of_a_mirror(any_replica):
+    sides = any_replica
+    sample.fill(sides.source, extra_branches=sample.HOSTILE_BRANCHES)
+    first = sides.mirror()
+    assert (first.result, first.created) == ("Succeeded", len(sides.refs()))
+    sides.assert_equal()
+
+    again = sides.mirror()
+    assert (again.created, again.updated, again.deleted, again.bytes_to_replica) == (0, 0, 0, 0)
+
+    sample.commit(sides.source, "main", "one commit")
+    one = sides.mirror()
+    assert (one.updated, one.archived) == (1, {})
+    sides.assert_equal()
+
+    old = sample.git(sides.source, "rev-parse", "main~50").strip()
+    sample.git(sides.source, "update-ref", "refs/heads/from-an-old-commit", old)
+    sample.git(sides.source, "tag", "-a", "-m", "tag of a tag", "nested", "v0.0")
+    sample.git(sides.source, "tag", "tree", "main^{tree}")
+    sample.git(sides.source, "tag", "blob", "feature/0:branch.txt")
+    sample.git(sides.source, "update-ref", "-d", "refs/tags/light-1")
+    for index in range(3):
+        sample.commit(sides.source, f"new/{index}", "new branch", parent="main~7")
+    mixed = sides.mirror()
+    assert (mixed.created, mixed.deleted) == (7, 1)
+    sides.assert_equal()
+
+
+def test_a_force_push_whose_old_tip_is_gone_at_the_source(any_replica):
+    sides = any_replica
+    sample.fill(sides.source)
+    sides.mirror()
+    lost = sample.git(sides.source, "rev-parse", "feature/1").strip()
+    sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
+    sample.git(sides.source, "reflog", "expire", "--expire=now", "--all")
+    sample.git(sides.source, "gc", "--prune=now", "-q")
+    outcome = sides.mirror()
+    assert outcome.result == "Succeeded"
+    sides.assert_equal()
+    assert sides.archive() == {"refs/heads/feature/1": lost}
+
+
+def test_a_renamed_default_branch(any_replica):
+    sides = any_replica
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.git(sides.source, "branch", "-m", "main", "trunk")
+    sides.mirror()
+    sides.assert_equal()
+
+
+def test_a_branch_becomes_a_folder_and_back(any_replica):
+    sides = any_replica
+    sample.fill(sides.source)
+    tip = sample.git(sides.source, "rev-parse", "main").strip()
+    for before, after in [("topic", "topic/a"), ("topic/a", "topic")]:
+        sample.git(sides.source, "update-ref", f"refs/heads/{before}", tip)
+        sides.mirror()
+        sample.git(sides.source, "update-ref", "-d", f"refs/heads/{before}")
+        sample.git(sides.source, "update-ref", f"refs/heads/{after}", tip)
+        assert sides.mirror().result == "Succeeded"
+        sides.assert_equal()
+
+
+def test_ten_thousand_refs(sides):
+    sample.fill(sides.source)
+    tip = sample.git(sides.source, "rev-parse", "main").strip()
+    names = [f"refs/{'heads' if n % 2 else 'tags'}/many/{n}" for n in range(10_000)]
+    sample.git(sides.source, "update-ref", "--stdin", stdin="".join(f"create {n} {tip}\n" for n in names).encode())
+    assert sides.mirror().created > 10_000
+    sides.assert_equal()
+    sample.git(sides.source, "update-ref", "--stdin", stdin="".join(f"delete {n}\n" for n in names[:4000]).encode())
+    assert sides.mirror().deleted == 4000
+    sides.assert_equal()
+
+
+def grow(repository, megabytes, *, branch="main"):
+    """Give a branch history that does not compress."""
+    generator = random.Random(megabytes)
+    tip = sample.refs(repository).get(f"refs/heads/{branch}")
+
+    def stream():
+        for number in range(megabytes):
+            yield f"commit refs/heads/{branch}\n"
+            yield f"committer A <a@example.com> {1_700_000_000 + number} +0000\ndata 4\ngrow\n"
+            if not number and tip:
+                yield f"from {tip}\n"
+            yield f"M 100644 inline big/{number}\ndata {1_000_000}\n"
+            yield generator.randbytes(1_000_000)
+            yield "\n"
+
+    data = b"".join(part if isinstance(part, bytes) else part.encode() for part in stream())
+    sample.git(repository, "fast-import", "--quiet", stdin=data)
+
+
+def test_a_hundred_megabytes_of_history(any_replica):
+    sides = any_replica
+    grow(sides.source, 100)
+    first = sides.mirror()
+    assert first.bytes_to_replica > 100_000_000
+    sides.assert_equal()
+    sample.commit(sides.source, "main", "one commit")
+    assert sides.mirror().bytes_from_source < 100_000
+    sides.assert_equal()
+
+
+# ------------------------------------------------------------------------------------------------------ nothing lost
+
+
+def test_deleted_and_overwritten_tips_stay_reachable(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sides.refs()
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.git(sides.source, "update-ref", "refs/tags/light-1", "refs/heads/main~40")
+    outcome = sides.mirror()
+    assert sides.archive() == {name: before[name] for name in ("refs/heads/feature/0", "refs/tags/light-1")}
+    assert sorted(outcome.archived.values()) == sorted(sides.archive().values())
+    sides.assert_equal()
+
+
+def test_a_fast_forward_leaves_no_archive_entry(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    for _ in range(5):
+        sample.commit(sides.source, "main", "next")
+    sides.mirror()
+    assert sides.archive() == {}
+
+
+def test_the_archive_can_be_turned_off(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/0")
+    sides.mirror(MIRROR_ARCHIVE_DAYS="0")
+    assert sides.archive() == {}
+    sides.assert_equal()
+
+
+def test_old_archive_entries_are_removed_and_young_ones_stay(sides):
+    sample.fill(sides.source)
+    tip = sample.git(sides.source, "rev-parse", "main").strip()
+    sides.mirror()
+    young = mirror_sync.time.strftime(mirror_sync.ARCHIVE_TIME)
+    for stamp in ("20200101T000000Z", young):
+        sample.git(sides.replica, "update-ref", f"refs/archive/{stamp}/refs/heads/x", tip)
+    outcome = sides.mirror()
+    assert outcome.expired == 1
+    assert list(sample.refs(sides.replica, "refs/archive/")) == [f"refs/archive/{young}/refs/heads/x"]
+
+
+def test_what_cannot_be_archived_is_not_overwritten(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sides.refs()
+    hook = sides.replica / "hooks" / "update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text('#!/bin/sh\ncase "$1" in refs/archive/*) echo no archive here; exit 1;; esac\n')
+    hook.chmod(0o755)
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
+    sample.commit(sides.source, "main", "next")
+    outcome = sides.mirror()
+    assert outcome.result == "Failed"
+    assert "could not be kept in the archive" in outcome.broken["refs/heads/feature/1"]
+    after = sides.refs()
+    assert {name for name in before if before[name] != after.get(name)} == {"refs/heads/main"}
+
+
+# ------------------------------------------------------------------------------------------------ refusing to destroy
+
+
+def test_a_source_without_refs_changes_nothing(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sides.refs()
+    for name in sample.refs(sides.source):
+        sample.git(sides.source, "update-ref", "-d", name)
+    with pytest.raises(
+        MirrorFailure, match=r"the source has no refs; this run would delete .* MIRROR_ALLOW_DELETIONS=1"
+    ):
+        sides.mirror()
+    assert sides.refs() == before
+
+
+def test_a_source_that_lost_most_of_its_branches_changes_nothing_until_told(sides):
+    sample.fill(sides.source, branches=30)
+    sides.mirror()
+    before = sides.refs()
+    for number in range(25):
+        sample.git(sides.source, "update-ref", "-d", f"refs/heads/feature/{number}")
+    sample.commit(sides.source, "main", "next")
+    with pytest.raises(MirrorFailure, match=r"refs/heads/feature/0, .*MIRROR_ALLOW_DELETIONS=1"):
+        sides.mirror()
+    assert sides.refs() == before
+    assert sides.mirror(MIRROR_ALLOW_DELETIONS="1").deleted == 25
+    sides.assert_equal()
+    assert len(sides.archive()) == 25
+
+
+def test_refs_that_azure_lists_and_does_not_show_are_not_deleted(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    everything = sample.refs(sides.source, *NAMESPACES)
+    hidden = "refs/heads/feature/0"
+
+    def rest(path, query):
+        assert path == "/o/p/_apis/git/repositories/r/refs"
+        start = int(query.get("continuationToken", 0))
+        more = {} if start else {"x-ms-continuationtoken": "10"}
+        names = sorted(everything)[start:] if start else sorted(everything)[:10]
+        return {"value": [{"name": name} for name in names]}, more
+
+    sides.source_url = servers.with_rest_api(sides.source, rest)
+    sample.git(sides.source, "update-ref", "-d", hidden)
+    with pytest.raises(MirrorFailure, match=r"refs/heads/feature/0\), but does not show them .*limited refs"):
+        sides.mirror()
+    assert hidden in sides.refs()
+    del everything[hidden]
+    assert sides.mirror().deleted == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- races
+
+
+def test_a_push_by_somebody_else_between_plan_and_push(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.commit(sides.source, "main", "from the source")
+    theirs = []
+    push = mirror_sync.push
+
+    def late(replica, capabilities, commands, *arguments):
+        if not theirs and commands[0].ref == "refs/heads/main":
+            theirs.append(sample.commit(sides.replica, "main", "pushed by a stranger"))
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(mirror_sync, "push", late)
+    outcome = sides.mirror()
+    assert outcome.result == "Succeeded"
+    sides.assert_equal()
+    assert sides.archive() == {"refs/heads/main": theirs[0]}
+    assert theirs[0] in mirror_sync.summary(outcome)[-1]
+
+
+def test_a_branch_that_a_stranger_made_is_archived_and_removed(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.git(sides.replica, "update-ref", "refs/heads/stranger", "refs/heads/main~2")
+    tip = sample.commit(sides.replica, "stranger", "not from the source")
+    sides.mirror()
+    sides.assert_equal()
+    assert sides.archive() == {"refs/heads/stranger": tip}
+
+
+def test_a_source_that_moves_during_a_run(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    request_pack, moves = mirror_sync.request_pack, itertools.count()
+    sample.commit(sides.source, "feature/1", "first", parent="main~3")
+
+    def late(*arguments):
+        if next(moves) == 0:
+            sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
+        return request_pack(*arguments)
+
+    monkeypatch.setattr(mirror_sync, "request_pack", late)
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+
+
+def test_two_runs_at_once(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    for number in range(8):
+        sample.commit(sides.source, f"feature/{number}", "rewritten", parent="main~9")
+    before = sides.refs()
+    outcomes = []
+    threads = [threading.Thread(target=lambda: outcomes.append(sides.mirror())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcome.result for outcome in outcomes] == ["Succeeded", "Succeeded"]
+    sides.assert_equal()
+    archived = set(sample.refs(sides.replica, "refs/archive/").values())
+    assert archived == {before[f"refs/heads/feature/{number}"] for number in range(8)}
+
+
+def test_a_replica_that_never_stops_moving_is_named(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.commit(sides.source, "main", "from the source")
+    push = mirror_sync.push
+
+    def late(replica, capabilities, commands, *arguments):
+        if any(command.ref == "refs/heads/main" for command in commands):
+            sample.commit(sides.replica, "main", "pushed by a stranger")
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(mirror_sync, "push", late)
+    with pytest.raises(MirrorFailure, match=r"gave up after 6 tries: 1 ref \(refs/heads/main\) changed on the replica"):
+        sides.mirror()
+
+
+# ----------------------------------------------------------------------------------------------------- one bad ref
+
+
+def test_one_bad_ref_does_not_stop_the_rest(sides):
+    hook = sides.replica / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nif grep -q forbidden; then echo forbidden branch; exit 1; fi\n")
+    hook.chmod(0o755)
+    sample.fill(sides.source, extra_branches=["forbidden"])
+    outcome = sides.mirror()
+    assert outcome.result == "Failed"
+    assert list(outcome.broken) == ["refs/heads/forbidden"]
+    assert "forbidden branch" in outcome.broken["refs/heads/forbidden"]
+    assert sample.refs(sides.source, *NAMESPACES).keys() - sides.refs().keys() == {"refs/heads/forbidden"}
+
+
+def test_a_server_that_says_ok_and_does_nothing_is_not_believed(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.commit(sides.source, "main", "next")
+    monkeypatch.setattr(mirror_sync, "push", lambda *arguments: {})
+    outcome = sides.mirror()
+    assert outcome.result == "Failed"
+    assert "says that it took the change, and did not" in outcome.broken["refs/heads/main"]
+
+
+# -------------------------------------------------------------------------------------------------- faults on the way
+
+
+@pytest.mark.parametrize("side", ["source", "replica"])
+@pytest.mark.parametrize("connection", range(4))
+@pytest.mark.parametrize(("direction", "after"), [("up", 0), ("up", 600), ("down", 0), ("down", 700)])
+def test_a_connection_that_is_cut_anywhere(sides, side, connection, direction, after):
+    sample.fill(sides.source)
+    proxy = servers.Proxy(getattr(sides, f"{side}_url"), {connection: (direction, after, "cut")})
+    setattr(sides, f"{side}_url", proxy.url)
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+
+
+def test_a_truncated_or_damaged_pack_is_never_accepted(sides):
+    sample.fill(sides.source)
+    grow(sides.source, 20)
+    for fault in ("cut", "flip"):
+        shutil.rmtree(sides.replica)
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(sides.replica)], check=True)
+        sample.git(sides.replica, "config", "http.receivepack", "true")
+        proxy = servers.Proxy(sides.source_url, {1: ("down", 18_000_000, fault)})
+        url, sides.source_url = sides.source_url, proxy.url
+        assert sides.mirror().result == "Succeeded"
+        assert sides.pauses
+        sides.source_url = url
+        sides.assert_equal()
+
+
+def answering(url_of, answers):
+    """Answer the first requests with what is given, and then serve."""
+    pending = iter(answers)
+
+    def host(request):
+        return next(pending, None) or Serve(url_of)
+
+    return GitHttpServer(host).url
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429])
+def test_a_busy_server_is_asked_again(sides, status):
+    sample.fill(sides.source)
+    sides.replica_url = answering(sides.replica, [Answer(status, "busy"), None, Answer(status, "busy")])
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+    assert len(sides.pauses) == 2
+
+
+def test_retry_after_is_obeyed(sides):
+    sample.fill(sides.source)
+    sides.source_url = answering(sides.source, [Answer(429, "busy", {"Retry-After": "77"})])
+    assert sides.mirror().result == "Succeeded"
+    assert sides.pauses == [77]
+
+
+@pytest.mark.parametrize("side", ["source", "replica"])
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer(401, "no"), r"refused access \(401\)"),
+        (Answer(403, "no"), r"refused access \(403\)"),
+        (Answer(203, "<html>", content_type="text/html"), r"refused access \(a sign-in page\)"),
+        (Answer(302, "", {"Location": "https://login.example.com/"}), r"refused access \(a sign-in page\)"),
+        (Answer(200, "<html>", content_type="text/html"), r"refused access \(a sign-in page\)"),
+        (Answer(404, "no"), "does not exist"),
+    ],
+)
+def test_what_cannot_be_cured_fails_at_once(sides, side, answer, words):
+    sample.fill(sides.source)
+    setattr(sides, f"{side}_url", answering(getattr(sides, side), [answer] * 9))
+    with pytest.raises(MirrorFailure, match=words):
+        sides.mirror()
+    assert sides.pauses == []
+
+
+def test_credentials_are_never_sent_to_another_host(sides):
+    asked = []
+
+    def elsewhere(request):
+        asked.append(request)
+        return Serve(sides.source)
+
+    other = GitHttpServer(elsewhere)
+    answers = [Answer(307, "", {"Location": f"{other.url}/r/info/refs?service=git-upload-pack"})] * 9
+    sides.source_url = answering(sides.source, answers)
+    with pytest.raises(MirrorFailure):
+        sides.mirror()
+    assert asked == []
+
+
+# --------------------------------------------------------------------------------------------------- stepping down
+
+
+def test_a_replica_that_takes_no_thin_packs(sides, capsys):
+    sample.fill(sides.source)
+    replica = servers.thin_refusing_replica(sides.replica)
+    sides.replica_url = replica.url
+    sides.mirror()
+    text = "\n".join(f"line {n}" for n in range(5000))
+    blob = sample.git(sides.source, "hash-object", "-w", "--stdin", stdin=text.encode()).strip()
+    entry = sample.git(sides.source, "mktree", stdin=f"100644 blob {blob}\tlong\n".encode()).strip()
+    one = sample.git(sides.source, "commit-tree", entry, "-p", "main", "-m", "long").strip()
+    sample.git(sides.source, "update-ref", "refs/heads/main", one)
+    sides.mirror()
+    blob = sample.git(sides.source, "hash-object", "-w", "--stdin", stdin=f"{text}\nmore".encode()).strip()
+    entry = sample.git(sides.source, "mktree", stdin=f"100644 blob {blob}\tlong\n".encode()).strip()
+    two = sample.git(sides.source, "commit-tree", entry, "-p", one, "-m", "longer").strip()
+    sample.git(sides.source, "update-ref", "refs/heads/main", two)
+    capsys.readouterr()
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+    assert replica.refused == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Stepping down" in line]
+    assert (
+        "Stepping down to a self-contained pack with what the replica lacks: the replica could not take the pack"
+        in line
+    )
+
+
+@pytest.mark.parametrize("refusals", [1, 2, 3])
+def test_each_step_down_mirrors_everything(sides, monkeypatch, capsys, refusals):
+    sample.fill(sides.source)
+    sides.mirror()
+    push, left = mirror_sync.push, iter(range(refusals))
+    before = sides.refs()
+
+    def refusing(replica, capabilities, commands, pack, traffic):
+        if pack != mirror_sync.EMPTY_PACK and next(left, None) is not None:
+            raise mirror_sync.PackRefused("the replica could not take the pack: because of the test")
+        return push(replica, capabilities, commands, pack, traffic)
+
+    monkeypatch.setattr(mirror_sync, "push", refusing)
+    sample.commit(sides.source, "main", "next")
+    sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+    assert capsys.readouterr().out.count("Stepping down") == refusals
+    assert sides.archive() == {"refs/heads/feature/1": before["refs/heads/feature/1"]}
+
+
+def test_a_large_first_mirror_goes_in_increments_and_can_be_killed(sides, monkeypatch, capsys):
+    sample.fill(sides.source, commits=1000)
+    monkeypatch.setattr(mirror_sync, "MAXIMUM_OBJECTS_A_PUSH", 1000)
+    monkeypatch.setattr(mirror_sync, "COMMITS_AN_INCREMENT", 100)
+    push = mirror_sync.Git.push
+    pushes = itertools.count()
+
+    def dying(self, replica, commands):
+        if next(pushes) == 5:
+            raise KeyboardInterrupt
+        return push(self, replica, commands)
+
+    monkeypatch.setattr(mirror_sync.Git, "push", dying)
+    with pytest.raises(KeyboardInterrupt):
+        sides.mirror()
+    reached = int(sample.git(sides.replica, "rev-list", "--count", "main"))
+    assert 400 <= reached < 1000
+    capsys.readouterr()
+    assert sides.mirror().result == "Succeeded"
+    assert "increments of history (1 of 5)" in capsys.readouterr().out
+    sides.assert_equal()
+    assert sides.archive() == {}
+
+
+@pytest.mark.parametrize("status", [413, 408, 504])
+def test_a_replica_that_refuses_a_large_push(sides, status, capsys):
+    sample.fill(sides.source)
+    sides.replica_url = answering(sides.replica, [None, Answer(status, "too large")])
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+    assert "in increments of history" in capsys.readouterr().out
+
+
+def test_a_run_that_is_killed_in_a_push_and_started_again(sides, monkeypatch):
+    sample.fill(sides.source)
+    push, pushes = mirror_sync.push, itertools.count()
+
+    def dying(*arguments):
+        if next(pushes) == 1:
+            raise KeyboardInterrupt
+        return push(*arguments)
+
+    monkeypatch.setattr(mirror_sync, "push", dying)
+    with pytest.raises(KeyboardInterrupt):
+        sides.mirror()
+    assert list(sides.refs()) == ["refs/heads/main"]
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
