@@ -1,19 +1,23 @@
 # make demo    the whole job on the embedded cloud; SOURCE=<path or URL> mirrors that repository, KEEP=1 leaves it running
 # make test    every test
-# Both set up what they need: a virtual environment, the pinned Python packages, the pinned CDK CLI.
+# make bench   the mirror engine against the blog post's way, side by side; SOURCE=<path> measures with that repository
+# All set up what they need: a virtual environment, the pinned Python packages, the pinned CDK CLI.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: demo test lint setup requirements clean
+.PHONY: demo bench test lint setup requirements clean
 
 demo: setup
-	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $${KEEP:+--keep}
+	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: setup lint
 	$(BIN)/pytest -n auto
+
+bench: setup
+	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}
 
 lint: setup
 	$(BIN)/ruff check .

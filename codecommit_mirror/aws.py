@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import boto3
 from botocore import exceptions
@@ -20,7 +22,11 @@ _UNKNOWN_KEY = {
     "SignatureDoesNotMatch",
     "InvalidSignatureException",
 }
+_BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+
+
+ServiceName = Literal["cloudformation", "iam", "sts"]
 
 
 class Missing(MirrorError):
@@ -38,18 +44,38 @@ class ReplicaOutputs:
 
 
 def session(mirror: Mirror) -> boto3.Session:
-    """Return a session in the mirror's region, or in the AWS configuration's own.
+    """Return a session in the mirror's region, or in the one that the ``cdk`` CLI would take.
 
     Raises:
-        MirrorError: there is no region, or the configured profile does not exist.
+        MirrorError: there is no region, the configured profile does not exist, or the credentials are for another
+            account than the mirror's.
     """
     try:
-        result = boto3.Session(region_name=mirror.region)
-    except exceptions.ProfileNotFound as error:
-        raise MirrorError(f"{error}; correct AWS_PROFILE.") from None
-    if not result.region_name:
-        raise MirrorError(f"mirror {mirror.name!r} has no region; write region: in mirrors.yaml, or set AWS_REGION.")
+        # boto3 knows AWS_DEFAULT_REGION alone; the CDK CLI goes by AWS_REGION first.
+        result = boto3.Session(region_name=mirror.region or os.environ.get("AWS_REGION") or None)
+        region = result.region_name
+    except exceptions.BotoCoreError as error:
+        remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
+        raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
+    if not region:
+        raise MirrorError(f"mirror {mirror.name!r} has no region; set AWS_REGION, or write region: in mirrors.yaml.")
+    if mirror.account:
+        with aws_failures("ask AWS whose credentials these are"):
+            account = client(result, "sts").get_caller_identity()["Account"]
+        if account != mirror.account:
+            raise MirrorError(
+                f"mirror {mirror.name!r} belongs to account {mirror.account}, and the AWS credentials are for "
+                f"{account}; choose the other AWS profile."
+            )
     return result
+
+
+def client(aws: boto3.Session, service: ServiceName) -> Any:
+    """Return a client; an endpoint that is no URL is a user's mistake."""
+    try:
+        return aws.client(service)
+    except ValueError as error:
+        raise MirrorError(f"{error}; correct AWS_ENDPOINT_URL and the AWS configuration.") from None
 
 
 def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
@@ -62,7 +88,7 @@ def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
     where = f"region {aws.region_name}"
     with aws_failures(f"read the stack {mirror.stack_name}"):
         try:
-            stack = aws.client("cloudformation").describe_stacks(StackName=mirror.stack_name)["Stacks"][0]
+            stack = client(aws, "cloudformation").describe_stacks(StackName=mirror.stack_name)["Stacks"][0]
         except exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
@@ -70,12 +96,6 @@ def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
                 f"stack {mirror.stack_name!r} is not in {where} of this account; run 'cdk deploy {mirror.name}', "
                 "or correct the region or the AWS profile."
             ) from None
-    account = stack.get("StackId", "").split(":")[4:5]
-    if mirror.account and account != [mirror.account]:
-        raise MirrorError(
-            f"mirror {mirror.name!r} belongs to account {mirror.account}, and the AWS credentials are for "
-            f"{''.join(account)}; choose the other AWS profile."
-        )
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     try:
         return ReplicaOutputs(
@@ -116,8 +136,8 @@ def aws_failures(action: str) -> Iterator[None]:
             raise MirrorError(f"cannot {action}: the AWS credentials have expired; sign in again.") from None
         if code in _UNKNOWN_KEY:
             raise MirrorError(
-                f"cannot {action}: AWS does not know these credentials ({code}); check AWS_PROFILE and "
-                f"AWS_ACCESS_KEY_ID."
+                f"cannot {action}: AWS does not know these credentials ({code}); check AWS_PROFILE, or "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             ) from None
         if code in _DENIED:
             match = re.search(r"perform: (\S+)", message)
@@ -125,4 +145,10 @@ def aws_failures(action: str) -> Iterator[None]:
             raise MirrorError(
                 f"cannot {action}: AWS denies {needed}; ask for that permission, or use another AWS profile."
             ) from None
+        if code in _BUSY:
+            raise MirrorError(f"cannot {action}: AWS is busy ({code}); run again in a minute.") from None
+        if code == "LimitExceeded":
+            raise MirrorError(f"cannot {action}: {message.rstrip('.')}; free a place first.") from None
         raise
+    except exceptions.BotoCoreError as error:
+        raise MirrorError(f"cannot {action}: {str(error).rstrip('.')}; check the AWS configuration.") from None

@@ -42,8 +42,33 @@ _AZURE_NAME = _matching(
     "copy it from the address of the repository's page (decode %20 and the like first)",
 )
 _TAG_TEXT = r"[\w\s.:/=+@-]"
-_CRON_FIELD = r"(?:\*|[0-9A-Za-z]+(?:-[0-9A-Za-z]+)?)(?:/[0-9]+)?"
-_CRON = rf"{_CRON_FIELD}(?:,{_CRON_FIELD})*(?: {_CRON_FIELD}(?:,{_CRON_FIELD})*){{4}}"
+# https://learn.microsoft.com/azure/devops/pipelines/process/scheduled-triggers#cron-syntax
+_CRON_FIELDS = (
+    ("minute", range(60), ()),
+    ("hour", range(24), ()),
+    ("day", range(1, 32), ()),
+    ("month", range(1, 13), ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+    ("weekday", range(7), ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
+)
+
+
+def _cron(value: str) -> str:
+    fields = value.split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise ValueError(
+            "is not a cron schedule; write minute, hour, day, month and weekday in UTC, like '17 */6 * * *'"
+        )
+    for text, (name, numbers, names) in zip(fields, _CRON_FIELDS, strict=True):
+        for part in text.split(","):
+            match = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/[1-9][0-9]?)?", part)
+            ends = [end for end in match.groups() if end] if match else [""]
+            known = {str(number) for number in numbers} | set(names)
+            if any((end.lstrip("0") or "0") not in known and end.lower()[:3] not in known for end in ends):
+                raise ValueError(
+                    f"has the {name} {part!r}, which is not from {numbers[0]} to {numbers[-1]}; correct it, like "
+                    "'17 */6 * * *'"
+                )
+    return " ".join(fields)
 
 
 def _tags(value: dict[str, str]) -> dict[str, str]:
@@ -63,7 +88,7 @@ def _tags(value: dict[str, str]) -> dict[str, str]:
 _RefNamespace = Annotated[
     str,
     _matching(
-        r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
+        r"(?!refs(/|$)|archive(/|$))[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
         "a part of refs/ to mirror",
         "write heads for branches, tags for tags, notes for notes",
     ),
@@ -109,7 +134,9 @@ class Mirror(BaseModel):
         None
     )
     region: (
-        Annotated[str, _matching(r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region's code", "write one like eu-west-1")]
+        Annotated[
+            str, _matching(r"[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "an AWS region's code", "write one like eu-west-1")
+        ]
         | None
     ) = None
     description: (
@@ -127,10 +154,9 @@ class Mirror(BaseModel):
     ] = Field(default_factory=lambda data: _default_user_name(data["name"]))
     source_auth: Literal["pat", "job-token"] = "pat"
     refs: Annotated[tuple[_RefNamespace, ...], AfterValidator(_not_empty)] = DEFAULT_REFS
-    schedule: Annotated[
-        str,
-        _matching(_CRON, "a cron schedule", "write minute, hour, day, month and weekday in UTC, like '17 */6 * * *'"),
-    ] = DEFAULT_SCHEDULE
+    schedule: Annotated[str, AfterValidator(_cron)] = DEFAULT_SCHEDULE
+    archive_days: Annotated[int, Field(ge=0, le=36_500)] = 90
+    """How long tips that a run deletes or overwrites stay reachable below ``refs/archive``; 0 keeps none."""
     on_destroy: Literal["delete", "retain"] = "delete"
     termination_protection: bool = False
 
@@ -204,18 +230,27 @@ def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
             mistakes.append(str(error))
     mistakes += _clashes(file, chosen)
     if mistakes:
-        raise MirrorError("\n".join(mistakes))
+        # A mistake in the defaults is every mirror's, and is told once.
+        raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
     return tuple(mirrors)
 
 
-def single_mirror(name: str, azure_repo_url: str, *, region: str | None = None, account: str | None = None) -> Mirror:
+def single_mirror(
+    name: str,
+    azure_repo_url: str,
+    *,
+    region: str | None = None,
+    account: str | None = None,
+    default_branch: str = "main",
+) -> Mirror:
     """Return a mirror that is given without a file, every option at its default.
 
     Raises:
         MirrorError: the name or the URL is wrong.
     """
     check_replica_name(name)
-    entry = {"name": name, "azure": azure_url.parse_clone_url(azure_repo_url), "region": region, "account": account}
+    azure = {**azure_url.parse_clone_url(azure_repo_url), "default_branch": default_branch}
+    entry = {"name": name, "azure": azure, "region": region, "account": account}
     try:
         return Mirror.model_validate(entry)
     except ValidationError as error:
@@ -250,8 +285,9 @@ def _validated(file: MirrorsFile, name: str) -> Mirror:
     except ValidationError as error:
         lines = []
         for mistake in _mistakes(error):
-            place = file.where_value(name, tuple(str(part) for part in mistake["loc"]))
-            lines.append(f"{place}: mirror {name!r}: {_sentence(mistake)}")
+            key = tuple(str(part) for part in mistake["loc"])
+            whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
+            lines.append(f"{file.where_value(name, key)}: {whose}: {_sentence(mistake)}")
         raise MirrorError("\n".join(lines)) from None
 
 
@@ -266,6 +302,10 @@ _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
     ),
     "missing": lambda e: "is missing; add it here or under defaults.",
     "literal_error": lambda e: f"is {e['input']!r}; use {e['ctx']['expected']}.",
+    **dict.fromkeys(
+        ("int_parsing", "int_type", "greater_than_equal", "less_than_equal"),
+        lambda e: f"is {e['input']!r}; write a number of days, from 0 to 36500.",
+    ),
     "bool_parsing": lambda e: f"is {e['input']!r}; use true or false.",
     "string_type": lambda e: (
         "has no value of its own; write one line of text, or remove the key."
@@ -300,25 +340,28 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
     Works on the file's own text, so that choosing one mirror does not validate all of them.
     """
     mistakes: list[str] = []
-    seen: dict[tuple[str, ...], str] = {}
+    seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
     for name in filter(_REPLICA_NAME.fullmatch, file.mirrors):
-        for what, remedy, identity in _identities(name, file.merged(name)):
-            other = seen.setdefault((what, *identity), name)
-            if other != name and {name, other} & set(chosen):
-                mistakes.append(
-                    f"{file.where('mirrors', name)}: mirror {name!r}: its {what} {identity[-1]!r} is also that of "
-                    f"mirror {other!r}; {remedy}."
-                )
+        for what, value, place, remedy in _identities(name, file.merged(name)):
+            others = seen.setdefault((what, value.lower()), [])
+            for other, elsewhere in others:
+                apart = any(a and b and a != b for a, b in zip(place, elsewhere, strict=True))
+                if not apart and {name, other} & set(chosen):
+                    mistakes.append(
+                        f"{file.where('mirrors', name)}: mirror {name!r}: its {what} {value!r} is also that of "
+                        f"mirror {other!r}; {remedy}."
+                    )
+                    break
+            others.append((name, place))
     return mistakes
 
 
-def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    account, region = str(entry.get("account")), str(entry.get("region"))
-    yield "stack name", "rename one of the two", (account, region, derive_stack_name(name))
-    # IAM does not tell upper from lower case when it compares names.
-    user, policy = (
-        entry.get("user_name", _default_user_name(name)),
-        entry.get("policy_name", _default_policy_name(name)),
-    )
-    yield "user_name", "give one of them a user_name of its own", (account, str(user).lower())
-    yield "policy_name", "give one of them a policy_name of its own", (account, str(policy).lower())
+def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str | None, ...], str]]:
+    """Yield what must be unique, its value, where (account, region; None is not known), and the remedy."""
+    account, region = entry.get("account"), entry.get("region")
+    user = str(entry.get("user_name", _default_user_name(name)))
+    policy = str(entry.get("policy_name", _default_policy_name(name)))
+    yield "stack name", derive_stack_name(name), (account, region), "rename one of the two"
+    # IAM is global, and does not tell upper from lower case when it compares names.
+    yield "user_name", user, (account,), "give one of them a user_name of its own"
+    yield "policy_name", policy, (account,), "give one of them a policy_name of its own"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +21,7 @@ import click
 from localcloud import LocalCloud, sample
 from localcloud.azure.agent import Variable, run_pipeline
 
+from .config import single_mirror
 from .errors import MirrorError
 
 _ROOT = Path(__file__).parent.parent
@@ -99,14 +102,21 @@ class _Demo:
 
     def fill_source(self, source: str | None) -> str:
         """Put history into the source and return its default branch."""
-        with self._narrator.step("Source in Azure Repos: " + (source or "the built-in sample")):
+        with self._narrator.step(
+            "Source in Azure Repos: " + re.sub(r"://[^/@]*@", "://", source or "the built-in sample")
+        ):
             if source is None:
                 sample.fill(self.source, extra_branches=sample.HOSTILE_BRANCHES)
             else:
                 _clone(source, self.source)
             branch = sample.git(self.source, "symbolic-ref", "--short", "HEAD").strip()
             tip = sample.git(self.source, "rev-parse", f"refs/heads/{branch}").strip()
-            for name in ("mirror-demo/to-be-deleted", "mirror-demo/to-be-rewritten"):
+            taken = {part for name in sample.refs(self.source) for part in name.split("/")}
+            numbered = (f"mirror-demo-{number}" for number in itertools.count(1))
+            self._prefix = next(
+                name for name in ("mirror-demo", *itertools.islice(numbered, 1000)) if name not in taken
+            )
+            for name in (f"{self._prefix}/to-be-deleted", f"{self._prefix}/to-be-rewritten"):
                 sample.git(self.source, "update-ref", f"refs/heads/{name}", tip)
                 sample.commit(self.source, name, f"Commit on {name}")
             commits = int(sample.git(self.source, "rev-list", "--all", "--count"))
@@ -137,7 +147,7 @@ class _Demo:
             with self._credential.open(newline="") as stream:
                 row = next(csv.DictReader(stream))
             secrets = {
-                "AZURE_GIT_USERNAME": "demo",
+                "AZURE_GIT_USERNAME": "git-user",
                 "AZURE_GIT_PASSWORD": self.cloud.personal_access_token,
                 "AWS_GIT_USERNAME": row["User Name"],
                 "AWS_GIT_PASSWORD": row["Password"],
@@ -163,28 +173,29 @@ class _Demo:
 
     def _compare(self) -> None:
         source = sample.refs(self.source, *_NAMESPACES)
-        replica = sample.refs(self.cloud.replica_path(_REPLICA))
+        replica = sample.refs(self.cloud.replica_path(_REPLICA), *_NAMESPACES)
         different = sorted(name for name in {*source, *replica} if source.get(name) != replica.get(name))
         if different:
             raise MirrorError(f"{len(different)} refs differ between source and replica: {', '.join(different[:5])}.")
         sample.git(self.cloud.replica_path(_REPLICA), "fsck", "--connectivity-only")
         self._narrator.say(f"{len(source):,} refs are equal, and git fsck finds every object")
+        for name, value in sample.refs(self.cloud.replica_path(_REPLICA), "refs/archive/").items():
+            self._narrator.say(f"kept: {value[:12]} as {name}")
 
     def change_source(self, branch: str) -> None:
         """Do at the source what developers do in a day."""
         with self._narrator.step("Changes at the source"):
             tip = sample.commit(self.source, branch, "A new commit")
             self._narrator.say(f"a new commit on {branch}")
-            sample.git(self.source, "update-ref", "refs/heads/mirror-demo/new-branch", tip)
-            self._narrator.say("a new branch, mirror-demo/new-branch")
-            sample.git(self.source, "tag", "-a", "mirror-demo-tag", "-m", "A tag", tip)
-            self._narrator.say("a new tag, mirror-demo-tag")
-            sample.git(self.source, "update-ref", "-d", "refs/heads/mirror-demo/to-be-deleted")
-            self._narrator.say("a deleted branch, mirror-demo/to-be-deleted")
-            sample.commit(
-                self.source, "mirror-demo/to-be-rewritten", "History rewritten", parent=f"refs/heads/{branch}~1"
-            )
-            self._narrator.say("a force-push to mirror-demo/to-be-rewritten")
+            sample.git(self.source, "update-ref", f"refs/heads/{self._prefix}/new-branch", tip)
+            self._narrator.say(f"a new branch, {self._prefix}/new-branch")
+            sample.git(self.source, "tag", "-a", f"{self._prefix}-tag", "-m", "A tag", tip)
+            self._narrator.say(f"a new tag, {self._prefix}-tag")
+            sample.git(self.source, "update-ref", "-d", f"refs/heads/{self._prefix}/to-be-deleted")
+            self._narrator.say(f"a deleted branch, {self._prefix}/to-be-deleted")
+            rewritten, parent = f"{self._prefix}/to-be-rewritten", f"refs/heads/{branch}~1"
+            sample.commit(self.source, rewritten, "History rewritten", parent=parent)
+            self._narrator.say(f"a force-push to {rewritten}")
 
     def tear_down(self) -> None:
         """Revoke the credential, destroy the stack, and look for anything left."""
@@ -201,8 +212,8 @@ class _Demo:
             self._narrator.facts.append(f"after cdk destroy there is no {', no '.join(left)} left")
 
     def _cdk(self, command: str, *arguments: str) -> None:
-        options = ["-c", f"config={self._config}", "--output", str(self.cloud.root / "cdk.out"), "--progress", "events"]
-        self._run([self._cdk_program, command, *arguments, *(options if command != "destroy" else options[:4])])
+        options = ["-c", f"config={self._config}", "--output", str(self.cloud.root / "cdk.out"), "--no-notices"]
+        self._run([self._cdk_program, command, *arguments, *options])
 
     def _companion(self, *arguments: str) -> str:
         return self._run([sys.executable, "-m", "codecommit_mirror", *arguments, "--config", str(self._config)])
@@ -239,26 +250,31 @@ def inventory(cloud: LocalCloud) -> dict[str, list[str]]:
 
 def _clone(source: str, destination: Path) -> None:
     shutil.rmtree(destination)
+    shown = re.sub(r"://[^/@]*@", "://", source)
     location = str(Path(source).resolve()) if Path(source).exists() else source
     clone = subprocess.run(
         ["git", "clone", "--quiet", "--mirror", "--no-hardlinks", "--", location, str(destination)],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
     )
     if clone.returncode:
-        reason = clone.stderr.strip().splitlines()[-1:] or ["git gave no reason"]
-        raise MirrorError(
-            f"SOURCE {source!r} cannot be cloned ({reason[0]}); give the path or URL of a Git repository."
-        )
+        reason = clone.stderr.replace(source, shown).strip().splitlines()[-1:] or ["git gave no reason"]
+        raise MirrorError(f"SOURCE {shown!r} cannot be cloned ({reason[0]}); give the path or URL of a Git repository.")
     if sample.git(destination, "rev-parse", "--is-shallow-repository").strip() == "true":
-        raise MirrorError(f"SOURCE {source!r} is a shallow clone, whose history is not whole; give a full one.")
-    if not sample.refs(destination, "refs/heads/"):
-        raise MirrorError(f"SOURCE {source!r} has no branch; give a repository with at least one commit.")
-    branch = sample.git(destination, "symbolic-ref", "HEAD").strip()
-    if branch not in sample.refs(destination, "refs/heads/"):
-        sample.git(destination, "symbolic-ref", "HEAD", next(iter(sample.refs(destination, "refs/heads/"))))
-    sample.git(destination, "config", "http.receivepack", "true")
+        raise MirrorError(f"SOURCE {shown!r} is a shallow clone, whose history is not whole; give a full one.")
+    branches = sample.refs(destination, "refs/heads/")
+    if not branches:
+        raise MirrorError(f"SOURCE {shown!r} has no branch; give a repository with at least one commit.")
+    head = (destination / "HEAD").read_text().strip().removeprefix("ref: ")
+    if head not in branches:
+        # A checkout at a commit, as in CI, is on no branch.
+        likely = [name for name in ("refs/heads/main", "refs/heads/master") if name in branches]
+        sample.git(destination, "symbolic-ref", "HEAD", [*likely, *branches][0])
+    branch = sample.git(destination, "symbolic-ref", "--short", "HEAD").strip()
+    single_mirror(_REPLICA, "https://dev.azure.com/contoso/Shop/_git/MyRepo", default_branch=branch)
 
 
 def _find_cdk() -> str:
@@ -273,13 +289,15 @@ def _keep(cloud: LocalCloud, demo: _Demo) -> None:
     script = cloud.root / "environment.sh"
     exports = {**cloud.environment(), "AZURE_DEVOPS_EXT_PAT": cloud.personal_access_token}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
+    lines.append(f'export PATH={shlex.quote(f"{Path(sys.executable).parent}:{Path(_find_cdk()).parent}")}:"$PATH"')
     with os.fdopen(os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write("\n".join(lines) + "\n")
     cloud.keep_running()
     click.secho("\nThe embedded cloud is running. Look around:", bold=True)
     for label, text in (
         ("environment", f". {script}"),
-        ("AWS endpoint", cloud.aws_url),
+        ("companion", f"codecommit-mirror credentials list {_REPLICA} --config {cloud.root / 'mirrors.yaml'}"),
+        ("AWS endpoint", f"{cloud.aws_url} (aws, boto3 and cdk find it in the environment)"),
         ("source", f"{cloud.azure_url}/contoso/Shop/_git/MyRepo (any user name, password $AZURE_DEVOPS_EXT_PAT)"),
         ("replica", f"git --git-dir {cloud.replica_path(_REPLICA)} log --all --oneline"),
         ("mirrors.yaml", str(cloud.root / "mirrors.yaml")),

@@ -35,9 +35,11 @@ class MirrorsFile:
 
     def where_value(self, mirror: str, key: Location) -> str:
         """Return the place of a mirror's value: in its own entry, or under ``defaults`` when it comes from there."""
-        if ("mirrors", mirror, *key) not in self.lines and ("defaults", *key) in self.lines:
-            return self.where("defaults", *key)
-        return self.where("mirrors", mirror, *key)
+        return self.where(*(("mirrors", mirror) if self.is_own(mirror, key) else ("defaults",)), *key)
+
+    def is_own(self, mirror: str, key: Location) -> bool:
+        """Whether a value is the mirror's own, or missing, and not one of the defaults."""
+        return ("mirrors", mirror, *key) in self.lines or ("defaults", *key) not in self.lines
 
     def merged(self, mirror: str) -> dict[str, Any]:
         """Return the mirror's entry over the defaults; ``azure`` and ``tags`` are merged key by key."""
@@ -71,7 +73,11 @@ def read(path: Path) -> MirrorsFile:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise MirrorError(f"{path}{line}: it is not valid YAML ({problem}); correct that line.") from None
+        raise MirrorError(
+            f"{path}{line}: it is not valid YAML ({problem}); correct that line; quote text that has ': ' in it."
+        ) from None
+    except RecursionError:
+        raise MirrorError(f"{path}: it is nested too deeply; see 'codecommit-mirror init' for its form.") from None
     if not isinstance(data, dict):
         raise MirrorError(f"{path}: it has no 'mirrors:' at the top; see 'codecommit-mirror init'.")
     for key in data:

@@ -12,6 +12,8 @@ from jinja2 import Environment, StrictUndefined
 from .config import Mirror
 from .errors import MirrorError
 
+SIGNATURE = "# Written by 'codecommit-mirror pipeline render'"
+"""The line that tells a file of ours."""
 _END_MARKER = "END_OF_MIRROR_SYNC"
 MAXIMUM_SCRIPT_BYTES = 100_000
 """The agent hands a script to its handler in an environment variable, and Linux takes 128 KiB for one (execve(2))."""

@@ -19,6 +19,9 @@ HOSTILE_BRANCHES = (
     "hostile/%n%s",
     "hostile/ünïcödé-分支-🌿",
     "hostile/" + "long" * 48,
+    "hostile/" + "分" * 80,
+    "main\u2028x",
+    "main\u0085y",
 )
 """Names that git allows and that shells, templates and log parsers trip on."""
 
@@ -89,7 +92,7 @@ def commit(repository: Path, branch: str, message: str, *, parent: str | None = 
 def refs(repository: Path, *namespaces: str) -> dict[str, str]:
     """Return the refs of a bare repository, or those of some namespaces like ``refs/heads/``."""
     listing = git(repository, "for-each-ref", "--format=%(objectname) %(refname)", *namespaces)
-    return {name: value for value, _, name in (line.partition(" ") for line in listing.splitlines())}
+    return {name: value for value, _, name in (line.partition(" ") for line in listing.split("\n") if line)}
 
 
 def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:

@@ -42,7 +42,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     from ministack.app import app
 
     from .aws import cloudformation, codecommit, git_endpoint, operator, service_credentials
-    from .azure.repos import azure_repos_host
+    from .azure.repos import azure_repos_host, azure_rest_api
     from .git_http import GitHttpServer
 
     credentials = service_credentials.ServiceCredentials()
@@ -53,7 +53,8 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     codecommit.install(repositories)
     cloudformation.install()
     operator.install(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
-    azure = GitHttpServer(azure_repos_host(root / "azure", settings["azure_tokens"]))
+    tokens = settings["azure_tokens"]
+    azure = GitHttpServer(azure_repos_host(root / "azure", tokens), azure_rest_api(root / "azure", tokens))
 
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]

@@ -2,7 +2,8 @@
 """Make a replica repository equal to its source, ref by ref, without a clone.
 
 A run reads the refs of both sides, plans the difference, asks the source for one pack with what the replica lacks,
-and streams that pack on to the replica: nothing is stored on the way. This file reads from top to bottom:
+and streams that pack on to the replica. A clone is made only when a server refuses every such pack. This file reads
+from top to bottom:
 
     1. settings   from the environment
     2. protocol   smart HTTP: a list of refs, a pack from the source, a push to the replica
@@ -17,8 +18,8 @@ Needs Python 3.8 or later and its standard library; git 2.31 or later only where
     AZURE_REPO_URL, AZURE_GIT_USERNAME, AZURE_GIT_PASSWORD    the source (or SYSTEM_ACCESSTOKEN, the run's own token)
     AWS_REPO_URL, AWS_GIT_USERNAME, AWS_GIT_PASSWORD          the replica
     MIRROR_REFS               what below refs/ is mirrored: "heads tags notes"
-    MIRROR_ARCHIVE_DAYS       how long tips that were deleted or overwritten are kept: 90; 0 keeps none
-    MIRROR_ALLOW_DELETIONS    1: for this run, let the source delete most of the replica
+    MIRROR_ARCHIVE_DAYS       how long tips that were deleted or overwritten are kept: 90; 0 adds and removes none
+    MIRROR_ALLOW_DELETIONS    1: for this run, do without the guard against a source that lost most of its refs
 
 Passwords stay in the environment, and go out in the Authorization header to the host that they are for. Ref names are
 bytes from strangers: no shell sees them, and they are printed so that no build agent takes them for a command.
@@ -58,8 +59,12 @@ MAXIMUM_BYTES_A_COMMAND_LINE = 500_000
 """macOS allows 1 MiB for arguments and environment together, Linux 2 MiB."""
 BUFFER_BYTES = 16 * 1024 * 1024
 """A pack up to this size is looked into before it is pushed; a larger one is streamed unseen."""
+CHUNK_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 300
 MAXIMUM_ROUNDS = 6
+MAXIMUM_HALVINGS = 64
+"""In a run, to find the bad refs of pushes that were refused as a whole."""
+MAXIMUM_WAIT_SECONDS = 600
 ARCHIVE = "refs/archive/"
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
 NO_OBJECT = "0" * 40
@@ -120,7 +125,7 @@ class Settings:
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings, or raise MirrorFailure that names the variable to set."""
-    token = environment.get("SYSTEM_ACCESSTOKEN", "")
+    token = environment.get("SYSTEM_ACCESSTOKEN", "").strip()
     if _is_set(token):
         username, password, authorization = "azure-pipelines", token, f"Bearer {token}"
         remedy = (
@@ -146,10 +151,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     days = environment.get("MIRROR_ARCHIVE_DAYS", "90").strip()
     if not re.fullmatch("[0-9]{1,5}", days):
         raise MirrorFailure(f"MIRROR_ARCHIVE_DAYS is {shown(days)!r}; give a number of days, 0 for no archive.")
+    names = environment.get("MIRROR_REFS", "heads tags notes").split()
+    if any(re.match("(refs|archive)(/|$)", name) for name in names):
+        raise MirrorFailure("MIRROR_REFS names what is below refs/, like heads, and never the archive; correct it.")
     return Settings(
         source,
         replica,
-        tuple(f"refs/{name}/" for name in environment.get("MIRROR_REFS", "heads tags notes").split()),
+        tuple(f"refs/{name}/" for name in names),
         int(days),
         environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
     )
@@ -205,6 +213,7 @@ class Advertisement:
     """What a server says of its refs (gitprotocol-pack, "Reference Discovery")."""
 
     refs: Refs
+    """The replica's are brought up to date while a run pushes: what was pushed is there to build on."""
     capabilities: tuple[str, ...] = ()
 
     @property
@@ -369,9 +378,9 @@ def send(
     Redirects are not followed: credentials go to the configured host and to no other.
     """
     url = urllib.parse.urlsplit(endpoint.url)
-    connection, target = _connect(url, f"{url.path}{path}")
+    connection = _connect(url)
     try:
-        connection.putrequest(method, target, skip_accept_encoding=True)
+        connection.putrequest(method, f"{url.path}{path}", skip_accept_encoding=True)
         sent = {"Authorization": endpoint.authorization, "User-Agent": "git/codecommit-mirror", **headers}
         if body is not None:
             sent.update({"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)})
@@ -380,8 +389,10 @@ def send(
         connection.endheaders()
         try:
             for part in body or ():
-                if part:
-                    connection.send(part if length is not None else b"%x\r\n%s\r\n" % (len(part), part))
+                # Servers bound the size of a chunk.
+                for start in range(0, len(part), CHUNK_BYTES):
+                    piece = part[start : start + CHUNK_BYTES]
+                    connection.send(piece if length is not None else b"%x\r\n%s\r\n" % (len(piece), piece))
             if body is not None and length is None:
                 connection.send(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
@@ -400,6 +411,10 @@ def send(
     response.close()
     if response.status in (408, 413, 504) and body is not None and endpoint.side == "replica":
         raise TooLarge(f"the replica answered {response.status} to a push")
+    if _seconds(retry_after) > MAXIMUM_WAIT_SECONDS:
+        raise MirrorFailure(
+            f"the {endpoint.side} {endpoint.url} asks to wait {_seconds(retry_after):,.0f} s; run again then."
+        )
     if response.status == 429 or response.status >= 500:
         raise Transient(f"the {endpoint.side} {endpoint.url} answered {response.status}", _seconds(retry_after))
     if response.status == 400 and body is not None:
@@ -407,23 +422,21 @@ def send(
     raise MirrorFailure(_refusal(endpoint, response.status, response.headers.get("Location", "")))
 
 
-def _connect(url: urllib.parse.SplitResult, path: str) -> tuple[http.client.HTTPConnection, str]:
-    """Return a new connection to the URL's host, through the environment's proxy if there is one."""
+def _connect(url: urllib.parse.SplitResult) -> http.client.HTTPConnection:
+    """Return a new connection to the URL's host, through the environment's proxy if there is one for https."""
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     host, port = url.hostname or "", url.port
     proxy = urllib.request.getproxies().get(url.scheme)
-    if not proxy or urllib.request.proxy_bypass(host):
-        return kind(host, port, timeout=TIMEOUT_SECONDS), path
+    if url.scheme != "https" or not proxy or urllib.request.proxy_bypass(host):
+        return kind(host, port, timeout=TIMEOUT_SECONDS)
     via = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    connection = kind(via.hostname or "", via.port, timeout=TIMEOUT_SECONDS)
+    connection = kind(via.hostname or "", via.port or 80, timeout=TIMEOUT_SECONDS)
     authorization = {}
     if via.username:
         name, password = urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or "")
         authorization["Proxy-Authorization"] = _basic(name, password)
-    if url.scheme == "https":
-        connection.set_tunnel(host, port, authorization)
-        return connection, path
-    return connection, f"http://{url.netloc}{path}"
+    connection.set_tunnel(host, port, authorization)
+    return connection
 
 
 def _whole(endpoint: Endpoint, response: http.client.HTTPResponse) -> bytes:
@@ -559,12 +572,9 @@ def commit_parents(pack: bytes) -> dict[str, tuple[str, ...]]:
     for _ in range(object_count(pack)):
         if position >= end:
             break
-        start, kind, size = position, (pack[position] >> 4) & 7, pack[position] & 15
-        shift = 4
+        start, kind = position, (pack[position] >> 4) & 7
         while pack[position] & 128:
             position += 1
-            size |= (pack[position] & 127) << shift
-            shift += 7
         position += 1
         base: object = None
         if kind == 6:
@@ -577,10 +587,10 @@ def commit_parents(pack: bytes) -> dict[str, tuple[str, ...]]:
         elif kind == 7:
             base = pack[position : position + 20].hex()
             position += 20
-        data, position = _inflate(pack, position, end)
-        if base is not None:
-            data = _apply_delta(commits[base], data) if base in commits else b""
-        if data and (kind == 1 or base in commits):
+        data, position = _inflate(pack, position, end, keep=kind == 1 or base in commits)
+        if base in commits:
+            data = _apply_delta(commits[base], data)
+        if data:
             object_id = hashlib.sha1(b"commit %d\0%s" % (len(data), data)).hexdigest()
             commits[start] = commits[object_id] = data
             header = data.partition(b"\n\n")[0]
@@ -588,11 +598,14 @@ def commit_parents(pack: bytes) -> dict[str, tuple[str, ...]]:
     return parents
 
 
-def _inflate(pack: bytes, position: int, end: int) -> tuple[bytes, int]:
+def _inflate(pack: bytes, position: int, end: int, keep: bool) -> tuple[bytes, int]:
+    """Return an object's data (nothing unless it is to be kept: a file may be huge) and where the next one starts."""
     stream, parts = zlib.decompressobj(), []
     while not stream.eof and position < end:
         piece = pack[position : min(position + 4096, end)]
-        parts.append(stream.decompress(piece))
+        data = stream.decompress(piece)
+        if keep:
+            parts.append(data)
         position += len(piece) - len(stream.unused_data)
     return b"".join(parts), position
 
@@ -691,7 +704,9 @@ def make_plan(source: Refs, replica: Refs, default_branch: str | None = None, gi
     }
     first: list[Command] = []
     if not any(name.startswith("refs/heads/") for name in replica):
-        first = [change for change in changes if change.ref == default_branch]
+        branches = [change.ref for change in changes if change.ref.startswith("refs/heads/")]
+        likely = [name for name in (default_branch, "refs/heads/main", "refs/heads/master") if name in branches]
+        first = [change for change in changes if change.ref in [*likely, *branches][:1]]
     groups = (
         [deletion for deletion in deletions if deletion in in_the_way],
         first,
@@ -730,31 +745,37 @@ def why_stop(source: Refs, replica: Refs, listed: set[str] | None, allow_deletio
         listed: the refs that Azure's REST API knows, where it could be asked.
         allow_deletions: a person gave the word.
     """
-    replica = select(replica, ("refs/heads/", "refs/tags/"))
-    lost = sorted(name for name in replica if name not in source)
-    if not lost or allow_deletions:
+    if allow_deletions:
         return None
     go_ahead = "If that is right, run once with the pipeline variable MIRROR_ALLOW_DELETIONS=1"
-    hidden = [name for name in lost if listed and name in listed]
+    hidden = sorted(name for name in replica if name not in source and listed and name in listed)
     if hidden:
         return (
-            f"Azure DevOps has {_some(hidden)}, but does not show them to this user over Git (limited refs); give the "
-            f"user the permission to read every ref. {go_ahead}."
+            f"Azure DevOps has {_listing(hidden)}, but does not show them to this user over Git (limited refs); give "
+            f"the user the permission to read every ref. {go_ahead}."
         )
-    kept = [name for name in replica if name in source]
-    if all(map(_why_not, source)) or (len(lost) > 10 and len(lost) > len(kept)):
-        have = "no refs" if not source else f"only {len(kept):,} of the replica's {len(replica):,} refs"
-        return f"the source has {have}; this run would delete {_some(lost)}. {go_ahead}."
+    mirrorable = {name for name in source if not _why_not(name)}
+    for kinds, what in (
+        (("refs/heads/", "refs/tags/"), "branches and tags"),
+        (("refs/heads/",), "branches"),
+        (("refs/tags/",), "tags"),
+    ):
+        had = select(replica, kinds)
+        lost = sorted(name for name in had if name not in source)
+        no_branch_left = "refs/heads/" in kinds and not select(dict.fromkeys(mirrorable, ""), kinds)
+        if lost and (no_branch_left or (len(lost) > 10 and 2 * len(lost) > len(had))):
+            left = "no" if no_branch_left else f"only {len(had) - len(lost):,} of the replica's {len(had):,}"
+            return f"the source has {left} {what}; this run would delete {_listing(lost)}. {go_ahead}."
     return None
 
 
-def _some(names: Sequence[str]) -> str:
+def _listing(names: Sequence[str]) -> str:
     listed = ", ".join(shown(name) for name in names[:20])
     return f"{count(names, 'ref')} ({listed}{', ...' if len(names) > 20 else ''})"
 
 
 def to_archive(
-    commands: Iterable[Command], safe: Iterable[str], source: Refs, replica: Refs, archive_days: int, now: float
+    commands: Iterable[Command], safe: Iterable[str], source: Refs, replica: Refs, now: float
 ) -> list[Command]:
     """Return the commands that keep what the given ones would drop: ``refs/archive/<UTC time>/<old ref name>``.
 
@@ -763,12 +784,11 @@ def to_archive(
         safe: refs whose update is a fast-forward, which drops nothing.
         source: the source's refs that are mirrored.
         replica: every ref of the replica as it was read. A tip is not dropped while a ref that stays has it too, or a
-            young archive entry for the same ref (that a deletion which was refused left).
-        archive_days: how long entries are kept.
+            day-old archive entry for the same ref (so that a deletion which is always refused does not fill it).
         now: seconds since the epoch.
     """
     stays = {value for name, value in replica.items() if source.get(name) == value}
-    young = time.strftime(ARCHIVE_TIME, time.gmtime(now - archive_days * 86400 / 2))
+    young = time.strftime(ARCHIVE_TIME, time.gmtime(now - 86400))
     entries = list(_entries(replica))
     kept = {(match.group(2), replica[name]) for name, match in entries if match.group(1) >= young}
     stamps, safe = {match.group(1) for _, match in entries}, set(safe)
@@ -835,13 +855,13 @@ class Transfer:
         self._git: Git | None = None
         self._large = False
         self._broken_streams = 0
-        self._isolations = 64
-        self._read: Refs = {}
+        self._halvings_left = MAXIMUM_HALVINGS
+        self._replica_refs: Refs = {}
         self._wanted: Refs = {}
 
     def begin(self, wanted: Refs, replica: Refs) -> None:
         """Start a round from what was just read: the source's refs that are mirrored, and all of the replica's."""
-        self._wanted, self._read = dict(wanted), dict(replica)
+        self._wanted, self._replica_refs = dict(wanted), dict(replica)
         if self._git:
             self._git.fetch(self._settings.source, self._wanted)
 
@@ -851,10 +871,11 @@ class Transfer:
         A push that is refused as a whole is tried in halves, so that one bad ref does not stop the rest.
         """
         refused = self._carry_stepping_down(commands, source, replica)
-        if len(commands) > 1 and len(refused) == len(commands) and self._isolations > 0:
-            self._isolations -= 1
-            half = len(commands) // 2
-            parts = (commands[:half], commands[half:])
+        pushed = [command for command in commands if command.ref not in self.withheld]
+        if len(pushed) > 1 and len(refused) == len(pushed) and self._halvings_left > 0:
+            self._halvings_left -= 1
+            half = len(pushed) // 2
+            parts = (pushed[:half], pushed[half:])
             return {ref: why for part in parts for ref, why in self.carry(part, source, replica).items()}
         return refused
 
@@ -892,7 +913,7 @@ class Transfer:
                 fast_forwards = _fast_forwards(commands, start)
             else:
                 pack = itertools.chain([start], rest)
-        commands = self._keep(commands, replica, fast_forwards)
+        commands = self._archive_or_withhold(commands, replica, fast_forwards)
         if not commands:
             return {}
         try:
@@ -931,25 +952,27 @@ class Transfer:
                 return bytes(start), pack, object_count(start)
         return bytes(start), None, object_count(start)
 
-    def _keep(
+    def _archive_or_withhold(
         self, commands: Sequence[Command], replica: Advertisement, fast_forwards: Iterable[str]
     ) -> Sequence[Command]:
         """Archive what the commands would drop; return the commands whose old tips are safe."""
         if not self._settings.archive_days:
             return commands
-        days = self._settings.archive_days
-        entries = to_archive(commands, fast_forwards, self._wanted, self._read, days, time.time())
+        entries = to_archive(commands, fast_forwards, self._wanted, self._replica_refs, time.time())
         if not entries:
             return commands
         say(f"Keeping {count(entries, 'tip')} in the archive before {'it goes' if len(entries) == 1 else 'they go'}.")
         reasons: dict[str, str] = {}
         for batch in batches(entries):
-            reasons.update(push(self._settings.replica, replica.capabilities, batch, EMPTY_PACK, self.traffic))
-        there = read_refs(self._settings.replica, "git-receive-pack").refs
+            try:
+                reasons.update(push(self._settings.replica, replica.capabilities, batch, EMPTY_PACK, self.traffic))
+            except (PackRefused, TooLarge) as refusal:
+                reasons.update({entry.ref: str(refusal) for entry in batch})
+        archived_now = read_refs(self._settings.replica, "git-receive-pack").refs
         unsafe = set()
         for entry in entries:
-            if entry.new and there.get(entry.ref) == entry.new:
-                self.archived[entry.ref] = self._read[entry.ref] = entry.new
+            if entry.new and archived_now.get(entry.ref) == entry.new:
+                self.archived[entry.ref] = self._replica_refs[entry.ref] = entry.new
             else:
                 ref = entry.ref.split("/", 3)[3]
                 unsafe.add(ref)
@@ -961,20 +984,25 @@ class Transfer:
 
     def _by_git(self, git: Git, commands: Sequence[Command], replica: Advertisement) -> dict[str, str]:
         fast_forwards = [c.ref for c in commands if c.old and c.new and git.is_ancestor(c.old, c.new)]
-        commands = self._keep(commands, replica, fast_forwards)
+        commands = self._archive_or_withhold(commands, replica, fast_forwards)
         refused: dict[str, str] = {}
         if self._large:
-            following = []
-            for command in commands:
-                steps = git.increments(command, replica.refs.values()) if command.new else []
-                for number, step in enumerate(steps, 1):
-                    say(f"Pushing {shown(command.ref)} in increments of history ({number} of {len(steps) + 1}).")
-                    refused.update(git.push(self._settings.replica, [step]))
-                following.append(command._replace(old=steps[-1].new) if steps else command)
-            commands = [command for command in following if command.ref not in refused]
+            commands = [self._by_increments(git, command, replica, refused) for command in commands]
+            commands = [command for command in commands if command.ref not in refused]
         for batch in _by_command_line(commands):
             refused.update(git.push(self._settings.replica, batch))
         return refused
+
+    def _by_increments(self, git: Git, command: Command, replica: Advertisement, refused: dict[str, str]) -> Command:
+        """Push a branch's history piece by piece; return the command that is left to do."""
+        steps = git.increments(command, replica.refs.values())
+        for number, step in enumerate(steps, 1):
+            say(f"Pushing {shown(command.ref)} in increments of history ({number} of {len(steps) + 1}).")
+            refused.update(git.push(self._settings.replica, [step]))
+            if command.ref in refused:
+                break
+            replica.refs[command.ref] = step.new or ""
+        return command._replace(old=steps[-1].new) if steps else command
 
 
 def _fast_forwards(commands: Sequence[Command], pack: bytes) -> list[str]:
@@ -1010,22 +1038,21 @@ class Git:
         return self._run(["merge-base", "--is-ancestor", old, new], check=False).returncode == 0
 
     def increments(self, command: Command, known: Iterable[str]) -> list[Command]:
-        """Return commands that bring a ref's history over piece by piece, up to but without its tip.
+        """Return commands that bring a branch over piece by piece, up to but without its tip.
 
-        Made only where each piece adds to what is there: for a new ref, or a fast-forward.
+        Along first parents, so that each piece adds to the one before; for a new branch, or a fast-forward.
         """
-        if command.old and not self.is_ancestor(command.old, command.new or ""):
+        if not command.new or not command.ref.startswith("refs/heads/"):
             return []
-        there = "\n".join(f"^{value}" for value in known).encode()
-        arguments = ["rev-list", "--reverse", "--topo-order", "--ignore-missing", "--stdin", command.new or ""]
+        if command.old and not self.is_ancestor(command.old, command.new):
+            return []
+        there = "\n".join(f"^{value}" for value in set(known)).encode()
+        arguments = ["rev-list", "--reverse", "--first-parent", "--ignore-missing", "--stdin", command.new]
         commits = self._run(arguments, text=there).stdout.decode().split()
-        steps: list[Command] = []
-        old = command.old
+        steps, old = [], command.old
         for commit in commits[COMMITS_AN_INCREMENT - 1 : -1 : COMMITS_AN_INCREMENT]:
-            # A step to a commit on a side branch would not be a fast-forward of the one before.
-            if old is None or self.is_ancestor(old, commit):
-                steps.append(Command(command.ref, old, commit))
-                old = commit
+            steps.append(Command(command.ref, old, commit))
+            old = commit
         return steps
 
     def push(self, replica: Endpoint, commands: Sequence[Command]) -> dict[str, str]:
@@ -1201,7 +1228,7 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
                     f"none of the source's {count(source.refs, 'ref')} is below {' or '.join(settings.namespaces)}; "
                     "correct refs: in mirrors.yaml and render the pipeline again."
                 )
-            stop = why_stop(wanted, present, _listed(settings, wanted, present), settings.allow_deletions)
+            stop = why_stop(wanted, present, _refs_by_rest_api(settings, wanted, present), settings.allow_deletions)
             if stop:
                 raise MirrorFailure(f"nothing was changed: {stop}")
             plan = make_plan(wanted, present, source.head, refusals)
@@ -1216,10 +1243,9 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
         moved = _tally(plan, present, after.refs, refused, outcome, refusals, unchanged)
         refusals.update(transfer.withheld)
         if not moved:
-            trouble = ""
             break
-        trouble = f"{_some(moved)} changed on the replica meanwhile"
-    if trouble and number == MAXIMUM_ROUNDS - 1:
+        trouble = f"{_listing(moved)} changed on the replica meanwhile"
+    else:
         raise MirrorFailure(f"gave up after {MAXIMUM_ROUNDS} tries: {trouble}; what was pushed is safe, so run again.")
     outcome.archived = dict(transfer.archived)
     outcome.expired = _remove_expired(settings, after, traffic)
@@ -1227,6 +1253,19 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
     outcome.bytes_from_source, outcome.bytes_to_replica = traffic.from_source, traffic.to_replica
     outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def compare(settings: Settings) -> tuple[Refs, Refs]:
+    """Read both sides and return the refs that should be equal: the source's, and the replica's.
+
+    Raises MirrorFailure when a side cannot be read, also for the moment.
+    """
+    try:
+        replica = read_refs(settings.replica, "git-receive-pack").refs
+        source = read_refs(settings.source, "git-upload-pack").refs
+    except Transient as error:
+        raise MirrorFailure(f"{error}; run again.") from None
+    return select(source, settings.namespaces), select(replica, settings.namespaces)
 
 
 def _apply(
@@ -1299,16 +1338,14 @@ def _judge(source: Refs, replica: Refs, refusals: Mapping[str, str], outcome: Ou
                 "branch there, make another one the default with 'aws codecommit update-default-branch "
                 "--repository-name REPLICA --default-branch-name BRANCH' and run again"
             )
-        elif any(
-            f"{one}/".startswith(f"{other}/")
-            for left in refusals
-            if left not in source
-            for one, other in ((name, left), (left, name))
-            if one != other
-        ):
+        elif any(_in_the_way(name, left) for left in refusals if left not in source):
             outcome.needs_a_person[name] = "waits for the deletion of a branch whose name is in its way; see there"
         else:
             outcome.broken[name] = refusals.get(name) or "it differs, and nobody said why; run again"
+
+
+def _in_the_way(one: str, other: str) -> bool:
+    return one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic) -> int:
@@ -1322,7 +1359,7 @@ def _remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic
     return removed
 
 
-def _listed(settings: Settings, source: Refs, replica: Refs) -> set[str] | None:
+def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs) -> set[str] | None:
     """Return the refs that Azure's REST API lists, if a deletion is planned and the API can be asked (Refs - List)."""
     base, marker, repository = settings.source.url.partition("/_git/")
     if not marker or not replica.keys() - source.keys():

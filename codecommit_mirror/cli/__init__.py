@@ -9,6 +9,7 @@ import click
 from ..errors import MirrorError
 from .credentials import credentials
 from .demo import demo
+from .engine import sync, verify
 from .init import init
 from .pipeline import pipeline
 
@@ -19,7 +20,7 @@ def cli() -> None:
     """Mirror Azure Repos repositories to AWS CodeCommit: what 'cdk deploy' cannot do."""
 
 
-for command in (init, credentials, pipeline, demo):
+for command in (init, credentials, pipeline, sync, verify, demo):
     cli.add_command(command)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .. import credentials as git_credentials
-from ..aws import Missing, replica_outputs, session
+from ..aws import Missing, client, replica_outputs, session
 from ..config import Mirror
 from ..errors import MirrorError
 from .mirror_option import json_option, mirror_argument
@@ -36,19 +40,27 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
         raise click.UsageError("--show prints the password and --output writes it to a file; choose one.")
     aws = session(mirror)
     user = replica_outputs(aws, mirror).push_user_name
-    iam = aws.client("iam")
+    iam = client(aws, "iam")
     if show:
         issued = git_credentials.issue(iam, user, mirror.name)
-        answer = {"password": issued.password}
-    else:
-        path = output or Path(f"{user}_codecommit_credentials.csv")
-        with git_credentials.private_file(path) as descriptor:
-            issued = git_credentials.issue(iam, user, mirror.name)
-            _write_or_revoke(descriptor, issued, iam, user)
-        answer = {"file": str(path)}
+        with _revoked_if_lost(iam, user, issued):
+            _print_issued(issued, user, {"password": issued.password}, as_json)
+            sys.stdout.flush()
+        return
+    path = output or Path(f"{user}_codecommit_credentials.csv")
+    with git_credentials.private_file(path) as descriptor:
+        issued = git_credentials.issue(iam, user, mirror.name)
+        with _revoked_if_lost(iam, user, issued):
+            data = git_credentials.to_csv(issued).encode()
+            if os.write(descriptor, data) != len(data):
+                raise OSError("no room on the disk")
+    _print_issued(issued, user, {"file": str(path)}, as_json)
+
+
+def _print_issued(issued: git_credentials.IssuedCredential, user: str, answer: dict[str, str], as_json: bool) -> None:
     if as_json:
         print_json({"credential_id": issued.id, "iam_user": user, "user_name": issued.user_name, **answer})
-    elif show:
+    elif "password" in answer:
         click.echo(f"User Name: {issued.user_name}\nPassword:  {issued.password}")
     else:
         click.echo(
@@ -56,16 +68,19 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
         )
 
 
-def _write_or_revoke(descriptor: int, issued: git_credentials.IssuedCredential, iam: Any, user: str) -> None:
-    data = git_credentials.to_csv(issued).encode()
+@contextmanager
+def _revoked_if_lost(iam: Any, user: str, issued: git_credentials.IssuedCredential) -> Iterator[None]:
+    """Revoke a credential whose password did not reach the user: it would take one of two places for nothing."""
     try:
-        if os.write(descriptor, data) != len(data):
-            raise OSError("no room on the disk")
+        yield
     except OSError as error:
         git_credentials.revoke(iam, user, issued.id)
         raise MirrorError(
             f"the password could not be written ({error}), so {issued.id} was revoked again; make room and run again."
         ) from None
+    except BaseException:
+        git_credentials.revoke(iam, user, issued.id)
+        raise
 
 
 @credentials.command("list")
@@ -74,7 +89,7 @@ def _write_or_revoke(descriptor: int, issued: git_credentials.IssuedCredential, 
 def list_(mirror: Mirror, as_json: bool) -> None:
     """Show each Git credential's id, status and age."""
     aws = session(mirror)
-    found = git_credentials.list_credentials(aws.client("iam"), replica_outputs(aws, mirror).push_user_name)
+    found = git_credentials.list_credentials(client(aws, "iam"), replica_outputs(aws, mirror).push_user_name)
     if as_json:
         print_json(
             [
@@ -105,9 +120,11 @@ def list_(mirror: Mirror, as_json: bool) -> None:
 def revoke(mirror: Mirror, credential_id: str | None, every: bool, as_json: bool) -> None:
     """Deactivate, then delete one Git credential, or all; one that is gone already is fine."""
     if every == bool(credential_id):
-        raise click.UsageError("Name one credential (see 'credentials list'), or give --all.")
+        raise click.UsageError("Name one credential (see 'credentials list'), or give --all; not both.")
+    if credential_id and not re.fullmatch(r"\w{20,128}", credential_id, re.ASCII):
+        raise MirrorError(f"{credential_id!r} is not the id of a credential; see 'credentials list'.")
     aws = session(mirror)
-    iam = aws.client("iam")
+    iam = client(aws, "iam")
     try:
         user = replica_outputs(aws, mirror).push_user_name
     except Missing:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import click
 
 from ..errors import MirrorError
@@ -12,10 +14,12 @@ from ..errors import MirrorError
 @click.option("--keep", is_flag=True, help="Leave the embedded cloud running, and say how to look around.")
 def demo(source: str | None, keep: bool) -> None:
     """Do the whole job on an embedded cloud on this machine; no account is needed or touched."""
-    try:
-        from ..demo import run_demo
-    except ModuleNotFoundError as error:
+    missing = [name for name in ("ministack", "hypercorn") if importlib.util.find_spec(name) is None]
+    if missing:
         raise MirrorError(
-            f"the embedded cloud needs {error.name}; run 'pip install -r requirements-dev.txt'."
-        ) from None
+            f"the embedded cloud needs {' and '.join(missing)}; run 'make demo', or "
+            "'pip install -r requirements-dev.txt' first."
+        )
+    from ..demo import run_demo
+
     run_demo(source, keep=keep)

@@ -29,6 +29,8 @@ def render(mirror: Mirror, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
+        if output.exists() and azure_pipeline.SIGNATURE not in output.read_text(encoding="utf-8", errors="replace"):
+            raise MirrorError(f"{output} was not written by this command and is not overwritten; name another file.")
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MirrorError(f"{output} cannot be written ({error.strerror}); name another with --output.") from None

@@ -21,6 +21,9 @@ from ministack.core import iam_actions, responses, router
 TARGET_PREFIX = "CodeCommit_20150413"
 RESOURCE_TYPE = "AWS::CodeCommit::Repository"
 
+NO_DEFAULT_BRANCH = "refs/heads/codecommit/has/no/default/branch/yet"
+"""What HEAD of a new repository points at; the first branch that is pushed takes its place."""
+
 _NAME = re.compile(r"(?!.*\.git$)[\w.-]{1,100}", re.ASCII)
 _CONFIG = {
     "http.receivepack": "true",
@@ -64,7 +67,7 @@ class Repository:
     def branches(self) -> dict[str, str]:
         """Return each branch's name and commit id."""
         listing = _git(self.path, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/")
-        lines = (line.split(" ", 1) for line in listing.splitlines())
+        lines = (line.split(" ", 1) for line in listing.split("\n") if line)
         return {name.removeprefix("refs/heads/"): commit for commit, name in lines}
 
     def default_branch(self) -> str | None:
@@ -109,6 +112,7 @@ class CodeCommit:
         subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
         for setting, value in {**_CONFIG, "core.hooksPath": str(self._hooks)}.items():
             _git(path, "config", setting, value)
+        _git(path, "symbolic-ref", "HEAD", NO_DEFAULT_BRANCH)
         self._repositories[key] = Repository(*key, path, description, dict(tags or {}))
         return self._repositories[key]
 

@@ -39,6 +39,10 @@ class Run:
 
     result: str = "succeeded"
     log: list[str] = field(default_factory=list)
+    unmasked: list[str] = field(default_factory=list, repr=False)
+    """What the steps wrote before their secrets were masked, which the service never keeps; for tests of leaks."""
+    left_behind: list[str] = field(default_factory=list)
+    """Files that a step left outside the folder that the agent clears, by name."""
     issues: list[tuple[str, str]] = field(default_factory=list)
     """Type (``error`` or ``warning``) and message of each logged issue."""
     summaries: list[str] = field(default_factory=list)
@@ -103,7 +107,7 @@ def run_pipeline(
 def _run_job(run: Run, job: Mapping[str, Any], variables: Mapping[str, Variable], path: str) -> None:
     work = Path(tempfile.mkdtemp(prefix="agent-"))
     folders = {"Agent.TempDirectory": "_temp", "System.DefaultWorkingDirectory": "1/s", "Agent.HomeDirectory": "home"}
-    for folder in folders.values():
+    for folder in (*folders.values(), "tmp"):
         (work / folder).mkdir(parents=True)
     known = {**variables, **{name: Variable(str(work / folder)) for name, folder in folders.items()}}
     deadline = threading.Event()
@@ -117,6 +121,7 @@ def _run_job(run: Run, job: Mapping[str, Any], variables: Mapping[str, Variable]
             if run.result in ("failed", "canceled"):
                 break
     finally:
+        run.left_behind += [path.name for folder in ("tmp", "home") for path in (work / folder).iterdir()]
         shutil.rmtree(work)
 
 
@@ -134,6 +139,7 @@ def _run_step(
     environment = {
         "PATH": path,
         "HOME": str(work / "home"),
+        "TMPDIR": str(work / "tmp"),
         "LANG": "C.UTF-8",
         "TF_BUILD": "True",
         **{_environment_name(name): v.value for name, v in variables.items() if not v.secret},
@@ -159,6 +165,7 @@ def _run_step(
     assert process.stdout
     for raw in process.stdout:
         line = raw.decode("utf-8", "replace").rstrip("\n")
+        run.unmasked.append(line)
         if command := _COMMAND.search(line):
             _obey(run, command)
         for mask in masks:

@@ -65,15 +65,20 @@ class Rig:
             "AWS_GIT_PASSWORD": Variable(issued["ServicePassword"], secret=True),
         }
 
-    def run(self, *, path: str | None = None, mirror=None, **variables: str):
-        """Run the rendered pipeline on the embedded agent, with some secret variables replaced."""
+    def run(self, *, path: str | None = None, mirror=None, stepping_down: bool = False, **variables: str):
+        """Run the rendered pipeline on the embedded agent, with some secret variables replaced.
+
+        With ``stepping_down`` the mirror program starts from its last resort, plain git.
+        """
         chosen = {**self.variables, **{name: Variable(value, secret=True) for name, value in variables.items()}}
         text = pipeline.render(mirror or self.mirror)
+        if stepping_down:
+            text = text.replace("MAXIMUM_OBJECTS_A_PUSH = 1_000_000", "MAXIMUM_OBJECTS_A_PUSH = 0")
         return run_pipeline(text, chosen, job_token=self.cloud.job_token, path=path)
 
     def assert_equal(self) -> None:
         """The replica has the source's refs and no others, and every object."""
-        assert sample.refs(self.replica) == sample.refs(self.source, *NAMESPACES)
+        assert sample.refs(self.replica, *NAMESPACES) == sample.refs(self.source, *NAMESPACES)
         sample.git(self.replica, "fsck", "--connectivity-only")
 
 

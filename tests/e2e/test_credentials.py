@@ -141,7 +141,12 @@ FAILURES = {
         {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"},
         "is not in region us-east-1 of this account; run 'cdk deploy",
     ),
-    "no region": ({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "has no region; write region: in mirrors.yaml"),
+    "no region": ({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "has no region; set AWS_REGION, or write region: in"),
+    "the region of AWS_REGION alone": (
+        {"AWS_DEFAULT_REGION": "", "AWS_REGION": "us-east-1"},
+        "not in region us-east-1",
+    ),
+    "an endpoint that is no URL": ({"AWS_ENDPOINT_URL": "127.0.0.1:1"}, "correct AWS_ENDPOINT_URL"),
     "no such profile": ({"AWS_PROFILE": "nobody"}, "(nobody) could not be found; correct AWS_PROFILE."),
     "nothing listens": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "AWS cannot be reached"),
 }
@@ -181,13 +186,21 @@ def test_a_denied_call_names_the_permission(run, bare, cloud):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_an_id_that_is_none_is_refused(run):
+    done = run("revoke", "NOPE")
+    assert done.returncode == 1
+    assert "error: 'NOPE' is not the id of a credential" in done.stderr
+
+
 def test_another_account_than_the_mirrors_is_refused(companion, bare, tmp_path):
     (tmp_path / "mirrors.yaml").write_text(
         f'mirrors:\n  {bare.name}:\n    account: "999999999999"\n'
         "    azure: {organization: contoso, project: Shop, repository: MyRepo}\n"
     )
-    done = companion("credentials", "list", bare.name)
-    assert "belongs to account 999999999999, and the AWS credentials are for 111122223333" in done.stderr
+    for command in (["list", bare.name], ["revoke", bare.name, "--all"], ["issue", bare.name]):
+        done = companion("credentials", *command)
+        assert done.returncode == 1
+        assert "belongs to account 999999999999, and the AWS credentials are for 111122223333" in done.stderr
 
 
 def test_a_user_that_was_deleted_by_hand_is_one_sentence(run, bare, cloud):
@@ -211,8 +224,9 @@ def test_a_password_that_cannot_be_written_is_revoked(bare, tmp_path, monkeypatc
     iam = bare.cloud.client("iam")
     issued = credentials.issue(iam, bare.user, bare.name)
     monkeypatch.setattr(command.os, "write", full)
-    with pytest.raises(MirrorError, match="was revoked again; make room and run again"):
-        command._write_or_revoke(1, issued, iam, bare.user)
+    refused = pytest.raises(MirrorError, match="was revoked again; make room and run again")
+    with refused, command._revoked_if_lost(iam, bare.user, issued):
+        command.os.write(1, b"")
     assert listed(bare) == []
     assert "canary" not in repr(issued)
     assert issued.password not in repr(issued)

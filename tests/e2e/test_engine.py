@@ -266,7 +266,7 @@ def test_a_source_without_refs_changes_nothing(sides):
     for name in sample.refs(sides.source):
         sample.git(sides.source, "update-ref", "-d", name)
     with pytest.raises(
-        MirrorFailure, match=r"the source has no refs; this run would delete .* MIRROR_ALLOW_DELETIONS=1"
+        MirrorFailure, match=r"the source has no branches and tags; this run would delete .* MIRROR_ALLOW"
     ):
         sides.mirror()
     assert sides.refs() == before
@@ -408,6 +408,25 @@ def test_one_bad_ref_does_not_stop_the_rest(sides):
     assert sample.refs(sides.source, *NAMESPACES).keys() - sides.refs().keys() == {"refs/heads/forbidden"}
 
 
+@pytest.mark.parametrize("status", [400, 413])
+def test_an_archive_push_that_is_refused_whole_withholds_and_does_not_break(sides, monkeypatch, status):
+    sample.fill(sides.source)
+    sides.mirror()
+    push = mirror_sync.push
+
+    def refusing(replica, capabilities, commands, *arguments):
+        if commands[0].ref.startswith("refs/archive/"):
+            raise {400: mirror_sync.PackRefused, 413: mirror_sync.TooLarge}[status]("no archive here")
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(mirror_sync, "push", refusing)
+    sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
+    sample.commit(sides.source, "main", "next")
+    outcome = sides.mirror()
+    assert list(outcome.broken) == ["refs/heads/feature/1"]
+    assert outcome.updated == 1
+
+
 def test_a_server_that_says_ok_and_does_nothing_is_not_believed(sides, monkeypatch):
     sample.fill(sides.source)
     sides.mirror()
@@ -464,6 +483,13 @@ def test_a_busy_server_is_asked_again(sides, status):
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
     assert len(sides.pauses) == 2
+
+
+def test_a_wait_that_is_too_long_is_told(sides):
+    sample.fill(sides.source)
+    sides.source_url = answering(sides.source, [Answer(429, "busy", {"Retry-After": "86400"})])
+    with pytest.raises(MirrorFailure, match=r"asks to wait 86,400 s; run again then"):
+        sides.mirror()
 
 
 def test_retry_after_is_obeyed(sides):
@@ -580,6 +606,26 @@ def test_a_large_first_mirror_goes_in_increments_and_can_be_killed(sides, monkey
     assert "increments of history (1 of 5)" in capsys.readouterr().out
     sides.assert_equal()
     assert sides.archive() == {}
+
+
+def test_increments_are_as_many_as_the_history_is_long(sides, monkeypatch, capsys):
+    """Not as many for each branch and tag, and with side branches merged in."""
+    sample.fill(sides.source, commits=300)
+    parent = sample.git(sides.source, "rev-parse", "main").strip()
+    side = sample.commit(sides.source, "side", "on the side", parent="main~100")
+    tree = sample.git(sides.source, "rev-parse", "main^{tree}").strip()
+    merge = sample.git(sides.source, "commit-tree", tree, "-p", parent, "-p", side, "-m", "merge").strip()
+    sample.git(sides.source, "update-ref", "refs/heads/main", merge)
+    monkeypatch.setattr(mirror_sync, "MAXIMUM_OBJECTS_A_PUSH", 10)
+    monkeypatch.setattr(mirror_sync, "COMMITS_AN_INCREMENT", 50)
+    sample.git(sides.replica, "fetch", "-q", str(sides.source), "main~250:refs/heads/feature/0")
+    assert sides.mirror(MIRROR_ARCHIVE_DAYS="0").result == "Succeeded"
+    sides.assert_equal()
+    steps = [
+        line for line in capsys.readouterr().out.splitlines() if "in increments of history" in line and "Push" in line
+    ]
+    assert 4 <= len(steps) <= 8
+    assert not [line for line in steps if "refs/tags/" in line]
 
 
 @pytest.mark.parametrize("status", [413, 408, 504])

@@ -1,14 +1,16 @@
 """The rendered pipeline on the embedded agent: source and replica are equal afterwards, or the run says why not."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from codecommit_mirror import pipeline
 from localcloud import sample
+from localcloud.azure.agent import Variable, run_pipeline
 from pipeline_templates import mirror_sync
 
 
@@ -36,9 +38,8 @@ def test_a_day_of_changes(rig):
     assert "2 created, 2 updated, 2 deleted" in run.text
 
 
-def test_nothing_to_do_is_done_without_a_fetch(rig, tmp_path):
-    sample.fill(rig.source)
-    rig.run()
+def test_no_git_is_needed_on_the_agent(rig, tmp_path):
+    sample.fill(rig.source, extra_branches=sample.HOSTILE_BRANCHES)
     without_git = tmp_path / "bin"
     without_git.mkdir()
     for program in ("bash", "cat"):
@@ -46,9 +47,15 @@ def test_nothing_to_do_is_done_without_a_fetch(rig, tmp_path):
     python = without_git / "python3"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
+    assert rig.run(path=str(without_git)).result == "succeeded"
+    sample.commit(rig.source, "main", "another")
+    sample.commit(rig.source, "feature/1", "rewritten", parent="main~9")
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/2")
     run = rig.run(path=str(without_git))
     assert run.result == "succeeded", run.text
-    assert "0 created, 0 updated, 0 deleted" in run.text
+    rig.assert_equal()
+    again = rig.run(path=str(without_git))
+    assert "0 created, 0 updated, 0 deleted, 0 archived" in again.text
 
 
 def test_the_job_token_reads_the_source(rig):
@@ -81,6 +88,10 @@ def test_five_thousand_refs(rig):
     assert run.result == "succeeded", run.text
     rig.assert_equal()
     assert "of 4" in run.text
+    sample.git(rig.source, "update-ref", "--stdin", stdin=updates.replace("create", "delete").encode())
+    rig.variables["MIRROR_ALLOW_DELETIONS"] = Variable("1")
+    assert rig.run().result == "succeeded"
+    rig.assert_equal()
 
 
 def test_a_plain_mirror_push_of_five_thousand_refs_is_refused(rig):
@@ -129,15 +140,29 @@ def test_a_deleted_default_branch_needs_a_person_and_the_rest_is_mirrored(rig):
     rig.run()
     sample.git(rig.source, "branch", "-m", "main", "trunk")
     sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
-    run = rig.run()
-    assert run.result == "succeededWithIssues", run.text
-    (issue,) = run.issues
-    assert issue[0] == "warning"
-    assert "aws codecommit update-default-branch" in issue[1]
-    assert sample.refs(rig.replica).keys() - sample.refs(rig.source).keys() == {"refs/heads/main"}
+    for _ in range(2):
+        run = rig.run()
+        assert run.result == "succeededWithIssues", run.text
+        (issue,) = run.issues
+        assert issue[0] == "warning"
+        assert "aws codecommit update-default-branch" in issue[1]
+        branches = sample.refs(rig.replica, "refs/heads/").keys() - sample.refs(rig.source).keys()
+        assert branches == {"refs/heads/main"}
+    archived = [name for name in sample.refs(rig.replica, "refs/archive/") if name.endswith("/refs/heads/main")]
+    assert len(archived) == 1
     rig.cloud.client("codecommit").update_default_branch(repositoryName=rig.name, defaultBranchName="trunk")
     assert rig.run().result == "succeeded"
     rig.assert_equal()
+
+
+def test_a_default_branch_that_becomes_a_folder_says_what_it_waits_for(rig):
+    sample.fill(rig.source)
+    rig.run()
+    sample.git(rig.source, "branch", "-m", "main", "moved")
+    sample.git(rig.source, "branch", "-m", "moved", "main/a")
+    run = rig.run()
+    assert run.result == "succeededWithIssues", run.text
+    assert "refs/heads/main/a: waits for the deletion of a branch whose name is in its way" in run.issues[1][1]
 
 
 def test_an_empty_source_never_empties_the_replica(rig):
@@ -150,7 +175,7 @@ def test_an_empty_source_never_empties_the_replica(rig):
         sample.git(rig.source, "update-ref", "-d", ref)
     run = rig.run()
     assert run.result == "failed"
-    assert "an empty source must not empty its replica" in run.text
+    assert "the source has no branches and tags; this run would delete" in run.text
     assert sample.refs(rig.replica) == before
 
 
@@ -163,17 +188,11 @@ def test_a_branch_name_that_codecommit_refuses_does_not_stop_the_rest(rig):
     assert sample.refs(rig.source).keys() - sample.refs(rig.replica).keys() >= {f"refs/heads/{'a' * 40}"}
 
 
-def test_what_somebody_else_pushed_is_never_overwritten_unseen(rig, tmp_path):
-    """A push between plan and push makes the lease fail, and the run says so."""
+def test_refs_that_are_not_there_to_mirror_are_no_success(rig):
     sample.fill(rig.source)
-    rig.run()
-    git = mirror_sync.Git(str(tmp_path))
-    settings = mirror_sync.read_settings({name: variable.value for name, variable in rig.variables.items()})
-    source = git.fetch(settings.source, settings.namespaces)
-    stale = mirror_sync.Command("refs/heads/main", "1" * 40, source["refs/heads/feature/0"])
-    refused = git.push(settings.replica, [stale])
-    assert "stale info" in refused["refs/heads/main"]
-    rig.assert_equal()
+    run = rig.run(mirror=rig.mirror.model_copy(update={"refs": ("head",)}))
+    assert run.result == "failed"
+    assert "none of the source's 36 refs is below refs/head/" in run.text
 
 
 @pytest.mark.parametrize(
@@ -192,7 +211,7 @@ def test_a_wrong_password_says_what_to_check(rig, variable, words):
     assert run.result == "failed"
     assert words in run.issues[0][1]
     assert "Traceback" not in run.text
-    assert "wrong-password-canary" not in run.text
+    assert "wrong-password-canary" not in "\n".join(run.unmasked)
 
 
 def test_a_variable_that_was_not_set_is_named(rig):
@@ -236,13 +255,63 @@ def plain_git(rig, *arguments):
     """Run git with the mirror's own credentials, as the blog post's pipeline would."""
     variables = {name: variable.value for name, variable in rig.variables.items()}
     replica = mirror_sync.read_settings(variables).replica
-    environment = mirror_sync._git_environment({"PATH": os.environ["PATH"]}, replica)
+    environment = mirror_sync.git_environment({"PATH": os.environ["PATH"]}, replica)
     return subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_nothing_is_left_in_the_agents_temporary_folder(rig, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_nothing_is_left_on_the_agent(rig):
     sample.fill(rig.source)
+    run = rig.run()
+    assert (run.result, run.left_behind) == ("succeeded", [])
+
+
+def test_a_program_that_breaks_is_an_error_in_the_run(rig, monkeypatch):
+    broken = 'if __name__ == "__main__":\n    mirror = None\n    sys.exit(main())'
+    text = pipeline.render(rig.mirror)
+    indented = broken.replace("\n", "\n          ")
+    text = text.replace('if __name__ == "__main__":\n              sys.exit(main())', indented)
+    run = run_pipeline(text, rig.variables, job_token=rig.cloud.job_token)
+    assert run.result == "failed"
+    assert run.issues == [("error", "the mirror program broke (TypeError); see the log")]
+
+
+def test_a_canceled_run_leaves_nothing_behind_and_can_be_started_again(rig):
+    sample.fill(rig.source)
+    text = pipeline.render(rig.mirror).replace("timeoutInMinutes: 120", "timeoutInMinutes: 0.002")
+    assert run_pipeline(text, rig.variables, job_token=rig.cloud.job_token).result == "canceled"
     assert rig.run().result == "succeeded"
-    assert list(Path(tmp_path).iterdir()) == []
+    rig.assert_equal()
+
+
+def test_sync_and_verify_are_the_same_engine(rig, companion, tmp_path):
+    sample.fill(rig.source)
+    environment = {name: variable.value for name, variable in rig.variables.items() if "_GIT_" in name}
+    arguments = (rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
+    different = companion("verify", *arguments, **environment)
+    assert different.returncode == 1
+    assert "refs/heads/main" in different.stdout
+    assert "16 of 16 refs differ." in different.stdout
+
+    synced = companion("sync", *arguments, "--json", **environment)
+    assert synced.returncode == 0, synced.stderr
+    report = json.loads(synced.stdout)
+    assert (report["result"], report["created"], report["broken"]) == ("Succeeded", 16, {})
+    rig.assert_equal()
+
+    equal = companion("verify", *arguments, "--json", **environment)
+    assert (equal.returncode, json.loads(equal.stdout)) == (0, {"equal": True, "refs": 16, "different": {}})
+    again = companion("sync", *arguments, **environment)
+    assert "0 created, 0 updated, 0 deleted" in again.stdout
+
+    csv = tmp_path / "c.csv"
+    csv.write_text(f"User Name,Password\n{environment['AWS_GIT_USERNAME']},{environment['AWS_GIT_PASSWORD']}\n")
+    source = {name: value for name, value in environment.items() if name.startswith("AZURE_")}
+    assert companion("verify", *arguments, "--credentials", str(csv), **source).returncode == 0
+    for command in ("sync", "verify"):
+        missing = companion(command, *arguments, **source)
+        assert missing.returncode == 1
+        assert missing.stderr.startswith("error: AWS_GIT_USERNAME is not set; export it")
+        wrong = companion(command, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
+        assert wrong.returncode == 1
+        assert "refused access (403)" in wrong.stderr
+        assert "wrong-canary" not in wrong.stdout + wrong.stderr

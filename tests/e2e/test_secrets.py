@@ -80,12 +80,15 @@ def test_no_canary_is_anywhere(rig, companion, tmp_path):
         AWS_GIT_USERNAME=username,
         AWS_GIT_PASSWORD=password,
     )
+    sample.commit(rig.source, "main", "by plain git")
+    plain = rig.run(path=path, stepping_down=True, AWS_GIT_USERNAME=username, AWS_GIT_PASSWORD=password)
     bad = rig.run(path=path, AWS_GIT_PASSWORD=password + "x", AZURE_GIT_PASSWORD=rig.cloud.personal_access_token)
     rendered = companion("pipeline", "render", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
     variables = companion("pipeline", "variables", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
     watcher.done.set()
     watcher.join()
-    assert (good.result, job.result, bad.result) == ("succeeded", "succeeded", "failed")
+    assert good.left_behind + job.left_behind + plain.left_behind + bad.left_behind == []
+    assert (good.result, job.result, plain.result, bad.result) == ("succeeded", "succeeded", "succeeded", "failed")
 
     cloudformation = rig.cloud.client("cloudformation")
     (stack,) = cloudformation.describe_stacks(StackName=rig.name)["Stacks"]
@@ -94,7 +97,9 @@ def test_no_canary_is_anywhere(rig, companion, tmp_path):
     places = {
         "argv": b"\0".join(watcher.seen),
         "git's arguments and config": (tmp_path / "git.log").read_bytes(),
-        "the runs' logs": "\n".join([good.text, job.text, bad.text]).encode(),
+        "what the runs wrote, unmasked": "\n".join(
+            good.unmasked + job.unmasked + plain.unmasked + bad.unmasked
+        ).encode(),
         "the runs' summaries": "\n".join(good.summaries + job.summaries + bad.summaries).encode(),
         "the runs' issues": str(good.issues + job.issues + bad.issues).encode(),
         "stack outputs, template and events": str([stack, template, events]).encode(),
@@ -103,6 +108,7 @@ def test_no_canary_is_anywhere(rig, companion, tmp_path):
         ).encode(),
     }
     assert any(b"git-remote-http" in line for line in watcher.seen)
+    assert "Stepping down to plain git" in plain.text
     for place, text in places.items():
         assert text, place
         for canary in canaries:

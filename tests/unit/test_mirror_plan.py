@@ -131,8 +131,14 @@ def test_ten_lost_refs_are_a_days_work():
     assert why_stop({"refs/heads/0": OLD}, some(11), None, False) is None
 
 
+def test_tags_that_stay_do_not_hide_branches_that_go():
+    tags = {f"refs/tags/{n}": OLD for n in range(60)}
+    assert "only 5 of the replica's 30 branches" in why_stop({**some(5), **tags}, {**BRANCHES, **tags}, None, False)
+    assert "no branches" in why_stop(tags, {**some(1), **tags}, None, False)
+
+
 def test_a_source_without_a_ref_that_can_be_mirrored_is_an_empty_one():
-    assert "no refs" in why_stop({}, some(1), None, False)
+    assert "no branches" in why_stop({}, some(1), None, False)
     assert why_stop({f"refs/heads/{'a' * 40}": NEW}, some(1), None, False)
 
 
@@ -156,7 +162,7 @@ def stamp(days):
 
 
 def entries(commands, source, replica, safe=()):
-    return to_archive(commands, safe, source, replica, 90, NOW)
+    return to_archive(commands, safe, source, replica, NOW)
 
 
 def test_a_tip_that_goes_is_archived_under_its_old_name():
@@ -179,7 +185,7 @@ def test_nothing_that_stays_reachable_is_archived():
 
 def test_a_refused_deletion_does_not_fill_the_archive():
     command, replica = Command("refs/heads/main", OLD, None), {"refs/heads/main": OLD}
-    for age, expected in [(1, 0), (44, 0), (46, 1)]:
+    for age, expected in [(0.5, 0), (2, 1), (46, 1)]:
         kept = {f"refs/archive/{stamp(age)}/refs/heads/main": OLD}
         assert len(entries([command], {}, {**replica, **kept})) == expected
 

@@ -160,12 +160,17 @@ def test_retry_after_is_read_in_both_forms(header, seconds):
     assert 50 < mirror_sync._seconds(later) <= 60
 
 
-def test_a_proxy_of_the_environment_is_used(monkeypatch):
-    url = mirror_sync.urllib.parse.urlsplit("http://10.1.2.3/r")
-    monkeypatch.setenv("http_proxy", "http://me:pass@proxy.example:3128")
+def test_a_proxy_of_the_environment_is_used_for_https(monkeypatch):
+    url = mirror_sync.urllib.parse.urlsplit("https://dev.azure.com/r")
+    monkeypatch.setenv("https_proxy", "http://me:pass@proxy.example:3128")
     monkeypatch.setenv("no_proxy", "")
-    connection, target = mirror_sync._connect(url, "/r/info/refs")
-    assert (connection.host, connection.port, target) == ("proxy.example", 3128, "http://10.1.2.3/r/info/refs")
-    monkeypatch.setenv("no_proxy", "10.1.2.3")
-    connection, target = mirror_sync._connect(url, "/r/info/refs")
-    assert (connection.host, target) == ("10.1.2.3", "/r/info/refs")
+    connection = mirror_sync._connect(url)
+    assert (connection.host, connection.port, connection._tunnel_host) == ("proxy.example", 3128, "dev.azure.com")
+    monkeypatch.setenv("no_proxy", "dev.azure.com")
+    assert mirror_sync._connect(url).host == "dev.azure.com"
+
+
+@pytest.mark.parametrize("refs", ["archive", "heads archive/x", "refs/heads"])
+def test_refs_that_are_never_mirrored_are_refused(refs):
+    with pytest.raises(MirrorFailure, match="MIRROR_REFS"):
+        read_settings({**ENVIRONMENT, "MIRROR_REFS": refs})

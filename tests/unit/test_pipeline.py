@@ -67,7 +67,11 @@ def test_the_job_is_pinned_and_bounded():
 def test_six_variables_are_mapped_and_nothing_else_holds_a_macro():
     text = pipeline.render(MIRROR)
     step = mirror_step(yaml.safe_load(text))
-    assert step["env"] == {**{name: f"$({name})" for name in NAMES}, "MIRROR_REFS": "heads tags notes"}
+    assert step["env"] == {
+        **{name: f"$({name})" for name in NAMES},
+        "MIRROR_REFS": "heads tags notes",
+        "MIRROR_ARCHIVE_DAYS": "90",
+    }
     assert text.count("$(") == len(NAMES)
 
 

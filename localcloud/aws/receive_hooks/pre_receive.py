@@ -58,7 +58,7 @@ def pack_entries(index):
 
 
 def main():
-    updates = [line.split(" ", 2) for line in os.fsdecode(sys.stdin.buffer.read()).splitlines()]
+    updates = [line.split(" ", 2) for line in os.fsdecode(sys.stdin.buffer.read()).split("\n") if line]
     found = list(complaints(updates))
     for complaint in found:
         sys.stderr.write(f"CodeCommit refuses this push: {complaint}\n")
