@@ -1,7 +1,7 @@
 """The mirror engine against the blog post's pipeline, side by side on the same servers, in one run.
 
 ``make bench`` makes a source of about ``--megabytes``; ``make bench SOURCE=<path>`` takes that repository. Each case
-starts both from the same replica, and runs ours and the other way in turn, several times; the best of each counts.
+starts each way from the replica that it made itself, and runs both in turn, several times; the best of each counts.
 Bytes from the source are counted by the server, peak memory is that of the largest process.
 """
 
@@ -152,7 +152,7 @@ def grow(repository: Path, megabytes: int, commits_in_a_pull_request: int) -> No
     """
     generator = random.Random(1)  # noqa: S311
     words = [bytes(generator.choices(b"abcdefghijklmnopqrstuvwxyz", k=generator.randint(2, 12))) for _ in range(5000)]
-    requests = megabytes * 85 // commits_in_a_pull_request
+    requests = megabytes * 58
     mark = 0
 
     def commit(ref: bytes, parents: list[int], paths: list[bytes]) -> Iterator[bytes]:
@@ -199,14 +199,14 @@ def a_day(source: Path) -> None:
 
 
 def measure(
-    bench: Bench, name: str, saved: Path, other: Callable[[], Measurement], times: int
+    bench: Bench, name: str, saved: tuple[Path, Path], other: Callable[[], Measurement], times: int
 ) -> tuple[str, Measurement, Measurement]:
-    """Run both ways in turn from the same replica, and return the best of each."""
+    """Run both ways in turn, each from the replica that it made itself, and return the best of each."""
     ours: list[Measurement] = []
     theirs: list[Measurement] = []
     for _ in range(times):
-        for way, results in ((other, theirs), (bench.ours, ours)):
-            bench.restore(saved)
+        for way, results, start in ((other, theirs, saved[1]), (bench.ours, ours, saved[0])):
+            bench.restore(start)
             results.append(way())
         bench.check()
         if ours[-1].status:
@@ -219,19 +219,19 @@ def main() -> None:
     """Run every case and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", help="path of a Git repository to measure with")
-    parser.add_argument("--megabytes", type=int, default=140, help="size of the generated source (default: 140)")
-    parser.add_argument("--commits", type=int, default=3, help="commits in a pull request (default: 3)")
+    parser.add_argument(
+        "--megabytes", type=int, default=140, help="size of the generated source's branches and tags (default: 140)"
+    )
+    parser.add_argument("--commits", type=int, default=2, help="commits in a pull request (default: 2)")
     parser.add_argument("--times", type=int, default=3, help="runs of each way in each case (default: 3)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows, size = run(Path(folder), options)
-    print(
-        f"Source: {options.source or f'generated, {options.commits} commits in a pull request'}, {mirror_sync.in_bytes(size)} on disk. ",
-        end="",
-    )
+    kind = options.source or f"generated, {options.commits} commits in a pull request"
+    print(f"Source: {kind}, {mirror_sync.in_bytes(size)} on disk. ", end="")
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip() + ".")
-    print(f"Best of {options.times} runs, in turn.\n")
+    print("Best of " + ("one run" if options.times == 1 else f"{options.times} runs") + " of each, in turn.\n")
     print("| case | ours | the other way | wall time | bytes from the source | peak memory |")
     print("|---|---|---|---|---|---|")
     for name, ours, theirs in rows:
@@ -246,9 +246,7 @@ def _row(measured: Measurement) -> str:
     return f"{measured.seconds:.2f} s, {mirror_sync.in_bytes(measured.bytes)}"
 
 
-def run(
-    folder: Path, source: str | None, megabytes: int, times: int
-) -> tuple[list[tuple[str, Measurement, Measurement]], int]:
+def run(folder: Path, options: argparse.Namespace) -> tuple[list[tuple[str, Measurement, Measurement]], int]:
     """Prepare the source, run the cases, and return their rows and the source's size in bytes."""
     bench, source, times = Bench(folder), options.source, options.times
     if source:
@@ -265,18 +263,18 @@ def run(
     if not source:
         sample.git(bench.source, "gc", "--quiet")
     size = sum(path.stat().st_size for path in bench.source.rglob("*") if path.is_file())
-    nothing, full = folder / "nothing.git", folder / "full.git"
-    bench.empty(nothing)
+    nothing, saved = (folder / "nothing.git", folder / "nothing.git"), (folder / "ours.git", folder / "theirs.git")
+    bench.empty(nothing[0])
     rows = [measure(bench, "first mirror", nothing, bench.blog_post, times)]
-    # The replica of the blog post's way, which has the source's pull-request refs too.
-    bench.restore(nothing)
-    bench.blog_post()
-    shutil.move(bench.replica, full)
-    rows.append(measure(bench, "no change", full, bench.blog_post, times))
+    for way, path in ((bench.ours, saved[0]), (bench.blog_post, saved[1])):
+        bench.restore(nothing[0])
+        way()
+        shutil.move(bench.replica, path)
+    rows.append(measure(bench, "no change", saved, bench.blog_post, times))
     sample.commit(bench.source, "main", "one commit")
-    rows.append(measure(bench, "one commit", full, bench.blog_post, times))
+    rows.append(measure(bench, "one commit", saved, bench.blog_post, times))
     a_day(bench.source)
-    rows.append(measure(bench, "mixed: branches, tags, deletion, force-push", full, bench.blog_post, times))
+    rows.append(measure(bench, "mixed: branches, tags, deletion, force-push", saved, bench.blog_post, times))
     bench.empty(bench.source)
     sample.fill(bench.source)
     tip = sample.git(bench.source, "rev-parse", "main").strip()

@@ -939,8 +939,9 @@ class Transfer:
             capabilities.append("thin-pack")
         if "ofs-delta" in offered and "ofs-delta" in replica.capabilities:
             capabilities.append("ofs-delta")
-        known = set(source.refs.values())
-        haves = {value for name, value in replica.refs.items() if value in known or not name.startswith(ARCHIVE)}
+        known = set(self._wanted.values())
+        mirrored = self._settings.namespaces
+        haves = {value for name, value in replica.refs.items() if value in known or name.startswith(mirrored)}
         haves_sent = sorted(haves) if form.haves else []
         pack = checked(
             request_pack(self._settings.source, [c for c in capabilities if c], wants, haves_sent, self.traffic)

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -190,6 +191,27 @@ def test_a_hundred_megabytes_of_history(any_replica):
     sides.assert_equal()
     sample.commit(sides.source, "main", "one commit")
     assert sides.mirror().bytes_from_source < 100_000
+    sides.assert_equal()
+
+
+def test_memory_stays_below_a_hundred_megabytes(sides):
+    grow(sides.source, 200)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "AZURE_REPO_URL": f"{sides.source_url}/o/p/_git/r",
+        "AWS_REPO_URL": f"{sides.replica_url}/r",
+        **{f"{side}_GIT_{what}": "x" for side in ("AZURE", "AWS") for what in ("USERNAME", "PASSWORD")},
+    }
+    # A small process between, since a child's peak memory counts that of the process that it was forked from.
+    launcher = (
+        "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:], stdout=2);"
+        "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", launcher, sys.executable, mirror_sync.__file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    status, kilobytes = map(int, done.stdout.split())
+    assert status == 0, done.stderr
+    assert kilobytes < 100_000
     sides.assert_equal()
 
 
@@ -618,7 +640,8 @@ def test_increments_are_as_many_as_the_history_is_long(sides, monkeypatch, capsy
     sample.git(sides.source, "update-ref", "refs/heads/main", merge)
     monkeypatch.setattr(mirror_sync, "MAXIMUM_OBJECTS_A_PUSH", 10)
     monkeypatch.setattr(mirror_sync, "COMMITS_AN_INCREMENT", 50)
-    sample.git(sides.replica, "fetch", "-q", str(sides.source), "main~250:refs/heads/feature/0")
+    old = sample.git(sides.source, "rev-parse", "main~250").strip()
+    sample.git(sides.source, "push", "-q", str(sides.replica), f"{old}:refs/heads/feature/0")
     assert sides.mirror(MIRROR_ARCHIVE_DAYS="0").result == "Succeeded"
     sides.assert_equal()
     steps = [
