@@ -8,6 +8,7 @@ Bytes from the source are counted by the server, peak memory is that of the larg
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import platform
@@ -65,9 +66,10 @@ class _Server:
 def _serve(repository: str, pipe: Connection) -> None:
     server = GitHttpServer(lambda request: Serve(Path(repository)))
     pipe.send(server.url)
-    while True:
-        pipe.recv()
-        pipe.send(server.bytes_out)
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.recv()
+            pipe.send(server.bytes_out)
 
 
 class Bench:

@@ -65,6 +65,7 @@ MAXIMUM_ROUNDS = 6
 MAXIMUM_HALVINGS = 64
 """In a run, to find the bad refs of pushes that were refused as a whole."""
 MAXIMUM_WAIT_SECONDS = 600
+MAXIMUM_PAGES = 1000
 ARCHIVE = "refs/archive/"
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
 NO_OBJECT = "0" * 40
@@ -984,7 +985,8 @@ class Transfer:
         return [command for command in commands if command.ref not in unsafe]
 
     def _by_git(self, git: Git, commands: Sequence[Command], replica: Advertisement) -> dict[str, str]:
-        fast_forwards = [c.ref for c in commands if c.old and c.new and git.is_ancestor(c.old, c.new)]
+        updates = [c for c in commands if c.old and c.new and c.ref.startswith("refs/heads/")]
+        fast_forwards = [c.ref for c in updates if git.is_ancestor(c.old or "", c.new or "")]
         commands = self._archive_or_withhold(commands, replica, fast_forwards)
         refused: dict[str, str] = {}
         if self._large:
@@ -1241,11 +1243,10 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
             trouble = str(error)
             sleep(max(error.wait_seconds, random.uniform(0.5, 1) * 2**number))
             continue
-        moved = _tally(plan, present, after.refs, refused, outcome, refusals, unchanged)
-        refusals.update(transfer.withheld)
+        moved = _tally(plan, after.refs, {**refused, **transfer.withheld}, outcome, refusals, unchanged)
         if not moved:
             break
-        trouble = f"{_listing(moved)} changed on the replica meanwhile"
+        trouble = f"{_listing(moved)} changed on the replica meanwhile, or did not change as it said"
     else:
         raise MirrorFailure(f"gave up after {MAXIMUM_ROUNDS} tries: {trouble}; what was pushed is safe, so run again.")
     outcome.archived = dict(transfer.archived)
@@ -1277,8 +1278,10 @@ def _apply(
         say(f"Pushing {count(commands, 'ref')} to the replica ({number} of {len(plan.pushes)}).")
         batch_refused = transfer.carry(commands, source, replica)
         refused.update(batch_refused)
-        if number == 1 and batch_refused and not any(name.startswith("refs/heads/") for name in replica.refs):
-            ref, reason = next(iter(batch_refused.items()))
+        no_branch_yet = not any(name.startswith("refs/heads/") for name in replica.refs)
+        branches = [c.ref for c in commands if c.new and c.ref in batch_refused and c.ref.startswith("refs/heads/")]
+        if no_branch_yet and branches:
+            ref, reason = branches[0], batch_refused[branches[0]]
             if ref in read_refs(replica_endpoint, "git-receive-pack").refs:
                 raise Transient("another run was faster")
             raise MirrorFailure(
@@ -1294,7 +1297,6 @@ def _apply(
 
 def _tally(
     plan: Plan,
-    before: Refs,
     after: Refs,
     refused: Mapping[str, str],
     outcome: Outcome,
@@ -1370,12 +1372,13 @@ def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs) -> set[st
     path = f"/_apis/git/repositories/{repository}/refs?api-version=7.1&%24top=1000"
     api = Endpoint("source", base, settings.source.authorization, "", "", "")
     try:
-        while True:
+        for _ in range(MAXIMUM_PAGES):
             response = send(api, "GET", path + (f"&continuationToken={urllib.parse.quote(token)}" if token else ""), {})
             names.update(str(ref["name"]) for ref in json.loads(_whole(api, response))["value"])
             token = response.headers.get("x-ms-continuationtoken", "")
             if not token:
                 return names
+        return None
     except (MirrorFailure, Transient, PackRefused, ValueError, LookupError, TypeError):
         return None
 
