@@ -73,6 +73,7 @@ def test_hostile_names_are_names(rig):
     rig.assert_equal()
     for name in sample.HOSTILE_BRANCHES:
         sample.git(rig.source, "update-ref", "-d", f"refs/heads/{name}")
+    rig.variables["MIRROR_ALLOW_DELETIONS"] = Variable("1")
     run = rig.run()
     assert run.result == "succeeded", run.text
     rig.assert_equal()
