@@ -174,3 +174,8 @@ def test_a_proxy_of_the_environment_is_used_for_https(monkeypatch):
 def test_refs_that_are_never_mirrored_are_refused(refs):
     with pytest.raises(MirrorFailure, match="MIRROR_REFS"):
         read_settings({**ENVIRONMENT, "MIRROR_REFS": refs})
+
+
+def test_pull_requests_are_not_mirrored_unless_asked():
+    assert read_settings(ENVIRONMENT).namespaces == ("refs/heads/", "refs/tags/", "refs/notes/")
+    assert read_settings({**ENVIRONMENT, "MIRROR_REFS": "heads pull"}).namespaces == ("refs/heads/", "refs/pull/")
