@@ -152,7 +152,8 @@ def test_a_branch_becomes_a_folder_and_back(any_replica):
         sides.assert_equal()
 
 
-def test_ten_thousand_refs(sides):
+def test_ten_thousand_refs(any_replica):
+    sides = any_replica
     sample.fill(sides.source)
     tip = sample.git(sides.source, "rev-parse", "main").strip()
     names = [f"refs/{'heads' if n % 2 else 'tags'}/many/{n}" for n in range(10_000)]
