@@ -7,23 +7,14 @@ the same without ``{project}/`` when the project has the repository's name, and 
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import quote, unquote, urlsplit
+
+from pipeline_templates.mirror_sync import is_loopback
 
 from .errors import MirrorError
 
 AZURE_DEVOPS_SERVICES = "https://dev.azure.com"
 _EXAMPLE = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether ``host`` names this machine; only such a host may be reached without TLS."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def normalise_server(url: str) -> str:

@@ -74,8 +74,8 @@ class GitHttpServer(ThreadingHTTPServer):
     def __init__(self, host: Host, api: Api | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.host, self.api = host, api
-        self.bytes_in = self.bytes_out = 0
-        """Bodies only, as they were sent; for benchmarks."""
+        self.bytes_out = 0
+        """Bytes of the bodies of all answers; for benchmarks."""
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, name="git-http", daemon=True).start()
 
@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         assert backend.stdout
         try:
-            feeder = threading.Thread(target=_feed, args=(self.server, body, backend), daemon=True)
+            feeder = threading.Thread(target=_feed, args=(body, backend), daemon=True)
             feeder.start()
             self._relay(backend.stdout)
             feeder.join()
@@ -207,12 +207,11 @@ def _cgi_headers(output: IO[bytes]) -> Iterator[tuple[str, str]]:
         yield name, value.strip()
 
 
-def _feed(server: GitHttpServer, body: _Body, backend: subprocess.Popen[bytes]) -> None:
+def _feed(body: _Body, backend: subprocess.Popen[bytes]) -> None:
     assert backend.stdin
     try:
         with contextlib.suppress(BrokenPipeError), backend.stdin as pipe:
             while data := body.read(_CHUNK):
-                server.bytes_in += len(data)
                 pipe.write(data)
     except ConnectionError:
         # Git must not take the end of a broken request for the end of the pack.

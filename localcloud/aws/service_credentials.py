@@ -52,9 +52,6 @@ class ServiceCredentials:
         account = responses.get_account_id()
         return [r for r in self._records.values() if (r.account, r.user_name) == (account, user_name)]
 
-    def all(self) -> list[ServiceCredential]:
-        return list(self._records.values())
-
     def create(self, parameters: Parameters) -> Answer:
         user, error = _user(parameters)
         if error:
