@@ -20,6 +20,7 @@ from .azure import repos
 
 ACCOUNT = "111122223333"
 REGION = "eu-west-1"
+_OPERATOR_SCOPES = ["vso.code_write", "vso.build_execute"]
 
 
 class LocalCloud:
@@ -29,7 +30,10 @@ class LocalCloud:
         aws_url: endpoint of every AWS API.
         codecommit_url: base of the replicas' clone URLs.
         azure_url: base URL of Azure DevOps.
-        personal_access_token, job_token: what Azure Repos takes as a password.
+        personal_access_token: of Azure DevOps, with the scope Code (read); a pipeline's Git password.
+        operator_token: one with the scopes Code (read & write) and Build (read & execute).
+        entra_token: an access token of Microsoft Entra, which may do what the operator's token may.
+        job_token: what a running job has.
         root: private folder with all of its state, removed at the end.
     """
 
@@ -40,6 +44,8 @@ class LocalCloud:
     def __init__(self, *, account: str = ACCOUNT, region: str = REGION) -> None:
         self.account, self.region = account, region
         self.personal_access_token = secrets.token_urlsafe(39)
+        self.operator_token = secrets.token_urlsafe(39)
+        self.entra_token = secrets.token_urlsafe(300)
         self.job_token = secrets.token_urlsafe(60)
         self._kept = False
         self._access_key_id = f"AKIA{secrets.token_hex(8).upper()}"
@@ -54,8 +60,13 @@ class LocalCloud:
             "region": self.region,
             "access_key_id": self._access_key_id,
             "secret_access_key": self._secret_access_key,
-            "azure_tokens": [self.personal_access_token, self.job_token],
-            "keep": False,
+            "azure_tokens": {
+                self.personal_access_token: ["vso.code"],
+                self.operator_token: _OPERATOR_SCOPES,
+                self.entra_token: [*_OPERATOR_SCOPES, "vso.project"],
+                self.job_token: ["vso.code"],
+            },
+            "azure_bearer_tokens": [self.entra_token, self.job_token],
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "localcloud.server"],
@@ -99,8 +110,14 @@ class LocalCloud:
 
     def keep_running(self) -> None:
         """Let the cloud outlive this process; ``kill`` of :attr:`pid` stops it and removes its folder."""
-        self._tell({"keep": True})
+        self.azure("keep")
         self._kept = True
+
+    def azure(self, call: str, *arguments: Any) -> Any:
+        """Do to Azure DevOps what no API call does: one of the methods of ``localcloud.azure.service.AzureDevOps``."""
+        self._tell({"call": call, "arguments": arguments})
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point ``cdk``, boto3 and ``aws`` at this cloud and away from the user's own.

@@ -38,6 +38,10 @@ class GitRequest:
     """Basic credentials; a Bearer token is a password without a username."""
     first_line: bytes | None
     """The first pkt-line's payload of an upload-pack request; None for an advertisement or a push."""
+    advertisement: bool = False
+    """Whether it asks for the refs alone."""
+    host: str = ""
+    """The Host header."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Serve:
     """Let git serve this bare repository."""
 
     repository: Path
+    done: Callable[[], None] = lambda: None
+    """Called when git has done its work, before the answer ends."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,24 @@ class Answer:
 
 
 Host = Callable[[GitRequest], Serve | Answer]
-Api = Callable[[str, Mapping[str, str], str | None], Answer]
-"""What answers a GET that is not Git's: decoded path, query, and the password or token that came with it."""
+
+
+@dataclass(frozen=True)
+class ApiRequest:
+    """One request that is not Git's."""
+
+    method: str
+    path: str
+    """The decoded URL path."""
+    query: Mapping[str, str]
+    scheme: str
+    """Of the Authorization header, in lower case; empty without one."""
+    token: str | None
+    """The password or token that came with it."""
+    body: bytes
+
+
+Api = Callable[[ApiRequest], Answer]
 
 CHALLENGE = "Basic realm="
 
@@ -97,19 +119,32 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         service = (parse_qs(url.query).get("service") or [""])[0]
         if not url.path.endswith("/info/refs") or service not in _SERVICES:
-            if self.server.api:
-                query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-                return self._answer(self.server.api(unquote(url.path), query, self._credentials()[1]))
-            return self._answer(Answer(404, "Not a Git request.\n"))
+            return self._call_api()
         self._handle(url.path.removesuffix("/info/refs"), service, "/info/refs", url.query)
         return None
 
     def do_POST(self) -> None:
         path, _, service = urlsplit(self.path).path.rpartition("/")
         if service not in _SERVICES:
-            return self._answer(Answer(404, "Not a Git request.\n"))
+            return self._call_api()
         self._handle(path, service, f"/{service}", "")
         return None
+
+    def _call_api(self) -> None:
+        if not self.server.api:
+            return self._answer(Answer(404, "Not a Git request.\n"))
+        url = urlsplit(self.path)
+        request = ApiRequest(
+            method=self.command,
+            path=unquote(url.path),
+            query={name: values[-1] for name, values in parse_qs(url.query).items()},
+            scheme=self.headers.get("Authorization", "").partition(" ")[0].lower(),
+            token=self._credentials()[1],
+            body=RequestBody(self).read(-1),
+        )
+        return self._answer(self.server.api(request))
+
+    do_PUT = do_PATCH = do_DELETE = _call_api
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         username, password = self._credentials()
@@ -122,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
                 raw, encoding = zlib.decompress(raw, wbits=31), ""
             first_line = raw[4 : int(raw[:4], 16)] if len(raw) > 4 else b""
             body = io.BytesIO(raw)
-        decision = self.server.host(GitRequest(unquote(repository), service, username, password, first_line))
+        decision = self.server.host(
+            GitRequest(unquote(repository), service, username, password, first_line, self.command == "GET")
+        )
         if isinstance(decision, Answer):
             return self._answer(decision)
         environment = {
@@ -150,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             feeder = threading.Thread(target=_feed, args=(body, backend), daemon=True)
             feeder.start()
-            self._relay(backend.stdout)
+            self._relay(backend.stdout, decision.done)
             feeder.join()
         except ConnectionError:
             self.close_connection = True
@@ -183,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _relay(self, output: IO[bytes]) -> None:
+    def _relay(self, output: IO[bytes], done: Callable[[], None]) -> None:
         headers = list(_cgi_headers(output))
         status = next((int(value[:3]) for name, value in headers if name == "Status"), 200)
         self.send_response(status)
@@ -195,6 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
         while data := output.read1(_CHUNK):  # type: ignore[attr-defined]
             self.server.bytes_out += len(data)
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        done()
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *arguments: object) -> None:

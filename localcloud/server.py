@@ -1,8 +1,8 @@
 """The embedded cloud's process: AWS's control plane and both Git endpoints, on 127.0.0.1 alone.
 
 Started by ``localcloud.cloud``, which writes the settings as one line of JSON to standard input, and reads one line of
-JSON with the endpoints from standard output when all of them answer. It stops, and removes its folder, when standard
-input ends, unless it was told to outlive its parent, and at SIGTERM.
+JSON with the endpoints from standard output when all of them answer; later lines are calls and their results. It stops,
+and removes its folder, when standard input ends, unless it was told to outlive its parent, and at SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .azure.service import AzureDevOps
 
 
 def main() -> None:
@@ -42,19 +45,18 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     from ministack.app import app
 
     from .aws import cloudformation, codecommit, git_endpoint, operator, service_credentials
-    from .azure.repos import azure_repos_host, azure_rest_api
+    from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
 
     credentials = service_credentials.ServiceCredentials()
     repositories = codecommit.CodeCommit(root / "codecommit", root / "hooks", lambda: git_server.url)
     git_endpoint.write_hooks(root / "hooks")
-    git_server = GitHttpServer(git_endpoint.codecommit_host(repositories, credentials))
+    git_server = GitHttpServer(git_endpoint.codecommit_host(repositories, credentials, settings["account"]))
     service_credentials.install(credentials)
     codecommit.install(repositories)
     cloudformation.install()
     operator.install(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
-    tokens = settings["azure_tokens"]
-    azure = GitHttpServer(azure_repos_host(root / "azure", tokens), azure_rest_api(root / "azure", tokens))
+    azure = AzureDevOps(root / "azure", settings["azure_tokens"], settings["azure_bearer_tokens"])
 
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
@@ -71,7 +73,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
         "codecommit": git_server.url,
         "azure": azure.url,
     }
-    threading.Thread(target=_until_parent_leaves, args=(loop, stop, settings["keep"]), daemon=True).start()
+    threading.Thread(target=_obey_parent, args=(loop, stop, azure), daemon=True).start()
     loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
     await serve(_as_over_tls(app), config, shutdown_trigger=stop.wait)
 
@@ -115,9 +117,17 @@ async def _announce(port: int, endpoints: dict[str, Any]) -> None:
     print(json.dumps(endpoints), flush=True)
 
 
-def _until_parent_leaves(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, keep: bool) -> None:
+def _obey_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: AzureDevOps) -> None:
+    """Do what the parent's lines say, each answered by one line, until it leaves."""
+    keep = False
     for line in sys.stdin:
-        keep = json.loads(line)["keep"]
+        message = json.loads(line)
+        result = None
+        if message["call"] == "keep":
+            keep = True
+        else:
+            result = getattr(azure, message["call"])(*message["arguments"])
+        print(json.dumps(result), flush=True)
     if not keep:
         loop.call_soon_threadsafe(stop.set)
 

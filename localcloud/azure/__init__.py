@@ -1,1 +1,1 @@
-"""Azure DevOps: Repos' Git endpoint, and an agent that runs pipelines."""
+"""Azure DevOps: Repos, Pipelines with an agent that runs them, and the REST API to both."""

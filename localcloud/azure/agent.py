@@ -34,11 +34,22 @@ class Variable:
 
 
 @dataclass
+class Step:
+    """One step of a run, while it goes on and afterwards."""
+
+    name: str
+    state: str = "inProgress"
+    result: str | None = None
+    log: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Run:
     """One run: its result is ``succeeded``, ``succeededWithIssues``, ``failed`` or ``canceled``."""
 
     result: str = "succeeded"
     log: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     unmasked: list[str] = field(default_factory=list, repr=False)
     """What the steps wrote before their secrets were masked, which the service never keeps; for tests of leaks."""
     left_behind: list[str] = field(default_factory=list)
@@ -58,8 +69,9 @@ class UnsupportedPipeline(Exception):
     """The YAML has something that this agent does not run; the service might, or might refuse it."""
 
 
-_PIPELINE_KEYS = {"trigger", "pr", "schedules", "jobs"}
-_JOB_KEYS = {"job", "displayName", "timeoutInMinutes", "pool", "steps"}
+_PIPELINE_KEYS = {"trigger", "pr", "schedules", "resources", "jobs"}
+_RESOURCE_KEYS = {"repository", "type", "name", "ref", "trigger"}
+_JOB_KEYS = {"job", "displayName", "timeoutInMinutes", "pool", "uses", "steps"}
 _STEP_KEYS = {"bash", "script", "displayName", "env"}
 _MACRO = re.compile(r"\$\(([A-Za-z0-9_. -]+)\)")
 _COMMAND = re.compile(r"##vso\[([\w.]+)([^\]]*)\](.*)", re.IGNORECASE)
@@ -67,8 +79,48 @@ _RANK = ["succeeded", "succeededWithIssues", "failed", "canceled"]
 _DEFAULT_TIMEOUT_MINUTES = 60
 
 
+def read_definition(text: str) -> dict[str, Any]:
+    """Return a pipeline's YAML as data.
+
+    Raises:
+        UnsupportedPipeline: it is not YAML, or has a key, a step or an expression that this agent does not know.
+    """
+    if match := re.search(r"\$\{\{|\$\[", text):
+        raise UnsupportedPipeline(f"expressions are not evaluated: {match.group()}")
+    try:
+        definition: dict[str, Any] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UnsupportedPipeline(f"it is not YAML: {error}") from None
+    _only(definition, _PIPELINE_KEYS, "pipeline")
+    for resource in repository_resources(definition):
+        _only(resource, _RESOURCE_KEYS, "repository resource")
+    if not definition.get("jobs"):
+        raise UnsupportedPipeline("it has no jobs")
+    for job in definition["jobs"]:
+        _only(job, _JOB_KEYS, "job")
+        if job.get("pool") != {"vmImage": "ubuntu-24.04"}:
+            raise UnsupportedPipeline(f"no such pool: {job.get('pool')}")
+        for step in job["steps"]:
+            if step != {"checkout": "none"}:
+                _only(step, _STEP_KEYS, "step")
+    return definition
+
+
+def repository_resources(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of ``resources.repositories``."""
+    resources = definition.get("resources") or {}
+    _only(resources, {"repositories"}, "resources")
+    return list(resources.get("repositories", []))
+
+
 def run_pipeline(
-    text: str, variables: Mapping[str, Variable], *, job_token: str, path: str | None = None, branch: str = "main"
+    text: str,
+    variables: Mapping[str, Variable],
+    *,
+    job_token: str,
+    path: str | None = None,
+    branch: str = "main",
+    run: Run | None = None,
 ) -> Run:
     """Run every job of a pipeline, one after the other.
 
@@ -78,14 +130,12 @@ def run_pipeline(
         job_token: the value of ``System.AccessToken``, a secret.
         path: the agent machine's ``PATH`` (default: this process's).
         branch: the branch that the run is for.
+        run: the record to fill, for who looks on from another thread.
 
     Raises:
-        UnsupportedPipeline: the YAML has a key, a step or an expression that this agent does not know.
+        UnsupportedPipeline: as :func:`read_definition`.
     """
-    if match := re.search(r"\$\{\{|\$\[", text):
-        raise UnsupportedPipeline(f"expressions are not evaluated: {match.group()}")
-    definition = yaml.safe_load(text)
-    _only(definition, _PIPELINE_KEYS, "pipeline")
+    definition = read_definition(text)
     known = {
         "System.AccessToken": Variable(job_token, secret=True),
         "Build.SourceBranch": Variable(f"refs/heads/{branch}"),
@@ -93,11 +143,8 @@ def run_pipeline(
         "Build.BuildId": Variable("1"),
         **variables,
     }
-    run = Run()
+    run = run or Run()
     for job in definition["jobs"]:
-        _only(job, _JOB_KEYS, "job")
-        if job.get("pool") != {"vmImage": "ubuntu-24.04"}:
-            raise UnsupportedPipeline(f"no such pool: {job.get('pool')}")
         _run_job(run, job, known, path or os.environ["PATH"])
         if run.result in ("failed", "canceled"):
             break
@@ -116,7 +163,6 @@ def _run_job(run: Run, job: Mapping[str, Any], variables: Mapping[str, Variable]
         for step in job["steps"]:
             if step == {"checkout": "none"}:
                 continue
-            _only(step, _STEP_KEYS, "step")
             _run_step(run, step, known, path, work, minutes, deadline)
             if run.result in ("failed", "canceled"):
                 break
@@ -134,6 +180,8 @@ def _run_step(
     minutes: float,
     deadline: threading.Event,
 ) -> None:
+    record = Step(str(step.get("displayName", "Bash")))
+    run.steps.append(record)
     script = work / "_temp" / f"{uuid.uuid4()}.sh"
     script.write_text(_expand(step["bash"] if "bash" in step else step["script"], variables))
     environment = {
@@ -171,13 +219,17 @@ def _run_step(
         for mask in masks:
             line = line.replace(mask, "***")
         run.log.append(line)
+        record.log.append(line)
     status = process.wait()
     timer.cancel()
     if deadline.is_set():
         _worsen(run, "canceled")
     elif status:
-        run.log.append(f"##[error]Bash exited with code '{status}'.")
+        last = f"##[error]Bash exited with code '{status}'."
+        run.log.append(last)
+        record.log.append(last)
         _worsen(run, "failed")
+    record.state, record.result = "completed", run.result
 
 
 def _obey(run: Run, command: re.Match[str]) -> None:

@@ -1,78 +1,243 @@
-"""Azure Repos: its Git endpoint, ``/{organization}/{project}/_git/{repository}``, and the REST call that lists refs."""
+"""Azure Repos: bare Git repositories, what was pushed to them, and their Git endpoint.
+
+``/{organization}/{project}/_git/{repository}`` stands for that path of ``dev.azure.com``.
+"""
 
 from __future__ import annotations
 
-import hmac
-import json
-import re
+import os
 import subprocess
-from collections.abc import Collection, Mapping
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from ..git_http import CHALLENGE, Answer, Api, GitRequest, Host, Serve
+from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
+from .tokens import Tokens
 
-_SIGN_IN_PAGE = Answer(
+NO_OBJECT = "0" * 40
+SIGN_IN_PAGE = Answer(
     203,
     "<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head><body></body></html>\n",
     content_type="text/html; charset=utf-8",
 )
+_NAMESPACE = uuid.UUID("5d2d60c9-3b43-4a1f-9d2c-4a3b5a8d3f10")
 
 
-def azure_repos_host(root: Path, tokens: Collection[str]) -> Host:
+@dataclass(frozen=True)
+class RefUpdate:
+    """One ref's change in a push."""
+
+    name: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Push:
+    """What one push did."""
+
+    id: int
+    date: str
+    updates: tuple[RefUpdate, ...]
+
+
+class Refused(Exception):
+    """The service refuses; the message is its own."""
+
+    def __init__(self, status: int, message: str, type_key: str = "InvalidOperationException") -> None:
+        super().__init__(message)
+        self.status, self.type_key = status, type_key
+
+
+@dataclass
+class Repository:
+    """One repository."""
+
+    path: Path
+    organization: str
+    project: str
+    name: str
+    pushes: list[Push] = field(default_factory=list)
+    protected: set[str] = field(default_factory=set)
+    """Branches whose policies refuse a push."""
+    pull_requests: list[dict[str, object]] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def id(self) -> str:
+        return str(uuid.uuid5(_NAMESPACE, f"{self.organization}/{self.project}/{self.name}"))
+
+    @property
+    def project_id(self) -> str:
+        return project_id(self.organization, self.project)
+
+    @property
+    def default_branch(self) -> str | None:
+        """The full name of the branch that HEAD points at, once it has a commit."""
+        head = self.git("symbolic-ref", "HEAD").strip()
+        return head if head in self.refs() else None
+
+    def refs(self) -> dict[str, str]:
+        listing = self.git("for-each-ref", "--format=%(objectname) %(refname)")
+        return {name: value for value, _, name in (line.partition(" ") for line in listing.split("\n") if line)}
+
+    def file(self, commit: str, path: str) -> str | None:
+        """Return a file's text at a commit."""
+        name = path.lstrip("/")
+        if not name or self.git("ls-tree", commit, "--", name) == "":
+            return None
+        return self.git("cat-file", "blob", f"{commit}:{name}")
+
+    def message(self, commit: str) -> str:
+        return self.git("log", "-1", "--format=%B", commit)
+
+    def commit(self, parent: str | None, changes: Mapping[str, str | None], comment: str) -> str:
+        """Make a commit that writes files, or removes those whose text is None, and return its id."""
+        index = self.path / f"index-{uuid.uuid4()}"
+        environment = {"GIT_INDEX_FILE": str(index)}
+        try:
+            if parent:
+                self.git("read-tree", parent, environment=environment)
+            for path, text in changes.items():
+                if text is None:
+                    self.git("rm", "-q", "--cached", "--", path.lstrip("/"), environment=environment)
+                    continue
+                blob = self.git("hash-object", "-w", "--stdin", stdin=text).strip()
+                entry = f"100644,{blob},{path.lstrip('/')}"
+                self.git("update-index", "--add", "--cacheinfo", entry, environment=environment)
+            tree = self.git("write-tree", environment=environment).strip()
+        finally:
+            index.unlink(missing_ok=True)
+        return self.git("commit-tree", tree, *(("-p", parent) if parent else ()), "-m", comment).strip()
+
+    def update_refs(self, updates: Sequence[RefUpdate]) -> Push:
+        """Move refs as one push does, each from the value that it must have.
+
+        Raises:
+            Refused: a ref moved meanwhile, or a branch's policy refuses a push.
+        """
+        with self.lock:
+            before = self.refs()
+            for update in updates:
+                if before.get(update.name, NO_OBJECT) != update.old:
+                    raise Refused(
+                        409,
+                        f"TF401028: The reference '{update.name}' has already been updated by another client, so you "
+                        "cannot update it. Please try again.",
+                        "GitReferenceStaleException",
+                    )
+                self.check_policy(update.name)
+            for update in updates:
+                self.git("update-ref", update.name, update.new, update.old)
+            return self.record(updates)
+
+    def check_policy(self, ref: str) -> None:
+        if ref in self.protected:
+            raise Refused(
+                403,
+                "TF402455: Pushes to this branch are not permitted; you must use a pull request to update this branch.",
+                "GitPushRejectedByPolicyException",
+            )
+
+    def record(self, updates: Sequence[RefUpdate]) -> Push:
+        push = Push(len(self.pushes) + 1, now(), tuple(updates))
+        self.pushes.append(push)
+        return push
+
+    def git(self, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
+        who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in (("NAME", "Ada"), ("EMAIL", "a@b.c"))}
+        done = subprocess.run(
+            ["git", "--literal-pathspecs", "-C", str(self.path), *arguments],
+            input=None if stdin is None else stdin.encode(),
+            capture_output=True,
+            env={"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", **who}
+            | dict(environment or {}),
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"git {arguments[0]}: {done.stderr.decode(errors='replace')}")
+        return done.stdout.decode("utf-8", "replace")
+
+
+class Repositories:
+    """All repositories, by organization, project, and name or id."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[Path, Repository] = {}
+
+    def find(self, organization: str, project: str, name_or_id: str) -> Repository | None:
+        """Return the repository; names are compared without case, as the service does."""
+        with_id = self.in_project(organization, project)
+        wanted = name_or_id.lower()
+        return next((r for r in with_id if wanted in (r.name.lower(), r.id)), None)
+
+    def in_project(self, organization: str, project: str) -> list[Repository]:
+        """Return the project's repositories."""
+        try:
+            folder = repository_path(self._root, organization, project, "x").parent
+        except ValueError:
+            return []
+        if not folder.is_dir():
+            return []
+        return [
+            self._known.setdefault(path, Repository(path, organization, project, path.name.removesuffix(".git")))
+            for path in sorted(folder.iterdir())
+        ]
+
+
+def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callable[[Repository, Push], None]) -> Host:
     """Return the host function of the endpoint.
 
-    It speaks protocol v0 alone, wants ``multi_ack``, answers a wrong token with a sign-in page, and lets the tokens
-    read and not write, as the scope *Code (read)* does.
+    It speaks protocol v0 alone, wants ``multi_ack``, answers a wrong token with a sign-in page, and asks for the scope
+    *Code (read)* or *Code (read & write)*.
 
     Args:
-        root: where the repositories are, one folder each for organization, project and repository.
-        tokens: personal access tokens and job tokens that are valid.
+        repositories: what is served.
+        tokens: what is taken as a password.
+        pushed: told of each push.
     """
 
     def host(request: GitRequest) -> Serve | Answer:
         if request.password is None:
             return Answer(401, "", {"WWW-Authenticate": f'{CHALLENGE}"Azure DevOps"'})
-        if not any(hmac.compare_digest(request.password.encode(), token.encode()) for token in tokens):
-            return _SIGN_IN_PAGE
-        if request.service == "git-receive-pack":
-            return Answer(403, "TF401027: You need the Git 'GenericContribute' permission to perform this action.\n")
+        token = tokens.find(request.password)
+        if token is None:
+            return SIGN_IN_PAGE
         parts = request.repository.strip("/").split("/")
         if len(parts) != 4 or parts[2] != "_git":
             return Answer(404, "The page was not found.\n")
-        path = repository_path(root, parts[0], parts[1], parts[3])
-        if not path.is_dir():
-            return Answer(404, f"TF401019: The Git repository with name or identifier {parts[3]} does not exist.\n")
+        push = request.service == "git-receive-pack"
+        if not token.allows("vso.code_write" if push else "vso.code"):
+            needed = "GenericContribute" if push else "GenericRead"
+            return Answer(403, f"TF401027: You need the Git '{needed}' permission to perform this action.\n")
+        repository = repositories.find(parts[0], parts[1], parts[3])
+        hidden = repository and token.repositories is not None and repository.id not in token.repositories
+        if repository is None or hidden:
+            return Answer(
+                404,
+                f"TF401019: The Git repository with name or identifier {parts[3]} does not exist or you do not have "
+                "permissions for the operation you are attempting.\n",
+            )
         if request.first_line is not None and b"multi_ack" not in request.first_line:
             return Answer(400, "multi_ack is required.\n")
-        return Serve(path)
+        if not push or request.advertisement:
+            return Serve(repository.path)
+        before = repository.refs()
+
+        def done() -> None:
+            after = repository.refs()
+            names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+            changes = [RefUpdate(name, before.get(name, NO_OBJECT), after.get(name, NO_OBJECT)) for name in names]
+            if changes:
+                pushed(repository, repository.record(changes))
+
+        return Serve(repository.path, done)
 
     return host
-
-
-def azure_rest_api(root: Path, tokens: Collection[str]) -> Api:
-    """Return what answers REST calls: ``Refs - List`` (7.1), in pages of at most 1,000."""
-
-    def api(path: str, query: Mapping[str, str], password: str | None) -> Answer:
-        if not any(hmac.compare_digest((password or "").encode(), token.encode()) for token in tokens):
-            return _SIGN_IN_PAGE
-        match = re.fullmatch(r"/([^/]+)/([^/]+)/_apis/git/repositories/([^/]+)/refs", path)
-        if not match or not repository_path(root, *match.groups()).is_dir():
-            return Answer(
-                404, json.dumps({"message": "The resource cannot be found."}), content_type="application/json"
-            )
-        if "api-version" not in query:
-            return Answer(400, json.dumps({"message": "api-version is required"}), content_type="application/json")
-        command = ["git", "-C", str(repository_path(root, *match.groups())), "for-each-ref"]
-        listing = subprocess.run(
-            [*command, "--format=%(objectname) %(refname)"], check=True, capture_output=True
-        ).stdout
-        lines = [line.partition(" ") for line in listing.decode(errors="replace").split("\n") if line]
-        start, size = int(query.get("continuationToken", 0)), min(int(query.get("$top", 100)), 1000)
-        page = [{"name": name, "objectId": value} for value, _, name in lines[start : start + size]]
-        more = {"x-ms-continuationtoken": str(start + size)} if start + size < len(lines) else {}
-        return Answer(200, json.dumps({"value": page, "count": len(page)}), more, "application/json")
-
-    return api
 
 
 def repository_path(root: Path, organization: str, project: str, repository: str) -> Path:
@@ -91,3 +256,12 @@ def create_repository(path: Path) -> None:
     """Create an empty source repository."""
     subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
     subprocess.run(["git", "-C", str(path), "config", "http.receivepack", "true"], check=True)
+
+
+def project_id(organization: str, project: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{organization}/{project}"))
+
+
+def now() -> str:
+    """Return the time as the REST API writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

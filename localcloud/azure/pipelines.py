@@ -1,0 +1,378 @@
+"""Azure Pipelines: definitions with their variables, runs in a queue, and one agent that takes them in turn."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import triggers
+from .agent import Run, UnsupportedPipeline, Variable, read_definition, repository_resources, run_pipeline
+from .repos import Push, RefUpdate, Refused, Repositories, Repository, now, project_id
+from .tokens import Tokens
+
+_RESULTS = {"succeeded": "succeeded", "succeededWithIssues": "partiallySucceeded", "failed": "failed"}
+_NAME_FORBIDS = set('"/:<>\\|?@*')
+
+
+@dataclass
+class Definition:
+    """One pipeline definition; the body is what the REST API takes and gives, with the secrets' values."""
+
+    id: int
+    organization: str
+    project: str
+    body: dict[str, Any]
+    revision: int = 1
+    authorized: set[str] = field(default_factory=set)
+    """Ids of the repositories, other than its own, that it may use."""
+
+    @property
+    def yaml_path(self) -> str:
+        return str(self.body["process"]["yamlFilename"])
+
+    def shown(self) -> dict[str, Any]:
+        """Return the body as it is read: secret values are null."""
+        body = copy.deepcopy(self.body)
+        for variable in body.get("variables", {}).values():
+            if variable.get("isSecret"):
+                variable["value"] = None
+        return {**body, "id": self.id, "revision": self.revision, "type": "build", "quality": "definition"}
+
+
+@dataclass
+class Build:
+    """One run, from the queue to its result."""
+
+    id: int
+    definition: Definition
+    ref: str
+    version: str
+    reason: str
+    text: str | None
+    problem: str | None = None
+    """Why it fails before any step."""
+    status: str = "notStarted"
+    result: str | None = None
+    queued: str = field(default_factory=now)
+    started: str | None = None
+    finished: str | None = None
+    run: Run = field(default_factory=Run)
+
+
+@dataclass
+class Lease:
+    """What keeps a run, and with it its pipeline, from being deleted."""
+
+    id: int
+    definition_id: int
+    build_id: int
+    owner: str
+    created: str = field(default_factory=now)
+
+
+class Pipelines:
+    """All definitions and runs, and the agent's thread."""
+
+    def __init__(self, repositories: Repositories, tokens: Tokens, agent_path: str) -> None:
+        self._repositories, self._tokens, self._agent_path = repositories, tokens, agent_path
+        self.definitions: dict[int, Definition] = {}
+        self.builds: dict[int, Build] = {}
+        self.leases: dict[int, Lease] = {}
+        self.settings: dict[str, dict[str, bool]] = {}
+        """General settings that differ from their defaults, by project id."""
+        self.agent_online = True
+        self._ids = itertools.count(1)
+        self._changed = threading.Condition()
+        threading.Thread(target=self._work, name="agent", daemon=True).start()
+
+    # -- definitions
+
+    def find(self, organization: str, project: str, definition_id: int) -> Definition:
+        found = self.definitions.get(definition_id)
+        if not found or (found.organization.lower(), found.project.lower()) != (organization.lower(), project.lower()):
+            raise Refused(
+                404,
+                f"The requested pipeline {definition_id} could not be found.",
+                "DefinitionNotFoundException",
+            )
+        return found
+
+    def in_project(self, organization: str, project: str) -> list[Definition]:
+        return [d for d in self.definitions.values() if (d.organization, d.project) == (organization, project)]
+
+    def create(self, organization: str, project: str, body: dict[str, Any]) -> Definition:
+        body = self._checked(organization, project, body, None)
+        with self._changed:
+            created = Definition(next(self._ids), organization, project, body)
+            self.definitions[created.id] = created
+        return created
+
+    def update(self, definition: Definition, body: dict[str, Any]) -> Definition:
+        if body.get("id") != definition.id:
+            raise Refused(400, f"The definition id in the body is {body.get('id')}, not {definition.id}.")
+        with self._changed:
+            if body.get("revision") != definition.revision:
+                raise Refused(
+                    409,
+                    f"You are trying to save revision {body.get('revision')} of the pipeline, but its revision is "
+                    f"{definition.revision}. Get the newest revision and apply your changes again.",
+                    "DefinitionRevisionConflictException",
+                )
+            definition.body = self._checked(definition.organization, definition.project, body, definition)
+            definition.revision += 1
+        return definition
+
+    def delete(self, definition: Definition) -> None:
+        with self._changed:
+            if any(lease.definition_id == definition.id for lease in self.leases.values()):
+                raise Refused(
+                    400,
+                    "One or more builds associated with the requested pipeline(s) are retained by a release. The "
+                    "pipeline(s) and builds will not be deleted.",
+                    "CannotDeleteDefinitionWithRetainedBuildsException",
+                )
+            del self.definitions[definition.id]
+            for build in [b for b in self.builds.values() if b.definition is definition]:
+                del self.builds[build.id]
+
+    def _checked(
+        self, organization: str, project: str, body: dict[str, Any], existing: Definition | None
+    ) -> dict[str, Any]:
+        body = copy.deepcopy(body)
+        name = str(body.get("name") or "")
+        if not name or _NAME_FORBIDS & set(name) or len(name) > 260:
+            raise Refused(400, f"{name!r} is not a name of a pipeline.", "InvalidDefinitionException")
+        folder = body.setdefault("path", "\\")
+        for other in self.in_project(organization, project):
+            if other is not existing and (other.body["name"].lower(), other.body["path"]) == (name.lower(), folder):
+                raise Refused(
+                    409,
+                    f"A pipeline definition with name {name} already exists in folder {folder}.",
+                    "DefinitionExistsException",
+                )
+        process, repository = body.get("process") or {}, body.get("repository") or {}
+        if process.get("type") != 2 or not process.get("yamlFilename"):
+            raise Refused(400, "The process of a YAML pipeline has type 2 and a yamlFilename.")
+        if repository.get("type") != "TfsGit" or not self._repositories.find(
+            organization, project, str(repository.get("id"))
+        ):
+            raise Refused(400, "The repository of the pipeline was not found.", "InvalidDefinitionException")
+        if not str(repository.get("defaultBranch")).startswith("refs/heads/"):
+            raise Refused(400, "The repository's defaultBranch is the full name of a ref, like refs/heads/main.")
+        stored = existing.body.get("variables", {}) if existing else {}
+        for key, variable in (body.setdefault("variables", {}) or {}).items():
+            if set(variable) - {"value", "isSecret", "allowOverride"}:
+                raise Refused(400, f"The variable {key} has unknown keys.")
+            if variable.get("value") is None:
+                kept = variable.get("isSecret") and stored.get(key, {}).get("isSecret")
+                variable["value"] = stored[key]["value"] if kept else ""
+        for key in ("id", "revision", "type", "quality", "_links", "url", "uri", "createdDate", "comment"):
+            body.pop(key, None)
+        return body
+
+    # -- YAML
+
+    def yaml(self, definition: Definition, ref: str) -> tuple[str, str]:
+        """Return the commit at a ref, and the pipeline's YAML there."""
+        repository = self._repository(definition)
+        commit = repository.refs().get(ref)
+        if commit is None:
+            raise Refused(400, f"Could not find a valid branch or tag {ref}.", "PipelineValidationException")
+        path = definition.yaml_path
+        text = repository.file(repository.git("rev-parse", f"{commit}^{{commit}}").strip(), path)
+        if text is None:
+            raise Refused(
+                400,
+                f"File {path} not found in repository {repository.name} branch {ref} version {commit}.",
+                "PipelineValidationException",
+            )
+        return commit, text
+
+    def validate(self, definition: Definition, text: str) -> dict[str, Any]:
+        """Return the YAML as data, or refuse it as the service does."""
+        try:
+            data = read_definition(text)
+            for resource in repository_resources(data):
+                self._resource(definition, resource)
+        except UnsupportedPipeline as error:
+            raise Refused(
+                400, f"{definition.yaml_path} (Line: 1, Col: 1): {error}", "PipelineValidationException"
+            ) from None
+        return data
+
+    def _resource(self, definition: Definition, resource: dict[str, Any]) -> Repository:
+        if resource.get("type") != "git":
+            raise UnsupportedPipeline(f"a repository resource of type {resource.get('type')}")
+        project, _, name = str(resource["name"]).rpartition("/")
+        found = self._repositories.find(definition.organization, project or definition.project, name)
+        if found is None:
+            raise UnsupportedPipeline(
+                f"The pipeline is not valid. The repository {resource['name']} was not found or is not authorized"
+            )
+        if resource.get("ref", "refs/heads/main") not in found.refs():
+            raise UnsupportedPipeline(f"{resource['name']} has no {resource.get('ref', 'refs/heads/main')}")
+        return found
+
+    def _repository(self, definition: Definition) -> Repository:
+        found = self._repositories.find(
+            definition.organization, definition.project, str(definition.body["repository"]["id"])
+        )
+        assert found
+        return found
+
+    # -- runs
+
+    def queue(self, definition: Definition, ref: str | None, reason: str = "manual") -> Build:
+        """Queue a run by hand or by schedule; the YAML must be there and valid."""
+        ref = ref or str(definition.body["repository"]["defaultBranch"])
+        commit, text = self.yaml(definition, ref)
+        self.validate(definition, text)
+        if definition.body.get("queueStatus") == "disabled":
+            raise Refused(400, "The pipeline is disabled.", "DefinitionDisabledException")
+        return self._add(definition, ref, commit, reason, text)
+
+    def pushed(self, repository: Repository, push: Push) -> None:
+        """Start what a push starts."""
+        for definition in list(self.definitions.values()):
+            if definition.body.get("queueStatus", "enabled") != "enabled":
+                continue
+            if definition.organization != repository.organization:
+                continue
+            for update in push.updates:
+                if set(update.new) != {"0"}:
+                    self._push_starts(definition, repository, update)
+
+    def _push_starts(self, definition: Definition, repository: Repository, update: RefUpdate) -> None:
+        if triggers.skips_ci(repository.message(update.new)):
+            return
+        own = self._repository(definition)
+        ref = update.name if own is repository else str(own.default_branch)
+        try:
+            commit, text = self.yaml(definition, ref)
+        except Refused:
+            return
+        try:
+            data = self.validate(definition, text)
+        except Refused as error:
+            self._add(definition, ref, commit, "individualCI", None, str(error))
+            return
+        if own is repository:
+            if triggers.starts(data.get("trigger"), update.name):
+                batched = triggers.batches(data.get("trigger"))
+                self._add(definition, ref, commit, "batchedCI" if batched else "individualCI", text)
+            return
+        for resource in repository_resources(data):
+            watched = "trigger" in resource and triggers.starts(resource["trigger"], update.name)
+            if watched and self._resource(definition, resource) is repository:
+                self._add(definition, ref, commit, "resourceTrigger", text)
+
+    def fire_schedules(self) -> int:
+        """Let every schedule's hour come once; return how many runs that started."""
+        started = 0
+        for definition in list(self.definitions.values()):
+            repository = self._repository(definition)
+            for ref in [name for name in repository.refs() if name.startswith("refs/heads/")]:
+                try:
+                    data = self.validate(definition, self.yaml(definition, ref)[1])
+                except Refused:
+                    continue
+                if triggers.scheduled_branches(data, [ref.removeprefix("refs/heads/")]):
+                    self.queue(definition, ref, "schedule")
+                    started += 1
+        return started
+
+    def retain(self, build: Build, owner: str) -> Lease:
+        with self._changed:
+            lease = Lease(next(self._ids), build.definition.id, build.id, owner)
+            self.leases[lease.id] = lease
+        return lease
+
+    def authorize(self, definition: Definition, repository_id: str, authorized: bool) -> None:
+        with self._changed:
+            (definition.authorized.add if authorized else definition.authorized.discard)(repository_id)
+            self._changed.notify_all()
+
+    def set_agent_online(self, online: bool) -> None:
+        with self._changed:
+            self.agent_online = online
+            self._changed.notify_all()
+
+    def protects_repositories(self, definition: Definition) -> bool:
+        """Whether *Protect access to repositories in YAML pipelines* is on."""
+        project = project_id(definition.organization, definition.project)
+        return self.settings.get(project, {}).get("enforceReferencedRepoScopedToken", False)
+
+    def _add(
+        self,
+        definition: Definition,
+        ref: str,
+        commit: str,
+        reason: str,
+        text: str | None,
+        problem: str | None = None,
+    ) -> Build:
+        with self._changed:
+            waiting = (b for b in self.builds.values() if b.definition is definition and b.status == "notStarted")
+            if reason == "batchedCI" and (same := next((b for b in waiting if b.ref == ref), None)):
+                same.version, same.text = commit, text
+                return same
+            build = Build(next(self._ids), definition, ref, commit, reason, text, problem)
+            self.builds[build.id] = build
+            self._changed.notify_all()
+        return build
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (build := next(self._ready(), None)):
+                    self._changed.wait()
+                build.status, build.started = "inProgress", now()
+            if build.text is None:
+                build.run.result = "failed"
+                build.run.log.append(f"##[error]{build.problem}")
+            else:
+                self._execute(build, build.text)
+            with self._changed:
+                build.finished = now()
+                build.result = _RESULTS.get(build.run.result, "canceled")
+                if build.id in self.builds:
+                    # The newest runs of a pipeline are kept by the project's retention policy.
+                    self.retain(build, f"Branch:{build.ref}")
+                build.status = "completed"
+                self._changed.notify_all()
+
+    def _ready(self) -> Iterator[Build]:
+        for build in list(self.builds.values()):
+            if self.agent_online and build.status == "notStarted" and not self._unauthorized(build):
+                yield build
+
+    def _unauthorized(self, build: Build) -> bool:
+        if build.text is None or not self.protects_repositories(build.definition):
+            return False
+        resources = repository_resources(read_definition(build.text))
+        return any(self._resource(build.definition, r).id not in build.definition.authorized for r in resources)
+
+    def _execute(self, build: Build, text: str) -> None:
+        definition = build.definition
+        variables = {
+            name: Variable(str(v["value"]), bool(v.get("isSecret"))) for name, v in definition.body["variables"].items()
+        }
+        data = read_definition(text)
+        readable = None
+        if self.protects_repositories(definition):
+            used = {alias for job in data["jobs"] for alias in (job.get("uses") or {}).get("repositories", [])}
+            resources = [r for r in repository_resources(data) if r["repository"] in used]
+            readable = frozenset(self._resource(definition, resource).id for resource in resources)
+        token = self._tokens.issue_to_job(readable)
+        branch = build.ref.removeprefix("refs/heads/")
+        try:
+            run_pipeline(text, variables, job_token=token.secret, path=self._agent_path, branch=branch, run=build.run)
+        except UnsupportedPipeline as error:
+            build.run.result = "failed"
+            build.run.log.append(f"##[error]{error}")
+        finally:
+            self._tokens.revoke(token)
