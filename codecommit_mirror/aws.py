@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,7 +26,7 @@ _BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRe
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
-ServiceName = Literal["cloudformation", "iam", "sts"]
+ServiceName = Literal["cloudformation", "codecommit", "iam", "ssm", "sts"]
 
 
 class Missing(MirrorError):
@@ -78,32 +78,51 @@ def client(aws: boto3.Session, service: ServiceName) -> Any:
         raise MirrorError(f"{error}; correct AWS_ENDPOINT_URL and the AWS configuration.") from None
 
 
-def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
-    """Read the stack's outputs with DescribeStacks.
+@dataclass(frozen=True)
+class ReplicaStackState:
+    """What CloudFormation says of a mirror's stack."""
 
-    Raises:
-        Missing: there is no such stack in this account and region.
-        MirrorError: the stack is there without outputs, in another account, or the call failed.
-    """
-    where = f"region {aws.region_name}"
+    status: str
+    protected: bool
+    """Whether termination protection is on."""
+    outputs: Mapping[str, str]
+
+
+def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
+    """Return the mirror's stack (DescribeStacks), None when there is none in this account and region."""
     with aws_failures(f"read the stack {mirror.stack_name}"):
         try:
             stack = client(aws, "cloudformation").describe_stacks(StackName=mirror.stack_name)["Stacks"][0]
         except exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            raise Missing(
-                f"stack {mirror.stack_name!r} is not in {where} of this account; run 'cdk deploy {mirror.name}', "
-                "or correct the region or the AWS profile."
-            ) from None
+            return None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    return ReplicaStackState(stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), outputs)
+
+
+def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
+    """Read the stack's outputs.
+
+    Raises:
+        Missing: there is no such stack in this account and region.
+        MirrorError: the stack is there without outputs, in another account, or the call failed.
+    """
+    where = f"region {aws.region_name}"
+    stack = find_stack(aws, mirror)
+    if stack is None:
+        raise Missing(
+            f"stack {mirror.stack_name!r} is not in {where} of this account; run 'cdk deploy {mirror.name}', "
+            "or correct the region or the AWS profile."
+        )
+    outputs = stack.outputs
     try:
         return ReplicaOutputs(
             outputs["ReplicaUrl"], outputs["ReplicaArn"], outputs["PushUserName"], outputs["PushPolicyArn"]
         )
     except KeyError as missing:
         raise MirrorError(
-            f"stack {mirror.stack_name!r} in {where} is {stack['StackStatus']} and has no output {missing}; "
+            f"stack {mirror.stack_name!r} in {where} is {stack.status} and has no output {missing}; "
             f"run 'cdk deploy {mirror.name}'."
         ) from None
 

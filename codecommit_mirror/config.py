@@ -18,6 +18,7 @@ DEFAULT_FILE = "mirrors.yaml"
 
 DEFAULT_REFS = ("heads", "tags", "notes")
 DEFAULT_SCHEDULE = "17 */6 * * *"
+DEFAULT_PIPELINE_PATH = "azure-pipelines-mirror.yml"
 
 
 def _matching(pattern: str, what: str, remedy: str) -> AfterValidator:
@@ -40,6 +41,12 @@ _AZURE_NAME = _matching(
     r"[^\x00-\x1f\x7f-\x9f/\\:*?\"'<>|;#$&~%@{}+,=\[\]]{1,64}",
     "a name that Azure DevOps allows",
     "copy it from the address of the repository's page (decode %20 and the like first)",
+)
+_BRANCH = _matching(r"[^\x00-\x20\x7f~^:?*\[\\${}]+", "a branch's name", "write one like main")
+_PIPELINE_PATH = _matching(
+    r"(?!.*//)(?!(.*/)?\.\.?(/|$))[\w .-][\w ./-]*\.ya?ml",
+    "the path of a YAML file in a repository",
+    "write one like mirrors/MyRepoReplica.yml",
 )
 _TAG_TEXT = r"[\w\s.:/=+@-]"
 # https://learn.microsoft.com/azure/devops/pipelines/process/scheduled-triggers#cron-syntax
@@ -110,11 +117,18 @@ class AzureRepository(BaseModel):
     project: Annotated[str, _AZURE_NAME]
     repository: Annotated[str, _AZURE_NAME]
     server: Annotated[str, AfterValidator(azure_url.check_server)] = azure_url.AZURE_DEVOPS_SERVICES
-    default_branch: Annotated[
-        str,
-        _matching(r"[^\x00-\x20\x7f~^:?*\[\\${}]+", "a branch's name", "write the source's default branch, like main"),
-    ] = "main"
-    """The branch that holds the pipeline's YAML; the schedule runs there."""
+    default_branch: Annotated[str, _BRANCH] = "main"
+    """The source's default branch."""
+    pipelines_repository: Annotated[str, _AZURE_NAME] | None = None
+    """The repository of the same project that holds the pipeline's YAML; None for the source itself."""
+    pipelines_branch: Annotated[str, _BRANCH] = "main"
+    """The default branch of ``pipelines_repository``."""
+    pipeline_path: Annotated[str, _PIPELINE_PATH] | None = None
+
+    @property
+    def yaml_branch(self) -> str:
+        """The branch that holds the pipeline's YAML; the schedule runs there."""
+        return self.pipelines_branch if self.pipelines_repository else self.default_branch
 
     @property
     def clone_url(self) -> str:
@@ -166,6 +180,16 @@ class Mirror(BaseModel):
         return derive_stack_name(self.name)
 
     @property
+    def pipeline_path(self) -> str:
+        """The path of the pipeline's YAML in its repository."""
+        return self.azure.pipeline_path or _default_pipeline_path(self.name, self.azure.pipelines_repository)
+
+    @property
+    def pipeline_name(self) -> str:
+        """The name of the pipeline in Azure DevOps."""
+        return f"codecommit-mirror-{self.name}"
+
+    @property
     def replica_description(self) -> str:
         """What the CodeCommit console shows for the replica."""
         return self.description or (
@@ -180,6 +204,10 @@ def derive_stack_name(replica: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9]", "-", replica)
     return name if name[0].isalpha() else f"Replica-{name}"
+
+
+def _default_pipeline_path(replica: str, pipelines_repository: str | None) -> str:
+    return f"{replica}.yml" if pipelines_repository else DEFAULT_PIPELINE_PATH
 
 
 def _default_policy_name(replica: str) -> str:
@@ -241,7 +269,7 @@ def single_mirror(
     *,
     region: str | None = None,
     account: str | None = None,
-    default_branch: str = "main",
+    default_branch: str | None = None,
 ) -> Mirror:
     """Return a mirror that is given without a file, every option at its default.
 
@@ -249,7 +277,10 @@ def single_mirror(
         MirrorError: the name or the URL is wrong.
     """
     check_replica_name(name)
-    azure = {**azure_url.parse_clone_url(azure_repo_url), "default_branch": default_branch}
+    azure = {
+        **azure_url.parse_clone_url(azure_repo_url),
+        **({"default_branch": default_branch} if default_branch else {}),
+    }
     entry = {"name": name, "azure": azure, "region": region, "account": account}
     try:
         return Mirror.model_validate(entry)
@@ -365,3 +396,9 @@ def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tu
     # IAM is global, and does not tell upper from lower case when it compares names.
     yield "user_name", user, (account,), "give one of them a user_name of its own"
     yield "policy_name", policy, (account,), "give one of them a policy_name of its own"
+    azure = entry.get("azure")
+    if isinstance(azure, dict):
+        home = azure.get("pipelines_repository") or azure.get("repository")
+        path = azure.get("pipeline_path") or _default_pipeline_path(name, azure.get("pipelines_repository"))
+        place = "/".join(str(azure.get(key, "")) for key in ("server", "organization", "project"))
+        yield "pipeline", f"{path} in {place.lstrip('/')}/{home}", (), "give one of them an azure.pipeline_path"

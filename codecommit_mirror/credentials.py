@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -60,14 +61,23 @@ def list_credentials(iam: IAMClient, user: str) -> list[Credential]:
     return sorted(found, key=lambda credential: credential.created)
 
 
-def check_room(existing: Sequence[Credential], user: str, mirror: str) -> None:
-    """Raise MirrorError when IAM would refuse one more credential, and say how to free a place."""
+def check_room(existing: Sequence[Credential], user: str, mirror: str, in_use: str | None = None) -> None:
+    """Raise MirrorError when IAM would refuse one more credential, and say how to free a place.
+
+    Args:
+        existing: the user's credentials.
+        user: the IAM user.
+        mirror: the mirror's name, for the command.
+        in_use: the credential that a pipeline is known to hold, which is not the one to revoke.
+    """
     if len(existing) < MAXIMUM:
         return
     listed = ", ".join(f"{c.id} ({c.status}, {c.age_days()} days old)" for c in existing)
+    free = next(c for c in existing if c.id != in_use)
+    warning = f"the pipeline uses {in_use}" if in_use else "a pipeline that uses it stops"
     raise MirrorError(
         f"{user} has {len(existing)} Git credentials already, and IAM allows {MAXIMUM}: {listed}; free one with "
-        f"'codecommit-mirror credentials revoke {mirror} {existing[0].id}' (a pipeline that uses it stops)."
+        f"'codecommit-mirror credentials revoke {mirror} {free.id}' ({warning})."
     )
 
 
@@ -90,17 +100,30 @@ def issue(iam: IAMClient, user: str, mirror: str) -> IssuedCredential:
     )
 
 
+def deactivate(iam: IAMClient, user: str, credential_id: str) -> None:
+    """Make a credential useless, and keep it; one that is gone is fine.
+
+    Raises:
+        MirrorError: the call failed.
+    """
+    with (
+        aws_failures(f"deactivate the Git credential {credential_id} of {user}"),
+        contextlib.suppress(iam.exceptions.NoSuchEntityException),
+    ):
+        iam.update_service_specific_credential(
+            UserName=user, ServiceSpecificCredentialId=credential_id, Status="Inactive"
+        )
+
+
 def revoke(iam: IAMClient, user: str, credential_id: str) -> bool:
     """Deactivate, then delete a credential; return False when it was already gone.
 
     Raises:
         MirrorError: a call failed.
     """
+    deactivate(iam, user, credential_id)
     with aws_failures(f"revoke the Git credential {credential_id} of {user}"):
         try:
-            iam.update_service_specific_credential(
-                UserName=user, ServiceSpecificCredentialId=credential_id, Status="Inactive"
-            )
             iam.delete_service_specific_credential(UserName=user, ServiceSpecificCredentialId=credential_id)
         except iam.exceptions.NoSuchEntityException:
             return False

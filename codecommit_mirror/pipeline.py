@@ -14,6 +14,7 @@ from .errors import MirrorError
 
 SIGNATURE = "# Written by 'codecommit-mirror pipeline render'"
 """The line that tells a file of ours."""
+_REPLICA_LINE = "#   replica: "
 _END_MARKER = "END_OF_MIRROR_SYNC"
 MAXIMUM_SCRIPT_BYTES = 100_000
 """The agent hands a script to its handler in an environment variable, and Linux takes 128 KiB for one (execve(2))."""
@@ -52,6 +53,14 @@ def render(mirror: Mirror) -> str:
         end_marker=_END_MARKER,
         variables=[variable.name for variable in variables(mirror, replica_url="")],
     )
+
+
+def written_for(text: str) -> str | None:
+    """Return the name of the mirror that a file was rendered for, None when it is not one of ours."""
+    if SIGNATURE not in text:
+        return None
+    lines = (line for line in text.splitlines() if line.startswith(_REPLICA_LINE))
+    return next(lines, _REPLICA_LINE).removeprefix(_REPLICA_LINE)
 
 
 def variables(mirror: Mirror, replica_url: str) -> tuple[PipelineVariable, ...]:

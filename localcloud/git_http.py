@@ -157,9 +157,16 @@ class _Handler(BaseHTTPRequestHandler):
                 raw, encoding = zlib.decompress(raw, wbits=31), ""
             first_line = raw[4 : int(raw[:4], 16)] if len(raw) > 4 else b""
             body = io.BytesIO(raw)
-        decision = self.server.host(
-            GitRequest(unquote(repository), service, username, password, first_line, self.command == "GET")
+        request = GitRequest(
+            repository=unquote(repository),
+            service=service,
+            username=username,
+            password=password,
+            first_line=first_line,
+            advertisement=self.command == "GET",
+            host=self.headers.get("Host", ""),
         )
+        decision = self.server.host(request)
         if isinstance(decision, Answer):
             return self._answer(decision)
         environment = {

@@ -135,7 +135,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         )
     else:
         username, password = (_required(environment, f"AZURE_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
-        authorization = _basic(username, password)
+        authorization = basic(username, password)
         remedy = (
             "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the Git credentials or personal "
             "access token may be wrong or expired, and need the scope Code (read)"
@@ -148,7 +148,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         "and that the user's policy allows codecommit:GitPush on this repository"
     )
     replica_url = repository_url("AWS_REPO_URL", environment)
-    replica = Endpoint("replica", replica_url, _basic(username, password), username, password, remedy)
+    replica = Endpoint("replica", replica_url, basic(username, password), username, password, remedy)
     days = environment.get("MIRROR_ARCHIVE_DAYS", "90").strip()
     if not re.fullmatch("[0-9]{1,5}", days):
         raise MirrorFailure(f"MIRROR_ARCHIVE_DAYS is {shown(days)!r}; give a number of days, 0 for no archive.")
@@ -202,7 +202,7 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-def _basic(username: str, password: str) -> str:
+def basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
@@ -435,7 +435,7 @@ def _connect(url: urllib.parse.SplitResult) -> http.client.HTTPConnection:
     authorization = {}
     if via.username:
         name, password = urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or "")
-        authorization["Proxy-Authorization"] = _basic(name, password)
+        authorization["Proxy-Authorization"] = basic(name, password)
     connection.set_tunnel(host, port, authorization)
     return connection
 
@@ -1257,13 +1257,14 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
     return outcome
 
 
-def compare(settings: Settings) -> tuple[Refs, Refs]:
+def compare(settings: Settings, replica_service: str = "git-receive-pack") -> tuple[Refs, Refs]:
     """Read both sides and return the refs that should be equal: the source's, and the replica's.
 
+    Who may fetch from the replica, and not push to it, asks its ``git-upload-pack``.
     Raises MirrorFailure when a side cannot be read, also for the moment.
     """
     try:
-        replica = read_refs(settings.replica, "git-receive-pack").refs
+        replica = read_refs(settings.replica, replica_service).refs
         source = read_refs(settings.source, "git-upload-pack").refs
     except Transient as error:
         raise MirrorFailure(f"{error}; run again.") from None

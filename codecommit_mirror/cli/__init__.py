@@ -11,7 +11,9 @@ from .credentials import credentials
 from .demo import demo
 from .engine import sync, verify
 from .init import init
+from .journey import down, rotate, up
 from .pipeline import pipeline
+from .status import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -20,7 +22,7 @@ def cli() -> None:
     """Mirror Azure Repos repositories to AWS CodeCommit: what 'cdk deploy' cannot do."""
 
 
-for command in (init, credentials, pipeline, sync, verify, demo):
+for command in (init, up, status, rotate, down, credentials, pipeline, sync, verify, demo):
     cli.add_command(command)
 
 

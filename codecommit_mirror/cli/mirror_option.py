@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..config import DEFAULT_FILE, load_mirrors, single_mirror
+from ..config import DEFAULT_FILE, Mirror, load_mirrors, single_mirror
+from ..errors import MirrorError
+from ..operator import Operator
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), default=DEFAULT_FILE, show_default=True, help="The mirrors file."
+)
 
 
 def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument NAME and the options that find it, and call it with a ``Mirror``."""
 
     @click.argument("name")
-    @click.option(
-        "--config", type=click.Path(path_type=Path), default=DEFAULT_FILE, show_default=True, help="The mirrors file."
-    )
+    @config_option
     @click.option(
         "--azure-repo-url",
         metavar="URL",
@@ -35,4 +41,37 @@ def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def operator_of(mirror: Mirror) -> Operator:
+    """Return who runs the command that is under way, in this folder, with this environment and terminal."""
+    given = click.get_current_context().params
+    context = ["-c", f"config={Path(given['config']).resolve()}", "-c", f"mirror={mirror.name}"]
+    if url := given.get("azure_repo_url"):
+        context = ["-c", f"replica={mirror.name}", "-c", f"azure_repo_url={url}"]
+    ask = _ask if sys.stdin.isatty() else None
+    return Operator(mirror, os.environ, Path.cwd(), tuple(context), ask)
+
+
+def _ask(name: str) -> str:
+    answer: str = click.prompt(name, hide_input=True, err=True)
+    return answer
+
+
+def confirmation(yes: bool) -> Callable[[str], None]:
+    """Return what asks a person before something is deleted; ``--yes`` answers for them."""
+
+    def confirm(question: str) -> None:
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise MirrorError(f"{question} Nobody can be asked here: give --yes to go on.")
+        if not click.confirm(question, err=True):
+            raise MirrorError("stopped; nothing was deleted.")
+
+    return confirm
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask before something is deleted; for CI.")
+pull_request_option = click.option(
+    "--pull-request", is_flag=True, help="Bring the YAML in, or out, by a pull request; where policies forbid a push."
+)

@@ -1,0 +1,81 @@
+"""A list of steps that is ticked off: live on a terminal, one plain line after the other elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+Say = Callable[[str], None]
+
+
+class Checklist:
+    """Tells steps with elapsed times; a context manager.
+
+    Args:
+        titles: the steps, in their order.
+        console: where to; standard error by default, which leaves standard output to the result.
+    """
+
+    def __init__(self, titles: Sequence[str], console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._titles = list(titles)
+        self._seconds: dict[str, float] = {}
+        self._began = self._step_began = time.monotonic()
+        self._current: str | None = None
+        self._spinner = Spinner("dots")
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
+
+    def __enter__(self) -> Checklist:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Say]:
+        """Do one step; yields what prints a line below it."""
+        self._current, self._step_began = title, time.monotonic()
+        if not self._console.is_terminal:
+            self._print(f"[{self._step_began - self._began:6.1f} s] {title}")
+        try:
+            yield lambda line: self._print(f"           {line}")
+            self._seconds[title] = time.monotonic() - self._step_began
+        finally:
+            self._current = None
+
+    def seconds(self) -> float:
+        """Return the time since the list was made."""
+        return time.monotonic() - self._began
+
+    def done(self) -> Sequence[tuple[str, float]]:
+        """Return the steps that are done, with their times in seconds."""
+        return tuple(self._seconds.items())
+
+    def _print(self, line: str) -> None:
+        # As text: a branch may be called [bold].
+        self._console.print(Text(line))
+
+    def _render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        for title in self._titles:
+            if title in self._seconds:
+                table.add_row(Text("✔", "green"), title, Text(f"{self._seconds[title]:.1f} s", "dim"))
+            elif title == self._current:
+                elapsed = time.monotonic() - self._step_began
+                table.add_row(self._spinner, Text(title, "bold"), Text(f"{elapsed:.0f} s", "dim"))
+            else:
+                table.add_row(Text("·", "dim"), Text(title, "dim"), "")
+        return table

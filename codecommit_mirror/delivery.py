@@ -1,0 +1,161 @@
+"""Git credentials from IAM into the pipeline's secret variables; on the way a password is in memory alone."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pipeline_templates import mirror_sync
+
+from . import credentials, held_credential
+from .azure_devops import AzureDevOps, Definition
+from .azure_http import AzureError
+from .credentials import IssuedCredential
+from .errors import MirrorError
+from .held_credential import HeldCredential
+from .verification import password_endpoint
+
+_CONFLICTS = 5
+_PROPAGATION_SECONDS = 120
+"""IAM is eventually consistent: a new credential can be refused for some seconds."""
+
+Say = Callable[[str], None]
+
+
+def set_variables(
+    azure: AzureDevOps, definition: Definition, changes: Mapping[str, Mapping[str, Any] | None]
+) -> Definition:
+    """Set variables of a pipeline, or remove those that are None, and leave every other one as it is.
+
+    Somebody else's change in between is not overwritten: the definition is read again and changed anew.
+    """
+    for _ in range(_CONFLICTS):
+        definition = azure.definition(definition.id)
+        variables = {name: value for name, value in definition.variables.items() if name not in changes}
+        variables.update({name: dict(value) for name, value in changes.items() if value is not None})
+        if variables == definition.variables:
+            return definition
+        try:
+            return azure.update_definition(definition, {**definition.body, "variables": variables})
+        except AzureError as error:
+            if error.status != 409:
+                raise
+    raise MirrorError(f"the pipeline {definition.name!r} is changed by somebody else all the time; run again later.")
+
+
+def write_held(azure: AzureDevOps, definition: Definition, held: HeldCredential) -> Definition:
+    """Write which credential the pipeline holds."""
+    return set_variables(azure, definition, {held_credential.VARIABLE: plain(held.text())})
+
+
+def plain(value: str) -> dict[str, Any]:
+    """Return a variable that everybody may read."""
+    return {"value": value}
+
+
+def secret(value: str) -> dict[str, Any]:
+    """Return a secret variable."""
+    return {"value": value, "isSecret": True}
+
+
+def ensure_credential(
+    azure: AzureDevOps, definition: Definition, iam: Any, user: str, replica_url: str, mirror: str, say: Say
+) -> None:
+    """Make sure that the pipeline holds a credential that works as far as can be known; issue one if it does not.
+
+    A pipeline that was given secrets by hand keeps them.
+    """
+    held = held_credential.of_variables(definition.variables)
+    held = revoke_strays(azure, definition, iam, user, held, say)
+    existing = {credential.id: credential for credential in credentials.list_credentials(iam, user)}
+    if held_credential.has_secrets(definition.variables):
+        if held.id is None:
+            say("kept the credential that the pipeline has")
+            return
+        if held.id in existing and existing[held.id].status == "Active":
+            say(f"kept {held.id}")
+            return
+    issued = issue_into(azure, definition, iam, user, replica_url, mirror, HeldCredential(held.id))
+    say(f"issued {issued.id} into the pipeline's secret variables")
+
+
+def revoke_strays(
+    azure: AzureDevOps, definition: Definition, iam: Any, user: str, held: HeldCredential, say: Say
+) -> HeldCredential:
+    """Revoke what an interrupted run issued and did not deliver, and return what the pipeline holds."""
+    if held.issuing_beside is None:
+        return held
+    for stray in held_credential.strays(credentials.list_credentials(iam, user), held):
+        credentials.revoke(iam, user, stray.id)
+        say(f"revoked {stray.id}, which an interrupted run had issued and not delivered")
+    settled = HeldCredential(held.id)
+    write_held(azure, definition, settled)
+    return settled
+
+
+def issue_into(
+    azure: AzureDevOps,
+    definition: Definition,
+    iam: Any,
+    user: str,
+    replica_url: str,
+    mirror: str,
+    held: HeldCredential,
+    replaces: str | None = None,
+) -> IssuedCredential:
+    """Issue a credential, wait until the replica takes it, and put it into the pipeline in one update.
+
+    Args:
+        azure, definition: the pipeline.
+        iam, user: the IAM user.
+        replica_url: where the credential must work.
+        mirror: the mirror's name, for messages.
+        held: what the pipeline holds until then.
+        replaces: the credential that this one takes the place of.
+    """
+    existing = credentials.list_credentials(iam, user)
+    credentials.check_room(existing, user, mirror)
+    write_held(azure, definition, HeldCredential(held.id, frozenset(c.id for c in existing)))
+    issued = credentials.issue(iam, user, mirror)
+    with _revoked_unless_delivered(iam, user, issued):
+        _wait_until_accepted(replica_url, issued)
+        set_variables(
+            azure,
+            definition,
+            {
+                held_credential.USER_NAME: secret(issued.user_name),
+                held_credential.PASSWORD: secret(issued.password),
+                held_credential.VARIABLE: plain(HeldCredential(issued.id, replaces=replaces).text()),
+            },
+        )
+    return issued
+
+
+@contextlib.contextmanager
+def _revoked_unless_delivered(iam: Any, user: str, issued: IssuedCredential) -> Iterator[None]:
+    try:
+        yield
+    except AzureError as error:
+        if error.status:
+            credentials.revoke(iam, user, issued.id)
+        # Where no answer came, the update may have been done: the next run finds out by what the pipeline says.
+        raise
+
+
+def _wait_until_accepted(replica_url: str, issued: IssuedCredential) -> None:
+    endpoint = password_endpoint(replica_url, issued.user_name, issued.password)
+    deadline, pause = time.monotonic() + _PROPAGATION_SECONDS, 0.5
+    while True:
+        try:
+            mirror_sync.read_refs(endpoint, "git-receive-pack")
+            return
+        except (mirror_sync.MirrorFailure, mirror_sync.Transient) as failure:
+            if time.monotonic() + pause > deadline:
+                raise MirrorError(
+                    f"{issued.id} was issued, but the replica has not taken it for {_PROPAGATION_SECONDS} seconds "
+                    f"({str(failure).rstrip('.')}); run again, which revokes it and issues another."
+                ) from None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 5)

@@ -1,0 +1,263 @@
+"""A mirror up, down, and with a new credential: the steps, each of which finds out for itself what is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline_templates import mirror_sync
+
+from . import cdk, connection, credentials, delivery, preflight, rotation, runs, verification
+from .aws import Missing, find_stack, replica_outputs
+from .checklist import Checklist
+from .config import Mirror
+from .connection import AZURE_SECRETS, Connection
+from .errors import MirrorError
+from .operator import Operator
+
+Say = Callable[[str], None]
+Confirm = Callable[[str], None]
+"""Asks a person; raises MirrorError when the answer is no, or nobody can be asked."""
+
+UP = ("Preflight", "cdk deploy", "Connect the pipeline", "Git credential", "First run", "Verify")
+DOWN = ("Look at what there is", "Disconnect the pipeline", "Revoke the Git credentials", "cdk destroy")
+ROTATE = (DOWN[0], *rotation.STEPS)
+_TRIES = 3
+
+
+def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) -> str:
+    """Bring a mirror up, or the rest of it; return the last sentence.
+
+    Raises:
+        MirrorError: a step failed; running again goes on from there.
+    """
+    mirror = operator.mirror
+    with checklist.step(UP[0]) as say:
+        at_hand = operator.ask is not None or all(operator.environment.get(name) for name in AZURE_SECRETS)
+        found = preflight.find_problems(mirror, operator.folder, lambda: operator.azure, secrets_at_hand=at_hand)
+        if found:
+            raise MirrorError("\n".join(found))
+        say("tools, tokens, account, names and the source are in order")
+    with checklist.step(UP[1]) as say:
+        cdk.run(operator.folder, ["deploy", mirror.name, "--require-approval", "never", *operator.context])
+        outputs = replica_outputs(operator.aws, mirror)
+        say(f"replica {outputs.replica_url}")
+        say(f"user {outputs.push_user_name}, who may push to it and nothing else")
+    with checklist.step(UP[2]) as say:
+        there = connect(operator, outputs.replica_url, say, pull_request=pull_request)
+    with checklist.step(UP[3]) as say:
+        ensure_credential(operator, say)
+    with checklist.step(UP[4]) as say:
+        prove_run(operator, say)
+    with checklist.step(UP[5]) as say:
+        equal = verify(operator, outputs.replica_url, say)
+    waiting = there.home if pull_request else None
+    rest = f" Merge the pull request in {waiting.name!r}, so that pushes start runs." if waiting else ""
+    return f"{mirror.name} is up: {mirror_sync.count(equal, 'ref')} are equal on both sides.{rest}"
+
+
+def connect(
+    operator: Operator, replica_url: str, say: Say, *, pull_request: bool = False, dry_run: bool = False
+) -> Connection:
+    """Connect the pipeline: tell the plan, then do it, and return what there is afterwards.
+
+    Raises:
+        MirrorError: something stands in the way; each in one sentence.
+    """
+    mirror, there = look(operator)
+    found = connection.problems(mirror, there)
+    if found:
+        raise MirrorError("\n".join(found))
+    for note in connection.notes(mirror, there):
+        say(note)
+    secrets = _source_secrets(operator, connection.missing_secrets(mirror, there.definition))
+    plan = connection.plan(mirror, there, replica_url, secrets, pull_request=pull_request)
+    for action in plan.actions or ("nothing to do: the pipeline is connected",):
+        say(f"plan: {action}" if plan.actions else action)
+    if dry_run:
+        return there
+    connection.apply(mirror, operator.azure, there, plan, pull_request=pull_request, say=say)
+    return look(operator)[1]
+
+
+def look(operator: Operator) -> tuple[Mirror, Connection]:
+    """Return the mirror, at home in Azure DevOps, and what there is of it."""
+    mirror, source, home = connection.at_home(operator.mirror, operator.azure)
+    return mirror, connection.read(mirror, operator.azure, source, home)
+
+
+def ensure_credential(operator: Operator, say: Say) -> None:
+    """Make sure that the pipeline holds a Git credential of the replica."""
+    outputs = replica_outputs(operator.aws, operator.mirror)
+    _, there = look(operator)
+    if there.definition is None:
+        raise MirrorError(_not_connected(operator))
+    delivery.ensure_credential(
+        operator.azure,
+        there.definition,
+        operator.iam,
+        outputs.push_user_name,
+        outputs.replica_url,
+        operator.mirror.name,
+        say,
+    )
+
+
+def prove_run(operator: Operator, say: Say) -> runs.Finished:
+    """Run the pipeline and return its end.
+
+    Raises:
+        MirrorError: there is no pipeline, or its run failed.
+    """
+    finished = run(operator, say, branch=None, timeout_minutes=150)
+    if not finished.succeeded:
+        raise MirrorError(
+            f"run {finished.build.id} {finished.build.result}; its log is above: mend that, and run again."
+        )
+    return finished
+
+
+def run(operator: Operator, say: Say, *, branch: str | None, timeout_minutes: float) -> runs.Finished:
+    """Queue a run of the mirror's pipeline and follow it to its end.
+
+    Raises:
+        MirrorError: there is no pipeline, or the run does not end in time.
+    """
+    mirror, there = look(operator)
+    if there.definition is None:
+        raise MirrorError(_not_connected(operator))
+    chosen = branch or connection.run_branch(mirror, operator.azure, there)
+    finished = runs.run(operator.azure, there.definition, chosen, say, timeout_minutes=timeout_minutes)
+    if finished.summary:
+        say(finished.summary)
+    return finished
+
+
+def verify(operator: Operator, replica_url: str, say: Say) -> list[str]:
+    """Compare both sides and return the refs; a push in between is mirrored by one more run.
+
+    Raises:
+        MirrorError: they are not equal.
+    """
+    for number in range(_TRIES):
+        if number:
+            say("refs changed at the source meanwhile; one more run")
+            prove_run(operator, say)
+        found = verification.compare(operator.mirror, replica_url, operator.aws, operator.token)
+        if not found.different:
+            say(f"{mirror_sync.count(found.source, 'ref')} are equal")
+            return list(found.source)
+    named = ", ".join(mirror_sync.shown(name) for name in found.different[:5])
+    raise MirrorError(
+        f"{len(found.different):,} refs differ after {_TRIES} runs ({named}); see the last run's summary for why."
+    )
+
+
+def rotate(operator: Operator, checklist: Checklist, confirm: Confirm) -> str:
+    """Put a new credential into the pipeline, prove it, and delete the old one; return the last sentence.
+
+    Raises:
+        MirrorError: a step failed; running again goes on from there.
+    """
+    with checklist.step(ROTATE[0]) as say:
+        outputs = replica_outputs(operator.aws, operator.mirror)
+        _, there = look(operator)
+        if there.definition is None:
+            raise MirrorError(_not_connected(operator))
+        say(f"pipeline {there.definition.name!r}, user {outputs.push_user_name}")
+
+    def prove(say: Say) -> None:
+        prove_run(operator, say)
+        verify(operator, outputs.replica_url, say)
+
+    rotation.rotate(
+        operator.azure,
+        there.definition,
+        operator.iam,
+        outputs.push_user_name,
+        outputs.replica_url,
+        operator.mirror.name,
+        step=checklist.step,
+        prove=prove,
+        confirm=confirm,
+    )
+    return f"{operator.mirror.name} has a new credential, and the old one is gone."
+
+
+def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_request: bool = False) -> str:
+    """Take a mirror down, or the rest of it; return the last sentence.
+
+    Raises:
+        MirrorError: a step failed, or a person said no; running again goes on from there.
+    """
+    mirror = operator.mirror
+    with checklist.step(DOWN[0]) as say:
+        stack = find_stack(operator.aws, mirror)
+        if stack and stack.protected:
+            raise MirrorError(
+                f"the stack {mirror.stack_name!r} has termination protection; set termination_protection: false in "
+                f"mirrors.yaml, run 'cdk deploy {mirror.name}', then run this again."
+            )
+        if stack and "ReplicaUrl" in stack.outputs and mirror.on_destroy == "delete":
+            refs = verification.replica_refs(operator.aws, stack.outputs["ReplicaUrl"])
+            archived = sum(name.startswith(mirror_sync.ARCHIVE) for name in refs)
+            what = f"{mirror_sync.count(refs, 'ref')} ({archived:,} of them archived) and all history"
+            say(f"the replica has {what}")
+            if refs:
+                confirm(f"Delete the CodeCommit repository {mirror.name!r} with {what}? The source stays as it is.")
+        elif stack:
+            say("the replica and its history stay (on_destroy: retain)")
+        else:
+            say(f"the stack {mirror.stack_name!r} is gone already")
+    with checklist.step(DOWN[1]) as say:
+        try:
+            at_home, there = look(operator)
+        except MirrorError as error:
+            if getattr(error, "status", None) != 404:
+                raise
+            say("the repository is gone, and its pipeline with it")
+        else:
+            connection.disconnect(at_home, operator.azure, there, pull_request=pull_request, say=say)
+    with checklist.step(DOWN[2]) as say:
+        user = stack.outputs.get("PushUserName", mirror.user_name) if stack else mirror.user_name
+        try:
+            existing = credentials.list_credentials(operator.iam, user)
+        except Missing:
+            existing = []
+        for credential in existing:
+            credentials.revoke(operator.iam, user, credential.id)
+            say(f"revoked {credential.id}")
+        if not existing:
+            say("there are none")
+    with checklist.step(DOWN[3]) as say:
+        if stack:
+            cdk.run(operator.folder, ["destroy", mirror.name, "--force", *operator.context])
+            say(f"deleted the stack {mirror.stack_name!r}")
+        else:
+            say("nothing to destroy")
+    kept = " Its replica stays in CodeCommit." if stack and mirror.on_destroy == "retain" else ""
+    return f"{mirror.name} is down.{kept}"
+
+
+def _source_secrets(operator: Operator, missing: list[str]) -> dict[str, str]:
+    """Return the source's Git credentials, from the environment or from a person, tried before they are stored."""
+    if operator.mirror.source_auth == "job-token":
+        return {}
+    given = {name: operator.environment[name] for name in AZURE_SECRETS if operator.environment.get(name)}
+    if not given and not missing:
+        return {}
+    for name in AZURE_SECRETS:
+        if name in given:
+            continue
+        if operator.ask is None:
+            raise MirrorError(
+                f"{name} is not set; export the source's Git credentials as {' and '.join(AZURE_SECRETS)}, or use "
+                "source_auth: job-token, which needs none."
+            )
+        given[name] = operator.ask(name)
+    connection.try_source(operator.mirror, given[AZURE_SECRETS[0]], given[AZURE_SECRETS[1]])
+    return given
+
+
+def _not_connected(operator: Operator) -> str:
+    name = operator.mirror.name
+    return f"the mirror {name!r} has no pipeline yet; run 'codecommit-mirror up {name}'."
