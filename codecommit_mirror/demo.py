@@ -1,10 +1,8 @@
-"""The whole job on the embedded cloud, told step by step: deploy, credentials, pipeline, mirror, change, destroy."""
+"""The whole job on the embedded cloud, told step by step: up, pushes that start runs, status, rotate, verify, down."""
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import os
 import re
 import shlex
@@ -12,17 +10,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from localcloud import LocalCloud, sample
-from localcloud.azure.agent import Variable, run_pipeline
+from pipeline_templates import mirror_sync
 
+from . import cdk, verification
+from .azure_devops import AzureDevOps
+from .azure_token import AzureToken
+from .checklist import Checklist
 from .config import single_mirror
 from .errors import MirrorError
+from .journey import look
+from .operator import Operator
 
 _ROOT = Path(__file__).parent.parent
 _NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
@@ -32,77 +35,59 @@ defaults:
   azure: {{organization: contoso, project: Shop, server: "{server}"}}
 mirrors:
   {replica}:
-    azure: {{repository: MyRepo, default_branch: {branch}}}
+    azure: {{repository: MyRepo}}
 """
 
 
 def run_demo(source: str | None, *, keep: bool) -> None:
     """Run the demo; raise MirrorError when a step does not do what it should."""
-    cdk = _find_cdk()
-    narrator = Narrator()
+    cli = cdk.find_cli(_ROOT)
+    steps = Checklist((), Console(highlight=False, soft_wrap=True))
     with LocalCloud() as cloud:
-        narrator.say(f"Embedded cloud: AWS at {cloud.aws_url}, Azure DevOps at {cloud.azure_url}. No account is used.")
-        demo = _Demo(cloud, narrator, cdk)
+        steps.say(f"Embedded cloud: AWS at {cloud.aws_url}, Azure DevOps at {cloud.azure_url}. No account is used.")
+        demo = _Demo(cloud, steps, cli)
         branch = demo.fill_source(source)
-        demo.set_up(branch)
-        demo.mirror("First run")
-        demo.change_source(branch)
-        demo.mirror("Second run")
+        demo.bring_up()
+        demo.work(branch)
+        demo.delete_a_branch()
+        demo.look_after()
         if keep:
             _keep(cloud, demo)
         else:
-            demo.tear_down()
-    narrator.summary()
-
-
-class Narrator:
-    """Tells steps with elapsed times, and sums them up."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._steps: list[tuple[str, float]] = []
-        self.facts: list[str] = []
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Announce a step, and say how long it took."""
-        began = time.monotonic()
-        click.secho(f"[{began - self._started:6.1f} s] {title}", bold=True)
-        yield
-        self._steps.append((title, time.monotonic() - began))
-
-    def say(self, text: str) -> None:
-        """Print one line below the step."""
-        click.echo(f"           {text}")
-
-    def summary(self) -> None:
-        """Print every step's time and what was seen."""
-        click.secho("\nSummary", bold=True)
-        for title, seconds in self._steps:
-            click.echo(f"{seconds:8.1f} s  {title}")
-        click.echo(f"{time.monotonic() - self._started:8.1f} s  in all")
-        for fact in self.facts:
-            click.echo(f"  - {fact}")
+            demo.take_down()
+    click.secho("\nSummary", bold=True)
+    for title, seconds in steps.done:
+        click.echo(f"{seconds:8.1f} s  {title}")
+    click.echo(f"{steps.seconds():8.1f} s  in all")
+    for fact in demo.facts:
+        click.echo(f"  - {fact}")
 
 
 class _Demo:
-    def __init__(self, cloud: LocalCloud, narrator: Narrator, cdk: str) -> None:
-        self.cloud, self._narrator, self._cdk_program = cloud, narrator, cdk
+    def __init__(self, cloud: LocalCloud, steps: Checklist, cdk_cli: str) -> None:
+        self.cloud, self._steps, self._cdk_cli = cloud, steps, cdk_cli
+        self.facts: list[str] = []
         self.source = cloud.create_azure_repository("contoso", "Shop", "MyRepo")
         self._config = cloud.root / "mirrors.yaml"
-        self._credential = cloud.root / "credential.csv"
-        self._pipeline = cloud.root / "azure-pipelines.yml"
-        self._variables: dict[str, Variable] = {}
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        self._config.write_text(_MIRRORS.format(server=cloud.azure_url, replica=_REPLICA))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AZURE_", "SYSTEM_"))},
             **cloud.environment(),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), str(Path(cdk).parent), os.environ["PATH"]]),
+            "AZURE_DEVOPS_EXT_PAT": cloud.operator_token,
+            "AZURE_GIT_USERNAME": "git-user",
+            "AZURE_GIT_PASSWORD": cloud.personal_access_token,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), str(Path(cdk_cli).parent), os.environ["PATH"]]),
         }
+        token = AzureToken(cloud.operator_token, False, "AZURE_DEVOPS_EXT_PAT")
+        self._mirror = single_mirror(_REPLICA, f"{cloud.azure_url}/contoso/Shop/_git/MyRepo")
+        self._azure = AzureDevOps(self._mirror.azure, token)
+        self._push_url = verification.source_endpoint(self._mirror, token)
         self._before: dict[str, list[str]] = {}
+        self._runs_seen: set[int] = set()
 
     def fill_source(self, source: str | None) -> str:
         """Put history into the source and return its default branch."""
-        with self._narrator.step(
+        with self._steps.step(
             "Source in Azure Repos: " + re.sub(r"://[^/@]*@", "://", source or "the built-in sample")
         ):
             if source is None:
@@ -122,54 +107,118 @@ class _Demo:
             commits = int(sample.git(self.source, "rev-list", "--all", "--count"))
             refs = sample.refs(self.source)
             kinds = ", ".join(f"{sum(r.startswith(n) for r in refs):,} in {n}" for n in (*_NAMESPACES, "refs/pull/"))
-            self._narrator.say(f"{commits:,} commits; refs: {kinds}")
-            self._narrator.facts.append(f"source: {commits:,} commits, {len(refs):,} refs ({kinds})")
+            self._steps.say(f"{commits:,} commits; refs: {kinds}")
+            self.facts.append(f"source: {commits:,} commits, {len(refs):,} refs ({kinds})")
         return branch
 
-    def set_up(self, branch: str) -> None:
-        """Deploy the stack, issue the credential, render the pipeline and set its variables."""
-        text = _MIRRORS.format(server=self.cloud.azure_url, replica=_REPLICA, branch=json.dumps(branch))
-        self._config.write_text(text)
-        with self._narrator.step("cdk bootstrap (once for each account and region)"):
-            self._cdk("bootstrap", f"aws://{self.cloud.account}/{self.cloud.region}")
-        self._before = inventory(self.cloud)
-        with self._narrator.step(f"cdk deploy {_REPLICA}"):
-            self._cdk("deploy", _REPLICA, "--require-approval", "never")
-            for kind, names in inventory(self.cloud).items():
-                for name in sorted(set(names) - set(self._before[kind])):
-                    self._narrator.say(f"created {kind} {name}")
-        with self._narrator.step(f"codecommit-mirror credentials issue {_REPLICA}"):
-            self._companion("credentials", "issue", _REPLICA, "--output", str(self._credential))
-            self._narrator.say(f"user name and password are in {self._credential} (mode 0600)")
-        with self._narrator.step(f"codecommit-mirror pipeline render {_REPLICA}"):
-            self._companion("pipeline", "render", _REPLICA, "--output", str(self._pipeline))
-            wanted = json.loads(self._companion("pipeline", "variables", _REPLICA, "--json"))
-            with self._credential.open(newline="") as stream:
-                row = next(csv.DictReader(stream))
-            secrets = {
-                "AZURE_GIT_USERNAME": "git-user",
-                "AZURE_GIT_PASSWORD": self.cloud.personal_access_token,
-                "AWS_GIT_USERNAME": row["User Name"],
-                "AWS_GIT_PASSWORD": row["Password"],
-            }
-            self._variables = {
-                v["name"]: Variable(secrets[v["name"]] if v["secret"] else v["value"], v["secret"]) for v in wanted
-            }
-            self._narrator.say(f"variables set in the pipeline: {', '.join(self._variables)}")
+    def bring_up(self) -> None:
+        """Bootstrap the account, then bring the mirror up."""
+        self._before = self.inventory()
+        with self._steps.step("cdk bootstrap (once for each account and region)"):
+            target = f"aws://{self.cloud.account}/{self.cloud.region}"
+            self._run([self._cdk_cli, "bootstrap", target, "-c", f"config={self._config}", "--no-notices"], tell=False)
+        bootstrapped = self.inventory()
+        self._companion("up", _REPLICA)
+        for kind, names in self.inventory().items():
+            for name in sorted(set(names) - set(bootstrapped[kind])):
+                self._steps.say(f"created {kind} {name}")
+        self._before = bootstrapped
+        self._wait_for_runs()
+        self._compare()
 
-    def mirror(self, title: str) -> None:
-        """Run the pipeline on the embedded agent, then compare the replica with the source."""
-        with self._narrator.step(f"{title} of the pipeline"):
-            run = run_pipeline(self._pipeline.read_text(), self._variables, job_token=self.cloud.job_token)
-            for line in run.log:
-                if not line.startswith("##vso"):
-                    self._narrator.say(line)
-                if line.startswith("Mirror "):
-                    self._narrator.facts.append(f"{title.lower()}: {line.removeprefix('Mirror ')}")
-            if run.result != "succeeded":
-                raise MirrorError(f"the pipeline's run {run.result}; its log is above.")
-        with self._narrator.step("Compare the replica with the source, ref by ref"):
+    def work(self, branch: str) -> None:
+        """Push to the source what developers push in a day, and see runs start by themselves."""
+        with self._steps.step("Developers push to the source, over HTTPS"):
+            clone = self.cloud.root / "developer.git"
+            subprocess.run(
+                ["git", "clone", "-q", "--bare", "--shared", str(self.source), str(clone)],
+                check=True,
+                capture_output=True,
+            )
+            tip = sample.commit(clone, branch, "A new commit")
+            sample.git(clone, "update-ref", f"refs/heads/{self._prefix}/new-branch", tip)
+            sample.git(clone, "tag", "-a", f"{self._prefix}-tag", "-m", "A tag", tip)
+            rewritten = f"{self._prefix}/to-be-rewritten"
+            sample.commit(clone, rewritten, "History rewritten", parent=f"refs/heads/{branch}~1")
+            pushed = (branch, f"{self._prefix}/new-branch", f"refs/tags/{self._prefix}-tag", f"+{rewritten}")
+            self._push(clone, *pushed)
+            for what in (
+                f"a new commit on {branch}",
+                f"a new branch, {self._prefix}/new-branch",
+                f"a new tag, {self._prefix}-tag",
+                f"a force-push to {rewritten}",
+            ):
+                self._steps.say(what)
+        with self._steps.step("The pushes have started runs of the pipeline"):
+            self._wait_for_runs()
             self._compare()
+
+    def delete_a_branch(self) -> None:
+        """Delete a branch, which starts no run, and let the schedule catch up."""
+        with self._steps.step("A deleted branch starts no run; the schedule catches up"):
+            deleted = f"{self._prefix}/to-be-deleted"
+            self._push(self.cloud.root / "developer.git", f":refs/heads/{deleted}")
+            self._steps.say(f"a deleted branch, {deleted}")
+        self._companion("status", "--max-lag", "60")
+        with self._steps.step("The schedule's hour comes"):
+            self.cloud.azure("fire_schedules")
+            self._wait_for_runs()
+            self._compare()
+
+    def look_after(self) -> None:
+        """Rotate the credential, and look at the mirror from outside."""
+        self._companion("rotate", _REPLICA)
+        self._wait_for_runs()
+        self._companion("verify", _REPLICA)
+        self._companion("status")
+
+    def take_down(self) -> None:
+        """Take the mirror down, and look for anything left on either side."""
+        self._companion("down", _REPLICA, "--yes")
+        with self._steps.step("Look for anything left"):
+            left = {kind: sorted(set(names) - set(self._before[kind])) for kind, names in self.inventory().items()}
+            remains = [f"{kind} {name}" for kind, names in left.items() for name in names]
+            if remains:
+                raise MirrorError(f"down left behind: {', '.join(remains)}.")
+            self._steps.say(f"nothing: no {', no '.join(left)}")
+            self.facts.append(f"after down there is no {', no '.join(left)} left")
+
+    def inventory(self) -> dict[str, list[str]]:
+        """Return the names of what both sides can hold of a mirror, by kind."""
+        branch = sample.git(self.source, "symbolic-ref", "HEAD").strip()
+        files = sample.git(self.source, "ls-tree", "--name-only", branch).splitlines()
+        return {
+            **inventory(self.cloud),
+            "pipeline": [definition.name for definition in self._azure.find_definitions()],
+            "YAML file": [name for name in files if name == self._mirror.pipeline_path],
+        }
+
+    def _push(self, clone: Path, *refspecs: str) -> None:
+        environment = mirror_sync.git_environment(os.environ, self._push_url)
+        command = ["git", "-C", str(clone), "push", "-q", self._push_url.url, *refspecs]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise MirrorError(f"git push failed: {done.stderr}")
+
+    def _wait_for_runs(self) -> None:
+        """Wait until no run is left to do, and tell of those that ended."""
+        operator = Operator(self._mirror, self.environment, _ROOT)
+        definition = look(operator)[1].definition
+        if definition is None:
+            raise MirrorError("there is no pipeline.")
+        while any(not build.done for build in self._azure.builds(definition)):
+            time.sleep(0.1)
+        for build in sorted(self._azure.builds(definition), key=lambda build: build.id):
+            if build.id in self._runs_seen:
+                continue
+            self._runs_seen.add(build.id)
+            steps = [record for record in self._azure.timeline(build) if record.log_id and record.kind == "Task"]
+            lines = [line for step in steps for line in self._azure.log(build, int(step.log_id or 0)).splitlines()]
+            said = [line.partition(" Mirror ")[2] for line in lines if " Mirror " in line]
+            self._steps.say(f"run {build.id} ({build.reason}, {mirror_sync.shown(build.branch)}): {build.result}")
+            if build.result != "succeeded":
+                raise MirrorError(f"run {build.id} {build.result}:\n" + "\n".join(lines))
+            self.facts.append(f"run {build.id} ({build.reason}): {said[-1]}")
 
     def _compare(self) -> None:
         source = sample.refs(self.source, *_NAMESPACES)
@@ -178,51 +227,32 @@ class _Demo:
         if different:
             raise MirrorError(f"{len(different)} refs differ between source and replica: {', '.join(different[:5])}.")
         sample.git(self.cloud.replica_path(_REPLICA), "fsck", "--connectivity-only")
-        self._narrator.say(f"{len(source):,} refs are equal, and git fsck finds every object")
+        self._steps.say(f"{len(source):,} refs are equal, and git fsck finds every object")
         for name, value in sample.refs(self.cloud.replica_path(_REPLICA), "refs/archive/").items():
-            self._narrator.say(f"kept: {value[:12]} as {name}")
+            self._steps.say(f"kept: {value[:12]} as {name}")
 
-    def change_source(self, branch: str) -> None:
-        """Do at the source what developers do in a day."""
-        with self._narrator.step("Changes at the source"):
-            tip = sample.commit(self.source, branch, "A new commit")
-            self._narrator.say(f"a new commit on {branch}")
-            sample.git(self.source, "update-ref", f"refs/heads/{self._prefix}/new-branch", tip)
-            self._narrator.say(f"a new branch, {self._prefix}/new-branch")
-            sample.git(self.source, "tag", "-a", f"{self._prefix}-tag", "-m", "A tag", tip)
-            self._narrator.say(f"a new tag, {self._prefix}-tag")
-            sample.git(self.source, "update-ref", "-d", f"refs/heads/{self._prefix}/to-be-deleted")
-            self._narrator.say(f"a deleted branch, {self._prefix}/to-be-deleted")
-            rewritten, parent = f"{self._prefix}/to-be-rewritten", f"refs/heads/{branch}~1"
-            sample.commit(self.source, rewritten, "History rewritten", parent=parent)
-            self._narrator.say(f"a force-push to {rewritten}")
+    def _companion(self, *arguments: str) -> None:
+        with self._steps.step(shlex.join(["codecommit-mirror", *arguments])):
+            command = [sys.executable, "-m", "codecommit_mirror", *arguments, "--config", str(self._config)]
+            self._run(command, tell=True)
 
-    def tear_down(self) -> None:
-        """Revoke the credential, destroy the stack, and look for anything left."""
-        with self._narrator.step(f"codecommit-mirror credentials revoke {_REPLICA} --all"):
-            self._companion("credentials", "revoke", _REPLICA, "--all")
-        with self._narrator.step(f"cdk destroy {_REPLICA}"):
-            self._cdk("destroy", _REPLICA, "--force")
-        with self._narrator.step("Look for anything left in the account"):
-            left = {kind: sorted(set(names) - set(self._before[kind])) for kind, names in inventory(self.cloud).items()}
-            remains = [f"{kind} {name}" for kind, names in left.items() for name in names]
-            if remains:
-                raise MirrorError(f"cdk destroy left behind: {', '.join(remains)}.")
-            self._narrator.say(f"nothing: no {', no '.join(left)}")
-            self._narrator.facts.append(f"after cdk destroy there is no {', no '.join(left)} left")
-
-    def _cdk(self, command: str, *arguments: str) -> None:
-        options = ["-c", f"config={self._config}", "--output", str(self.cloud.root / "cdk.out"), "--no-notices"]
-        self._run([self._cdk_program, command, *arguments, *options])
-
-    def _companion(self, *arguments: str) -> str:
-        return self._run([sys.executable, "-m", "codecommit_mirror", *arguments, "--config", str(self._config)])
-
-    def _run(self, command: list[str]) -> str:
-        done = subprocess.run(command, cwd=_ROOT, env=self._environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise MirrorError(f"{shlex.join(command)} failed:\n{done.stdout}{done.stderr}")
-        return done.stdout
+    def _run(self, command: list[str], *, tell: bool) -> None:
+        process = subprocess.Popen(
+            command,
+            cwd=_ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = []
+        for line in process.stdout or ():
+            lines.append(line)
+            if tell:
+                self._steps.say(line.rstrip())
+        if process.wait():
+            raise MirrorError(f"{shlex.join(command)} failed:\n{''.join(lines)}")
 
 
 def inventory(cloud: LocalCloud) -> dict[str, list[str]]:
@@ -277,26 +307,20 @@ def _clone(source: str, destination: Path) -> None:
     single_mirror(_REPLICA, "https://dev.azure.com/contoso/Shop/_git/MyRepo", default_branch=branch)
 
 
-def _find_cdk() -> str:
-    local = _ROOT / "node_modules" / ".bin" / "cdk"
-    found = str(local) if local.exists() else shutil.which("cdk")
-    if not found:
-        raise MirrorError("the CDK CLI is not installed; run 'npm ci' in the project's folder.")
-    return found
-
-
 def _keep(cloud: LocalCloud, demo: _Demo) -> None:
     script = cloud.root / "environment.sh"
-    exports = {**cloud.environment(), "AZURE_DEVOPS_EXT_PAT": cloud.personal_access_token}
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
-    lines.append(f'export PATH={shlex.quote(f"{Path(sys.executable).parent}:{Path(_find_cdk()).parent}")}:"$PATH"')
+    lines = [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in demo.environment.items()
+        if name == "PATH" or os.environ.get(name) != value
+    ]
     with os.fdopen(os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write("\n".join(lines) + "\n")
     cloud.keep_running()
     click.secho("\nThe embedded cloud is running. Look around:", bold=True)
     for label, text in (
         ("environment", f". {script}"),
-        ("companion", f"codecommit-mirror credentials list {_REPLICA} --config {cloud.root / 'mirrors.yaml'}"),
+        ("companion", f"codecommit-mirror status --config {cloud.root / 'mirrors.yaml'}"),
         ("AWS endpoint", f"{cloud.aws_url} (aws, boto3 and cdk find it in the environment)"),
         ("source", f"{cloud.azure_url}/contoso/Shop/_git/MyRepo (any user name, password $AZURE_DEVOPS_EXT_PAT)"),
         ("replica", f"git --git-dir {cloud.replica_path(_REPLICA)} log --all --oneline"),

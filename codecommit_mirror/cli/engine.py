@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,8 +16,8 @@ from pipeline_templates import mirror_sync
 from .. import engine
 from ..aws import replica_outputs, session
 from ..config import Mirror
-from ..errors import MirrorError
-from .mirror_option import json_option, mirror_argument
+from ..verification import Comparison, compare, engine_failures
+from .mirror_option import json_option, mirror_argument, operator_of
 from .table import print_json, print_table
 
 
@@ -39,7 +39,7 @@ def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
 
     Credentials come from the environment, by the pipeline variables' names.
     """
-    with _failures(), tempfile.TemporaryDirectory(prefix="mirror-") as folder:
+    with engine_failures(), tempfile.TemporaryDirectory(prefix="mirror-") as folder:
         settings = _settings(mirror, credentials)
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             outcome = mirror_sync.mirror(settings, folder)
@@ -52,10 +52,19 @@ def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
 @credentials_option
 @json_option
 def verify(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
-    """Compare source and replica ref by ref; exit 0 only when they are equal."""
-    with _failures():
-        source, replica = mirror_sync.compare(_settings(mirror, credentials))
-    different = sorted(name for name in {*source, *replica} if source.get(name) != replica.get(name))
+    """Compare source and replica ref by ref; exit 0 only when they are equal.
+
+    Reads both sides with your own tokens: AWS credentials and AZURE_DEVOPS_EXT_PAT. With --credentials, or with
+    AWS_GIT_PASSWORD in the environment, it reads as the pipeline does.
+    """
+    if credentials or os.environ.get("AWS_GIT_PASSWORD"):
+        with engine_failures():
+            found = Comparison(*mirror_sync.compare(_settings(mirror, credentials)))
+    else:
+        operator = operator_of(mirror)
+        url = replica_outputs(operator.aws, mirror).replica_url
+        found = compare(mirror, url, operator.aws, operator.token)
+    source, replica, different = found.source, found.replica, found.different
     if as_json:
         refs = {name: {"source": source.get(name), "replica": replica.get(name)} for name in different}
         print_json({"equal": not different, "refs": len(source), "different": refs})
@@ -70,11 +79,3 @@ def verify(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
 
 def _settings(mirror: Mirror, credentials: Path | None) -> mirror_sync.Settings:
     return engine.settings(mirror, replica_outputs(session(mirror), mirror).replica_url, os.environ, credentials)
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except mirror_sync.MirrorFailure as failure:
-        raise MirrorError(str(failure)) from None
