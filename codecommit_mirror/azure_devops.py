@@ -174,7 +174,7 @@ class AzureDevOps:
             "item": {"path": f"/{path}"},
         }
         if text is not None:
-            change["newContent"] = {"content": text, "contentType": "rawtext"}
+            change["newContent"] = {"content": text, "contentType": "rawText"}
         body = {
             "refUpdates": [{"name": f"refs/heads/{branch}", "oldObjectId": tip}],
             "commits": [{"comment": comment, "changes": [change]}],
@@ -267,9 +267,8 @@ class AzureDevOps:
 
     def leases(self, definition: Definition) -> list[int]:
         """Return the ids of the retention leases on a definition's runs."""
-        found = self._http.pages(
-            "build/retention/leases", f"list what retains runs of {definition.name!r}", definitionId=definition.id
-        )
+        action = f"list what retains runs of {definition.name!r}"
+        found = self._http.get("build/retention/leases", action, definitionId=definition.id)["value"]
         return [lease["leaseId"] for lease in found]
 
     def delete_leases(self, ids: Sequence[int]) -> None:

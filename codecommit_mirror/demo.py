@@ -113,16 +113,14 @@ class _Demo:
 
     def bring_up(self) -> None:
         """Bootstrap the account, then bring the mirror up."""
-        self._before = self.inventory()
         with self._steps.step("cdk bootstrap (once for each account and region)"):
             target = f"aws://{self.cloud.account}/{self.cloud.region}"
             self._run([self._cdk_cli, "bootstrap", target, "-c", f"config={self._config}", "--no-notices"], tell=False)
-        bootstrapped = self.inventory()
+        self._before = self.inventory()
         self._companion("up", _REPLICA)
         for kind, names in self.inventory().items():
-            for name in sorted(set(names) - set(bootstrapped[kind])):
+            for name in sorted(set(names) - set(self._before[kind])):
                 self._steps.say(f"created {kind} {name}")
-        self._before = bootstrapped
         self._wait_for_runs()
         self._compare()
 

@@ -65,7 +65,7 @@ class Route:
 
 def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tokens, weather: Weather) -> Api:
     """Return what answers REST calls."""
-    routes = _Handlers(repositories, pipelines).routes()
+    routes = Handlers(repositories, pipelines).routes()
 
     def api(request: ApiRequest) -> Answer:
         if weather.coming:
@@ -121,7 +121,9 @@ def _error(error: Refused) -> Answer:
     return Answer(error.status, json.dumps(body), content_type="application/json; charset=utf-8")
 
 
-class _Handlers:
+class Handlers:
+    """What each operation does."""
+
     def __init__(self, repositories: Repositories, pipelines: Pipelines) -> None:
         self._repositories, self._pipelines = repositories, pipelines
 
@@ -232,8 +234,8 @@ class _Handlers:
                 raise Refused(
                     400, f"TF401035: The object '{path}' is {'' if present else 'not '}there.", "GitItemException"
                 )
-            if change["changeType"] != "delete" and change["newContent"]["contentType"].lower() != "rawtext":
-                raise Refused(400, "The embedded service takes rawtext alone.")
+            if change["changeType"] != "delete" and change["newContent"]["contentType"] != "rawText":
+                raise Refused(400, "The embedded service takes rawText alone.")
             changes[path] = None if change["changeType"] == "delete" else change["newContent"]["content"]
         with repository.lock:
             repository.check_policy(update["name"])

@@ -5,16 +5,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from codecommit_mirror import pipeline
+from codecommit_mirror import journey, pipeline, verification
+from codecommit_mirror.azure_devops import Build
 from codecommit_mirror.config import single_mirror
+from codecommit_mirror.operator import Operator
 from localcloud import LocalCloud, sample
 from localcloud.azure.agent import Variable, run_pipeline
+from pipeline_templates import mirror_sync
 from stacks import ReplicaStack
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +38,31 @@ def stack_template():
     document = Template.from_stack(stack).to_json()
     del document["Parameters"], document["Rules"]
     return json.dumps(document)
+
+
+@pytest.fixture(scope="session")
+def bootstrapped(cloud):
+    """The cloud, bootstrapped for CDK."""
+    command = [ROOT / "node_modules" / ".bin" / "cdk", "bootstrap", f"aws://{cloud.account}/{cloud.region}"]
+    done = subprocess.run(
+        [*command, "--app", "", "--no-notices"],
+        env={**os.environ, **cloud.environment()},
+        cwd=cloud.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cloud
+
+
+def azure_environment(cloud):
+    """The variables of who may do everything in Azure DevOps that a mirror needs."""
+    return {
+        "AZURE_DEVOPS_EXT_PAT": cloud.operator_token,
+        "AZURE_GIT_USERNAME": "somebody",
+        "AZURE_GIT_PASSWORD": cloud.personal_access_token,
+    }
 
 
 class Rig:
@@ -76,6 +105,33 @@ class Rig:
             text = text.replace("MAXIMUM_OBJECTS_A_PUSH = 1_000_000", "MAXIMUM_OBJECTS_A_PUSH = 0")
         return run_pipeline(text, chosen, job_token=self.cloud.job_token, path=path)
 
+    def operator(self, mirror=None, **environment: str) -> Operator:
+        """Who runs the commands: a new one for each, as for each process."""
+        return Operator(mirror or self.mirror, {**azure_environment(self.cloud), **environment}, ROOT)
+
+    def runs_are_done(self) -> list[Build]:
+        """Wait until the agent has nothing left to do for this mirror; return its runs, the oldest first."""
+        operator = self.operator()
+        definition = journey.look(operator)[1].definition
+        while not all(build.done for build in operator.azure.builds(definition)):
+            time.sleep(0.05)
+        return sorted(operator.azure.builds(definition), key=lambda build: build.id)
+
+    def push(self, *refspecs: str, clone: Path) -> None:
+        """Push from a clone to the source, over HTTPS, as a developer does."""
+        endpoint = verification.source_endpoint(self.mirror, self.operator().token)
+        subprocess.run(
+            ["git", "-C", str(clone), "push", "-q", endpoint.url, *refspecs],
+            env=mirror_sync.git_environment(os.environ, endpoint),
+            check=True,
+            capture_output=True,
+        )
+
+    def clone(self, folder: Path) -> Path:
+        """Clone the source, with every object."""
+        subprocess.run(["git", "clone", "-q", "--bare", str(self.source), str(folder)], check=True)
+        return folder
+
     def assert_equal(self) -> None:
         """The replica has the source's refs and no others, and every object."""
         assert sample.refs(self.replica, *NAMESPACES) == sample.refs(self.source, *NAMESPACES)
@@ -83,6 +139,16 @@ class Rig:
 
 
 counter = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _this_cloud_and_no_other(cloud, monkeypatch):
+    """Let what runs in this process reach the embedded cloud alone."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "SYSTEM_ACCESSTOKEN")):
+            monkeypatch.delenv(name)
+    for name, value in cloud.environment().items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

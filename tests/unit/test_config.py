@@ -128,18 +128,28 @@ MISTAKES = {
     ),
     "a mirror given twice": ("mirrors:\n  R: {}\n  R: {}\n", "line 3: 'R' is there twice (first in line 2)"),
     "one stack for two": (
-        "defaults:\n  azure: {organization: o, project: p, repository: r}\nmirrors:\n  my.repo: {}\n  my_repo: {}\n",
+        "defaults:\n  azure: {organization: o, project: p, repository: r}\nmirrors:\n  my.repo: {}\n"
+        "  my_repo: {azure: {repository: s}}\n",
         "line 5: mirror 'my_repo': its stack name 'my-repo' is also that of mirror 'my.repo'; rename one of the two.",
     ),
     "one user for two": (
         "defaults:\n  azure: {organization: o, project: p, repository: r}\n  user_name: u\n"
-        "mirrors:\n  a: {}\n  b: {}\n",
+        "mirrors:\n  a: {}\n  b: {azure: {repository: s}}\n",
         "line 6: mirror 'b': its user_name 'u' is also that of mirror 'a'; give one of them a user_name of its own.",
     ),
     "one policy for two": (
         entry("    policy_name: P\n")
         + "  S:\n    azure: {organization: o, project: p, repository: s}\n    policy_name: p\n",
         "mirror 'S': its policy_name 'p' is also that of mirror 'R'",
+    ),
+    "one pipeline for two": (
+        "defaults:\n  azure: {organization: o, project: p, repository: r}\nmirrors:\n  a: {}\n  b: {}\n",
+        "line 5: mirror 'b': its pipeline 'azure-pipelines-mirror.yml in o/p/r' is also that of mirror 'a'; give "
+        "one of them an azure.pipeline_path.",
+    ),
+    "a pipeline path that leaves": (
+        entry("").replace("repository: r", "repository: r, pipeline_path: ../x.yml"),
+        "azure.pipeline_path: '../x.yml' is not the path of a YAML file in a repository",
     ),
     "not YAML": ("mirrors: [\n", "it is not valid YAML"),
     "a tab": ("mirrors:\n\tR: {}\n", "line 2: it is not valid YAML"),

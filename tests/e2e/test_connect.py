@@ -1,0 +1,325 @@
+"""``pipeline connect``, ``run`` and ``disconnect``: planned, done once, done again, taken back."""
+
+import pytest
+
+from codecommit_mirror import connection, held_credential, journey, pipeline
+from codecommit_mirror.azure_http import AzureError
+from codecommit_mirror.errors import MirrorError
+from localcloud import sample
+
+from .conftest import azure_environment
+
+PATH = "azure-pipelines-mirror.yml"
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def connect(rig, said, mirror=None, **options):
+    """Connect as ``up`` does, and give the credential."""
+    operator = rig.operator(mirror)
+    there = journey.connect(operator, rig.outputs["ReplicaUrl"], said.append, **options)
+    if not options.get("dry_run"):
+        journey.ensure_credential(operator, said.append)
+    return there
+
+
+@pytest.fixture
+def filled(rig):
+    sample.fill(rig.source)
+    return rig
+
+
+def changed(mirror, **azure):
+    return mirror.model_copy(update={"azure": mirror.azure.model_copy(update=azure)})
+
+
+def run(rig, mirror=None):
+    return journey.run(rig.operator(mirror), lambda line: None, branch=None, timeout_minutes=1)
+
+
+def test_a_connected_pipeline_mirrors(filled, said):
+    there = connect(filled, said)
+    variables = there.definition.variables
+    assert variables["AZURE_REPO_URL"]["value"] == filled.mirror.azure.clone_url
+    assert {name for name, v in variables.items() if v.get("isSecret")} == set(connection.AZURE_SECRETS)
+    assert sample.git(filled.source, "show", f"main:{PATH}") == pipeline.render(filled.mirror)
+    assert run(filled).build.result == "succeeded"
+    filled.assert_equal()
+    # Committing the YAML started no run of its own.
+    assert [build.reason for build in filled.runs_are_done()] == ["manual"]
+
+
+def test_a_dry_run_changes_nothing(filled, said):
+    before = sample.refs(filled.source)
+    there = connect(filled, said, dry_run=True)
+    assert there.definition is None
+    assert sample.refs(filled.source) == before
+    assert any(line.startswith("plan: create the pipeline") for line in said)
+    assert any(line.endswith(f"add {PATH!r} on 'main' of {filled.name!r}") for line in said)
+
+
+def test_again_changes_nothing(filled, said, monkeypatch):
+    connect(filled, said)
+    before, tips = connect(filled, said).definition.body["revision"], sample.refs(filled.source)
+    for name in connection.AZURE_SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    said.clear()
+    operator = filled.operator(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
+    there = journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
+    journey.ensure_credential(operator, said.append)
+    assert there.definition.body["revision"] == before
+    assert sample.refs(filled.source) == tips
+    assert said[0] == "nothing to do: the pipeline is connected"
+    assert said[1].startswith("kept ACCA")
+    assert run(filled).succeeded
+
+
+def test_what_a_person_changed_on_the_pipeline_stays(filled, said):
+    there = connect(filled, said)
+    azure = filled.operator().azure
+    body = azure.definition(there.definition.id).body
+    variables = {**body["variables"], "MINE": {"value": "kept"}, "AWS_REPO_URL": {"value": "wrong"}}
+    azure.update_definition(there.definition, {**body, "name": f"renamed {filled.name}", "variables": variables})
+    said.clear()
+    again = connect(filled, said).definition
+    assert again.name == f"renamed {filled.name}"
+    assert again.variables["MINE"]["value"] == "kept"
+    assert again.variables["AWS_REPO_URL"]["value"] == filled.outputs["ReplicaUrl"].removeprefix("https://")
+    assert any(line.startswith("plan: set the variable AWS_REPO_URL to") for line in said)
+
+
+def test_a_secret_that_was_typed_in_without_the_lock_becomes_one(filled, said):
+    there = connect(filled, said)
+    azure = filled.operator().azure
+    body = azure.definition(there.definition.id).body
+    open_secret = {**body["variables"], "AZURE_GIT_PASSWORD": {"value": filled.cloud.personal_access_token}}
+    azure.update_definition(there.definition, {**body, "variables": open_secret})
+    operator = filled.operator(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
+    there = journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
+    assert there.definition.variables["AZURE_GIT_PASSWORD"] == {"value": None, "isSecret": True}
+    assert run(filled).succeeded
+
+
+def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
+    sample.commit(filled.source, "main", "text")
+    azure = filled.operator().azure
+    home = azure.repository(filled.name)
+    tip = azure.tip(home, "main")
+    azure.commit_file(home, "main", tip, PATH, text="steps: []\n", exists=False, comment="mine")
+    with pytest.raises(MirrorError, match="was not written by this program and is not overwritten; set azure"):
+        connect(filled, said)
+    assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
+    other = pipeline.render(filled.mirror.model_copy(update={"name": "other"}))
+    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text=other, exists=True, comment="theirs")
+    with pytest.raises(MirrorError, match="belongs to the mirror 'other'"):
+        connect(filled, said)
+    elsewhere = changed(filled.mirror, pipeline_path="ci/mirror.yml")
+    connect(filled, said, mirror=elsewhere)
+    assert run(filled, elsewhere).succeeded
+
+
+def test_git_credentials_are_tried_before_they_are_stored(filled, said):
+    operator = filled.operator(AZURE_GIT_PASSWORD="canary-wrong")
+    with pytest.raises(MirrorError, match=r"refused access \(a sign-in page\); check AZURE_GIT_USERNAME") as caught:
+        journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
+    assert "canary-wrong" not in str(caught.value) + str(said)
+    assert filled.operator().azure.find_definitions(name=filled.mirror.pipeline_name) == []
+    with pytest.raises(MirrorError, match="AZURE_GIT_PASSWORD is not set"):
+        journey.connect(filled.operator(AZURE_GIT_PASSWORD=""), filled.outputs["ReplicaUrl"], said.append)
+
+
+def test_a_person_is_asked_for_them(filled, said):
+    operator = filled.operator(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
+    asked = []
+    operator.ask = lambda name: asked.append(name) or azure_environment(filled.cloud)[name]
+    journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
+    assert asked == list(connection.AZURE_SECRETS)
+
+
+def test_a_policy_that_forbids_a_push_names_the_way_out_and_that_way_works(filled, said):
+    filled.cloud.azure("protect_branch", "contoso", "Shop", filled.name, "main")
+    with pytest.raises(MirrorError, match="forbid a push; run again with --pull-request"):
+        connect(filled, said)
+    there = connect(filled, said, pull_request=True)
+    assert there.proposal
+    proposed = there.proposed_tip
+    assert connect(filled, said, pull_request=True).proposed_tip == proposed
+    assert PATH not in sample.git(filled.source, "ls-tree", "--name-only", "main")
+    assert run(filled).build.branch == f"codecommit-mirror/{filled.name}"
+    filled.assert_equal()
+    disconnect(filled, said)
+    assert sample.refs(filled.source, "refs/heads/codecommit-mirror") == {}
+    azure = filled.operator().azure
+    assert azure.pull_request(azure.repository(filled.name), f"codecommit-mirror/{filled.name}") is None
+
+
+def test_a_merged_yaml_is_taken_out_by_a_pull_request(filled, said):
+    connect(filled, said)
+    filled.cloud.azure("protect_branch", "contoso", "Shop", filled.name, "main")
+    with pytest.raises(MirrorError, match="forbid a push"):
+        disconnect(filled, said)
+    disconnect(filled, said, pull_request=True)
+    disconnect(filled, said, pull_request=True)
+    proposal = sample.git(filled.source, "ls-tree", "--name-only", f"codecommit-mirror/{filled.name}")
+    assert PATH not in proposal
+    assert "docs" in proposal
+    assert said[-1].endswith("waits to be merged")
+
+
+def disconnect(rig, said, mirror=None, *, pull_request=False):
+    operator = rig.operator(mirror)
+    at_home, there = journey.look(operator)
+    connection.disconnect(at_home, operator.azure, there, pull_request=pull_request, say=said.append)
+
+
+def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
+    files = sample.git(filled.source, "ls-tree", "-r", "main")
+    connect(filled, said)
+    assert run(filled).succeeded
+    azure = filled.operator().azure
+    assert azure.leases(journey.look(filled.operator())[1].definition)
+    disconnect(filled, said)
+    assert sample.git(filled.source, "ls-tree", "-r", "main") == files
+    assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
+    said.clear()
+    disconnect(filled, said)
+    assert said == ["nothing to disconnect: it is gone already"]
+
+
+def test_disconnect_leaves_a_file_that_is_not_ours(filled, said):
+    connect(filled, said)
+    azure = filled.operator().azure
+    home = azure.repository(filled.name)
+    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text="steps: []\n", exists=True, comment="mine now")
+    filled.runs_are_done()
+    disconnect(filled, said)
+    assert sample.git(filled.source, "show", f"main:{PATH}") == "steps: []\n"
+
+
+@pytest.fixture
+def pipelines_home(filled):
+    """A repository of the project that holds pipelines."""
+    path = filled.cloud.create_azure_repository("contoso", "Shop", f"mirrors-of-{filled.name}")
+    sample.fill(path, commits=2, branches=0, tags=0, pull_requests=0)
+    return path
+
+
+@pytest.mark.parametrize("source_auth", ["pat", "job-token"])
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_repository_of_its_own_for_pipelines(filled, pipelines_home, said, tmp_path, source_auth, protected):
+    filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", protected)
+    try:
+        mirror = changed(filled.mirror, pipelines_repository=f"mirrors-of-{filled.name}").model_copy(
+            update={"source_auth": source_auth}
+        )
+        before = sample.refs(filled.source)
+        connect(filled, said, mirror=mirror)
+        assert sample.refs(filled.source) == before
+        assert f"{filled.name}.yml" in sample.git(pipelines_home, "ls-tree", "--name-only", "main")
+        assert run(filled, mirror).succeeded
+        clone = filled.clone(tmp_path / "clone.git")
+        sample.commit(clone, "feature/1", "a change")
+        filled.push("feature/1", clone=clone)
+        filled.mirror = mirror
+        assert [b.reason for b in filled.runs_are_done()] == ["manual", "resourceTrigger"]
+        filled.assert_equal()
+        disconnect(filled, said, mirror)
+        assert f"{filled.name}.yml" not in sample.git(pipelines_home, "ls-tree", "--name-only", "main")
+    finally:
+        filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", False)
+
+
+def test_a_job_token_needs_no_git_credentials_and_its_obstacle_is_named(filled, said):
+    mirror = filled.mirror.model_copy(update={"source_auth": "job-token"})
+    connect(filled, said)
+    there = connect(filled, said, mirror=mirror)
+    assert not set(connection.AZURE_SECRETS) & set(there.definition.variables)
+    assert any("not checked, since the token lacks the scope" in line for line in said)
+    assert run(filled, mirror).succeeded
+    operator = filled.operator(mirror, AZURE_DEVOPS_EXT_PAT="", SYSTEM_ACCESSTOKEN=filled.cloud.entra_token)
+    filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", True)
+    try:
+        with pytest.raises(MirrorError, match="'Protect access to repositories in YAML pipelines' keeps the job token"):
+            journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
+        failed = run(filled, mirror)
+        assert failed.build.result == "failed"
+    finally:
+        filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", False)
+
+
+def test_the_log_of_a_failed_step_is_printed(filled, said, companion):
+    connect(filled, said)
+    iam = filled.cloud.client("iam")
+    for credential in iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]:
+        identifier = credential["ServiceSpecificCredentialId"]
+        iam.delete_service_specific_credential(UserName=filled.user, ServiceSpecificCredentialId=identifier)
+    url = filled.mirror.azure.clone_url
+    done = companion(
+        "pipeline", "run", filled.name, "--azure-repo-url", url, AZURE_DEVOPS_EXT_PAT=filled.cloud.operator_token
+    )
+    assert done.returncode == 1, done.stderr
+    assert "log of the step 'Mirror to CodeCommit':" in done.stderr
+    assert "the replica" in done.stderr
+    assert "refused access (403)" in done.stderr
+    assert "##vso" not in done.stderr
+    assert done.stdout.strip().endswith("failed.")
+    # ``up`` would see that what the pipeline holds is gone, and give it another.
+    journey.ensure_credential(filled.operator(), said.append)
+    assert said[-1].startswith("issued ")
+    assert run(filled).succeeded
+
+
+def test_an_empty_agent_pool_is_waited_for_and_then_told(filled, said):
+    connect(filled, said)
+    filled.cloud.azure("set_agent_online", False)
+    try:
+        with pytest.raises(MirrorError, match=r"has not ended within 0\.01 minutes \(it waits for an agent\)"):
+            journey.run(filled.operator(), said.append, branch=None, timeout_minutes=0.01)
+    finally:
+        filled.cloud.azure("set_agent_online", True)
+    filled.runs_are_done()
+
+
+def test_a_branch_that_was_not_named_is_the_servers_own(filled, said):
+    sample.git(filled.source, "branch", "-m", "main", "trunk")
+    sample.git(filled.source, "symbolic-ref", "HEAD", "refs/heads/trunk")
+    there = connect(filled, said)
+    assert there.branch == "trunk"
+    assert 'include: ["trunk"]' in sample.git(filled.source, "show", f"trunk:{PATH}")
+    wrong = changed(filled.mirror, default_branch="main")
+    with pytest.raises(MirrorError, match=r"has no branch 'main'; correct azure.default_branch .* 'trunk'"):
+        connect(filled, said, mirror=wrong)
+
+
+def test_an_empty_source_is_a_sentence(rig, said):
+    with pytest.raises(MirrorError, match="has no commit yet; push one first"):
+        connect(rig, said)
+
+
+def test_a_pipeline_that_was_made_by_hand_is_taken_over(filled, said):
+    azure = filled.operator().azure
+    home = azure.repository(filled.name)
+    text = pipeline.render(filled.mirror)
+    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text=text, exists=False, comment="by hand")
+    values = {name: {"value": v.value, "isSecret": v.secret} for name, v in filled.variables.items()}
+    by_hand = azure.create_definition(
+        {
+            "name": filled.name,
+            "process": {"type": 2, "yamlFilename": PATH},
+            "repository": {"id": home.id, "type": "TfsGit", "defaultBranch": "refs/heads/main"},
+            "variables": values,
+        }
+    )
+    there = connect(filled, said)
+    assert there.definition.id == by_hand.id
+    assert said[-1] == "kept the credential that the pipeline has"
+    assert held_credential.of_variables(there.definition.variables).id is None
+    assert run(filled).succeeded
+
+
+def test_an_unknown_repository_is_azures_own_sentence(filled, said):
+    with pytest.raises(AzureError, match="TF401019"):
+        connect(filled, said, mirror=changed(filled.mirror, repository="nowhere"))

@@ -1,0 +1,403 @@
+"""``up``, ``rotate`` and ``down``: stopped after every single effect, and begun again, they end in the right state."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import botocore.client
+import pytest
+
+from codecommit_mirror import azure_http, cdk, held_credential, journey, rotation, verification
+from codecommit_mirror.checklist import Checklist
+from codecommit_mirror.config import load_mirrors
+from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.operator import Operator
+from localcloud import sample
+
+from .conftest import NAMESPACES, ROOT, azure_environment
+
+counter = itertools.count()
+MIRRORS = """\
+defaults:
+  azure: {{organization: contoso, project: Shop, server: "{server}"}}
+mirrors:
+  {name}:
+    azure: {{repository: {name}}}
+"""
+UP = [
+    "cdk deploy",
+    "POST build/definitions",
+    "POST pushes",
+    "PUT definition",
+    "CreateServiceSpecificCredential",
+    "PUT definition",
+    "POST build/builds",
+]
+ROTATE = [
+    "PUT definition",
+    "CreateServiceSpecificCredential",
+    "PUT definition",
+    "POST build/builds",
+    "UpdateServiceSpecificCredential",
+    "POST build/builds",
+    "UpdateServiceSpecificCredential",
+    "DeleteServiceSpecificCredential",
+    "PUT definition",
+]
+DOWN = [
+    "DELETE build/retention/leases",
+    "DELETE definition",
+    "POST pushes",
+    "UpdateServiceSpecificCredential",
+    "DeleteServiceSpecificCredential",
+    "cdk destroy",
+]
+
+
+class Killed(BaseException):
+    """Stands for a signal that no code can catch."""
+
+
+class Effects:
+    """Notes every call that changes something, and stops this program after one of them."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.seen, self.passwords, self.stop_after = [], [], None
+        send, make_call, run_cdk = azure_http.AzureHttp._send, botocore.client.BaseClient._make_api_call, cdk.run
+
+        def azure(http, method, path, *arguments):
+            answer = send(http, method, path, *arguments)
+            if method != "GET" and not path.endswith("/preview"):
+                self.note(f"{method} {self.short(path)}")
+            return answer
+
+        def aws(client, operation, parameters):
+            answer = make_call(client, operation, parameters)
+            if operation.startswith(("Create", "Update", "Delete")):
+                for issued in (answer.get("ServiceSpecificCredential", {}).get("ServicePassword"),):
+                    self.passwords += [issued] if issued else []
+                self.note(operation)
+            return answer
+
+        def cdk_cli(folder, arguments):
+            answer = run_cdk(folder, arguments)
+            self.note(f"cdk {arguments[0]}")
+            return answer
+
+        monkeypatch.setattr(azure_http.AzureHttp, "_send", azure)
+        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", aws)
+        monkeypatch.setattr(cdk, "run", cdk_cli)
+
+    @staticmethod
+    def short(path):
+        if path.startswith("build/definitions/"):
+            return "definition"
+        return path.rpartition("/")[2] if path.startswith("git/") else path
+
+    def note(self, effect):
+        self.seen.append(effect)
+        if self.stop_after is not None and len(self.seen) == self.stop_after:
+            raise Killed(effect)
+
+
+class Journey:
+    """A mirror in mirrors.yaml, from nothing."""
+
+    def __init__(self, cloud, folder, monkeypatch, capfd) -> None:
+        self.cloud, self.name, self.capfd = cloud, f"journey-{next(counter)}-{os.getpid()}", capfd
+        self.source = cloud.create_azure_repository("contoso", "Shop", self.name)
+        sample.fill(self.source)
+        self.config = folder / "mirrors.yaml"
+        self.config.write_text(MIRRORS.format(server=cloud.azure_url, name=self.name))
+        (self.mirror,) = load_mirrors(self.config, self.name)
+        self.replica = cloud.replica_path(self.name)
+        self.effects = Effects(monkeypatch)
+        self.said = ""
+
+    def operator(self) -> Operator:
+        context = ("-c", f"config={self.config}", "-c", f"mirror={self.name}")
+        return Operator(self.mirror, azure_environment(self.cloud), ROOT, context)
+
+    def do(self, what, *arguments, stop_after=None):
+        """Run one journey to its end, or until it is killed; return its effects."""
+        self.effects.seen, self.effects.stop_after = [], stop_after
+        try:
+            with Checklist(()) as checklist:
+                what(self.operator(), checklist, *arguments)
+        finally:
+            captured = self.capfd.readouterr()
+            self.said += captured.out + captured.err
+        return self.effects.seen
+
+    def up(self, **options):
+        return self.do(journey.up, **options)
+
+    def rotate(self, **options):
+        return self.do(journey.rotate, lambda question: None, **options)
+
+    def down(self, **options):
+        return self.do(journey.down, lambda question: None, **options)
+
+    @property
+    def credentials(self):
+        iam = self.cloud.client("iam")
+        return iam.list_service_specific_credentials(UserName=self.mirror.user_name)["ServiceSpecificCredentials"]
+
+    def assert_up(self):
+        """One credential, which the pipeline holds; it works; both sides are equal; nothing leaked."""
+        (credential,) = self.credentials
+        assert credential["Status"] == "Active"
+        definition = journey.look(self.operator())[1].definition
+        held = held_credential.of_variables(definition.variables)
+        assert held == held_credential.HeldCredential(credential["ServiceSpecificCredentialId"])
+        sample.commit(self.source, "main", f"commit {next(counter)}")
+        journey.prove_run(self.operator(), lambda line: None)
+        assert sample.refs(self.replica, *NAMESPACES) == sample.refs(self.source, *NAMESPACES)
+        self.assert_no_leak()
+
+    def assert_no_leak(self):
+        secrets = [*self.effects.passwords, self.cloud.operator_token, self.cloud.personal_access_token]
+        assert not any(secret in self.said for secret in secrets)
+        for path in self.config.parent.rglob("*"):
+            assert path.is_dir() or not any(secret.encode() in path.read_bytes() for secret in secrets), path
+
+    def pipeline_works(self):
+        """Whether a run succeeds with what the pipeline holds at this moment."""
+        self.effects.stop_after = None
+        return journey.run(self.operator(), lambda line: None, branch=None, timeout_minutes=1).succeeded
+
+
+@pytest.fixture
+def trip(bootstrapped, tmp_path, monkeypatch, capfd):
+    return Journey(bootstrapped, tmp_path, monkeypatch, capfd)
+
+
+@pytest.fixture
+def quick(rig, tmp_path, monkeypatch, capfd):
+    """A mirror that is up, its stack deployed without the CDK CLI."""
+    sample.fill(rig.source)
+    iam = rig.cloud.client("iam")
+    iam.delete_service_specific_credential(
+        UserName=rig.user, ServiceSpecificCredentialId=rig.credential["ServiceSpecificCredentialId"]
+    )
+    made = Journey.__new__(Journey)
+    made.cloud, made.name, made.capfd, made.source, made.said = rig.cloud, rig.name, capfd, rig.source, ""
+    made.mirror, made.replica, made.config = rig.mirror, rig.replica, tmp_path / "none"
+    made.effects = Effects(monkeypatch)
+    journey.connect(made.operator(), rig.outputs["ReplicaUrl"], lambda line: None)
+    journey.ensure_credential(made.operator(), lambda line: None)
+    return made
+
+
+def test_up_and_down_do_this_and_no_more(trip):
+    assert trip.up() == UP
+    trip.assert_up()
+    assert trip.up() == ["cdk deploy", "PUT definition", "POST build/builds"]
+    trip.assert_up()
+    files = sample.git(trip.source, "ls-tree", "-r", "main~2")
+    assert trip.down() == DOWN
+    assert not trip.replica.exists()
+    assert trip.down() == []
+    assert "azure-pipelines-mirror.yml" not in sample.git(trip.source, "ls-tree", "-r", "main")
+    assert "azure-pipelines-mirror.yml" in files
+
+
+@pytest.mark.parametrize("effect", range(1, len(UP) + 1), ids=lambda n: f"{n} {UP[n - 1]}")
+def test_up_that_is_stopped_is_finished_by_the_next(trip, effect):
+    with pytest.raises(Killed):
+        trip.up(stop_after=effect)
+    trip.up()
+    trip.assert_up()
+
+
+@pytest.mark.parametrize("effect", range(1, len(DOWN) + 1), ids=lambda n: f"{n} {DOWN[n - 1]}")
+def test_down_that_is_stopped_is_finished_by_the_next(trip, effect):
+    trip.up()
+    with pytest.raises(Killed):
+        trip.down(stop_after=effect)
+    trip.down()
+    assert not trip.replica.exists()
+    assert journey.look(trip.operator())[1].definition is None
+    assert journey.look(trip.operator())[1].text is None
+    iam = trip.cloud.client("iam")
+    with pytest.raises(iam.exceptions.NoSuchEntityException):
+        iam.get_user(UserName=trip.mirror.user_name)
+    trip.assert_no_leak()
+
+
+def test_rotate_does_this_and_no_more(quick):
+    (old,) = quick.credentials
+    assert quick.rotate() == ROTATE
+    (new,) = quick.credentials
+    assert new["ServiceSpecificCredentialId"] != old["ServiceSpecificCredentialId"]
+    quick.assert_up()
+
+
+@pytest.mark.parametrize("effect", range(1, len(ROTATE) + 1), ids=lambda n: f"{n} {ROTATE[n - 1]}")
+def test_rotate_that_is_stopped_leaves_a_pipeline_that_works_and_is_finished_by_the_next(quick, effect):
+    (old,) = quick.credentials
+    with pytest.raises(Killed):
+        quick.rotate(stop_after=effect)
+    assert quick.pipeline_works()
+    quick.rotate()
+    quick.assert_up()
+    assert quick.credentials[0]["ServiceSpecificCredentialId"] != old["ServiceSpecificCredentialId"]
+
+
+def test_rotate_never_takes_a_credential_that_is_not_the_pipelines(quick):
+    iam = quick.cloud.client("iam")
+    other = iam.create_service_specific_credential(
+        UserName=quick.mirror.user_name, ServiceName="codecommit.amazonaws.com"
+    )["ServiceSpecificCredential"]
+    with pytest.raises(MirrorError, match=f"credentials revoke {quick.name} {other['ServiceSpecificCredentialId']}"):
+        quick.rotate()
+    assert len(quick.credentials) == 2
+    assert quick.pipeline_works()
+
+
+def test_a_new_credential_that_does_not_prove_itself_leaves_the_old_one(quick):
+    (old,) = quick.credentials
+    operator = quick.operator()
+    definition = journey.look(operator)[1].definition
+
+    def fail(say):
+        raise MirrorError("the run failed")
+
+    with pytest.raises(MirrorError, match="the run failed"), Checklist(()) as checklist:
+        rotation.rotate(
+            operator.azure,
+            definition,
+            operator.iam,
+            quick.mirror.user_name,
+            definition.variables["AWS_REPO_URL"]["value"],
+            quick.name,
+            step=checklist.step,
+            prove=fail,
+            confirm=lambda question: None,
+        )
+    assert old["ServiceSpecificCredentialId"] in [c["ServiceSpecificCredentialId"] for c in quick.credentials]
+    assert {c["Status"] for c in quick.credentials} == {"Active"}
+    quick.rotate()
+    quick.assert_up()
+
+
+def test_an_update_by_somebody_else_in_between_is_not_lost(quick, monkeypatch):
+    operator = quick.operator()
+    definition = journey.look(operator)[1].definition
+    update = type(operator.azure).update_definition
+    raced = []
+
+    def racing(azure, one, body):
+        if not raced:
+            raced.append(True)
+            current = azure.definition(one.id)
+            theirs = {**current.body, "variables": {**current.variables, "THEIRS": {"value": "1"}}}
+            update(azure, current, theirs)
+        return update(azure, one, body)
+
+    monkeypatch.setattr(type(operator.azure), "update_definition", racing)
+    quick.rotate()
+    assert quick.operator().azure.definition(definition.id).variables["THEIRS"]["value"] == "1"
+    quick.assert_up()
+
+
+def test_rotate_survives_a_real_kill(trip):
+    trip.up()
+    environment = {**os.environ, **azure_environment(trip.cloud), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "codecommit_mirror", "rotate", trip.name, "--config", str(trip.config)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        trip.said += line
+        if "issued " in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    assert len(trip.credentials) == 2
+    assert trip.pipeline_works()
+    trip.rotate()
+    trip.assert_up()
+
+
+def test_everything_that_is_wrong_is_told_at_once(trip):
+    trip.cloud.client("codecommit").create_repository(repositoryName=trip.name)
+    trip.cloud.client("iam").create_user(UserName=trip.mirror.user_name)
+    operator = trip.operator()
+    operator.environment = {"AZURE_DEVOPS_EXT_PAT": trip.cloud.operator_token}
+    with pytest.raises(MirrorError) as caught, Checklist(()) as checklist:
+        journey.up(operator, checklist)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3, lines
+    for words in (
+        f"there is a CodeCommit repository {trip.name!r} that belongs to no stack",
+        f"there is an IAM user {trip.mirror.user_name!r} already",
+        "AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD of the source are not set",
+    ):
+        assert any(line.startswith(words) for line in lines), words
+    assert trip.effects.seen[-1:] == ["CreateUser"]
+
+
+def test_an_account_without_bootstrap_and_a_folder_without_a_project_are_told(trip, tmp_path, monkeypatch):
+    operator = trip.operator()
+    operator.folder = tmp_path
+    with pytest.raises(MirrorError, match=r"has no cdk\.json; run this in the project's folder"), Checklist(()) as c:
+        journey.up(operator, c)
+    monkeypatch.setattr(cdk, "bootstrap_parameter", lambda folder: "/cdk-bootstrap/other/version")
+    with pytest.raises(MirrorError, match="not bootstrapped for CDK; run: cdk bootstrap aws://"), Checklist(()) as c:
+        journey.up(trip.operator(), c)
+
+
+def test_down_asks_before_commits_are_deleted_and_says_how_many_refs(trip):
+    trip.up()
+    asked = []
+
+    def no(question):
+        asked.append(question)
+        raise MirrorError("stopped; nothing was deleted.")
+
+    with pytest.raises(MirrorError, match="nothing was deleted"):
+        trip.do(journey.down, no)
+    count = len(sample.refs(trip.replica))
+    assert f"with {count} refs (0 of them archived) and all history?" in asked[0]
+    assert trip.effects.seen == []
+    trip.assert_up()
+
+
+def test_a_protected_stack_stays_and_so_does_everything_else(quick):
+    cloudformation = quick.cloud.client("cloudformation")
+    cloudformation.update_termination_protection(StackName=quick.name, EnableTerminationProtection=True)
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="has termination protection; set termination_protection: false"):
+        quick.down()
+    assert quick.effects.seen == []
+    assert quick.pipeline_works()
+
+
+def test_status_is_for_people_and_for_monitors(quick, companion):
+    quick.rotate()
+    url = quick.mirror.azure.clone_url
+    arguments = ("status", quick.name, "--azure-repo-url", url)
+    well = companion(*arguments, **azure_environment(quick.cloud))
+    assert well.returncode == 0, well.stderr
+    assert "in sync" in well.stdout
+    sample.commit(quick.source, "main", "not mirrored")
+    behind = companion(*arguments, "--json", "--max-lag", "0", **azure_environment(quick.cloud))
+    assert behind.returncode == 1
+    (found,) = json.loads(behind.stdout)
+    assert (found["different"], found["healthy"], found["credentials"]) == (1, False, 1)
+    assert found["last_run"]["result"] == "succeeded"
+    blind = companion(*arguments, AZURE_DEVOPS_EXT_PAT="wrong")
+    assert blind.returncode == 1
+    assert "sign-in page" in blind.stdout
+
+
+def test_the_operators_own_signature_reads_a_replica_and_a_wrong_one_does_not(quick, monkeypatch):
+    operator = quick.operator()
+    url = journey.replica_outputs(operator.aws, quick.mirror).replica_url
+    journey.prove_run(operator, lambda line: None)
+    assert verification.replica_refs(operator.aws, url) == sample.refs(quick.replica)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(MirrorError, match="your AWS credentials need codecommit:GitPull"):
+        verification.replica_refs(quick.operator().aws, url)

@@ -1,0 +1,157 @@
+"""Azure DevOps over HTTP: what each answer of the service becomes."""
+
+import json
+
+import httpx
+import pytest
+
+from codecommit_mirror import azure_token
+from codecommit_mirror.azure_http import TRIES, AzureError, AzureHttp
+from codecommit_mirror.azure_token import AzureToken, find_token
+from codecommit_mirror.errors import MirrorError
+
+TOKEN = AzureToken("canary-token", False, "AZURE_DEVOPS_EXT_PAT")
+SIGN_IN = httpx.Response(203, html="<html>Sign In</html>")
+
+
+def service(*answers):
+    """An API whose server gives these answers in turn; returns it, the requests and the waits."""
+    requests, waits, left = [], [], list(answers)
+
+    def handle(request):
+        requests.append(request)
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    http = AzureHttp("https://dev.azure.com/o/p", TOKEN, sleep=waits.append, transport=httpx.MockTransport(handle))
+    return http, requests, waits
+
+
+def refused(status, message="", **headers):
+    return httpx.Response(status, json={"message": message, "typeKey": "SomeException"}, headers=headers)
+
+
+GOOD = httpx.Response(200, json={"id": 1})
+
+
+@pytest.mark.parametrize(
+    "answer", [SIGN_IN, httpx.Response(302, headers={"Location": "https://x/_signin"}), httpx.Response(200, html="<p>")]
+)
+def test_a_sign_in_page_is_a_bad_token(answer):
+    http, requests, _ = service(answer)
+    with pytest.raises(AzureError, match=r"does not know the token of AZURE_DEVOPS_EXT_PAT .*Code \(read & write\)"):
+        http.get("x", "do it")
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_weak_token_is_told_the_scopes(status):
+    http, _, _ = service(refused(status, "TF401027: no permission."))
+    with pytest.raises(AzureError) as caught:
+        http.get("x", "do it")
+    assert "Code (read & write) and Build (read & execute)" in str(caught.value)
+    assert "TF401027: no permission" in str(caught.value)
+    assert "canary-token" not in str(caught.value)
+
+
+def test_the_services_own_message_is_the_error():
+    http, _, _ = service(refused(400, "TF400: it is so."))
+    with pytest.raises(AzureError, match=r"^cannot do it: TF400: it is so\.$") as caught:
+        http.call("POST", "x", "do it", body={})
+    assert (caught.value.status, caught.value.type_key) == (400, "SomeException")
+
+
+def test_throttling_waits_as_long_as_it_is_asked_to():
+    http, requests, waits = service(refused(429, **{"Retry-After": "7"}), GOOD)
+    assert http.call("POST", "x", "do it", body={}) == {"id": 1}
+    assert waits == [7.0]
+    assert len(requests) == 2
+
+
+def test_an_unreasonable_retry_after_is_bounded():
+    http, _, waits = service(refused(429, **{"Retry-After": "Fri, 31 Dec 2999 23:59:59 GMT"}), GOOD)
+    http.get("x", "do it")
+    assert waits == [60.0]
+
+
+@pytest.mark.parametrize("retry_after", ["", "soon", "-3"])
+def test_a_useless_retry_after_is_none(retry_after):
+    http, _, waits = service(refused(429, **{"Retry-After": retry_after}), GOOD)
+    http.get("x", "do it")
+    assert 0 < waits[0] <= 2
+
+
+@pytest.mark.parametrize("failure", [refused(503), httpx.ReadTimeout("slow"), httpx.ConnectError("no route")])
+def test_an_outage_is_tried_again_with_growing_pauses_and_then_told(failure):
+    http, requests, waits = service(*[failure] * TRIES)
+    with pytest.raises(AzureError, match="run again"):
+        http.get("x", "do it")
+    assert len(requests) == TRIES
+    assert waits == sorted(waits)
+
+
+@pytest.mark.parametrize("failure", [refused(503), httpx.ReadTimeout("slow")])
+def test_what_may_have_been_done_is_not_posted_twice(failure):
+    http, requests, _ = service(failure, GOOD)
+    with pytest.raises(AzureError):
+        http.call("POST", "x", "do it", body={})
+    assert len(requests) == 1
+
+
+def test_pages_follow_the_continuation_token():
+    first = httpx.Response(200, json={"value": [{"n": 1}]}, headers={"x-ms-continuationtoken": "a b"})
+    http, requests, _ = service(first, httpx.Response(200, json={"value": [{"n": 2}]}))
+    assert list(http.pages("x", "list it")) == [{"n": 1}, {"n": 2}]
+    assert requests[1].url.params["continuationToken"] == "a b"
+    assert all(request.url.params["api-version"] == "7.1" for request in requests)
+
+
+def test_time_outs_are_set():
+    http, requests, _ = service(GOOD)
+    http.get("x", "do it")
+    timeout = requests[0].extensions["timeout"]
+    assert all(0 < seconds <= 60 for seconds in timeout.values())
+
+
+def test_no_json_is_a_sentence():
+    http, _, _ = service(httpx.Response(200, text="hello"))
+    with pytest.raises(AzureError, match=r"no JSON; check azure\.server"):
+        http.get("x", "do it")
+
+
+def test_tokens_are_sent_as_the_service_takes_them():
+    assert find_token({"AZURE_DEVOPS_EXT_PAT": "p", "SYSTEM_ACCESSTOKEN": "j"}).authorization == "Basic OnA="
+    assert find_token({"SYSTEM_ACCESSTOKEN": "j"}).authorization == "Bearer j"
+    assert "canary" not in repr(AzureToken("canary", True, "x"))
+
+
+def test_without_entra_the_sentence_names_the_scopes(monkeypatch):
+    monkeypatch.setattr(azure_token.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MirrorError, match=r"AZURE_DEVOPS_EXT_PAT .*Code \(read & write\) and Build"):
+        find_token({})
+
+
+def fake_az(folder, script):
+    """Put an ``az`` on the PATH."""
+    program = folder / "az"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def test_the_entra_sign_in_of_the_azure_cli_is_taken(tmp_path, monkeypatch):
+    answer = {"accessToken": "entra-token", "expiresOn": "2999-01-01 00:00:00.000000", "expires_on": 32503680000}
+    fake_az(tmp_path, f"echo '{json.dumps(answer)}'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
+    found = find_token({})
+    assert (found.authorization, found.origin) == ("Bearer entra-token", "the Entra sign-in")
+
+
+def test_no_entra_sign_in_is_a_sentence(tmp_path, monkeypatch):
+    fake_az(tmp_path, "echo 'Please run az login' >&2; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
+    with pytest.raises(MirrorError, match="or run 'az login'"):
+        find_token({})
