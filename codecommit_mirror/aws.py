@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import boto3
+import yaml
 from botocore import exceptions
 
 from .config import Mirror
@@ -31,6 +32,10 @@ ServiceName = Literal["cloudformation", "codecommit", "iam", "ssm", "sts"]
 
 class Missing(MirrorError):
     """The stack or the IAM user that was looked for is not there."""
+
+
+class Denied(MirrorError):
+    """AWS denies the call to these credentials."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,26 @@ def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
     return ReplicaStackState(stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), outputs)
 
 
+def keeps_replica(aws: boto3.Session, mirror: Mirror) -> bool:
+    """Return whether the deployed stack, whatever mirrors.yaml says by now, keeps the repository when it goes."""
+    with aws_failures(f"read the template of the stack {mirror.stack_name}"):
+        template = client(aws, "cloudformation").get_template(StackName=mirror.stack_name)["TemplateBody"]
+    document = yaml.safe_load(template) if isinstance(template, str) else template
+    repositories = [r for r in document["Resources"].values() if r["Type"] == "AWS::CodeCommit::Repository"]
+    return any(repository.get("DeletionPolicy") == "Retain" for repository in repositories)
+
+
+def replica_exists(aws: boto3.Session, name: str) -> bool:
+    """Return whether CodeCommit has a repository of this name in the session's region."""
+    codecommit = client(aws, "codecommit")
+    with aws_failures(f"look for the repository {name}"):
+        try:
+            codecommit.get_repository(repositoryName=name)
+        except codecommit.exceptions.RepositoryDoesNotExistException:
+            return False
+    return True
+
+
 def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
     """Read the stack's outputs.
 
@@ -161,7 +186,7 @@ def aws_failures(action: str) -> Iterator[None]:
         if code in _DENIED:
             match = re.search(r"perform: (\S+)", message)
             needed = match.group(1) if match else error.operation_name
-            raise MirrorError(
+            raise Denied(
                 f"cannot {action}: AWS denies {needed}; ask for that permission, or use another AWS profile."
             ) from None
         if code in _BUSY:

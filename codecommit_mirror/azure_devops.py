@@ -161,6 +161,11 @@ class AzureDevOps:
             raise
         return str(found["content"])
 
+    def commit_comment(self, repository: Repository, commit: str) -> str:
+        """Return the comment of a commit (Commits - Get)."""
+        path = f"git/repositories/{repository.id}/commits/{commit}"
+        return str(self._http.get(path, f"read the commit {commit}")["comment"])
+
     def commit_file(
         self, repository: Repository, branch: str, tip: str, path: str, *, text: str | None, exists: bool, comment: str
     ) -> None:

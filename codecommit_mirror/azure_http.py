@@ -29,6 +29,11 @@ class AzureError(MirrorError):
         super().__init__(sentence)
         self.status, self.type_key = status, type_key
 
+    @property
+    def refused(self) -> bool:
+        """Whether it is certain that nothing was done; after a time-out, or a gateway's answer, it is not."""
+        return 400 <= self.status < 500 and self.status not in (408, 429)
+
 
 class AzureHttp:
     """One project's REST API.
@@ -48,18 +53,20 @@ class AzureHttp:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._token, self._sleep = token, sleep
-        self._client = httpx.Client(
-            base_url=f"{base}/_apis/",
-            # Set here and not as httpx's auth: a redirect to another host must not carry it, and none is followed.
-            headers={
-                "Authorization": token.authorization,
-                "Accept": "application/json",
-                "X-TFS-FedAuthRedirect": "Suppress",
-            },
-            timeout=_TIMEOUT,
-            follow_redirects=False,
-            transport=transport,
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=f"{base}/_apis/",
+                # Set here and not as httpx's auth: a redirect to another host must not carry it, and none is followed.
+                headers={"Authorization": token.authorization, "Accept": "application/json"},
+                timeout=_TIMEOUT,
+                follow_redirects=False,
+                transport=transport,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise MirrorError(
+                f"{base} cannot be reached ({error}); check azure.server, and HTTPS_PROXY and ALL_PROXY in the "
+                "environment (a SOCKS proxy needs 'pip install httpx[socks]')."
+            ) from None
 
     def get(self, path: str, action: str, **query: Any) -> Any:
         """Return one JSON document."""
@@ -78,7 +85,7 @@ class AzureHttp:
 
     def text(self, path: str, action: str, **query: Any) -> str:
         """Return a plain text."""
-        return self._send("GET", path, action, query, None, API_VERSION).text
+        return self._send("GET", path, action, query, None, API_VERSION, accept="text/plain").text
 
     def call(
         self,
@@ -107,7 +114,14 @@ class AzureHttp:
         return self._json(response, action) if response.content else None
 
     def _send(
-        self, method: str, path: str, action: str, query: Mapping[str, Any], body: Any, version: str
+        self,
+        method: str,
+        path: str,
+        action: str,
+        query: Mapping[str, Any],
+        body: Any,
+        version: str,
+        accept: str = "application/json",
     ) -> httpx.Response:
         asked = {name: value for name, value in query.items() if value is not None}
         wait = 0.0
@@ -118,8 +132,14 @@ class AzureHttp:
             wait = random.uniform(0.5, 1) * 2**number  # noqa: S311
             try:
                 response = self._client.request(
-                    method, path, params={**asked, "api-version": version}, **({} if body is None else {"json": body})
+                    method,
+                    path,
+                    params={**asked, "api-version": version},
+                    headers={"Accept": accept},
+                    **({} if body is None else {"json": body}),
                 )
+            except (httpx.InvalidURL, UnicodeError) as error:
+                raise self._unreachable(action, error) from None
             except httpx.ConnectError as error:
                 if last:
                     raise self._unreachable(action, error) from None

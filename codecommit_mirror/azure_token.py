@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,10 +39,11 @@ def find_token(environment: Mapping[str, str]) -> AzureToken:
     Raises:
         MirrorError: there is none; it says how to get one, and with which scopes.
     """
-    if secret := environment.get("AZURE_DEVOPS_EXT_PAT", "").strip():
-        return AzureToken(secret, False, "AZURE_DEVOPS_EXT_PAT")
-    if secret := environment.get("SYSTEM_ACCESSTOKEN", "").strip():
-        return AzureToken(secret, True, "SYSTEM_ACCESSTOKEN")
+    for name, bearer in (("AZURE_DEVOPS_EXT_PAT", False), ("SYSTEM_ACCESSTOKEN", True)):
+        if secret := environment.get(name, "").strip():
+            if not re.fullmatch(r"[!-~]+", secret):
+                raise MirrorError(f"{name} is not a token: it has spaces, line breaks or other letters; set it anew.")
+            return AzureToken(secret, bearer, name)
     remedy = f"set AZURE_DEVOPS_EXT_PAT to a personal access token with the scopes {SCOPES}"
     if importlib.util.find_spec("azure") is None or importlib.util.find_spec("azure.identity") is None:
         raise MirrorError(f"there is no Azure DevOps token; {remedy}, or install the extra 'entra' and run 'az login'.")

@@ -28,17 +28,25 @@ def normalise_server(url: str) -> str:
         parts = urlsplit(candidate)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise MirrorError(f"{url!r} is not a URL; write one like {AZURE_DEVOPS_SERVICES}.") from None
+        raise MirrorError(f"{_shown(url)!r} is not a URL; write one like {AZURE_DEVOPS_SERVICES}.") from None
     if not host or parts.query or parts.fragment:
-        raise MirrorError(f"{url!r} is not the URL of an Azure DevOps server; write one like {AZURE_DEVOPS_SERVICES}.")
+        raise MirrorError(
+            f"{_shown(url)!r} is not the URL of an Azure DevOps server; write one like {AZURE_DEVOPS_SERVICES}."
+        )
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise MirrorError(
-            f"{url!r} would send credentials over {parts.scheme}, which anyone on the way can read; use https://."
+            f"{_shown(url)!r} would send credentials over {parts.scheme}, which anyone on the way can read; use https://."
         )
     authority = f"[{host}]" if ":" in host else host
     if port is not None:
         authority += f":{port}"
     return f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
+
+
+def _shown(url: str) -> str:
+    """Return a URL without user and password, which may stand in it."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def check_server(url: str) -> str:
@@ -62,7 +70,7 @@ def parse_clone_url(url: str) -> dict[str, str]:
     Raises:
         MirrorError: the URL is not of a form that Azure DevOps shows.
     """
-    unusable = MirrorError(f"{url!r} is not an Azure Repos clone URL; it looks like {_EXAMPLE}.")
+    unusable = MirrorError(f"{_shown(url)!r} is not an Azure Repos clone URL; it looks like {_EXAMPLE}.")
     base, marker, tail = url.partition("/_git/")
     if not marker or not tail.strip("/"):
         raise unusable

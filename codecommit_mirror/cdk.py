@@ -24,8 +24,7 @@ def find_cli(folder: Path) -> str:
     Raises:
         MirrorError: there is none.
     """
-    local = folder / "node_modules" / ".bin" / "cdk"
-    found = str(local) if local.exists() else shutil.which("cdk")
+    found = shutil.which("cdk", path=folder / "node_modules" / ".bin") or shutil.which("cdk")
     if not found or shutil.which("node") is None:
         raise MirrorError("the CDK CLI or Node.js is not installed; install Node 20 or later, then run 'npm ci' here.")
     return found

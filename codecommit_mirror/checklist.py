@@ -58,6 +58,17 @@ class Checklist:
         finally:
             self._current = None
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal alone, for as long as a person is asked something."""
+        if self._live_wanted:
+            self._live.stop()
+        try:
+            yield
+        finally:
+            if self._live_wanted:
+                self._live.start()
+
     def seconds(self) -> float:
         """Return the time since the list was made."""
         return time.monotonic() - self._began

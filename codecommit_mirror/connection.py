@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline_templates import mirror_sync
 
-from . import pipeline
+from . import held_credential, pipeline
 from .azure_devops import AzureDevOps, Definition, PullRequest, Repository
 from .azure_http import AzureError
 from .config import Mirror
@@ -19,6 +19,8 @@ from .verification import engine_failures
 AZURE_SECRETS = ("AZURE_GIT_USERNAME", "AZURE_GIT_PASSWORD")
 _SKIP_CI = "[skip ci]"
 """The commit starts no run of its own: the variables may not be there yet, and ``pipeline run`` is one word away."""
+_COMMIT = "the pipeline that mirrors to CodeCommit"
+"""What the comment of every commit of this program says."""
 _NO_PUSH = "TF402455"
 
 Say = Callable[[str], None]
@@ -39,51 +41,78 @@ class Connection:
     proposed_tip: str | None
     proposed_text: str | None
     """The YAML file on this program's own branch, where one waits in a pull request."""
+    proposed_by_us: bool
+    """Whether the newest commit of that branch is this program's, so that the branch may go."""
     definition: Definition | None
-    namesake: Definition | None
-    """A pipeline of the mirror's pipeline's name that runs another file."""
+    strangers: tuple[Definition, ...]
+    """Pipelines that are not this mirror's, and have its pipeline's name or run a file at its path."""
     protected: bool | None
     """Whether the project protects access to repositories; None when that is not known or does not matter."""
 
 
 def proposal_branch(mirror: Mirror) -> str:
     """Return the branch that a pull request of this program comes from."""
-    return f"codecommit-mirror/{mirror.name}"
+    return f"codecommit-mirror/{mirror.stack_name}"
 
 
 def at_home(mirror: Mirror, azure: AzureDevOps) -> tuple[Mirror, Repository, Repository]:
     """Return the mirror with the repositories' own default branches, where mirrors.yaml names none, and both of them.
 
     Raises:
-        MirrorError: a repository is not there, has no commit, or the token is refused.
+        MirrorError: a repository is not there, or the token is refused.
     """
     source = azure.repository(mirror.azure.repository)
-    home = azure.repository(mirror.azure.pipelines_repository) if mirror.azure.pipelines_repository else source
-    found = {"default_branch": source.default_branch, "pipelines_branch": home.default_branch}
+    home = home_of(mirror, azure) if mirror.azure.pipelines_repository else source
+    return on_default_branches(mirror, source=source, home=home), source, home
+
+
+def home_of(mirror: Mirror, azure: AzureDevOps) -> Repository:
+    """Return the repository that holds, or is to hold, the mirror's YAML."""
+    return azure.repository(mirror.azure.pipelines_repository or mirror.azure.repository)
+
+
+def on_default_branches(mirror: Mirror, *, home: Repository, source: Repository | None = None) -> Mirror:
+    """Return the mirror with the repositories' own default branches, where mirrors.yaml names none."""
+    if not mirror.azure.pipelines_repository:
+        source = home
+    found = {"pipelines_branch": home.default_branch, "default_branch": source and source.default_branch}
     known = {key: value for key, value in found.items() if value and key not in mirror.azure.model_fields_set}
-    return mirror.model_copy(update={"azure": mirror.azure.model_copy(update=known)}), source, home
+    return mirror.model_copy(update={"azure": mirror.azure.model_copy(update=known)})
 
 
-def read(mirror: Mirror, azure: AzureDevOps, source: Repository, home: Repository) -> Connection:
-    """Return what there is; changes nothing."""
+def read(mirror: Mirror, azure: AzureDevOps, source: Repository | None, home: Repository) -> Connection:
+    """Return what there is; changes nothing.
+
+    Args:
+        mirror: with the default branches of ``on_default_branches``.
+        azure: the project.
+        source: None when only what is to be taken back matters.
+        home: the repository that holds the YAML.
+    """
     branch, path = mirror.azure.yaml_branch, mirror.pipeline_path
     proposed = proposal_branch(mirror)
     proposed_tip = azure.tip(home, proposed)
     tip = azure.tip(home, branch)
-    definitions = azure.find_definitions(repositoryId=home.id, repositoryType="TfsGit", yamlFilename=path)
-    ours = [d for d in definitions if d.repository_id == home.id and d.yaml_path == path]
-    namesakes = azure.find_definitions(name=mirror.pipeline_name)
+    text = azure.file(home, branch, path) if tip else None
+    proposed_text = azure.file(home, proposed, path) if proposed_tip else None
+    file_is_ours = any(written and pipeline.written_for(written) == mirror.name for written in (text, proposed_text))
+    there = azure.find_definitions(repositoryId=home.id, repositoryType="TfsGit", yamlFilename=path)
+    there = [d for d in there if d.repository_id == home.id and d.yaml_path == path]
+    ours = [d for d in there if file_is_ours or held_credential.VARIABLE in d.variables]
+    near = {d.id: d for d in [*there, *azure.find_definitions(name=mirror.pipeline_name)]}
     return Connection(
-        source=source,
+        source=source or home,
         home=home,
         branch=branch,
         tip=tip,
-        text=azure.file(home, branch, path) if tip else None,
+        text=text,
         proposal=azure.pull_request(home, proposed) if proposed_tip else None,
         proposed_tip=proposed_tip,
-        proposed_text=azure.file(home, proposed, path) if proposed_tip else None,
+        proposed_text=proposed_text,
+        proposed_by_us=proposed_tip is not None
+        and (proposed_tip == tip or _COMMIT in azure.commit_comment(home, proposed_tip)),
         definition=min(ours, key=lambda d: d.id) if ours else None,
-        namesake=next((d for d in namesakes if d.id not in {own.id for own in ours}), None),
+        strangers=tuple(d for d in near.values() if d not in ours),
         protected=azure.protects_repositories() if mirror.source_auth == "job-token" else None,
     )
 
@@ -105,10 +134,16 @@ def problems(mirror: Mirror, there: Connection) -> list[str]:
     if there.text is not None and (owner := pipeline.written_for(there.text)) != mirror.name:
         whose = f"belongs to the mirror {owner!r}" if owner else "was not written by this program"
         found.append(f"{where} {whose} and is not overwritten; set azure.pipeline_path to another path.")
-    if there.definition is None and there.namesake is not None:
+    if there.definition is None:
+        found += [
+            f"there is a pipeline {stranger.name!r} already, which runs {stranger.yaml_path!r}; rename or delete "
+            "it, or set azure.pipeline_path to another path."
+            for stranger in there.strangers
+        ]
+    if there.proposed_tip and not there.proposed_by_us:
         found.append(
-            f"there is a pipeline {there.namesake.name!r} already, which runs {there.namesake.yaml_path!r}; rename or "
-            "delete it."
+            f"the branch {proposal_branch(mirror)!r} of {there.home.name!r} has commits of somebody else; delete or "
+            "rename it."
         )
     if there.protected and not mirror.azure.pipelines_repository:
         found.append(
@@ -235,7 +270,9 @@ def disconnect(mirror: Mirror, azure: AzureDevOps, there: Connection, *, pull_re
         azure.delete_definition(there.definition)
         say(f"deleted the pipeline {there.definition.name!r}, its runs and its variables")
     ours = there.text is not None and pipeline.written_for(there.text) == mirror.name
-    if there.proposed_tip and not (ours and pull_request):
+    if there.proposed_tip and not there.proposed_by_us:
+        say(f"left the branch {proposal_branch(mirror)!r} alone, which has commits of somebody else")
+    elif there.proposed_tip and not (ours and pull_request):
         if there.proposal:
             azure.abandon_pull_request(there.home, there.proposal)
         azure.set_branch(there.home, proposal_branch(mirror), old=there.proposed_tip, new=None)
@@ -281,6 +318,8 @@ def _variables(
     for name in AZURE_SECRETS:
         if name in present and name not in wanted:
             changes[name] = None
+    if held_credential.VARIABLE not in present:
+        changes[held_credential.VARIABLE] = plain(held_credential.HeldCredential().text())
     return changes
 
 
@@ -327,7 +366,7 @@ def _commit(
     mirror: Mirror, azure: AzureDevOps, there: Connection, text: str | None, pull_request: bool, say: Say
 ) -> None:
     verb = "Remove" if text is None else "Update" if there.text is not None else "Add"
-    comment = f"{verb} the pipeline that mirrors to CodeCommit"
+    comment = f"{verb} {_COMMIT}"
     path, branch, base = mirror.pipeline_path, there.branch, str(there.tip)
     if not pull_request:
         try:
@@ -359,7 +398,7 @@ def _commit(
         azure.set_branch(there.home, proposed, old=None, new=base)
         tip, exists = base, there.text is not None
     if tip == base or there.proposed_text != text:
-        azure.commit_file(there.home, proposed, tip, path, text=text, exists=exists, comment=comment)
+        azure.commit_file(there.home, proposed, tip, path, text=text, exists=exists, comment=f"{comment} {_SKIP_CI}")
     opened = there.proposal or azure.open_pull_request(
         there.home, proposed, branch, comment, "Made by codecommit-mirror; it holds no secret."
     )

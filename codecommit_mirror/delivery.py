@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline_templates import mirror_sync
@@ -14,7 +15,7 @@ from .azure_devops import AzureDevOps, Definition
 from .azure_http import AzureError
 from .credentials import IssuedCredential
 from .errors import MirrorError
-from .held_credential import HeldCredential
+from .held_credential import HeldCredential, Issuing
 from .verification import password_endpoint
 
 _CONFLICTS = 5
@@ -24,15 +25,34 @@ _PROPAGATION_SECONDS = 120
 Say = Callable[[str], None]
 
 
+class TakenOver(MirrorError):
+    """Another run of this program has changed what the pipeline holds."""
+
+
+def _check_still_ours(definition: Definition, held: HeldCredential) -> None:
+    if held_credential.of_variables(definition.variables) != held:
+        raise TakenOver(f"another run of this program works on {definition.name!r}; run again when it is done.")
+
+
 def set_variables(
-    azure: AzureDevOps, definition: Definition, changes: Mapping[str, Mapping[str, Any] | None]
+    azure: AzureDevOps,
+    definition: Definition,
+    changes: Mapping[str, Mapping[str, Any] | None],
+    only_if: HeldCredential | None = None,
 ) -> Definition:
     """Set variables of a pipeline, or remove those that are None, and leave every other one as it is.
 
     Somebody else's change in between is not overwritten: the definition is read again and changed anew.
+
+    Args:
+        azure, definition: the pipeline.
+        changes: values by name.
+        only_if: what the pipeline must still say of its credential; another run of this program may have taken over.
     """
     for _ in range(_CONFLICTS):
         definition = azure.definition(definition.id)
+        if only_if is not None:
+            _check_still_ours(definition, only_if)
         variables = {name: value for name, value in definition.variables.items() if name not in changes}
         variables.update({name: dict(value) for name, value in changes.items() if value is not None})
         if variables == definition.variables:
@@ -71,7 +91,7 @@ def ensure_credential(
     held = revoke_strays(azure, definition, iam, user, held, say)
     existing = {credential.id: credential for credential in credentials.list_credentials(iam, user)}
     if held_credential.has_secrets(definition.variables):
-        if held.id is None:
+        if held.id is None and existing:
             say("kept the credential that the pipeline has")
             return
         if held.id in existing and existing[held.id].status == "Active":
@@ -85,7 +105,7 @@ def revoke_strays(
     azure: AzureDevOps, definition: Definition, iam: Any, user: str, held: HeldCredential, say: Say
 ) -> HeldCredential:
     """Revoke what an interrupted run issued and did not deliver, and return what the pipeline holds."""
-    if held.issuing_beside is None:
+    if held.issuing is None:
         return held
     for stray in held_credential.strays(credentials.list_credentials(iam, user), held):
         credentials.revoke(iam, user, stray.id)
@@ -117,10 +137,11 @@ def issue_into(
     """
     existing = credentials.list_credentials(iam, user)
     credentials.check_room(existing, user, mirror)
-    write_held(azure, definition, HeldCredential(held.id, frozenset(c.id for c in existing)))
+    issuing = HeldCredential(held.id, Issuing(datetime.now(UTC), frozenset(c.id for c in existing)))
+    write_held(azure, definition, issuing)
     issued = credentials.issue(iam, user, mirror)
     with _revoked_unless_delivered(iam, user, issued):
-        _wait_until_accepted(replica_url, issued)
+        _wait_until_accepted(replica_url, issued, lambda: _check_still_ours(azure.definition(definition.id), issuing))
         set_variables(
             azure,
             definition,
@@ -129,6 +150,7 @@ def issue_into(
                 held_credential.PASSWORD: secret(issued.password),
                 held_credential.VARIABLE: plain(HeldCredential(issued.id, replaces=replaces).text()),
             },
+            only_if=issuing,
         )
     return issued
 
@@ -137,14 +159,14 @@ def issue_into(
 def _revoked_unless_delivered(iam: Any, user: str, issued: IssuedCredential) -> Iterator[None]:
     try:
         yield
-    except AzureError as error:
-        if error.status:
+    except (AzureError, TakenOver) as error:
+        if isinstance(error, TakenOver) or error.refused:
             credentials.revoke(iam, user, issued.id)
-        # Where no answer came, the update may have been done: the next run finds out by what the pipeline says.
+        # Where the answer is not clear, the update may have been done: the next run sees what the pipeline says.
         raise
 
 
-def _wait_until_accepted(replica_url: str, issued: IssuedCredential) -> None:
+def _wait_until_accepted(replica_url: str, issued: IssuedCredential, check: Callable[[], None]) -> None:
     endpoint = password_endpoint(replica_url, issued.user_name, issued.password)
     deadline, pause = time.monotonic() + _PROPAGATION_SECONDS, 0.5
     while True:
@@ -157,5 +179,6 @@ def _wait_until_accepted(replica_url: str, issued: IssuedCredential) -> None:
                     f"{issued.id} was issued, but the replica has not taken it for {_PROPAGATION_SECONDS} seconds "
                     f"({str(failure).rstrip('.')}); run again, which revokes it and issues another."
                 ) from None
+        check()
         time.sleep(pause)
         pause = min(pause * 1.5, 5)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from pipeline_templates import mirror_sync
 
-from . import cdk, connection, credentials, delivery, preflight, rotation, runs, verification
-from .aws import Missing, find_stack, replica_outputs
+from . import cdk, connection, credentials, delivery, held_credential, preflight, rotation, runs, verification
+from .aws import Missing, ReplicaStackState, find_stack, keeps_replica, replica_exists, replica_outputs
+from .azure_http import AzureError
 from .checklist import Checklist
 from .config import Mirror
 from .connection import AZURE_SECRETS, Connection
@@ -18,10 +19,11 @@ Say = Callable[[str], None]
 Confirm = Callable[[str], None]
 """Asks a person; raises MirrorError when the answer is no, or nobody can be asked."""
 
-UP = ("Preflight", "cdk deploy", "Connect the pipeline", "Git credential", "First run", "Verify")
+UP = ("Preflight", "cdk deploy", "Connect the pipeline", "Git credential", "Run and verify")
 DOWN = ("Look at what there is", "Disconnect the pipeline", "Revoke the Git credentials", "cdk destroy")
 ROTATE = (DOWN[0], *rotation.STEPS)
 _TRIES = 3
+_RUN_MINUTES = 150.0
 
 
 def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) -> str:
@@ -47,11 +49,8 @@ def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) 
     with checklist.step(UP[3]) as say:
         ensure_credential(operator, say)
     with checklist.step(UP[4]) as say:
-        prove_run(operator, say)
-    with checklist.step(UP[5]) as say:
-        equal = verify(operator, outputs.replica_url, say)
-    waiting = there.home if pull_request else None
-    rest = f" Merge the pull request in {waiting.name!r}, so that pushes start runs." if waiting else ""
+        equal = prove(operator, outputs.replica_url, say)
+    rest = f" Merge the pull request in {there.home.name!r}, so that pushes start runs." if there.proposal else ""
     return f"{mirror.name} is up: {mirror_sync.count(equal, 'ref')} are equal on both sides.{rest}"
 
 
@@ -108,12 +107,36 @@ def prove_run(operator: Operator, say: Say) -> runs.Finished:
     Raises:
         MirrorError: there is no pipeline, or its run failed.
     """
-    finished = run(operator, say, branch=None, timeout_minutes=150)
+    finished = run(operator, say, branch=None, timeout_minutes=_RUN_MINUTES)
     if not finished.succeeded:
         raise MirrorError(
             f"run {finished.build.id} {finished.build.result}; its log is above: mend that, and run again."
         )
     return finished
+
+
+def prove(operator: Operator, replica_url: str, say: Say) -> list[str]:
+    """Run the pipeline until both sides are equal, and return the refs; a push in between takes one more run.
+
+    What a run leaves to a person (succeeded with issues) is told, and stops nothing.
+
+    Raises:
+        MirrorError: a run failed, or the sides are not equal though it says so.
+    """
+    for number in range(_TRIES):
+        if number:
+            say("not equal yet: refs may have changed at the source meanwhile; one more run")
+        finished = prove_run(operator, say)
+        found = verification.compare(operator.mirror, replica_url, operator.aws, operator.token)
+        if not found.different:
+            say(f"{mirror_sync.count(found.source, 'ref')} are equal")
+            return list(found.source)
+    named = ", ".join(mirror_sync.shown(name) for name in found.different[:5])
+    differ = f"{mirror_sync.count(found.different, 'ref')} of {len(found.source):,} differ ({named})"
+    if finished.build.result == "partiallySucceeded":
+        say(f"{differ}, which the run leaves to a person: see its summary in Azure DevOps")
+        return [name for name in found.source if name not in found.different]
+    raise MirrorError(f"{differ} after {_TRIES} runs; see the last run's summary in Azure DevOps for why.")
 
 
 def run(operator: Operator, say: Say, *, branch: str | None, timeout_minutes: float) -> runs.Finished:
@@ -132,26 +155,6 @@ def run(operator: Operator, say: Say, *, branch: str | None, timeout_minutes: fl
     return finished
 
 
-def verify(operator: Operator, replica_url: str, say: Say) -> list[str]:
-    """Compare both sides and return the refs; a push in between is mirrored by one more run.
-
-    Raises:
-        MirrorError: they are not equal.
-    """
-    for number in range(_TRIES):
-        if number:
-            say("refs changed at the source meanwhile; one more run")
-            prove_run(operator, say)
-        found = verification.compare(operator.mirror, replica_url, operator.aws, operator.token)
-        if not found.different:
-            say(f"{mirror_sync.count(found.source, 'ref')} are equal")
-            return list(found.source)
-    named = ", ".join(mirror_sync.shown(name) for name in found.different[:5])
-    raise MirrorError(
-        f"{len(found.different):,} refs differ after {_TRIES} runs ({named}); see the last run's summary for why."
-    )
-
-
 def rotate(operator: Operator, checklist: Checklist, confirm: Confirm) -> str:
     """Put a new credential into the pipeline, prove it, and delete the old one; return the last sentence.
 
@@ -163,21 +166,24 @@ def rotate(operator: Operator, checklist: Checklist, confirm: Confirm) -> str:
         _, there = look(operator)
         if there.definition is None:
             raise MirrorError(_not_connected(operator))
-        say(f"pipeline {there.definition.name!r}, user {outputs.push_user_name}")
+        definition = there.definition
+        say(f"pipeline {definition.name!r}, user {outputs.push_user_name}")
 
-    def prove(say: Say) -> None:
-        prove_run(operator, say)
-        verify(operator, outputs.replica_url, say)
+    def proved(say: Say) -> None:
+        prove(operator, outputs.replica_url, say)
+        # Runs that began with the old credential need it to their end.
+        for build in list(operator.azure.builds(definition, status="inProgress")):
+            runs.follow(operator.azure, build, say, timeout_minutes=_RUN_MINUTES)
 
     rotation.rotate(
         operator.azure,
-        there.definition,
+        definition,
         operator.iam,
         outputs.push_user_name,
         outputs.replica_url,
         operator.mirror.name,
         step=checklist.step,
-        prove=prove,
+        prove=proved,
         confirm=confirm,
     )
     return f"{operator.mirror.name} has a new credential, and the old one is gone."
@@ -192,41 +198,37 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
     mirror = operator.mirror
     with checklist.step(DOWN[0]) as say:
         stack = find_stack(operator.aws, mirror)
-        if stack and stack.protected:
-            raise MirrorError(
-                f"the stack {mirror.stack_name!r} has termination protection; set termination_protection: false in "
-                f"mirrors.yaml, run 'cdk deploy {mirror.name}', then run this again."
-            )
-        if stack and "ReplicaUrl" in stack.outputs and mirror.on_destroy == "delete":
-            refs = verification.replica_refs(operator.aws, stack.outputs["ReplicaUrl"])
-            archived = sum(name.startswith(mirror_sync.ARCHIVE) for name in refs)
-            what = f"{mirror_sync.count(refs, 'ref')} ({archived:,} of them archived) and all history"
-            say(f"the replica has {what}")
-            if refs:
-                confirm(f"Delete the CodeCommit repository {mirror.name!r} with {what}? The source stays as it is.")
-        elif stack:
-            say("the replica and its history stay (on_destroy: retain)")
+        there = _look_if_there(operator)
+        _check_place(operator, there, stack)
+        going = [f"the pipeline {there.definition.name!r} with its runs"] if there and there.definition else []
+        kept = False
+        if stack:
+            kept = keeps_replica(operator.aws, mirror)
+            if kept != (mirror.on_destroy == "retain"):
+                raise MirrorError(
+                    f"mirrors.yaml says on_destroy: {mirror.on_destroy}, and the deployed stack "
+                    f"{'keeps' if kept else 'deletes'} the repository; run 'cdk deploy {mirror.name}' first, or "
+                    "correct mirrors.yaml."
+                )
+            if not kept:
+                going.append(f"the CodeCommit repository {mirror.name!r}{_contents(operator, stack)}")
+            say("the replica and its history stay (on_destroy: retain)" if kept else f"going: {going[-1]}")
         else:
-            say(f"the stack {mirror.stack_name!r} is gone already")
+            say(f"the stack {mirror.stack_name!r} is not in region {operator.aws.region_name} of this account")
+        if there is None:
+            going.append("the AWS side alone, since the repository in Azure DevOps is not there or not to be seen")
+        if going:
+            confirm(f"Delete {' and '.join(going)}? The source keeps its commits.")
     with checklist.step(DOWN[1]) as say:
-        try:
-            at_home, there = look(operator)
-        except MirrorError as error:
-            if getattr(error, "status", None) != 404:
-                raise
-            say("the repository is gone, and its pipeline with it")
+        if there:
+            connection.disconnect(mirror, operator.azure, there, pull_request=pull_request, say=say)
         else:
-            connection.disconnect(at_home, operator.azure, there, pull_request=pull_request, say=say)
+            say(f"no repository {mirror.azure.repository!r}; delete a pipeline that is left by hand")
     with checklist.step(DOWN[2]) as say:
-        user = stack.outputs.get("PushUserName", mirror.user_name) if stack else mirror.user_name
-        try:
-            existing = credentials.list_credentials(operator.iam, user)
-        except Missing:
-            existing = []
-        for credential in existing:
-            credentials.revoke(operator.iam, user, credential.id)
-            say(f"revoked {credential.id}")
-        if not existing:
+        revoked = _revoke(operator, stack, there)
+        for identifier in revoked:
+            say(f"revoked {identifier}")
+        if not revoked:
             say("there are none")
     with checklist.step(DOWN[3]) as say:
         if stack:
@@ -234,8 +236,60 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
             say(f"deleted the stack {mirror.stack_name!r}")
         else:
             say("nothing to destroy")
-    kept = " Its replica stays in CodeCommit." if stack and mirror.on_destroy == "retain" else ""
-    return f"{mirror.name} is down.{kept}"
+    return f"{mirror.name} is down." + (" Its replica stays in CodeCommit." if kept else "")
+
+
+def _look_if_there(operator: Operator) -> Connection | None:
+    """Return what there is in Azure DevOps; None when the repository with the YAML is not to be found."""
+    try:
+        home = connection.home_of(operator.mirror, operator.azure)
+    except AzureError as error:
+        if error.status != 404:
+            raise
+        return None
+    return connection.read(connection.on_default_branches(operator.mirror, home=home), operator.azure, None, home)
+
+
+def _check_place(operator: Operator, there: Connection | None, stack: ReplicaStackState | None) -> None:
+    """Refuse to take down the Azure side of a replica that lives elsewhere, or that may not be touched."""
+    mirror, region = operator.mirror, operator.aws.region_name
+    if stack and stack.protected:
+        raise MirrorError(
+            f"the stack {mirror.stack_name!r} has termination protection; set termination_protection: false in "
+            f"mirrors.yaml, run 'cdk deploy {mirror.name}', then run this again."
+        )
+    if there and there.definition and not stack:
+        url = str((there.definition.variables.get("AWS_REPO_URL") or {}).get("value") or "")
+        if "git-codecommit" in url and f".{region}." not in url:
+            raise MirrorError(
+                f"the pipeline {there.definition.name!r} mirrors to {url}, which is not in region {region}; set "
+                "region: in mirrors.yaml, or AWS_REGION."
+            )
+
+
+def _contents(operator: Operator, stack: ReplicaStackState) -> str:
+    if "ReplicaUrl" not in stack.outputs or not replica_exists(operator.aws, operator.mirror.name):
+        return ", if it is there"
+    refs = verification.replica_refs(operator.aws, stack.outputs["ReplicaUrl"])
+    archived = sum(name.startswith(mirror_sync.ARCHIVE) for name in refs)
+    return f" with {mirror_sync.count(refs, 'ref')} ({archived:,} of them archived) and all history"
+
+
+def _revoke(operator: Operator, stack: ReplicaStackState | None, there: Connection | None) -> list[str]:
+    """Revoke every Git credential of the stack's user; without a stack, what the pipeline held and no other."""
+    user = (stack.outputs if stack else {}).get("PushUserName", operator.mirror.user_name)
+    definition = there.definition if there else None
+    held = held_credential.of_variables(definition.variables) if definition else held_credential.HeldCredential()
+    try:
+        existing = credentials.list_credentials(operator.iam, user)
+    except Missing:
+        return []
+    return [
+        credential.id
+        for credential in existing
+        if (stack or credential.id in (held.id, held.replaces))
+        and credentials.revoke(operator.iam, user, credential.id)
+    ]
 
 
 def _source_secrets(operator: Operator, missing: list[str]) -> dict[str, str]:

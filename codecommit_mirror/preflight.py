@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 
 from . import cdk, connection
-from .aws import Missing, aws_failures, client, find_stack, session
+from .aws import Denied, Missing, aws_failures, client, find_stack, replica_exists, session
 from .azure_devops import AzureDevOps
 from .config import Mirror
 from .errors import MirrorError
@@ -50,7 +50,8 @@ def _aws(mirror: Mirror, folder: Path) -> Iterator[str]:
     with aws_failures("ask AWS whose credentials these are"):
         account = client(aws, "sts").get_caller_identity()["Account"]
     ssm = client(aws, "ssm")
-    with aws_failures("look for the CDK bootstrap"):
+    # Whoever deploys may lack the permissions of these looks, since cdk works through roles of its own.
+    with suppress(Denied), aws_failures("look for the CDK bootstrap"):
         try:
             ssm.get_parameter(Name=parameter)
         except ssm.exceptions.ParameterNotFound:
@@ -59,38 +60,34 @@ def _aws(mirror: Mirror, folder: Path) -> Iterator[str]:
     if stack is None:
         yield from _clashes(mirror, aws, account)
         yield from _full(aws)
-    elif stack.status.endswith("_IN_PROGRESS"):
+    elif stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS":
         yield f"the stack {mirror.stack_name!r} is being changed ({stack.status}); wait until that is done."
 
 
 def _clashes(mirror: Mirror, aws: boto3.Session, account: str) -> Iterator[str]:
-    iam, codecommit = client(aws, "iam"), client(aws, "codecommit")
+    iam = client(aws, "iam")
     partition = aws.get_partition_for_region(str(aws.region_name))
     policy_arn = f"arn:{partition}:iam::{account}:policy/{mirror.policy_name}"
-    if _there(lambda: codecommit.get_repository(repositoryName=mirror.name), codecommit, "RepositoryDoesNotExist"):
+    if _there(lambda: replica_exists(aws, mirror.name)):
         yield (
             f"there is a CodeCommit repository {mirror.name!r} that belongs to no stack of this mirror (an earlier one "
             "may have kept it with on_destroy: retain); delete it, or give the mirror another name."
         )
-    if _there(lambda: iam.get_user(UserName=mirror.user_name), iam, "NoSuchEntity"):
+    if _there(lambda: iam.get_user(UserName=mirror.user_name)):
         yield f"there is an IAM user {mirror.user_name!r} already; give the mirror another user_name."
-    if _there(lambda: iam.get_policy(PolicyArn=policy_arn), iam, "NoSuchEntity"):
+    if _there(lambda: iam.get_policy(PolicyArn=policy_arn)):
         yield f"there is an IAM policy {mirror.policy_name!r} already; give the mirror another policy_name."
 
 
-def _there(look: Callable[[], Any], service: Any, missing: str) -> bool:
-    with suppress(Missing), aws_failures("look for what has the mirror's names"):
-        try:
-            look()
-            return True
-        except service.exceptions.ClientError as error:
-            if not error.response["Error"]["Code"].startswith(missing):
-                raise
+def _there(look: Callable[[], Any]) -> bool:
+    with suppress(Missing, Denied), aws_failures("look for what has the mirror's names"):
+        return bool(look())
     return False
 
 
 def _full(aws: boto3.Session) -> Iterator[str]:
-    with aws_failures("read the account's IAM quotas"):
+    summary: dict[str, int] = {}
+    with suppress(Denied), aws_failures("read the account's IAM quotas"):
         summary = client(aws, "iam").get_account_summary()["SummaryMap"]
     for used, quota, what in _QUOTAS:
         if quota in summary and summary.get(used, 0) >= summary[quota]:

@@ -48,7 +48,7 @@ def plan(existing: Collection[Credential], held: HeldCredential, has_secrets: bo
     ids = [credential.id for credential in existing]
     if held.replaces is not None and held.id in ids:
         return Rotation(held.replaces, issue=False, sure=True)
-    if held.id is None and has_secrets and len(ids) == 1:
+    if held.id not in ids and held.replaces not in ids and has_secrets and len(ids) == 1:
         return Rotation(ids[0], issue=True, sure=False)
     credentials.check_room(list(existing), user, mirror, in_use=held.id)
     old = next((identifier for identifier in (held.id, held.replaces) if identifier in ids), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from . import credentials, held_credential, verification
 from .aws import Missing, find_stack
@@ -14,6 +15,7 @@ from .journey import look
 from .operator import Operator
 
 _GOOD_STACK = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
+_REF_CHANGES_LOOKED_AT = 2_000
 _GOOD_RUN = ("succeeded", "partiallySucceeded")
 
 
@@ -126,7 +128,8 @@ def read(operator: Operator) -> Status:
             found = verification.compare(operator.mirror, url, operator.aws, operator.token)
             status = replace(status, refs=len(found.source), different=len(found.different))
             if found.different:
-                since = behind_since(operator.azure.pushed_refs(there.source), found.source, found.replica)
+                pushes = islice(operator.azure.pushed_refs(there.source), _REF_CHANGES_LOOKED_AT)
+                since = behind_since(pushes, found.source, found.replica)
                 status = replace(status, behind_since=since)
     except MirrorError as error:
         return replace(status, error=str(error))

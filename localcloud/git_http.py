@@ -79,6 +79,7 @@ class ApiRequest:
     token: str | None
     """The password or token that came with it."""
     body: bytes
+    accept: str = ""
 
 
 Api = Callable[[ApiRequest], Answer]
@@ -141,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             scheme=self.headers.get("Authorization", "").partition(" ")[0].lower(),
             token=self._credentials()[1],
             body=RequestBody(self).read(-1),
+            accept=self.headers.get("Accept", ""),
         )
         return self._answer(self.server.api(request))
 

@@ -20,7 +20,7 @@ def up(mirror: Mirror, pull_request: bool) -> None:
     an earlier run stopped, and is safe to run again at any time.
     """
     with Checklist(journey.UP) as checklist:
-        last = journey.up(operator_of(mirror), checklist, pull_request=pull_request)
+        last = journey.up(operator_of(mirror, checklist), checklist, pull_request=pull_request)
     click.echo(f"{last} ({checklist.seconds():.0f} s)")
 
 
@@ -34,7 +34,9 @@ def down(mirror: Mirror, pull_request: bool, yes: bool) -> None:
     The source repository loses the pipeline's YAML and nothing else. It goes on from where an earlier run stopped.
     """
     with Checklist(journey.DOWN) as checklist:
-        last = journey.down(operator_of(mirror), checklist, confirmation(yes), pull_request=pull_request)
+        last = journey.down(
+            operator_of(mirror, checklist), checklist, confirmation(yes, checklist), pull_request=pull_request
+        )
     click.echo(f"{last} ({checklist.seconds():.0f} s)")
 
 
@@ -47,5 +49,5 @@ def rotate(mirror: Mirror, yes: bool) -> None:
     At every moment the pipeline holds one that works. Run it again to finish a rotation that was interrupted.
     """
     with Checklist(journey.ROTATE) as checklist:
-        last = journey.rotate(operator_of(mirror), checklist, confirmation(yes))
+        last = journey.rotate(operator_of(mirror, checklist), checklist, confirmation(yes, checklist))
     click.echo(f"{last} ({checklist.seconds():.0f} s)")

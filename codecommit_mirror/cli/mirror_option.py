@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..checklist import Checklist
 from ..config import DEFAULT_FILE, Mirror, load_mirrors, single_mirror
 from ..errors import MirrorError
 from ..operator import Operator
@@ -41,22 +43,23 @@ def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def operator_of(mirror: Mirror) -> Operator:
+def operator_of(mirror: Mirror, checklist: Checklist | None = None) -> Operator:
     """Return who runs the command that is under way, in this folder, with this environment and terminal."""
     given = click.get_current_context().params
     context = ["-c", f"config={Path(given['config']).resolve()}", "-c", f"mirror={mirror.name}"]
-    if url := given.get("azure_repo_url"):
-        context = ["-c", f"replica={mirror.name}", "-c", f"azure_repo_url={url}"]
-    ask = _ask if sys.stdin.isatty() else None
-    return Operator(mirror, os.environ, Path.cwd(), tuple(context), ask)
+    if given.get("azure_repo_url"):
+        # Not as it was given: there may be a password in it.
+        context = ["-c", f"replica={mirror.name}", "-c", f"azure_repo_url={mirror.azure.clone_url}"]
+
+    def ask(name: str) -> str:
+        with checklist.paused() if checklist else contextlib.nullcontext():
+            answer: str = click.prompt(name, hide_input=True, err=True)
+        return answer
+
+    return Operator(mirror, os.environ, Path.cwd(), tuple(context), ask if sys.stdin.isatty() else None)
 
 
-def _ask(name: str) -> str:
-    answer: str = click.prompt(name, hide_input=True, err=True)
-    return answer
-
-
-def confirmation(yes: bool) -> Callable[[str], None]:
+def confirmation(yes: bool, checklist: Checklist | None = None) -> Callable[[str], None]:
     """Return what asks a person before something is deleted; ``--yes`` answers for them."""
 
     def confirm(question: str) -> None:
@@ -64,7 +67,9 @@ def confirmation(yes: bool) -> Callable[[str], None]:
             return
         if not sys.stdin.isatty():
             raise MirrorError(f"{question} Nobody can be asked here: give --yes to go on.")
-        if not click.confirm(question, err=True):
+        with checklist.paused() if checklist else contextlib.nullcontext():
+            agreed = click.confirm(question, err=True)
+        if not agreed:
             raise MirrorError("stopped; nothing was deleted.")
 
     return confirm

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import connection, journey
+from .. import connection, held_credential, journey
+from .. import credentials as git_credentials
 from .. import pipeline as azure_pipeline
 from ..aws import replica_outputs, session
 from ..config import Mirror
@@ -98,11 +99,15 @@ def run(mirror: Mirror, branch: str | None, timeout: float) -> None:
 @pull_request_option
 @yes_option
 def disconnect(mirror: Mirror, pull_request: bool, yes: bool) -> None:
-    """Delete the pipeline with its runs, and the YAML that 'connect' committed; nothing else."""
+    """Delete the pipeline with its runs, the YAML that 'connect' committed, and the credential that it issued."""
     operator = operator_of(mirror)
     at_home, there = journey.look(operator)
     if there.definition:
         confirmation(yes)(f"Delete the pipeline {there.definition.name!r}, its runs and its variables?")
+        # First: afterwards nothing says which credential it was, and it would take one of two places for good.
+        held = held_credential.of_variables(there.definition.variables).id
+        if held and git_credentials.revoke(operator.iam, mirror.user_name, held):
+            _tell(f"revoked {held}, which the pipeline held")
     connection.disconnect(at_home, operator.azure, there, pull_request=pull_request, say=_tell)
 
 

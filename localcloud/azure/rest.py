@@ -93,16 +93,18 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
             answer = route.handle(Call(organization, project, parts, request.query, body))
         except Refused as error:
             return _error(error)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             return _error(Refused(400, f"The request is not of this operation's form: {error!r}"))
-        return _rendered(answer, request.query)
+        return _rendered(answer, request.query, request.accept)
 
     return api
 
 
-def _rendered(found: Any, query: Mapping[str, str]) -> Answer:
+def _rendered(found: Any, query: Mapping[str, str], accept: str) -> Answer:
     if isinstance(found, Text):
-        return Answer(200, found.text)
+        if "text/plain" in accept:
+            return Answer(200, found.text)
+        found = found.text.splitlines()
     if found is None:
         return Answer(204, "")
     headers = {}
@@ -135,6 +137,7 @@ class Handlers:
             Route("GET", f"{repository}/refs", read, self.refs),
             Route("POST", f"{repository}/refs", write, self.update_refs),
             Route("GET", f"{repository}/items", read, self.item),
+            Route("GET", f"{repository}/commits/{{commitId}}", read, self.commit),
             Route("GET", f"{repository}/pushes", read, self.pushes),
             Route("POST", f"{repository}/pushes", write, self.push),
             Route("GET", f"{repository}/pullrequests", read, self.pull_requests),
@@ -214,6 +217,10 @@ class Handlers:
             )
         shown = {"commitId": commit, "gitObjectType": "blob", "path": path}
         return {**shown, **({"content": text} if call.query.get("includeContent") == "true" else {})}
+
+    def commit(self, call: Call) -> Any:
+        repository, commit = self._repository(call), call.parts["commitId"]
+        return {"commitId": commit, "comment": repository.message(commit)}
 
     def pushes(self, call: Call) -> Any:
         since = call.query.get("searchCriteria.fromDate", "")

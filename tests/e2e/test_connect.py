@@ -1,5 +1,7 @@
 """``pipeline connect``, ``run`` and ``disconnect``: planned, done once, done again, taken back."""
 
+import os
+
 import pytest
 
 from codecommit_mirror import connection, held_credential, journey, pipeline
@@ -292,6 +294,67 @@ def test_a_branch_that_was_not_named_is_the_servers_own(filled, said):
     wrong = changed(filled.mirror, default_branch="main")
     with pytest.raises(MirrorError, match=r"has no branch 'main'; correct azure.default_branch .* 'trunk'"):
         connect(filled, said, mirror=wrong)
+
+
+def test_somebody_elses_pipeline_at_our_path_is_not_ours(filled, said):
+    azure = filled.operator().azure
+    home = azure.repository(filled.name)
+    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text="jobs: []", exists=False, comment="Team's")
+    body = {
+        "name": f"Team CI {filled.name}",
+        "process": {"type": 2, "yamlFilename": PATH},
+        "repository": {"id": home.id, "type": "TfsGit", "defaultBranch": "refs/heads/main"},
+    }
+    theirs = azure.create_definition(body)
+    with pytest.raises(MirrorError, match="there is a pipeline 'Team CI"):
+        connect(filled, said)
+    disconnect(filled, said)
+    assert azure.definition(theirs.id).name == f"Team CI {filled.name}"
+    assert PATH in sample.git(filled.source, "ls-tree", "--name-only", "main")
+
+
+def test_somebody_elses_commits_on_our_branch_are_left(filled, said):
+    branch = f"codecommit-mirror/{filled.name}"
+    sample.git(filled.source, "branch", branch, "main")
+    theirs = sample.commit(filled.source, branch, "work in progress")
+    with pytest.raises(MirrorError, match="has commits of somebody else; delete or rename it"):
+        connect(filled, said, pull_request=True)
+    disconnect(filled, said)
+    assert sample.refs(filled.source)[f"refs/heads/{branch}"] == theirs
+
+
+def test_disconnect_gives_the_credentials_place_back(filled, said, companion):
+    url = filled.mirror.azure.clone_url
+    arguments = (filled.name, "--azure-repo-url", url)
+    iam = filled.cloud.client("iam")
+    by_hand = filled.credential["ServiceSpecificCredentialId"]
+    for _ in range(2):
+        connected = companion("pipeline", "connect", *arguments, **azure_environment(filled.cloud))
+        assert connected.returncode == 0, connected.stderr
+        refused = companion("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
+        assert "give --yes to go on" in refused.stderr
+        done = companion("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud))
+        assert done.returncode == 0, done.stderr
+    left = iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]
+    assert [c["ServiceSpecificCredentialId"] for c in left] == [by_hand]
+
+
+def test_a_password_in_a_url_goes_nowhere(filled, companion, tmp_path):
+    url = filled.mirror.azure.clone_url.replace("://", "://me:canary-password@")
+    environment = {**azure_environment(filled.cloud), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    program = tmp_path / "cdk"
+    program.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+    program.chmod(0o755)
+    (tmp_path / "cdk.json").write_text("{}")
+    parameter = {"Name": "/cdk-bootstrap/hnb659fds/version", "Value": "21", "Type": "String", "Overwrite": True}
+    filled.cloud.client("ssm").put_parameter(**parameter)
+    done = companion("up", filled.name, "--azure-repo-url", url, **environment)
+    assert "cdk deploy" in done.stderr
+    assert "azure_repo_url=" in done.stderr
+    assert "canary" not in done.stdout + done.stderr
+    wrong = companion("up", filled.name, "--azure-repo-url", "ftp://me:canary-password@host/o/p/_git/r")
+    assert wrong.returncode == 1
+    assert "canary" not in wrong.stderr
 
 
 def test_an_empty_source_is_a_sentence(rig, said):

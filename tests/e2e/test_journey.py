@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import botocore.client
 import pytest
@@ -68,8 +69,8 @@ class Effects:
         self.seen, self.passwords, self.stop_after = [], [], None
         send, make_call, run_cdk = azure_http.AzureHttp._send, botocore.client.BaseClient._make_api_call, cdk.run
 
-        def azure(http, method, path, *arguments):
-            answer = send(http, method, path, *arguments)
+        def azure(http, method, path, *arguments, **options):
+            answer = send(http, method, path, *arguments, **options)
             if method != "GET" and not path.endswith("/preview"):
                 self.note(f"{method} {self.short(path)}")
             return answer
@@ -164,6 +165,13 @@ class Journey:
         for path in self.config.parent.rglob("*"):
             assert path.is_dir() or not any(secret.encode() in path.read_bytes() for secret in secrets), path
 
+    def issue_by_hand(self):
+        """Issue a credential beside the pipeline's, as a person does, and return its id."""
+        issued = self.cloud.client("iam").create_service_specific_credential(
+            UserName=self.mirror.user_name, ServiceName="codecommit.amazonaws.com"
+        )
+        return issued["ServiceSpecificCredential"]["ServiceSpecificCredentialId"]
+
     def pipeline_works(self):
         """Whether a run succeeds with what the pipeline holds at this moment."""
         self.effects.stop_after = None
@@ -248,11 +256,8 @@ def test_rotate_that_is_stopped_leaves_a_pipeline_that_works_and_is_finished_by_
 
 
 def test_rotate_never_takes_a_credential_that_is_not_the_pipelines(quick):
-    iam = quick.cloud.client("iam")
-    other = iam.create_service_specific_credential(
-        UserName=quick.mirror.user_name, ServiceName="codecommit.amazonaws.com"
-    )["ServiceSpecificCredential"]
-    with pytest.raises(MirrorError, match=f"credentials revoke {quick.name} {other['ServiceSpecificCredentialId']}"):
+    other = quick.issue_by_hand()
+    with pytest.raises(MirrorError, match=f"credentials revoke {quick.name} {other}"):
         quick.rotate()
     assert len(quick.credentials) == 2
     assert quick.pipeline_works()
@@ -360,7 +365,10 @@ def test_down_asks_before_commits_are_deleted_and_says_how_many_refs(trip):
     with pytest.raises(MirrorError, match="nothing was deleted"):
         trip.do(journey.down, no)
     count = len(sample.refs(trip.replica))
-    assert f"with {count} refs (0 of them archived) and all history?" in asked[0]
+    assert asked == [
+        f"Delete the pipeline 'codecommit-mirror-{trip.name}' with its runs and the CodeCommit repository "
+        f"{trip.name!r} with {count} refs (0 of them archived) and all history? The source keeps its commits."
+    ]
     assert trip.effects.seen == []
     trip.assert_up()
 
@@ -373,6 +381,127 @@ def test_a_protected_stack_stays_and_so_does_everything_else(quick):
         quick.down()
     assert quick.effects.seen == []
     assert quick.pipeline_works()
+
+
+def agree(question):
+    """Stands for a person who says yes."""
+
+
+def test_a_stack_that_is_not_as_mirrors_yaml_says_is_deployed_first(quick):
+    quick.mirror = quick.mirror.model_copy(update={"on_destroy": "retain"})
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="says on_destroy: retain, and the deployed stack deletes the repository"):
+        quick.down()
+    assert quick.effects.seen == []
+
+
+def test_another_region_is_not_taken_for_gone(quick):
+    quick.mirror = quick.mirror.model_copy(update={"region": "us-east-1"})
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="which is not in region us-east-1; set region: "):
+        quick.down()
+    assert quick.effects.seen == []
+
+
+def test_without_a_stack_a_user_of_that_name_keeps_what_the_pipeline_never_held(quick, monkeypatch):
+    other = quick.issue_by_hand()
+    monkeypatch.setattr(journey, "find_stack", lambda aws, mirror: None)
+    quick.down()
+    assert [c["ServiceSpecificCredentialId"] for c in quick.credentials] == [other]
+
+
+def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(trip):
+    trip.up()
+    trip.cloud.client("codecommit").delete_repository(repositoryName=trip.name)
+    trip.down()
+    assert "if it is there" in trip.said
+    assert trip.operator().azure.find_definitions(name=trip.mirror.pipeline_name) == []
+
+
+def test_a_source_that_is_not_to_be_seen_is_asked_about(quick):
+    quick.mirror = quick.mirror.model_copy(
+        update={"azure": quick.mirror.azure.model_copy(update={"repository": "nowhere"})}
+    )
+    asked = []
+
+    def no(question):
+        asked.append(question)
+        raise MirrorError("stopped; nothing was deleted.")
+
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="nothing was deleted"):
+        quick.do(journey.down, no)
+    assert "the AWS side alone, since the repository in Azure DevOps is not there" in asked[0]
+    assert quick.effects.seen == []
+
+
+def test_what_only_a_person_can_mend_stops_neither_up_nor_rotate(quick):
+    journey.prove_run(quick.operator(), agree)
+    sample.git(quick.source, "branch", "-m", "main", "trunk")
+    sample.git(quick.source, "symbolic-ref", "HEAD", "refs/heads/trunk")
+    quick.rotate()
+    assert "which the run leaves to a person" in quick.said
+    (credential,) = quick.credentials
+    assert credential["Status"] == "Active"
+
+
+def test_an_answer_that_is_lost_on_the_way_costs_no_credential(quick, monkeypatch):
+    send, lost = azure_http.AzureHttp._send, []
+
+    def losing(http, method, path, *arguments, **options):
+        answer = send(http, method, path, *arguments, **options)
+        if method == "PUT" and len(quick.credentials) == 2 and not lost:
+            lost.append(path)
+            raise azure_http.AzureError("cannot update: a gateway answered 504", 504)
+        return answer
+
+    monkeypatch.setattr(azure_http.AzureHttp, "_send", losing)
+    with pytest.raises(MirrorError, match="504"):
+        quick.rotate()
+    assert quick.pipeline_works()
+    quick.rotate()
+    quick.assert_up()
+
+
+def test_what_a_person_issued_since_is_not_taken_for_a_stray(quick):
+    definition = journey.look(quick.operator())[1].definition
+    (held,) = [c["ServiceSpecificCredentialId"] for c in quick.credentials]
+    before = held_credential.Issuing(datetime.now(UTC) - timedelta(hours=2), frozenset({held}))
+    note = held_credential.HeldCredential(held, before)
+    journey.delivery.write_held(quick.operator().azure, definition, note)
+    theirs = quick.issue_by_hand()
+    journey.ensure_credential(quick.operator(), agree)
+    assert {c["ServiceSpecificCredentialId"] for c in quick.credentials} == {held, theirs}
+
+
+def test_two_at_once_do_not_undo_each_other(quick, monkeypatch):
+    issue = journey.delivery.credentials.issue
+    raced = []
+
+    def racing(iam, user, mirror):
+        issued = issue(iam, user, mirror)
+        if not raced:
+            raced.append(True)
+            journey.ensure_credential(quick.operator(), agree)
+        return issued
+
+    monkeypatch.setattr(journey.delivery.credentials, "issue", racing)
+    with pytest.raises(MirrorError, match="another run of this program works on"):
+        quick.rotate()
+    assert quick.pipeline_works()
+    quick.rotate()
+    quick.assert_up()
+
+
+def test_a_hand_made_credential_in_place_of_the_pipelines_is_asked_about(quick):
+    (held,) = [c["ServiceSpecificCredentialId"] for c in quick.credentials]
+    iam = quick.cloud.client("iam")
+    iam.delete_service_specific_credential(UserName=quick.mirror.user_name, ServiceSpecificCredentialId=held)
+    theirs = quick.issue_by_hand()
+    asked = []
+    quick.do(journey.rotate, asked.append)
+    assert theirs in asked[0]
+    quick.assert_up()
 
 
 def test_status_is_for_people_and_for_monitors(quick, companion):

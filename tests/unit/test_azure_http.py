@@ -127,6 +127,27 @@ def test_tokens_are_sent_as_the_service_takes_them():
     assert "canary" not in repr(AzureToken("canary", True, "x"))
 
 
+@pytest.mark.parametrize("secret", ["can\nary", "can ary", "canäry"])
+def test_what_is_no_token_is_not_sent_and_not_shown(secret):
+    with pytest.raises(MirrorError, match="SYSTEM_ACCESSTOKEN is not a token") as caught:
+        find_token({"SYSTEM_ACCESSTOKEN": secret})
+    assert "ary" not in str(caught.value)
+
+
+def test_an_address_and_a_proxy_that_cannot_be_used_are_sentences(monkeypatch):
+    with pytest.raises(MirrorError, match="cannot be reached"):
+        AzureHttp("https://dev..azure.com/o/p", TOKEN, sleep=lambda s: None).get("x", "do it")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(MirrorError, match="ALL_PROXY"):
+        AzureHttp("https://dev.azure.com/o/p", TOKEN)
+
+
+def test_logs_are_asked_for_as_text():
+    http, requests, _ = service(httpx.Response(200, text="a log"))
+    assert http.text("x", "read it") == "a log"
+    assert requests[0].headers["accept"] == "text/plain"
+
+
 def test_without_entra_the_sentence_names_the_scopes(monkeypatch):
     monkeypatch.setattr(azure_token.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MirrorError, match=r"AZURE_DEVOPS_EXT_PAT .*Code \(read & write\) and Build"):

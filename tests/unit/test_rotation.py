@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from codecommit_mirror import held_credential, rotation
 from codecommit_mirror.credentials import Credential
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.held_credential import HeldCredential
+from codecommit_mirror.held_credential import HeldCredential, Issuing
 
 IDS = st.from_regex(r"ACCA[A-Z2-7]{17}", fullmatch=True)
 HELD = st.one_of(
     st.builds(HeldCredential, st.none() | IDS),
-    st.builds(HeldCredential, st.none() | IDS, st.frozensets(IDS, max_size=2)),
+    st.builds(
+        HeldCredential,
+        st.none() | IDS,
+        st.builds(Issuing, st.datetimes(datetime(2000, 1, 1), timezones=st.just(UTC)), st.frozensets(IDS, max_size=2)),
+    ),
     st.builds(HeldCredential, IDS, st.none(), IDS),
 )
 
@@ -31,14 +35,15 @@ def test_what_is_written_is_read(held):
 @given(st.text())
 def test_anything_else_says_nothing_of_what_is_under_way(text):
     held = held_credential.parse(text)
-    assert held.id is None or held.id.isalnum() or held.issuing_beside is not None or held.replaces is not None
+    assert held.id is None or held.id.isalnum() or held.issuing is not None or held.replaces is not None
 
 
 def test_only_what_an_interrupted_run_issued_is_a_stray():
-    mine, theirs, stray = credential("A"), credential("B"), credential("C")
+    mine, theirs, stray = credential("A", 9), credential("B", 1), credential("C")
+    now = Issuing(datetime.now(UTC), frozenset("A"))
     assert held_credential.strays([mine, theirs], HeldCredential("A")) == []
-    assert held_credential.strays([mine, stray], HeldCredential("A", frozenset("A"))) == [stray]
-    assert held_credential.strays([mine, theirs], HeldCredential("A", frozenset("AB"))) == []
+    assert held_credential.strays([mine, theirs, stray], HeldCredential("A", now)) == [stray]
+    assert held_credential.strays([mine, stray], HeldCredential("A", Issuing(now.since, frozenset("AC")))) == []
 
 
 def plan(existing, held, has_secrets=True):
@@ -60,6 +65,7 @@ def test_a_new_credential_that_was_revoked_meanwhile_is_replaced():
 
 def test_secrets_that_were_typed_in_by_hand_need_a_persons_word():
     assert plan("A", HeldCredential()) == rotation.Rotation("A", issue=True, sure=False)
+    assert plan("A", HeldCredential("GONE")) == rotation.Rotation("A", issue=True, sure=False)
     assert plan("A", HeldCredential(), has_secrets=False) == rotation.Rotation(None, issue=True, sure=True)
 
 
