@@ -1,5 +1,6 @@
 # make demo    the whole job on the embedded cloud; SOURCE=<path or URL> mirrors that repository, KEEP=1 leaves it running
 # make test    every test
+# make test-live   the journey on real accounts, see docs/assumptions.md; creates and removes resources, never run by CI
 # make bench   the mirror engine against the blog post's way, side by side; SOURCE=<path> measures with that repository
 # All set up what they need: a virtual environment, the pinned Python packages, the pinned CDK CLI.
 
@@ -8,13 +9,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: demo bench test lint setup requirements clean
+.PHONY: demo bench test test-live lint setup requirements clean
 
 demo: setup
 	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: setup lint
 	$(BIN)/pytest -n auto
+
+test-live: setup
+	$(BIN)/pytest tests/live -v
 
 bench: setup
 	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}

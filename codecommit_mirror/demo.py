@@ -115,7 +115,8 @@ class _Demo:
         """Bootstrap the account, then bring the mirror up."""
         with self._steps.step("cdk bootstrap (once for each account and region)"):
             target = f"aws://{self.cloud.account}/{self.cloud.region}"
-            self._run([self._cdk_cli, "bootstrap", target, "-c", f"config={self._config}", "--no-notices"], tell=False)
+            options = ["-c", f"config={self._config}", "--output", str(self.cloud.root / "cdk.out"), "--no-notices"]
+            self._run([self._cdk_cli, "bootstrap", target, *options], tell=False)
         self._before = self.inventory()
         self._companion("up", _REPLICA)
         for kind, names in self.inventory().items():

@@ -32,6 +32,7 @@ class LocalCloud:
         azure_url: base URL of Azure DevOps.
         personal_access_token: of Azure DevOps, with the scope Code (read); a pipeline's Git password.
         operator_token: one with the scopes Code (read & write) and Build (read & execute).
+        manager_token: one that may also create and delete repositories, Code (read, write & manage).
         entra_token: an access token of Microsoft Entra, which may do what the operator's token may.
         job_token: what a running job has.
         root: private folder with all of its state, removed at the end.
@@ -45,6 +46,7 @@ class LocalCloud:
         self.account, self.region = account, region
         self.personal_access_token = secrets.token_urlsafe(39)
         self.operator_token = secrets.token_urlsafe(39)
+        self.manager_token = secrets.token_urlsafe(39)
         self.entra_token = secrets.token_urlsafe(300)
         self.job_token = secrets.token_urlsafe(60)
         self._kept = False
@@ -63,6 +65,7 @@ class LocalCloud:
             "azure_tokens": {
                 self.personal_access_token: ["vso.code"],
                 self.operator_token: _OPERATOR_SCOPES,
+                self.manager_token: [*_OPERATOR_SCOPES, "vso.code_manage"],
                 self.entra_token: [*_OPERATOR_SCOPES, "vso.project"],
                 self.job_token: ["vso.code"],
             },

@@ -19,7 +19,10 @@ from .status import status
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="codecommit-mirror")
 def cli() -> None:
-    """Mirror Azure Repos repositories to AWS CodeCommit: what 'cdk deploy' cannot do."""
+    """Mirror Azure Repos repositories to AWS CodeCommit.
+
+    'up NAME' does everything, and 'down NAME' takes it back; the other commands do parts of it.
+    """
 
 
 for command in (init, up, status, rotate, down, credentials, pipeline, sync, verify, demo):

@@ -13,7 +13,7 @@ from ..errors import MirrorError
 @click.option("--source", metavar="PATH|URL", help="A Git repository to mirror instead of the built-in sample.")
 @click.option("--keep", is_flag=True, help="Leave the embedded cloud running, and say how to look around.")
 def demo(source: str | None, keep: bool) -> None:
-    """Do the whole job on an embedded cloud on this machine; no account is needed or touched."""
+    """Do the whole job on an embedded cloud; no account is needed or touched."""
     missing = [name for name in ("ministack", "hypercorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise MirrorError(

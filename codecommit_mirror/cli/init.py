@@ -25,4 +25,4 @@ def init(config: Path) -> None:
         raise MirrorError(f"{config} exists and is not overwritten; edit it, or name another with --config.") from None
     except OSError as error:
         raise MirrorError(f"{config} cannot be written ({error.strerror}); name another with --config.") from None
-    click.echo(f"Wrote {config}. Edit it, then run: cdk deploy MyRepoReplica")
+    click.echo(f"Wrote {config}. Edit it, then run: codecommit-mirror up MyRepoReplica")

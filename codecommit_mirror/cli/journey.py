@@ -44,7 +44,7 @@ def down(mirror: Mirror, pull_request: bool, yes: bool) -> None:
 @mirror_argument
 @yes_option
 def rotate(mirror: Mirror, yes: bool) -> None:
-    """Put a new Git credential into the pipeline, prove it by a run, and delete the old one.
+    """Replace the pipeline's Git credential, proven by a run.
 
     At every moment the pipeline holds one that works. Run it again to finish a rotation that was interrupted.
     """

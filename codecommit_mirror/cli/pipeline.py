@@ -66,7 +66,7 @@ def variables(mirror: Mirror, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @pull_request_option
 def connect(mirror: Mirror, dry_run: bool, pull_request: bool) -> None:
-    """Create or update the pipeline in Azure DevOps: its YAML, its definition, its variables.
+    """Create or update the pipeline, its YAML and its variables.
 
     Needs the deployed stack and AZURE_DEVOPS_EXT_PAT with the scopes Code (read & write) and Build (read & execute).
     With source_auth: pat, AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD are asked for, unless they are set in the
@@ -99,7 +99,10 @@ def run(mirror: Mirror, branch: str | None, timeout: float) -> None:
 @pull_request_option
 @yes_option
 def disconnect(mirror: Mirror, pull_request: bool, yes: bool) -> None:
-    """Delete the pipeline with its runs, the YAML that 'connect' committed, and the credential that it issued."""
+    """Delete the pipeline, its YAML and its Git credential.
+
+    The YAML goes only if 'connect' wrote it; runs go with the pipeline. One that is gone already is fine.
+    """
     operator = operator_of(mirror)
     at_home, there = journey.look(operator)
     if there.definition:

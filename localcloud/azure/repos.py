@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 import uuid
@@ -174,6 +175,17 @@ class Repositories:
         with_id = self.in_project(organization, project)
         wanted = name_or_id.lower()
         return next((r for r in with_id if wanted in (r.name.lower(), r.id)), None)
+
+    def create(self, organization: str, project: str, name: str) -> Repository:
+        """Create an empty repository."""
+        path = repository_path(self._root, organization, project, name)
+        create_repository(path)
+        return Repository(path, organization, project, name)
+
+    def delete(self, repository: Repository) -> None:
+        """Delete a repository; the service would keep it in a recycle bin."""
+        self._known.pop(repository.path, None)
+        shutil.rmtree(repository.path)
 
     def in_project(self, organization: str, project: str) -> list[Repository]:
         """Return the project's repositories."""

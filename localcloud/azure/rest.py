@@ -133,6 +133,9 @@ class Handlers:
         read, write, see, run = "vso.code", "vso.code_write", "vso.build", "vso.build_execute"
         repository, definition = "git/repositories/{repositoryId}", "build/definitions/{definitionId}"
         return (
+            Route("POST", "git/repositories", "vso.code_manage", self.create_repository),
+            Route("DELETE", repository, "vso.code_manage", self.delete_repository),
+            Route("PATCH", repository, "vso.code_manage", self.update_repository),
             Route("GET", repository, read, self.repository),
             Route("GET", f"{repository}/refs", read, self.refs),
             Route("POST", f"{repository}/refs", write, self.update_refs),
@@ -162,6 +165,23 @@ class Handlers:
         )
 
     # -- git
+
+    def create_repository(self, call: Call) -> Any:
+        name = call.body["name"]
+        if self._repositories.find(call.organization, call.project, name):
+            raise Refused(409, f"TF400948: A Git repository with the name {name} already exists.")
+        made = self._repositories.create(call.organization, call.project, name)
+        return {"id": made.id, "name": made.name, "project": {"id": made.project_id, "name": made.project}}
+
+    def update_repository(self, call: Call) -> Any:
+        repository, branch = self._repository(call), call.body["defaultBranch"]
+        if set(call.body) != {"defaultBranch"} or branch not in repository.refs():
+            raise Refused(400, "The embedded service changes the default branch alone, to one that there is.")
+        repository.git("symbolic-ref", "HEAD", branch)
+        return self.repository(call)
+
+    def delete_repository(self, call: Call) -> Any:
+        self._repositories.delete(self._repository(call))
 
     def repository(self, call: Call) -> Any:
         found = self._repository(call)

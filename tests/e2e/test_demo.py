@@ -37,9 +37,15 @@ def test_any_repository_is_mirrored_and_nothing_is_left(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
         "created policy CodeCommitMyRepoReplicaGitPush",
+        "created pipeline codecommit-mirror-MyRepoReplica",
         "a force-push to mirror-demo/to-be-rewritten",
-        "2 created, 2 updated, 1 deleted",
-        "after cdk destroy there is no repository, no policy, no user, no credential, no role, no function, ",
+        "(batchedCI, trunk): succeeded",
+        "2 created, 2 updated, 0 deleted, 1 archived",
+        "(schedule, trunk): succeeded",
+        "0 created, 0 updated, 1 deleted, 1 archived",
+        "MyRepoReplica has a new credential, and the old one is gone.",
+        "after down there is no repository, no policy, no user, no credential, no role, no function, no log group, "
+        "no pipeline, no YAML file left",
     ):
         assert words in done.stdout
     left = [path.name for path in temporary.iterdir()]

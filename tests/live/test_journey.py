@@ -1,0 +1,191 @@
+"""The journey on a real AWS account and a real Azure DevOps project: what the embedded cloud cannot prove.
+
+Wanted in the environment: AWS credentials of a bootstrapped account and AWS_REGION; AZURE_DEVOPS_EXT_PAT with the
+scopes Code (read, write & manage) and Build (read & execute); MIRROR_LIVE_PROJECT, like https://dev.azure.com/contoso/Shop.
+Everything that is created has a name of its own, ``mirror-live-`` and eight random letters, and is removed at the end.
+"""
+
+import base64
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from codecommit_mirror import azure_token, journey, verification
+from codecommit_mirror.config import single_mirror
+from codecommit_mirror.operator import Operator
+from localcloud import sample
+from pipeline_templates import mirror_sync
+
+ROOT = Path(__file__).parents[2]
+PROJECT = os.environ.get("MIRROR_LIVE_PROJECT", "").rstrip("/")
+
+pytestmark = pytest.mark.skipif(
+    not (PROJECT and os.environ.get("AZURE_DEVOPS_EXT_PAT") and os.environ.get("AWS_REGION")),
+    reason="needs MIRROR_LIVE_PROJECT, AZURE_DEVOPS_EXT_PAT, AWS_REGION and AWS credentials",
+)
+
+
+class Live:
+    """One source repository and its mirror, both new."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"mirror-live-{secrets.token_hex(4)}"
+        self.mirror = single_mirror(self.name, f"{PROJECT}/_git/{self.name}")
+        token = base64.b64encode(f":{os.environ['AZURE_DEVOPS_EXT_PAT']}".encode()).decode()
+        self._azure = httpx.Client(
+            base_url=f"{PROJECT}/_apis/git/", headers={"Authorization": f"Basic {token}"}, timeout=60
+        )
+        made = self._azure.post("repositories", params={"api-version": "7.1"}, json={"name": self.name})
+        made.raise_for_status()
+        self.repository_id = made.json()["id"]
+        self.clone = folder / "clone.git"
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.clone)], check=True)
+        sample.fill(self.clone, pull_requests=0)
+        self.push("refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*", "refs/notes/*:refs/notes/*")
+
+    def operator(self) -> Operator:
+        return Operator(self.mirror, os.environ, ROOT)
+
+    def push(self, *refspecs: str) -> None:
+        endpoint = verification.source_endpoint(self.mirror, azure_token.find_token(os.environ))
+        environment = mirror_sync.git_environment(os.environ, endpoint)
+        subprocess.run(
+            ["git", "-C", str(self.clone), "push", "-q", endpoint.url, *refspecs], env=environment, check=True
+        )
+
+    def companion(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        url = self.mirror.azure.clone_url
+        command = [sys.executable, "-m", "codecommit_mirror", *arguments, "--azure-repo-url", url]
+        # The pipeline reads the source with a personal access token, as a Git password.
+        secret = {"AZURE_GIT_USERNAME": "git", "AZURE_GIT_PASSWORD": os.environ["AZURE_DEVOPS_EXT_PAT"]}
+        return subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **secret}, capture_output=True, text=True, check=False
+        )
+
+    def run(self) -> tuple[str, str]:
+        """Run the pipeline; return its result and its log."""
+        lines: list[str] = []
+        operator = self.operator()
+        finished = journey.run(operator, lines.append, branch=None, timeout_minutes=30)
+        steps = [record for record in operator.azure.timeline(finished.build) if record.kind == "Task"]
+        logs = [operator.azure.log(finished.build, record.log_id) for record in steps if record.log_id]
+        return str(finished.build.result), "\n".join(logs)
+
+    def wait_for_runs(self, at_least: int) -> list[str]:
+        """Wait until that many runs have ended, and return the reasons of all."""
+        deadline = time.monotonic() + 1800
+        while time.monotonic() < deadline:
+            operator = self.operator()
+            builds = list(operator.azure.builds(journey.look(operator)[1].definition))
+            if len(builds) >= at_least and all(build.done for build in builds):
+                return [build.reason for build in builds]
+            time.sleep(min(5, 0.2 * at_least))
+        raise AssertionError("no run came")
+
+    def replica(self) -> dict[str, str]:
+        operator = self.operator()
+        return dict(
+            verification.replica_refs(operator.aws, journey.replica_outputs(operator.aws, self.mirror).replica_url)
+        )
+
+    def remove(self) -> None:
+        down = self.companion("down", self.name, "--yes")
+        gone = self._azure.delete(f"repositories/{self.repository_id}", params={"api-version": "7.1"})
+        assert down.returncode == 0, down.stdout + down.stderr
+        assert gone.status_code in (200, 204), gone.text
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """A mirror that is up; taken down at the end, whatever happened."""
+    made = Live(tmp_path_factory.mktemp("live"))
+    try:
+        up = made.companion("up", made.name)
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield made
+    finally:
+        made.remove()
+
+
+def test_every_ref_arrives(live):
+    """Branches, tags of both kinds and notes; the replica takes refs outside heads and tags."""
+    source = sample.refs(live.clone)
+    replica = live.replica()
+    assert {name: replica.get(name) for name in source if name != "refs/heads/main"} == {
+        name: value for name, value in source.items() if name != "refs/heads/main"
+    }
+    assert any(name.startswith("refs/notes/") for name in replica)
+
+
+def test_a_change_is_one_request_and_one_thin_pack(live):
+    """Azure Repos answers wants, haves and done in one request, CodeCommit takes the thin pack in chunks."""
+    live.push("+refs/heads/feature/0:refs/heads/feature/grown")
+    sample.commit(live.clone, "feature/1", "a change")
+    live.push("feature/1")
+    result, log = live.run()
+    assert result == "succeeded"
+    assert "Stepping down" not in log
+    assert live.replica()["refs/heads/feature/1"] == sample.refs(live.clone)["refs/heads/feature/1"]
+
+
+def test_what_is_deleted_or_rewritten_stays_in_the_archive(live):
+    """CodeCommit takes refs below refs/archive, and deletions beside them."""
+    old = sample.refs(live.clone)["refs/heads/feature/2"]
+    rewritten = sample.refs(live.clone)["refs/heads/feature/3"]
+    live.push(":refs/heads/feature/2")
+    sample.commit(live.clone, "feature/3", "rewritten", parent="refs/heads/feature/3~1")
+    live.push("+feature/3")
+    assert live.run()[0] == "succeeded"
+    replica = live.replica()
+    archived = {value for name, value in replica.items() if name.startswith("refs/archive/")}
+    assert {old, rewritten} <= archived
+    assert "refs/heads/feature/2" not in replica
+
+
+def test_pushes_start_runs_by_themselves(live):
+    """The CI trigger, from a branch that has the YAML."""
+    live.wait_for_runs(1)
+    endpoint = verification.source_endpoint(live.mirror, azure_token.find_token(os.environ))
+    environment = mirror_sync.git_environment(os.environ, endpoint)
+    fetch = ["git", "-C", str(live.clone), "fetch", "-q", endpoint.url, "+refs/heads/main:refs/heads/main"]
+    subprocess.run(fetch, env=environment, check=True)
+    before = len(live.wait_for_runs(1))
+    sample.commit(live.clone, "main", "a change that starts a run")
+    live.push("main")
+    assert {"batchedCI", "individualCI"} & set(live.wait_for_runs(before + 1))
+    assert live.companion("verify", live.name).returncode == 0
+
+
+def test_a_credential_is_rotated(live):
+    """IAM's second place, eventual consistency included; null keeps the other secrets."""
+    rotated = live.companion("rotate", live.name)
+    assert rotated.returncode == 0, rotated.stdout + rotated.stderr
+    status = live.companion("status", live.name)
+    assert status.returncode == 0, status.stdout + status.stderr
+
+
+def test_everything_is_found_again(live):
+    """``up`` on a mirror that is up changes nothing that matters."""
+    again = live.companion("up", live.name)
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_the_replicas_default_branch_is_not_deleted(live):
+    """CodeCommit's refusal is recognised, and told with its remedy. Last, since it leaves a ref to a person."""
+    live.push("main:refs/heads/trunk")
+    patched = live._azure.patch(
+        f"repositories/{live.repository_id}",
+        params={"api-version": "7.1"},
+        json={"defaultBranch": "refs/heads/trunk"},
+    )
+    patched.raise_for_status()
+    live.push(":refs/heads/main")
+    result, log = live.run()
+    assert result == "partiallySucceeded", log
+    assert "update-default-branch" in log
