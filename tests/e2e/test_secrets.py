@@ -13,6 +13,8 @@ import pytest
 
 from localcloud import sample
 
+from .conftest import azure_environment
+
 LINUX = Path("/proc/self/cmdline").exists()
 
 
@@ -127,3 +129,39 @@ def test_no_canary_is_in_a_file_that_others_can_read(rig, tmp_path):
         if path.is_file():
             data = path.read_bytes()
             assert not any(form in data for canary in canaries for form in forms(canary)), path
+
+
+ISSUED = re.compile(rb"[A-Za-z0-9+/]{40,}=")
+"""What a password of IAM looks like."""
+
+
+@pytest.mark.skipif(not LINUX, reason="reads other processes' command lines from /proc")
+def test_no_token_and_no_new_password_leaves_the_azure_side(rig, companion, tmp_path):
+    sample.fill(rig.source)
+    rig.cloud.client("iam").delete_service_specific_credential(
+        UserName=rig.user, ServiceSpecificCredentialId=rig.credential["ServiceSpecificCredentialId"]
+    )
+    where = (rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
+    watcher = CommandLines()
+    watcher.start()
+    done = [
+        companion(*command, *where, *options, **azure_environment(rig.cloud))
+        for command, *options in (
+            (("pipeline", "connect"),),
+            (("pipeline", "run"),),
+            (("rotate",),),
+            (("verify",), "--json"),
+            (("status",), "--json"),
+            (("pipeline", "disconnect"), "--yes"),
+        )
+    ]
+    watcher.done.set()
+    watcher.join()
+    printed = "".join(run.stdout + run.stderr for run in done).encode()
+    assert [run.returncode for run in done] == [0] * len(done), printed.decode()
+    files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for text in (printed, b"\0".join(watcher.seen), files):
+        for canary in (rig.cloud.operator_token, rig.cloud.personal_access_token):
+            assert not any(form in text for form in forms(canary))
+    assert ISSUED.search(b"x" * 43 + b"=")
+    assert not ISSUED.search(printed + files)
