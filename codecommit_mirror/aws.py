@@ -92,6 +92,11 @@ class ReplicaStackState:
     """Whether termination protection is on."""
     outputs: Mapping[str, str]
 
+    @property
+    def working(self) -> bool:
+        """Whether CloudFormation is at work; a change set that nobody has executed yet is none."""
+        return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
+
 
 def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
     """Return the mirror's stack (DescribeStacks), None when there is none in this account and region."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ def find_token(environment: Mapping[str, str]) -> AzureToken:
     from azure.core.exceptions import ClientAuthenticationError
     from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 
+    # What was tried, one after the other, is of no use to who has no token.
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     try:
         found = DefaultAzureCredential().get_token(_RESOURCE)
     except (CredentialUnavailableError, ClientAuthenticationError):

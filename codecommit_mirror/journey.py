@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from pipeline_templates import mirror_sync
@@ -24,6 +25,7 @@ DOWN = ("Look at what there is", "Disconnect the pipeline", "Revoke the Git cred
 ROTATE = (DOWN[0], *rotation.STEPS)
 _TRIES = 3
 _RUN_MINUTES = 150.0
+_SETTLING_SECONDS = 30 * 60
 
 
 def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) -> str:
@@ -40,6 +42,7 @@ def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) 
             raise MirrorError("\n".join(found))
         say("tools, tokens, account, names and the source are in order")
     with checklist.step(UP[1]) as say:
+        _wait_until_settled(operator, say)
         cdk.run(operator.folder, ["deploy", mirror.name, "--require-approval", "never", *operator.context])
         outputs = replica_outputs(operator.aws, mirror)
         say(f"replica {outputs.replica_url}")
@@ -197,6 +200,7 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
     """
     mirror = operator.mirror
     with checklist.step(DOWN[0]) as say:
+        _wait_until_settled(operator, say)
         stack = find_stack(operator.aws, mirror)
         there = _look_if_there(operator)
         _check_place(operator, there, stack)
@@ -237,6 +241,18 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
         else:
             say("nothing to destroy")
     return f"{mirror.name} is down." + (" Its replica stays in CodeCommit." if kept else "")
+
+
+def _wait_until_settled(operator: Operator, say: Say) -> None:
+    """Wait while CloudFormation still works on what an interrupted run has begun."""
+    told, deadline = False, time.monotonic() + _SETTLING_SECONDS
+    while (stack := find_stack(operator.aws, operator.mirror)) and stack.working:
+        if not told:
+            say(f"CloudFormation still works on the stack ({stack.status}); waiting for it")
+            told = True
+        if time.monotonic() > deadline:
+            raise MirrorError(f"the stack {operator.mirror.stack_name!r} is {stack.status} for too long; look at it.")
+        time.sleep(2)
 
 
 def _look_if_there(operator: Operator) -> Connection | None:

@@ -60,8 +60,6 @@ def _aws(mirror: Mirror, folder: Path) -> Iterator[str]:
     if stack is None:
         yield from _clashes(mirror, aws, account)
         yield from _full(aws)
-    elif stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS":
-        yield f"the stack {mirror.stack_name!r} is being changed ({stack.status}); wait until that is done."
 
 
 def _clashes(mirror: Mirror, aws: boto3.Session, account: str) -> Iterator[str]:

@@ -29,6 +29,5 @@ class PushAccess(Construct):
             description="Push to the replica, and nothing else.",
             statements=[iam.PolicyStatement(actions=["codecommit:GitPush"], resources=[repository_arn])],
         )
-        user = iam.User(self, "User", user_name=user_name, managed_policies=[policy])
+        self.user = iam.User(self, "User", user_name=user_name, managed_policies=[policy])
         self.policy_arn = policy.managed_policy_arn
-        self.user_name = user.user_name

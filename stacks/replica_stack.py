@@ -7,6 +7,7 @@ from constructs import Construct
 
 from codecommit_mirror.config import Mirror
 
+from .credential_cleanup import CredentialCleanup
 from .push_access import PushAccess
 from .replica_repository import ReplicaRepository
 
@@ -40,9 +41,10 @@ class ReplicaStack(Stack):
             policy_name=mirror.policy_name,
             user_name=mirror.user_name,
         )
+        CredentialCleanup(self, "CredentialCleanup", user=access.user)
         for key, value in {"managed-by": "codecommit-mirror", **mirror.tags}.items():
             Tags.of(self).add(key, value)
         CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")
         CfnOutput(self, "ReplicaArn", value=replica.arn, description="ARN of the replica")
-        CfnOutput(self, "PushUserName", value=access.user_name, description="IAM user of the pipeline")
+        CfnOutput(self, "PushUserName", value=access.user.user_name, description="IAM user of the pipeline")
         CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that allows GitPush alone")

@@ -116,8 +116,8 @@ def dulwich_replica(repository):
 def with_rest_api(source, api):
     """Serve a source repository with an Azure DevOps REST API beside it, which returns a document and headers."""
 
-    def answer(path, query, password):
-        document, headers = api(path, query)
+    def answer(request):
+        document, headers = api(request.path, request.query)
         return Answer(200, json.dumps(document), headers, "application/json")
 
     return GitHttpServer(lambda request: Serve(source), answer).url

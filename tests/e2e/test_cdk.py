@@ -6,12 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aws_cdk
 import pytest
+from aws_cdk.assertions import Template
+from botocore.exceptions import WaiterError
 
+from codecommit_mirror.config import single_mirror
+from codecommit_mirror.demo import inventory
 from localcloud import LocalCloud
+from stacks import ReplicaStack
 
 from .conftest import ROOT
 
+MIRROR = single_mirror("bare", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
 CDK = ROOT / "node_modules" / ".bin" / "cdk"
 MIRRORS = """\
 defaults:
@@ -67,21 +74,76 @@ def test_deploy_twice_diff_and_destroy(account, tmp_path):
     diff = cdk(account, tmp_path, "diff", "my.repo_1", "--fail")
     assert diff.returncode == 0, diff.stdout
     assert "There were no differences" in diff.stdout
+    assert cdk(account, tmp_path, "destroy", "my.repo_1", "--force").returncode == 0
 
-    iam = account.client("iam")
-    issued = iam.create_service_specific_credential(
-        UserName=outputs["PushUserName"], ServiceName="codecommit.amazonaws.com"
-    )["ServiceSpecificCredential"]
-    refused = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
-    assert refused.returncode == 1
-    assert "DeleteConflict" in refused.stdout
-    assert account.replica_path("my.repo_1").is_dir()
-    iam.delete_service_specific_credential(
-        UserName=outputs["PushUserName"], ServiceSpecificCredentialId=issued["ServiceSpecificCredentialId"]
+
+def issue(account, user):
+    """Issue a Git credential and return its id."""
+    issued = account.client("iam").create_service_specific_credential(
+        UserName=user, ServiceName="codecommit.amazonaws.com"
     )
+    return issued["ServiceSpecificCredential"]["ServiceSpecificCredentialId"]
+
+
+def test_plain_destroy_works_with_two_live_credentials_and_leaves_nothing(account, tmp_path):
+    before = inventory(account)
+    assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
+    for _ in range(2):
+        issue(account, "azure-devops-pipeline-my.repo_1")
     destroyed = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
     assert destroyed.returncode == 0, destroyed.stdout
+    assert inventory(account) == before
     assert not account.replica_path("my.repo_1").exists()
+
+
+def test_without_the_cleanup_iam_would_refuse_and_cloudformation_stop(account, tmp_path):
+    """The embedded cloud does as IAM and CloudFormation do: what the custom resource is there for."""
+    document = Template.from_stack(ReplicaStack(aws_cdk.App(), mirror=MIRROR)).to_json()
+    resources = document["Resources"]
+    for name in [name for name, r in resources.items() if r["Type"] == "Custom::GitCredentials"]:
+        del resources[name]
+    cloudformation = account.client("cloudformation")
+    template = json.dumps({"Resources": resources, "Outputs": document["Outputs"]})
+    cloudformation.create_stack(StackName="bare", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="bare", WaiterConfig={"Delay": 1})
+    issued = issue(account, MIRROR.user_name)
+    cloudformation.delete_stack(StackName="bare")
+    with pytest.raises(WaiterError, match="DELETE_FAILED"):
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName="bare", WaiterConfig={"Delay": 1})
+    reasons = [
+        e.get("ResourceStatusReason", "") for e in cloudformation.describe_stack_events(StackName="bare")["StackEvents"]
+    ]
+    assert any("DeleteConflict" in reason for reason in reasons)
+    assert account.replica_path(MIRROR.name).is_dir()
+    account.client("iam").delete_service_specific_credential(
+        UserName=MIRROR.user_name, ServiceSpecificCredentialId=issued
+    )
+    cloudformation.delete_stack(StackName="bare")
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName="bare", WaiterConfig={"Delay": 1})
+
+
+def test_a_user_that_is_gone_already_does_not_stop_destroy(account, tmp_path):
+    assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
+    iam, user = account.client("iam"), "azure-devops-pipeline-my.repo_1"
+    for policy in iam.list_attached_user_policies(UserName=user)["AttachedPolicies"]:
+        iam.detach_user_policy(UserName=user, PolicyArn=policy["PolicyArn"])
+    iam.delete_user(UserName=user)
+    destroyed = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
+    assert destroyed.returncode == 0, destroyed.stdout
+
+
+def test_a_cleanup_that_fails_says_why(account, tmp_path):
+    assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
+    iam = account.client("iam")
+    (role,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if "CredentialCleanup" in r["RoleName"]]
+    policy = iam.get_role_policy(RoleName=role, PolicyName="Cleanup")["PolicyDocument"]
+    kept = [s for s in policy["Statement"] if "logs:PutLogEvents" in s["Action"]]
+    iam.put_role_policy(RoleName=role, PolicyName="Cleanup", PolicyDocument=json.dumps({**policy, "Statement": kept}))
+    refused = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
+    assert refused.returncode == 1
+    assert "cannot remove the Git credentials of azure-devops-pipeline-my.repo_1" in refused.stdout
+    iam.put_role_policy(RoleName=role, PolicyName="Cleanup", PolicyDocument=json.dumps(policy))
+    assert cdk(account, tmp_path, "destroy", "my.repo_1", "--force").returncode == 0
 
 
 def test_termination_protection_makes_destroy_refuse(account, tmp_path):

@@ -339,15 +339,13 @@ def test_disconnect_gives_the_credentials_place_back(filled, said, companion):
     assert [c["ServiceSpecificCredentialId"] for c in left] == [by_hand]
 
 
-def test_a_password_in_a_url_goes_nowhere(filled, companion, tmp_path):
+def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, companion, tmp_path):
     url = filled.mirror.azure.clone_url.replace("://", "://me:canary-password@")
     environment = {**azure_environment(filled.cloud), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     program = tmp_path / "cdk"
     program.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
     program.chmod(0o755)
     (tmp_path / "cdk.json").write_text("{}")
-    parameter = {"Name": "/cdk-bootstrap/hnb659fds/version", "Value": "21", "Type": "String", "Overwrite": True}
-    filled.cloud.client("ssm").put_parameter(**parameter)
     done = companion("up", filled.name, "--azure-repo-url", url, **environment)
     assert "cdk deploy" in done.stderr
     assert "azure_repo_url=" in done.stderr

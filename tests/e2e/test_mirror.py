@@ -308,10 +308,15 @@ def test_sync_and_verify_are_the_same_engine(rig, companion, tmp_path):
     csv.write_text(f"User Name,Password\n{environment['AWS_GIT_USERNAME']},{environment['AWS_GIT_PASSWORD']}\n")
     source = {name: value for name, value in environment.items() if name.startswith("AZURE_")}
     assert companion("verify", *arguments, "--credentials", str(csv), **source).returncode == 0
+    missing = companion("sync", *arguments, **source)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: AWS_GIT_USERNAME is not set; export it")
+    without = companion("verify", *arguments, **source)
+    assert without.returncode == 1
+    assert without.stderr.startswith("error: there is no Azure DevOps token; set AZURE_DEVOPS_EXT_PAT")
+    own = companion("verify", *arguments, AZURE_DEVOPS_EXT_PAT=rig.cloud.personal_access_token)
+    assert own.stdout == "16 refs are equal.\n"
     for command in ("sync", "verify"):
-        missing = companion(command, *arguments, **source)
-        assert missing.returncode == 1
-        assert missing.stderr.startswith("error: AWS_GIT_USERNAME is not set; export it")
         wrong = companion(command, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
         assert wrong.returncode == 1
         assert "refused access (403)" in wrong.stderr

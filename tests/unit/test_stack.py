@@ -46,9 +46,55 @@ def test_the_template_is_the_recorded_one():
     assert document == SNAPSHOT.read_text()
 
 
-def test_there_are_three_resources_and_nothing_else():
+def test_there_are_these_resources_and_nothing_else():
     kinds = sorted(resource["Type"] for resource in template()["Resources"].values())
-    assert kinds == ["AWS::CodeCommit::Repository", "AWS::IAM::ManagedPolicy", "AWS::IAM::User"]
+    assert kinds == [
+        "AWS::CodeCommit::Repository",
+        "AWS::IAM::ManagedPolicy",
+        "AWS::IAM::Role",
+        "AWS::IAM::User",
+        "AWS::Lambda::Function",
+        "AWS::Logs::LogGroup",
+        "Custom::GitCredentials",
+    ]
+    assert "Parameters" not in template() or list(template()["Parameters"]) == ["BootstrapVersion"]
+
+
+def test_the_cleanup_may_remove_the_users_credentials_and_nothing_else():
+    document = template()
+    role = of_type(document, "AWS::IAM::Role")["Properties"]
+    user, log = logical_id(document, "AWS::IAM::User"), logical_id(document, "AWS::Logs::LogGroup")
+    assert [policy["PolicyDocument"]["Statement"] for policy in role["Policies"]] == [
+        [
+            {
+                "Effect": "Allow",
+                "Action": [
+                    "iam:DeleteServiceSpecificCredential",
+                    "iam:ListServiceSpecificCredentials",
+                    "iam:UpdateServiceSpecificCredential",
+                ],
+                "Resource": {"Fn::GetAtt": [user, "Arn"]},
+            },
+            {
+                "Effect": "Allow",
+                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                "Resource": {"Fn::GetAtt": [log, "Arn"]},
+            },
+        ]
+    ]
+    assert "ManagedPolicyArns" not in role
+
+
+def test_the_cleanup_goes_before_the_user_and_does_not_hang():
+    document = template()
+    custom = of_type(document, "Custom::GitCredentials")["Properties"]
+    assert custom["UserName"] == {"Ref": logical_id(document, "AWS::IAM::User")}
+    assert custom["ServiceTimeout"] == "300"
+    function = of_type(document, "AWS::Lambda::Function")["Properties"]
+    assert "ZipFile" in function["Code"]
+    assert len(function["Code"]["ZipFile"]) < 4096
+    assert function["LoggingConfig"]["LogGroup"] == {"Ref": logical_id(document, "AWS::Logs::LogGroup")}
+    assert of_type(document, "AWS::Logs::LogGroup")["DeletionPolicy"] == "Delete"
 
 
 def test_the_policy_allows_git_push_on_the_replica_and_nothing_else():
@@ -113,7 +159,7 @@ def test_termination_protection_tags_and_names_are_as_configured():
 def test_no_account_region_or_partition_is_written_into_the_resources(region):
     resources = json.dumps(template(region=region)["Resources"])
     assert "arn:" not in resources
-    assert "amazonaws" not in resources
+    assert "amazonaws" not in resources.replace("lambda.amazonaws.com", "").replace("codecommit.amazonaws.com", "")
 
 
 def test_a_stack_is_environment_agnostic_unless_told():

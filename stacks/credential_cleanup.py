@@ -1,0 +1,68 @@
+"""What makes plain ``cdk destroy`` work: the user's Git credentials go before the user.
+
+IAM refuses to delete a user that has service-specific credentials (DeleteConflict), and CloudFormation has no resource
+type for them. A custom resource that depends on the user is deleted before it, and removes what was issued meanwhile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aws_cdk import CustomResource, Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+_HANDLER = Path(__file__).with_name("credential_cleanup_handler.py")
+
+
+class CredentialCleanup(Construct):
+    """Deletes one user's service-specific credentials when the stack goes.
+
+    The function's role may list, deactivate and delete them for that user, write its log, and nothing else.
+
+    Args:
+        user: the user.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, user: iam.User) -> None:
+        super().__init__(scope, construct_id)
+        log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY)
+        credentials = iam.PolicyStatement(
+            actions=[
+                "iam:ListServiceSpecificCredentials",
+                "iam:UpdateServiceSpecificCredential",
+                "iam:DeleteServiceSpecificCredential",
+            ],
+            resources=[user.user_arn],
+        )
+        writing = iam.PolicyStatement(
+            actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[log.log_group_arn]
+        )
+        role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            description="Removes the Git credentials of the replica's user, and nothing else.",
+            inline_policies={"Cleanup": iam.PolicyDocument(statements=[credentials, writing])},
+        )
+        function = lambda_.Function(
+            self,
+            "Function",
+            runtime=lambda_.Runtime.PYTHON_3_14,
+            handler="index.handler",
+            code=lambda_.Code.from_inline(_HANDLER.read_text(encoding="utf-8")),
+            role=role,
+            log_group=log,
+            timeout=Duration.minutes(2),
+            description="Removes the Git credentials of the replica's user before CloudFormation deletes it.",
+        )
+        CustomResource(
+            self,
+            "Credentials",
+            resource_type="Custom::GitCredentials",
+            service_token=function.function_arn,
+            service_timeout=Duration.minutes(5),
+            properties={"UserName": user.user_name},
+        )
