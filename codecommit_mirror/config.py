@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from . import azure_url, mirrors_file
 from .errors import MirrorError
@@ -18,6 +18,7 @@ DEFAULT_FILE = "mirrors.yaml"
 
 DEFAULT_REFS = ("heads", "tags", "notes")
 DEFAULT_SCHEDULE = "17 */6 * * *"
+_LONGEST_STALE_HOURS = 7 * 24
 DEFAULT_PIPELINE_PATH = "azure-pipelines-mirror.yml"
 
 
@@ -136,6 +137,40 @@ class AzureRepository(BaseModel):
         return azure_url.build_clone_url(self.server, self.organization, self.project, self.repository)
 
 
+class Alarm(BaseModel):
+    """Who is told when something is wrong with a replica: exactly one of the two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    email: Annotated[str, _matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one")] | None = None
+    topic_arn: (
+        Annotated[
+            str,
+            _matching(
+                r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}",
+                "the ARN of an SNS topic",
+                "write one like arn:aws:sns:eu-west-1:123456789012:alarms",
+            ),
+        ]
+        | None
+    ) = None
+
+
+def _one_receiver(value: Alarm) -> Alarm:
+    if (value.email is None) == (value.topic_arn is None):
+        raise ValueError("needs one of email and topic_arn; write alarm: {email: you@example.com}")
+    return value
+
+
+def _hours(value: object) -> int:
+    """Return the hours of ``36h`` or ``2d``; at most a week, which is how far CloudWatch's alarms look back."""
+    match = re.fullmatch(r"([1-9][0-9]{0,2})([hd])", str(value))
+    hours = int(match[1]) * (24 if match[2] == "d" else 1) if match else 0
+    if not 1 <= hours <= _LONGEST_STALE_HOURS:
+        raise ValueError("is not a time from 1h to 7d; write one like 36h or 2d")
+    return hours
+
+
 class Mirror(BaseModel):
     """One source repository and the replica that follows it. Whatever receives a ``Mirror`` may trust it."""
 
@@ -173,6 +208,17 @@ class Mirror(BaseModel):
     """How long tips that a run deletes or overwrites stay reachable below ``refs/archive``; 0 keeps none."""
     on_destroy: Literal["delete", "retain"] = "delete"
     termination_protection: bool = False
+    policy_on: Literal["user", "group"] = "user"
+    alarm: Annotated[Alarm, AfterValidator(_one_receiver)] | None = None
+    """Who is told when somebody other than the pipeline changes the replica."""
+    stale_after: Annotated[int, BeforeValidator(_hours)] | None = None
+    """In hours; who is told when no run has confirmed the replica for so long."""
+
+    @model_validator(mode="after")
+    def _stale_needs_alarm(self) -> Mirror:
+        if self.stale_after and not self.alarm:
+            raise ValueError("stale_after needs somebody to tell; add alarm: {email: you@example.com}")
+        return self
 
     @property
     def stack_name(self) -> str:
@@ -351,7 +397,8 @@ _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:
-    model = AzureRepository if location[0] == "azure" else Mirror
+    models: dict[str, type[BaseModel]] = {"azure": AzureRepository, "alarm": Alarm}
+    model = models.get(str(location[0]), Mirror)
     return ", ".join(key for key in model.model_fields if key != "name")
 
 
@@ -359,7 +406,9 @@ def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
-        shown = "" if error["loc"] in (("tags",), ("refs",)) else f"{error['input']!r} "
+        if not key:
+            return f"{message}."
+        shown = "" if error["loc"] in (("tags",), ("refs",), ("alarm",)) else f"{error['input']!r} "
         return f"{key}: {shown}{message}."
     remedy = _REMEDIES.get(error["type"])
     return f"{key} {remedy(error)}" if remedy else f"{key} is {error['input']!r}: {error['msg']}."

@@ -67,6 +67,8 @@ MAXIMUM_HALVINGS = 64
 MAXIMUM_WAIT_SECONDS = 600
 MAXIMUM_PAGES = 1000
 ARCHIVE = "refs/archive/"
+CONFIRMED = "refs/tags/codecommit-mirror-confirmed"
+"""A tag of the replica's own, made and removed in turn by runs that found both sides equal; an alarm waits for it."""
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
 NO_OBJECT = "0" * 40
 EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
@@ -122,6 +124,8 @@ class Settings:
     namespaces: tuple[str, ...] = ("refs/heads/", "refs/tags/", "refs/notes/")
     archive_days: int = 90
     allow_deletions: bool = False
+    confirm: bool = False
+    """Whether a run that found both sides equal says so on the replica."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -161,6 +165,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         tuple(f"refs/{name}/" for name in names),
         int(days),
         environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
+        environment.get("MIRROR_CONFIRM", "").strip() == "1",
     )
 
 
@@ -676,7 +681,8 @@ class Plan:
 
 def select(refs: Refs, namespaces: Sequence[str]) -> Refs:
     """Return the refs that are mirrored."""
-    return {name: value for name, value in refs.items() if name.startswith(tuple(namespaces))}
+    own = tuple(namespaces)
+    return {name: value for name, value in refs.items() if name.startswith(own) and name != CONFIRMED}
 
 
 def make_plan(source: Refs, replica: Refs, default_branch: str | None = None, given_up: Iterable[str] = ()) -> Plan:
@@ -1252,6 +1258,8 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
     outcome.archived = dict(transfer.archived)
     outcome.expired = _remove_expired(settings, after, traffic)
     _judge(wanted, select(after.refs, settings.namespaces), refusals, outcome)
+    if settings.confirm and not outcome.broken:
+        _confirm(settings.replica, after, traffic)
     outcome.bytes_from_source, outcome.bytes_to_replica = traffic.from_source, traffic.to_replica
     outcome.seconds = time.monotonic() - started
     return outcome
@@ -1361,6 +1369,24 @@ def _remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic
         except (Transient, PackRefused, TooLarge) as error:
             say(f"Old archive entries stay until the next run: {error}.")
     return removed
+
+
+def _confirm(replica: Endpoint, after: Advertisement, traffic: Traffic) -> None:
+    """Make the confirming tag, or remove it: the one push of a run that found nothing to push."""
+    old = after.refs.get(CONFIRMED)
+    tip = after.refs.get(after.head or "") or next(
+        (value for name, value in after.refs.items() if name.startswith("refs/heads/")), None
+    )
+    if not old and not tip:
+        return
+    try:
+        command = Command(CONFIRMED, old, None if old else tip)
+        refused = push(replica, after.capabilities, [command], EMPTY_PACK, traffic)
+        trouble = refused.get(CONFIRMED)
+    except (Transient, PackRefused, TooLarge) as error:
+        trouble = str(error)
+    if trouble:
+        say(f"This run could not be confirmed on the replica ({shown(trouble)}); the next one will be.")
 
 
 def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs) -> set[str] | None:

@@ -7,12 +7,15 @@ type for them. A custom resource that depends on the user is deleted before it, 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
-from aws_cdk import CustomResource, Duration, RemovalPolicy
+from aws_cdk import CfnResource, CustomResource, Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
+
+from .acknowledged import acknowledge
 
 _HANDLER = Path(__file__).with_name("credential_cleanup_handler.py")
 
@@ -45,7 +48,7 @@ class CredentialCleanup(Construct):
             "Role",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             description="Removes the Git credentials of the replica's user, and nothing else.",
-            inline_policies={"Cleanup": iam.PolicyDocument(statements=[credentials, writing])},
+            managed_policies=[iam.ManagedPolicy(self, "Policy", statements=[credentials, writing])],
         )
         function = lambda_.Function(
             self,
@@ -57,6 +60,20 @@ class CredentialCleanup(Construct):
             log_group=log,
             timeout=Duration.minutes(2),
             description="Removes the Git credentials of the replica's user before CloudFormation deletes it.",
+        )
+        # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
+        cast(CfnResource, function.node.default_child).add_deletion_override("DependsOn")
+        acknowledge(
+            log,
+            {"CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's key will do."},
+        )
+        acknowledge(
+            function,
+            {
+                "LambdaConcurrency": "CloudFormation calls it once; a reservation would take from the account's own.",
+                "LambdaDLQ": "CloudFormation waits for its answer and reports a failure.",
+                "LambdaInsideVPC": "It calls IAM and CloudFormation's response address, both public endpoints of AWS.",
+            },
         )
         CustomResource(
             self,

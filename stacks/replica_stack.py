@@ -7,9 +7,12 @@ from constructs import Construct
 
 from codecommit_mirror.config import Mirror
 
+from .alarm_topic import AlarmTopic
 from .credential_cleanup import CredentialCleanup
 from .push_access import PushAccess
 from .replica_repository import ReplicaRepository
+from .stale_alarm import StaleAlarm
+from .tamper_alarm import TamperAlarm
 
 
 class ReplicaStack(Stack):
@@ -40,8 +43,15 @@ class ReplicaStack(Stack):
             repository_arn=replica.arn,
             policy_name=mirror.policy_name,
             user_name=mirror.user_name,
+            policy_on_group=mirror.policy_on == "group",
         )
         CredentialCleanup(self, "CredentialCleanup", user=access.user)
+        if mirror.alarm:
+            topic = AlarmTopic(self, "AlarmTopic", email=mirror.alarm.email, topic_arn=mirror.alarm.topic_arn).topic
+            watched = {"repository_arn": replica.arn, "name": mirror.name, "user_arn": access.user.user_arn}
+            TamperAlarm(self, "TamperAlarm", topic=topic, **watched)
+            if mirror.stale_after:
+                StaleAlarm(self, "StaleAlarm", topic=topic, hours=mirror.stale_after, **watched)
         for key, value in {"managed-by": "codecommit-mirror", **mirror.tags}.items():
             Tags.of(self).add(key, value)
         CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")

@@ -1,16 +1,19 @@
 """The stack: exactly what it creates, in any partition, account and region."""
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import aws_cdk as cdk
 import pytest
 from aws_cdk import Validations
 from aws_cdk.assertions import Template
-from cdk_nag import AwsSolutionsChecks
+from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
-from codecommit_mirror.config import single_mirror
+from codecommit_mirror.config import Alarm, single_mirror
 from stacks import ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
@@ -28,13 +31,14 @@ def template(**changes):
     return Template.from_stack(synthesised(**changes)).to_json()
 
 
-def of_type(document, kind):
-    (resource,) = (r for r in document["Resources"].values() if r["Type"] == kind)
-    return resource
+def of_type(document, kind, prefix=""):
+    return document["Resources"][logical_id(document, kind, prefix)]
 
 
-def logical_id(document, kind):
-    (name,) = (name for name, r in document["Resources"].items() if r["Type"] == kind)
+def logical_id(document, kind, prefix=""):
+    """Return the only resource of a type, among those whose logical id starts with the prefix."""
+    resources = document["Resources"].items()
+    (name,) = (name for name, r in resources if r["Type"] == kind and name.startswith(prefix))
     return name
 
 
@@ -51,6 +55,7 @@ def test_there_are_these_resources_and_nothing_else():
     assert kinds == [
         "AWS::CodeCommit::Repository",
         "AWS::IAM::ManagedPolicy",
+        "AWS::IAM::ManagedPolicy",
         "AWS::IAM::Role",
         "AWS::IAM::User",
         "AWS::Lambda::Function",
@@ -64,25 +69,25 @@ def test_the_cleanup_may_remove_the_users_credentials_and_nothing_else():
     document = template()
     role = of_type(document, "AWS::IAM::Role")["Properties"]
     user, log = logical_id(document, "AWS::IAM::User"), logical_id(document, "AWS::Logs::LogGroup")
-    assert [policy["PolicyDocument"]["Statement"] for policy in role["Policies"]] == [
-        [
-            {
-                "Effect": "Allow",
-                "Action": [
-                    "iam:DeleteServiceSpecificCredential",
-                    "iam:ListServiceSpecificCredentials",
-                    "iam:UpdateServiceSpecificCredential",
-                ],
-                "Resource": {"Fn::GetAtt": [user, "Arn"]},
-            },
-            {
-                "Effect": "Allow",
-                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-                "Resource": {"Fn::GetAtt": [log, "Arn"]},
-            },
-        ]
+    policy = logical_id(document, "AWS::IAM::ManagedPolicy", "CredentialCleanup")
+    assert document["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Action": [
+                "iam:DeleteServiceSpecificCredential",
+                "iam:ListServiceSpecificCredentials",
+                "iam:UpdateServiceSpecificCredential",
+            ],
+            "Resource": {"Fn::GetAtt": [user, "Arn"]},
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": {"Fn::GetAtt": [log, "Arn"]},
+        },
     ]
-    assert "ManagedPolicyArns" not in role
+    assert role["ManagedPolicyArns"] == [{"Ref": policy}]
+    assert "Policies" not in role
 
 
 def test_the_cleanup_goes_before_the_user_and_does_not_hang():
@@ -99,7 +104,7 @@ def test_the_cleanup_goes_before_the_user_and_does_not_hang():
 
 def test_the_policy_allows_git_push_on_the_replica_and_nothing_else():
     document = template()
-    assert of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["PolicyDocument"] == {
+    assert of_type(document, "AWS::IAM::ManagedPolicy", "PushAccess")["Properties"]["PolicyDocument"] == {
         "Version": "2012-10-17",
         "Statement": [
             {
@@ -115,7 +120,7 @@ def test_the_user_has_the_policy_and_no_way_in():
     document = template()
     assert of_type(document, "AWS::IAM::User")["Properties"] == {
         "UserName": "azure-devops-pipeline-MyRepoReplica",
-        "ManagedPolicyArns": [{"Ref": logical_id(document, "AWS::IAM::ManagedPolicy")}],
+        "ManagedPolicyArns": [{"Ref": logical_id(document, "AWS::IAM::ManagedPolicy", "PushAccess")}],
         "Tags": [{"Key": "managed-by", "Value": "codecommit-mirror"}],
     }
     assert "AWS::IAM::AccessKey" not in json.dumps(document)
@@ -134,7 +139,7 @@ def test_the_outputs_are_those_that_the_companion_reads():
         "ReplicaUrl": {"Fn::GetAtt": [replica, "CloneUrlHttp"]},
         "ReplicaArn": {"Fn::GetAtt": [replica, "Arn"]},
         "PushUserName": {"Ref": logical_id(document, "AWS::IAM::User")},
-        "PushPolicyArn": {"Ref": logical_id(document, "AWS::IAM::ManagedPolicy")},
+        "PushPolicyArn": {"Ref": logical_id(document, "AWS::IAM::ManagedPolicy", "PushAccess")},
     }
 
 
@@ -152,7 +157,7 @@ def test_termination_protection_tags_and_names_are_as_configured():
         "Tags"
     ]
     assert of_type(document, "AWS::IAM::User")["Properties"]["UserName"] == "u"
-    assert of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["ManagedPolicyName"] == "p"
+    assert of_type(document, "AWS::IAM::ManagedPolicy", "PushAccess")["Properties"]["ManagedPolicyName"] == "p"
 
 
 @pytest.mark.parametrize("region", [None, "eu-west-1", "cn-north-1", "us-gov-west-1"])
@@ -174,25 +179,73 @@ def test_every_replica_name_is_a_construct_id_and_gives_a_stack(name):
     assert stack.artifact_id
 
 
-def findings(stack):
-    """Return the AwsSolutions findings that are neither clean nor acknowledged; a clean synthesis writes no report."""
+def findings(stack, pack):
+    """Return the findings of a pack that are neither clean nor acknowledged, as rule and path."""
     app = stack.node.root
-    Validations.of(app).add_plugins(AwsSolutionsChecks(app))
-    try:
-        assembly = app.synth()
-    except RuntimeError as failure:
-        return [str(failure)]
-    report = Path(assembly.directory) / "policy-validation-report.json"
-    return [report.read_text()] if report.exists() else []
+    Validations.of(app).add_plugins(pack(app))
+    with contextlib.suppress(RuntimeError):
+        app.synth()
+    report = json.loads((Path(app.outdir) / "validation-report.json").read_text())
+    violations = [violation for plugin in report["pluginReports"] for violation in plugin["violations"]]
+    return [(v["ruleName"], place["constructPath"]) for v in violations for place in v["violatingConstructs"]]
 
 
-def test_cdk_nag_aws_solutions_is_clean():
-    assert findings(synthesised()) == []
+ALARMS = {"alarm": Alarm(email="ops@example.com"), "stale_after": 48}
+PACKS = pytest.mark.parametrize("pack", [AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks])
 
 
-def test_cdk_nag_would_find_a_wildcard():
+@PACKS
+@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}, ALARMS], ids=["plain", "group", "alarms"])
+def test_cdk_nag_is_clean_or_acknowledged(pack, changes):
+    assert findings(synthesised(**changes), pack) == []
+
+
+@PACKS
+def test_cdk_nag_would_find_a_wildcard_and_a_user_with_a_policy(pack):
     stack = synthesised()
     cdk.aws_iam.User(stack, "Other").add_to_policy(
         cdk.aws_iam.PolicyStatement(actions=["codecommit:*"], resources=["*"])
     )
-    assert any("AwsSolutions-IAM5" in finding for finding in findings(stack))
+    assert any("MyRepoReplica/Other" in path for _, path in findings(stack, pack))
+
+
+def test_a_policy_on_a_group_needs_nothing_acknowledged_for_it(monkeypatch):
+    monkeypatch.setattr("stacks.push_access.acknowledge", lambda *arguments: pytest.fail("acknowledged"))
+    assert findings(synthesised(policy_on="group"), NIST80053R5Checks) == []
+
+
+def test_a_permissions_boundary_comes_through_cdks_own_context_key():
+    context = {**CONTEXT, "@aws-cdk/core:permissionsBoundary": {"name": "developers"}}
+    app = cdk.App(context=context, analytics_reporting=False)
+    document = Template.from_stack(ReplicaStack(app, mirror=single_mirror("M", URL))).to_json()
+    for kind in ("AWS::IAM::User", "AWS::IAM::Role"):
+        assert json.dumps(of_type(document, kind)["Properties"]["PermissionsBoundary"]).endswith(
+            ':policy/developers"]]}'
+        )
+
+
+def test_alarms_are_told_to_an_encrypted_topic_by_two_services_alone():
+    document = template(**ALARMS)
+    topic = of_type(document, "AWS::SNS::Topic")["Properties"]
+    assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]}
+    policy = of_type(document, "AWS::SNS::TopicPolicy")["Properties"]["PolicyDocument"]["Statement"]
+    allowed = [s["Principal"] for s in policy if s["Effect"] == "Allow"]
+    assert allowed == [{"Service": ["cloudwatch.amazonaws.com", "events.amazonaws.com"]}]
+    assert of_type(document, "AWS::SNS::Subscription")["Properties"]["Endpoint"] == "ops@example.com"
+
+
+def test_a_topic_that_is_there_already_is_used_as_it_is():
+    arn = "arn:aws:sns:eu-west-1:123456789012:alarms"
+    document = template(alarm=Alarm(topic_arn=arn), stale_after=1)
+    kinds = {resource["Type"] for resource in document["Resources"].values()}
+    assert not kinds & {"AWS::SNS::Topic", "AWS::KMS::Key", "AWS::SNS::TopicPolicy"}
+    assert of_type(document, "AWS::CloudWatch::Alarm")["Properties"]["AlarmActions"] == [arn]
+
+
+@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}, ALARMS], ids=["plain", "group", "alarms"])
+def test_cfn_lint_is_clean(tmp_path, changes):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(template(**changes)))
+    lint = [Path(sys.executable).parent / "cfn-lint", "--regions", "eu-west-1", "--", str(path)]
+    done = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,43 @@
+"""Where alarms go: an SNS topic of the mirror's own with one e-mail subscription, or one that is there already."""
+
+from __future__ import annotations
+
+from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+
+class AlarmTopic(Construct):
+    """An encrypted topic that EventBridge and CloudWatch may publish to, and nobody else.
+
+    SNS's own key does not let them, so that the topic has a key of its own.
+
+    Args:
+        email: who is told; AWS asks that address to confirm once.
+        topic_arn: a topic that is there already, whose own policies must let EventBridge and CloudWatch publish.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, email: str | None, topic_arn: str | None) -> None:
+        super().__init__(scope, construct_id)
+        if topic_arn:
+            self.topic = sns.Topic.from_topic_arn(self, "Topic", topic_arn)
+            return
+        publishers = [iam.ServicePrincipal(f"{service}.amazonaws.com") for service in ("events", "cloudwatch")]
+        key = kms.Key(
+            self,
+            "Key",
+            description="Encrypts the mirror's alarms.",
+            enable_key_rotation=True,
+            pending_window=Duration.days(7),
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
+        for publisher in publishers:
+            key.grant(publisher, "kms:Decrypt", "kms:GenerateDataKey*")
+            topic.grant_publish(publisher)
+        if email:
+            topic.add_subscription(subscriptions.EmailSubscription(email))
+        self.topic = topic

@@ -1,0 +1,78 @@
+"""Tells when no run has confirmed the replica for too long, for whatever reason.
+
+A run that found both sides equal creates the tag ``codecommit-mirror-confirmed`` on the replica, or removes it when it
+is there: GitPush is enough for that, and CodeCommit reports either as an event. A rule counts those events, and an
+alarm looks at the rule's own metric, where no data is as bad as it gets.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import Duration
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_events as events
+from aws_cdk import aws_sns as sns
+from constructs import Construct
+
+from pipeline_templates.mirror_sync import CONFIRMED
+
+
+class StaleAlarm(Construct):
+    """A rule on the confirmations of the mirror's user, and an alarm on their absence.
+
+    Args:
+        repository_arn: the replica.
+        name: the replica's name, for the message.
+        user_arn: who confirms.
+        hours: how long there may be no confirmation, 1 to 168.
+        topic: where the alarm goes.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        repository_arn: str,
+        name: str,
+        user_arn: str,
+        hours: int,
+        topic: sns.ITopic,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        rule = events.Rule(
+            self,
+            "Confirmations",
+            description=f"Runs of the mirror that found the replica {name} equal to its source",
+            event_pattern=events.EventPattern(
+                source=["aws.codecommit"],
+                detail_type=["CodeCommit Repository State Change"],
+                resources=[repository_arn],
+                detail={
+                    "event": ["referenceCreated", "referenceDeleted"],
+                    "referenceFullName": [CONFIRMED],
+                    "callerUserArn": [user_arn],
+                },
+            ),
+        )
+        alarm = cloudwatch.Alarm(
+            self,
+            "Alarm",
+            alarm_description=(
+                f"No run has confirmed the replica {name} for {hours} hours. Look with: codecommit-mirror status {name}"
+            ),
+            metric=cloudwatch.Metric(
+                namespace="AWS/Events",
+                metric_name="TriggeredRules",
+                dimensions_map={"RuleName": rule.rule_name},
+                statistic="Sum",
+                period=Duration.hours(1),
+            ),
+            comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            threshold=1,
+            evaluation_periods=hours,
+            datapoints_to_alarm=hours,
+            treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
+        )
+        alarm.add_alarm_action(actions.SnsAction(topic))
+        alarm.add_ok_action(actions.SnsAction(topic))
