@@ -142,8 +142,8 @@ def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
     stack = find_stack(aws, mirror)
     if stack is None:
         raise Missing(
-            f"stack {mirror.stack_name!r} is not in {where} of this account; run 'cdk deploy {mirror.name}', "
-            "or correct the region or the AWS profile."
+            f"stack {mirror.stack_name!r} is not in {where} of this account; run 'codecommit-mirror up "
+            f"{mirror.name}' or 'cdk deploy {mirror.name}', or correct the region or the AWS profile."
         )
     outputs = stack.outputs
     try:

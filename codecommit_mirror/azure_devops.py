@@ -122,13 +122,15 @@ class AzureDevOps:
     ) -> None:
         base = f"{azure.server}/{quote(azure.organization, safe='')}/{quote(azure.project, safe='')}"
         self._http = AzureHttp(base, token, **({"sleep": sleep} if sleep else {}), transport=transport)
-        self.project = azure.project
+        self.project = f"{azure.organization}/{azure.project}"
 
     # -- repositories
 
     def repository(self, name: str) -> Repository:
         """Return a repository by its name or id."""
-        found = self._http.get(f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r}")
+        found = self._http.get(
+            f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r} of {self.project}"
+        )
         branch = found.get("defaultBranch")
         return Repository(
             found["id"], found["name"], found["project"]["id"], branch and branch.removeprefix("refs/heads/")

@@ -33,7 +33,7 @@ class Checklist:
         self._began = self._step_began = time.monotonic()
         self._current: str | None = None
         self._spinner = Spinner("dots")
-        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
+        self._live = self._new_live()
 
     def __enter__(self) -> Checklist:
         if self._live_wanted:
@@ -62,11 +62,14 @@ class Checklist:
     def paused(self) -> Iterator[None]:
         """Leave the terminal alone, for as long as a person is asked something."""
         if self._live_wanted:
+            # Erased, not left behind: the list is drawn again below the answer.
+            self._live.transient = True
             self._live.stop()
         try:
             yield
         finally:
             if self._live_wanted:
+                self._live = self._new_live()
                 self._live.start()
 
     def seconds(self) -> float:
@@ -76,6 +79,9 @@ class Checklist:
     def say(self, line: str) -> None:
         """Print a line below the step."""
         self._print(f"           {line}")
+
+    def _new_live(self) -> Live:
+        return Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
 
     def _print(self, line: str) -> None:
         # As text: a branch may be called [bold].

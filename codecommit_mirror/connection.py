@@ -98,7 +98,7 @@ def read(mirror: Mirror, azure: AzureDevOps, source: Repository | None, home: Re
     file_is_ours = any(written and pipeline.written_for(written) == mirror.name for written in (text, proposed_text))
     there = azure.find_definitions(repositoryId=home.id, repositoryType="TfsGit", yamlFilename=path)
     there = [d for d in there if d.repository_id == home.id and d.yaml_path == path]
-    ours = [d for d in there if file_is_ours or held_credential.VARIABLE in d.variables]
+    ours = [d for d in there if file_is_ours or _marked_for(mirror, d)]
     near = {d.id: d for d in [*there, *azure.find_definitions(name=mirror.pipeline_name)]}
     return Connection(
         source=source or home,
@@ -114,6 +114,23 @@ def read(mirror: Mirror, azure: AzureDevOps, source: Repository | None, home: Re
         definition=min(ours, key=lambda d: d.id) if ours else None,
         strangers=tuple(d for d in near.values() if d not in ours),
         protected=azure.protects_repositories() if mirror.source_auth == "job-token" else None,
+    )
+
+
+def _marked_for(mirror: Mirror, definition: Definition) -> bool:
+    url = str((definition.variables.get("AWS_REPO_URL") or {}).get("value") or "")
+    return held_credential.VARIABLE in definition.variables and url.endswith(f"/{mirror.name}")
+
+
+def elsewhere(there: Connection, region: str) -> str | None:
+    """Return a sentence when the pipeline mirrors to another region than ``region``."""
+    definition = there.definition
+    url = str((definition.variables.get("AWS_REPO_URL") or {}).get("value") or "") if definition else ""
+    if not definition or "git-codecommit" not in url or f".{region}." in url:
+        return None
+    return (
+        f"the pipeline {definition.name!r} mirrors to {url}, which is not in region {region}; set region: in "
+        "mirrors.yaml, or AWS_REGION."
     )
 
 
@@ -164,6 +181,14 @@ def notes(mirror: Mirror, there: Connection) -> list[str]:
     return []
 
 
+def not_set(names: str) -> str:
+    """Return the sentence for Git credentials of the source that nobody gave."""
+    return (
+        f"{names} not set; export {' and '.join(AZURE_SECRETS)} (in Repos: Clone, Generate Git "
+        "Credentials), or use source_auth: job-token, which needs none."
+    )
+
+
 def missing_secrets(mirror: Mirror, definition: Definition | None) -> list[str]:
     """Return the secret variables of the source that the pipeline does not have yet."""
     if mirror.source_auth == "job-token":
@@ -207,6 +232,8 @@ def plan(
         if changed:
             actions.append(f"update {', '.join(changed)} of the pipeline {existing['name']!r}")
     for name, variable in variables.items():
+        if name == held_credential.VARIABLE:
+            continue  # A note of this program's own.
         if variable is None:
             actions.append(f"remove the variable {name}")
         else:

@@ -51,16 +51,16 @@ def run_demo(source: str | None, *, keep: bool) -> None:
         demo.work(branch)
         demo.delete_a_branch()
         demo.look_after()
+        if not keep:
+            demo.take_down()
+        click.secho("\nSummary", bold=True)
+        for title, seconds in steps.done:
+            click.echo(f"{seconds:8.1f} s  {title}")
+        click.echo(f"{steps.seconds():8.1f} s  in all")
+        for fact in demo.facts:
+            click.echo(f"  - {fact}")
         if keep:
             _keep(cloud, demo)
-        else:
-            demo.take_down()
-    click.secho("\nSummary", bold=True)
-    for title, seconds in steps.done:
-        click.echo(f"{seconds:8.1f} s  {title}")
-    click.echo(f"{steps.seconds():8.1f} s  in all")
-    for fact in demo.facts:
-        click.echo(f"  - {fact}")
 
 
 class _Demo:
@@ -73,6 +73,7 @@ class _Demo:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AZURE_", "SYSTEM_"))},
             **cloud.environment(),
+            "CODECOMMIT_MIRROR_CONFIG": str(self._config),
             "AZURE_DEVOPS_EXT_PAT": cloud.operator_token,
             "AZURE_GIT_USERNAME": "git-user",
             "AZURE_GIT_PASSWORD": cloud.personal_access_token,
@@ -319,7 +320,7 @@ def _keep(cloud: LocalCloud, demo: _Demo) -> None:
     click.secho("\nThe embedded cloud is running. Look around:", bold=True)
     for label, text in (
         ("environment", f". {script}"),
-        ("companion", f"codecommit-mirror status --config {cloud.root / 'mirrors.yaml'}"),
+        ("companion", "codecommit-mirror status (CODECOMMIT_MIRROR_CONFIG names the demo's mirrors.yaml)"),
         ("AWS endpoint", f"{cloud.aws_url} (aws, boto3 and cdk find it in the environment)"),
         ("source", f"{cloud.azure_url}/contoso/Shop/_git/MyRepo (any user name, password $AZURE_DEVOPS_EXT_PAT)"),
         ("replica", f"git --git-dir {cloud.replica_path(_REPLICA)} log --all --oneline"),

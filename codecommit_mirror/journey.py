@@ -36,10 +36,11 @@ def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) 
     """
     mirror = operator.mirror
     with checklist.step(UP[0]) as say:
-        at_hand = operator.ask is not None or all(operator.environment.get(name) for name in AZURE_SECRETS)
-        found = preflight.find_problems(mirror, operator.folder, lambda: operator.azure, secrets_at_hand=at_hand)
+        found = preflight.find_problems(operator)
         if found:
             raise MirrorError("\n".join(found))
+        # A person is asked now, and not after minutes of work.
+        _source_secrets(operator, connection.missing_secrets(mirror, look(operator)[1].definition))
         say("tools, tokens, account, names and the source are in order")
     with checklist.step(UP[1]) as say:
         _wait_until_settled(operator, say)
@@ -227,7 +228,8 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
         if there:
             connection.disconnect(mirror, operator.azure, there, pull_request=pull_request, say=say)
         else:
-            say(f"no repository {mirror.azure.repository!r}; delete a pipeline that is left by hand")
+            name = mirror.azure.pipelines_repository or mirror.azure.repository
+            say(f"there is no repository {name!r} to be seen; delete a pipeline that is left by hand")
     with checklist.step(DOWN[2]) as say:
         revoked = _revoke(operator, stack, there)
         for identifier in revoked:
@@ -274,13 +276,9 @@ def _check_place(operator: Operator, there: Connection | None, stack: ReplicaSta
             f"the stack {mirror.stack_name!r} has termination protection; set termination_protection: false in "
             f"mirrors.yaml, run 'cdk deploy {mirror.name}', then run this again."
         )
-    if there and there.definition and not stack:
-        url = str((there.definition.variables.get("AWS_REPO_URL") or {}).get("value") or "")
-        if "git-codecommit" in url and f".{region}." not in url:
-            raise MirrorError(
-                f"the pipeline {there.definition.name!r} mirrors to {url}, which is not in region {region}; set "
-                "region: in mirrors.yaml, or AWS_REGION."
-            )
+    wrong = connection.elsewhere(there, str(region)) if there and not stack else None
+    if wrong:
+        raise MirrorError(wrong)
 
 
 def _contents(operator: Operator, stack: ReplicaStackState) -> str:
@@ -312,17 +310,14 @@ def _source_secrets(operator: Operator, missing: list[str]) -> dict[str, str]:
     """Return the source's Git credentials, from the environment or from a person, tried before they are stored."""
     if operator.mirror.source_auth == "job-token":
         return {}
-    given = {name: operator.environment[name] for name in AZURE_SECRETS if operator.environment.get(name)}
+    given = operator.source_secrets
     if not given and not missing:
         return {}
     for name in AZURE_SECRETS:
         if name in given:
             continue
         if operator.ask is None:
-            raise MirrorError(
-                f"{name} is not set; export the source's Git credentials as {' and '.join(AZURE_SECRETS)}, or use "
-                "source_auth: job-token, which needs none."
-            )
+            raise MirrorError(connection.not_set(f"{name} is"))
         given[name] = operator.ask(name)
     connection.try_source(operator.mirror, given[AZURE_SECRETS[0]], given[AZURE_SECRETS[1]])
     return given

@@ -13,6 +13,7 @@ import boto3
 from . import aws, azure_token
 from .azure_devops import AzureDevOps
 from .config import Mirror
+from .connection import AZURE_SECRETS
 
 Ask = Callable[[str], str]
 
@@ -34,6 +35,11 @@ class Operator:
     folder: Path
     context: tuple[str, ...] = ()
     ask: Ask | None = None
+
+    @cached_property
+    def source_secrets(self) -> dict[str, str]:
+        """The source's Git credentials, by their variables' names: those of the environment, and what was asked for."""
+        return {name: self.environment[name] for name in AZURE_SECRETS if self.environment.get(name)}
 
     @cached_property
     def aws(self) -> boto3.Session:

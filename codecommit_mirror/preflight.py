@@ -4,62 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import boto3
 
-from . import cdk, connection
-from .aws import Denied, Missing, aws_failures, client, find_stack, replica_exists, session
-from .azure_devops import AzureDevOps
+from . import cdk, connection, credentials, held_credential
+from .aws import Denied, Missing, aws_failures, client, find_stack, replica_exists
 from .config import Mirror
 from .errors import MirrorError
+from .held_credential import HeldCredential
+from .operator import Operator
 
 _QUOTAS = (("Users", "UsersQuota", "IAM users"), ("Policies", "PoliciesQuota", "IAM policies"))
 
 
-def find_problems(
-    mirror: Mirror, folder: Path, connect: Callable[[], AzureDevOps], *, secrets_at_hand: bool
-) -> list[str]:
-    """Return every problem, one sentence each.
-
-    Args:
-        mirror: the mirror.
-        folder: the project's.
-        connect: returns the Azure DevOps client, or raises for want of a token.
-        secrets_at_hand: whether the source's Git credentials are given, or can be asked for.
-    """
+def find_problems(operator: Operator) -> list[str]:
+    """Return every problem, one sentence each."""
     found: list[str] = []
-    checks = (_tools(folder), _aws(mirror, folder), _azure(mirror, connect, secrets_at_hand))
-    for check in checks:
+    for check in (_tools, _project, _account, _source, _room):
         try:
-            found.extend(check)
+            found.extend(check(operator))
         except MirrorError as error:
             found.append(str(error))
-    return found
+    # What one check needs and another reports is told once.
+    return list(dict.fromkeys(found))
 
 
-def _tools(folder: Path) -> Iterator[str]:
-    cdk.find_cli(folder)
+def _tools(operator: Operator) -> Iterator[str]:
+    cdk.find_cli(operator.folder)
     yield from ()
 
 
-def _aws(mirror: Mirror, folder: Path) -> Iterator[str]:
-    parameter = cdk.bootstrap_parameter(folder)
-    aws = session(mirror)
-    with aws_failures("ask AWS whose credentials these are"):
-        account = client(aws, "sts").get_caller_identity()["Account"]
-    ssm = client(aws, "ssm")
+def _project(operator: Operator) -> Iterator[str]:
+    parameter, ssm = cdk.bootstrap_parameter(operator.folder), client(operator.aws, "ssm")
     # Whoever deploys may lack the permissions of these looks, since cdk works through roles of its own.
     with suppress(Denied), aws_failures("look for the CDK bootstrap"):
         try:
             ssm.get_parameter(Name=parameter)
         except ssm.exceptions.ParameterNotFound:
-            yield f"the account is not bootstrapped for CDK; run: cdk bootstrap aws://{account}/{aws.region_name}"
-    stack = find_stack(aws, mirror)
-    if stack is None:
-        yield from _clashes(mirror, aws, account)
-        yield from _full(aws)
+            target = f"aws://{_account_id(operator)}/{operator.aws.region_name}"
+            yield f"the account is not bootstrapped for CDK; run: cdk bootstrap {target}"
+
+
+def _account(operator: Operator) -> Iterator[str]:
+    account = _account_id(operator)
+    if find_stack(operator.aws, operator.mirror) is None:
+        yield from _clashes(operator.mirror, operator.aws, account)
+        yield from _full(operator.aws)
+
+
+def _account_id(operator: Operator) -> str:
+    with aws_failures("ask AWS whose credentials these are"):
+        return str(client(operator.aws, "sts").get_caller_identity()["Account"])
 
 
 def _clashes(mirror: Mirror, aws: boto3.Session, account: str) -> Iterator[str]:
@@ -92,14 +88,30 @@ def _full(aws: boto3.Session) -> Iterator[str]:
             yield f"the account has {summary[used]:,} {what}, as many as its quota allows; raise the quota."
 
 
-def _azure(mirror: Mirror, connect: Callable[[], AzureDevOps], secrets_at_hand: bool) -> Iterator[str]:
-    azure = connect()
-    mirror, source, home = connection.at_home(mirror, azure)
-    there = connection.read(mirror, azure, source, home)
+def _source(operator: Operator) -> Iterator[str]:
+    mirror, source, home = connection.at_home(operator.mirror, operator.azure)
+    there = connection.read(mirror, operator.azure, source, home)
     yield from connection.problems(mirror, there)
-    missing = connection.missing_secrets(mirror, there.definition)
-    if missing and not secrets_at_hand:
-        yield (
-            f"{' and '.join(missing)} of the source are not set; export them, or use source_auth: job-token, which "
-            "needs none."
-        )
+    if mirror.source_auth == "job-token":
+        return
+    given = operator.source_secrets
+    missing = [name for name in connection.missing_secrets(mirror, there.definition) if name not in given]
+    if missing and operator.ask is None:
+        yield connection.not_set(f"{' and '.join(missing)} {'are' if missing[1:] else 'is'}")
+    elif len(given) == len(connection.AZURE_SECRETS):
+        connection.try_source(mirror, *(given[name] for name in connection.AZURE_SECRETS))
+
+
+def _room(operator: Operator) -> Iterator[str]:
+    """Find out whether the pipeline's credential can be issued, or the pipeline mirrors to elsewhere."""
+    mirror, source, home = connection.at_home(operator.mirror, operator.azure)
+    there = connection.read(mirror, operator.azure, source, home)
+    if find_stack(operator.aws, mirror) is None:
+        wrong = connection.elsewhere(there, str(operator.aws.region_name))
+        yield from [wrong] if wrong else []
+        return
+    if there.definition and held_credential.of_variables(there.definition.variables) != HeldCredential():
+        return
+    if there.definition is None or not held_credential.has_secrets(there.definition.variables):
+        existing = credentials.list_credentials(operator.iam, mirror.user_name)
+        credentials.check_room(existing, mirror.user_name, mirror.name)

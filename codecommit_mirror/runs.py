@@ -86,7 +86,9 @@ def _summary(azure: AzureDevOps, build: Build, say: Say) -> str | None:
         if record.result in ("failed", "canceled"):
             say(f"log of the step {shown(record.name)!r}:")
             for line in lines:
-                say(f"  {shown(line)}")
+                # What the agent obeyed is told by the lines around it.
+                if not line.startswith("##vso["):
+                    say(f"  {shown(line)}")
     if build.result not in ("succeeded", "partiallySucceeded"):
         # A run that came to no step says why on its job.
         for message in dict.fromkeys(m for r in records if r.kind != "Task" for m in r.errors):

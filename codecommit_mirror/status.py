@@ -29,6 +29,8 @@ class Status:
     credentials: int = 0
     credential_age_days: int | None = None
     """Of the credential that the pipeline holds, or of the oldest where that is not known."""
+    credential_works: bool = True
+    """Whether the credential that the pipeline holds is there and active, as far as the pipeline tells."""
     pipeline: str | None = None
     last_run: Build | None = None
     refs: int | None = None
@@ -66,6 +68,8 @@ def attention(status: Status, *, now: datetime, longest_lag: timedelta, oldest_d
             reasons.append("no pipeline")
         elif status.last_run is None:
             reasons.append("never run")
+    if not status.credential_works:
+        reasons.append(f"the pipeline's Git credential is gone or inactive; run 'codecommit-mirror up {status.name}'")
     if status.last_run and status.last_run.done and status.last_run.result not in _GOOD_RUN:
         reasons.append(f"run {status.last_run.id} {status.last_run.result}")
     if status.different:
@@ -112,13 +116,14 @@ def read(operator: Operator) -> Status:
             issued = credentials.list_credentials(operator.iam, user)
         except Missing:
             issued = []
+        status = replace(status, credentials=len(issued))
         _, there = look(operator)
         definition = there.definition
         held = held_credential.of_variables(definition.variables).id if definition else None
         aged = [c for c in issued if c.id == held] or issued
         status = replace(
             status,
-            credentials=len(issued),
+            credential_works=not definition or any(c.status == "Active" and held in (c.id, None) for c in issued),
             credential_age_days=aged[0].age_days() if aged else None,
             pipeline=definition.name if definition else None,
         )

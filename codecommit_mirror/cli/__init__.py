@@ -32,8 +32,14 @@ for command in (init, up, status, rotate, down, credentials, pipeline, sync, ver
 def main() -> None:
     """Run a command; a user's mistake ends in one sentence and exit status 1."""
     try:
-        cli(prog_name="codecommit-mirror")
+        sys.exit(cli.main(prog_name="codecommit-mirror", standalone_mode=False))
     except MirrorError as error:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
         sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("stopped; running it again is safe, and goes on from there.", err=True)
+        sys.exit(130)

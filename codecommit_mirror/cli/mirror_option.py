@@ -18,7 +18,13 @@ from ..errors import MirrorError
 from ..operator import Operator
 
 config_option = click.option(
-    "--config", type=click.Path(path_type=Path), default=DEFAULT_FILE, show_default=True, help="The mirrors file."
+    "--config",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_FILE,
+    show_default=True,
+    envvar="CODECOMMIT_MIRROR_CONFIG",
+    show_envvar=True,
+    help="The mirrors file.",
 )
 
 
@@ -53,7 +59,8 @@ def operator_of(mirror: Mirror, checklist: Checklist | None = None) -> Operator:
 
     def ask(name: str) -> str:
         with checklist.paused() if checklist else contextlib.nullcontext():
-            answer: str = click.prompt(name, hide_input=True, err=True)
+            text = f"{name} (in Repos: Clone, Generate Git Credentials; not shown)"
+            answer: str = click.prompt(text, hide_input=True, err=True)
         return answer
 
     return Operator(mirror, os.environ, Path.cwd(), tuple(context), ask if sys.stdin.isatty() else None)
@@ -66,7 +73,7 @@ def confirmation(yes: bool, checklist: Checklist | None = None) -> Callable[[str
         if yes:
             return
         if not sys.stdin.isatty():
-            raise MirrorError(f"{question} Nobody can be asked here: give --yes to go on.")
+            raise MirrorError(f"nobody can be asked here: {question} Give --yes to agree.")
         with checklist.paused() if checklist else contextlib.nullcontext():
             agreed = click.confirm(question, err=True)
         if not agreed:

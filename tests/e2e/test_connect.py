@@ -313,6 +313,17 @@ def test_somebody_elses_pipeline_at_our_path_is_not_ours(filled, said):
     assert PATH in sample.git(filled.source, "ls-tree", "--name-only", "main")
 
 
+def test_another_mirror_of_the_same_source_is_left_alone(filled, said):
+    there = connect(filled, said)
+    assert run(filled).succeeded
+    other = filled.mirror.model_copy(update={"name": "other"})
+    with pytest.raises(MirrorError, match=f"belongs to the mirror '{filled.name}'"):
+        connect(filled, said, mirror=other)
+    disconnect(filled, said, other)
+    assert filled.operator().azure.definition(there.definition.id).name == filled.mirror.pipeline_name
+    assert run(filled).succeeded
+
+
 def test_somebody_elses_commits_on_our_branch_are_left(filled, said):
     branch = f"codecommit-mirror/{filled.name}"
     sample.git(filled.source, "branch", branch, "main")
@@ -332,7 +343,7 @@ def test_disconnect_gives_the_credentials_place_back(filled, said, companion):
         connected = companion("pipeline", "connect", *arguments, **azure_environment(filled.cloud))
         assert connected.returncode == 0, connected.stderr
         refused = companion("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
-        assert "give --yes to go on" in refused.stderr
+        assert "Give --yes to agree" in refused.stderr
         done = companion("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud))
         assert done.returncode == 0, done.stderr
     left = iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]

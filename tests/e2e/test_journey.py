@@ -357,10 +357,15 @@ def test_everything_that_is_wrong_is_told_at_once(swift):
         journey.up(operator, checklist)
     lines = str(caught.value).splitlines()
     assert len(lines) == 3, lines
+    operator = swift.operator()
+    operator.environment = {**operator.environment, "AZURE_GIT_PASSWORD": "wrong"}
+    with pytest.raises(MirrorError, match=r"refused access \(a sign-in page\); check AZURE_GIT_USERNAME") as again:
+        journey.up(operator, Checklist(()))
+    assert len(str(again.value).splitlines()) == 3
     for words in (
         f"there is a CodeCommit repository {swift.name!r} that belongs to no stack",
         f"there is an IAM user {swift.mirror.user_name!r} already",
-        "AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD of the source are not set",
+        "AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD are not set",
     ):
         assert any(line.startswith(words) for line in lines), words
     assert swift.effects.seen == []
@@ -526,6 +531,36 @@ def test_a_hand_made_credential_in_place_of_the_pipelines_is_asked_about(quick):
     quick.assert_up()
 
 
+def test_two_credentials_that_no_pipeline_holds_are_told_before_anything_is_done(bootstrapped, rig):
+    sample.fill(rig.source)
+    rig.cloud.client("iam").create_service_specific_credential(
+        UserName=rig.user, ServiceName="codecommit.amazonaws.com"
+    )
+    with pytest.raises(MirrorError, match="has 2 Git credentials already, and IAM allows 2"):
+        journey.up(rig.operator(), Checklist(()))
+    assert rig.operator().azure.find_definitions(name=rig.mirror.pipeline_name) == []
+
+
+def test_ctrl_c_says_what_to_do(quick):
+    quick.cloud.azure("set_agent_online", False)
+    try:
+        where = ("--azure-repo-url", quick.mirror.azure.clone_url)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "codecommit_mirror", "pipeline", "run", quick.name, *where],
+            cwd=ROOT,
+            env={**os.environ, **azure_environment(quick.cloud), "PYTHONUNBUFFERED": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    finally:
+        quick.cloud.azure("set_agent_online", True)
+    assert process.wait() == 130
+    assert said.strip().endswith("stopped; running it again is safe, and goes on from there.")
+
+
 def test_status_is_for_people_and_for_monitors(quick, companion):
     quick.rotate()
     url = quick.mirror.azure.clone_url
@@ -539,6 +574,14 @@ def test_status_is_for_people_and_for_monitors(quick, companion):
     (found,) = json.loads(behind.stdout)
     assert (found["different"], found["healthy"], found["credentials"]) == (1, False, 1)
     assert found["last_run"]["result"] == "succeeded"
+    (credential,) = quick.credentials
+    identifier = credential["ServiceSpecificCredentialId"]
+    quick.cloud.client("iam").update_service_specific_credential(
+        UserName=quick.mirror.user_name, ServiceSpecificCredentialId=identifier, Status="Inactive"
+    )
+    dead = companion(*arguments, **azure_environment(quick.cloud))
+    assert dead.returncode == 1
+    assert "the pipeline's Git credential is gone or inactive" in dead.stdout
     blind = companion(*arguments, AZURE_DEVOPS_EXT_PAT="wrong")
     assert blind.returncode == 1
     assert "sign-in page" in blind.stdout
