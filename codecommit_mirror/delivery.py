@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline_templates import mirror_sync
 from . import credentials, held_credential
 from .azure_devops import AzureDevOps, Definition
 from .azure_http import AzureError
-from .credentials import IssuedCredential
+from .credentials import Credential, IssuedCredential
 from .errors import MirrorError
 from .held_credential import HeldCredential, Issuing
 from .verification import password_endpoint
@@ -65,11 +66,6 @@ def set_variables(
     raise MirrorError(f"the pipeline {definition.name!r} is changed by somebody else all the time; run again later.")
 
 
-def write_held(azure: AzureDevOps, definition: Definition, held: HeldCredential) -> Definition:
-    """Write which credential the pipeline holds."""
-    return set_variables(azure, definition, {held_credential.VARIABLE: plain(held.text())})
-
-
 def plain(value: str) -> dict[str, Any]:
     """Return a variable that everybody may read."""
     return {"value": value}
@@ -80,71 +76,87 @@ def secret(value: str) -> dict[str, Any]:
     return {"value": value, "isSecret": True}
 
 
-def ensure_credential(
-    azure: AzureDevOps, definition: Definition, iam: Any, user: str, replica_url: str, mirror: str, say: Say
-) -> None:
+@dataclass(frozen=True)
+class Recipient:
+    """The pipeline that holds a credential, and the IAM user whose credential it is."""
+
+    azure: AzureDevOps
+    definition: Definition
+    iam: Any
+    user: str
+    replica_url: str
+    """Where the credential must work."""
+    mirror: str
+    """The mirror's name, for messages."""
+
+    def held(self) -> HeldCredential:
+        """Return what the pipeline said that it holds, when its definition was read."""
+        return held_credential.of_variables(self.definition.variables)
+
+    def write_held(self, held: HeldCredential) -> None:
+        """Write which credential the pipeline holds."""
+        set_variables(self.azure, self.definition, {held_credential.VARIABLE: plain(held.text())})
+
+    def credentials(self) -> list[Credential]:
+        """Return the user's credentials, oldest first."""
+        return credentials.list_credentials(self.iam, self.user)
+
+    def revoke(self, credential_id: str) -> None:
+        """Deactivate and delete one of them."""
+        credentials.revoke(self.iam, self.user, credential_id)
+
+
+def ensure_credential(to: Recipient, say: Say) -> None:
     """Make sure that the pipeline holds a credential that works as far as can be known; issue one if it does not.
 
     A pipeline that was given secrets by hand keeps them.
     """
-    held = held_credential.of_variables(definition.variables)
-    held = revoke_strays(azure, definition, iam, user, held, say)
-    existing = {credential.id: credential for credential in credentials.list_credentials(iam, user)}
-    if held_credential.has_secrets(definition.variables):
+    held = revoke_strays(to, say)
+    existing = {credential.id: credential for credential in to.credentials()}
+    if held_credential.has_secrets(to.definition.variables):
         if held.id is None and existing:
             say("kept the credential that the pipeline has")
             return
         if held.id in existing and existing[held.id].status == "Active":
             say(f"kept {held.id}")
             return
-    issued = issue_into(azure, definition, iam, user, replica_url, mirror, HeldCredential(held.id))
-    say(f"issued {issued.id} into the pipeline's secret variables")
+    issued = issue_into(to, held)
+    say(f"issued {issued} into the pipeline's secret variables")
 
 
-def revoke_strays(
-    azure: AzureDevOps, definition: Definition, iam: Any, user: str, held: HeldCredential, say: Say
-) -> HeldCredential:
+def revoke_strays(to: Recipient, say: Say) -> HeldCredential:
     """Revoke what an interrupted run issued and did not deliver, and return what the pipeline holds."""
+    held = to.held()
     if held.issuing is None:
         return held
-    for stray in held_credential.strays(credentials.list_credentials(iam, user), held):
-        credentials.revoke(iam, user, stray.id)
+    for stray in held_credential.strays(to.credentials(), held):
+        to.revoke(stray.id)
         say(f"revoked {stray.id}, which an interrupted run had issued and not delivered")
     settled = HeldCredential(held.id)
-    write_held(azure, definition, settled)
+    to.write_held(settled)
     return settled
 
 
-def issue_into(
-    azure: AzureDevOps,
-    definition: Definition,
-    iam: Any,
-    user: str,
-    replica_url: str,
-    mirror: str,
-    held: HeldCredential,
-    replaces: str | None = None,
-) -> IssuedCredential:
-    """Issue a credential, wait until the replica takes it, and put it into the pipeline in one update.
+def issue_into(to: Recipient, held: HeldCredential, replaces: str | None = None) -> str:
+    """Issue a credential, wait until the replica takes it, put it into the pipeline in one update; return its id.
 
     Args:
-        azure, definition: the pipeline.
-        iam, user: the IAM user.
-        replica_url: where the credential must work.
-        mirror: the mirror's name, for messages.
+        to: who gets it.
         held: what the pipeline holds until then.
         replaces: the credential that this one takes the place of.
     """
-    existing = credentials.list_credentials(iam, user)
-    credentials.check_room(existing, user, mirror)
+    existing = to.credentials()
+    credentials.check_room(existing, to.user, to.mirror)
     issuing = HeldCredential(held.id, Issuing(datetime.now(UTC), frozenset(c.id for c in existing)))
-    write_held(azure, definition, issuing)
-    issued = credentials.issue(iam, user, mirror)
-    with _revoked_unless_delivered(iam, user, issued):
-        _wait_until_accepted(replica_url, issued, lambda: _check_still_ours(azure.definition(definition.id), issuing))
+    to.write_held(issuing)
+    issued = credentials.issue(to.iam, to.user, to.mirror)
+    with _revoked_unless_delivered(to, issued):
+        _wait_until_accepted(
+            to.replica_url, issued, lambda: _check_still_ours(to.azure.definition(to.definition.id), issuing)
+        )
         set_variables(
-            azure,
-            definition,
+            to.azure,
+            to.definition,
             {
                 held_credential.USER_NAME: secret(issued.user_name),
                 held_credential.PASSWORD: secret(issued.password),
@@ -152,16 +164,16 @@ def issue_into(
             },
             only_if=issuing,
         )
-    return issued
+    return issued.id
 
 
 @contextlib.contextmanager
-def _revoked_unless_delivered(iam: Any, user: str, issued: IssuedCredential) -> Iterator[None]:
+def _revoked_unless_delivered(to: Recipient, issued: IssuedCredential) -> Iterator[None]:
     try:
         yield
     except (AzureError, TakenOver) as error:
         if isinstance(error, TakenOver) or error.refused:
-            credentials.revoke(iam, user, issued.id)
+            to.revoke(issued.id)
         # Where the answer is not clear, the update may have been done: the next run sees what the pipeline says.
         raise
 

@@ -90,18 +90,26 @@ def look(operator: Operator) -> tuple[Mirror, Connection]:
 
 def ensure_credential(operator: Operator, say: Say) -> None:
     """Make sure that the pipeline holds a Git credential of the replica."""
+    delivery.ensure_credential(recipient(operator), say)
+
+
+def recipient(operator: Operator) -> delivery.Recipient:
+    """Return the mirror's pipeline and user.
+
+    Raises:
+        MirrorError: the mirror has no stack or no pipeline.
+    """
     outputs = replica_outputs(operator.aws, operator.mirror)
-    _, there = look(operator)
-    if there.definition is None:
+    definition = look(operator)[1].definition
+    if definition is None:
         raise MirrorError(_not_connected(operator))
-    delivery.ensure_credential(
+    return delivery.Recipient(
         operator.azure,
-        there.definition,
+        definition,
         operator.iam,
         outputs.push_user_name,
         outputs.replica_url,
         operator.mirror.name,
-        say,
     )
 
 
@@ -166,30 +174,16 @@ def rotate(operator: Operator, checklist: Checklist, confirm: Confirm) -> str:
         MirrorError: a step failed; running again goes on from there.
     """
     with checklist.step(ROTATE[0]) as say:
-        outputs = replica_outputs(operator.aws, operator.mirror)
-        _, there = look(operator)
-        if there.definition is None:
-            raise MirrorError(_not_connected(operator))
-        definition = there.definition
-        say(f"pipeline {definition.name!r}, user {outputs.push_user_name}")
+        to = recipient(operator)
+        say(f"pipeline {to.definition.name!r}, user {to.user}")
 
     def proved(say: Say) -> None:
-        prove(operator, outputs.replica_url, say)
+        prove(operator, to.replica_url, say)
         # Runs that began with the old credential need it to their end.
-        for build in list(operator.azure.builds(definition, status="inProgress")):
+        for build in list(operator.azure.builds(to.definition, status="inProgress")):
             runs.follow(operator.azure, build, say, timeout_minutes=_RUN_MINUTES)
 
-    rotation.rotate(
-        operator.azure,
-        definition,
-        operator.iam,
-        outputs.push_user_name,
-        outputs.replica_url,
-        operator.mirror.name,
-        step=checklist.step,
-        prove=proved,
-        confirm=confirm,
-    )
+    rotation.rotate(to, step=checklist.step, prove=proved, confirm=confirm)
     return f"{operator.mirror.name} has a new credential, and the old one is gone."
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from . import credentials, held_credential
-from .azure_devops import AzureDevOps, Definition
 from .credentials import Credential
-from .delivery import issue_into, revoke_strays, write_held
+from .delivery import Recipient, issue_into, revoke_strays
 from .held_credential import HeldCredential
 
 Say = Callable[[str], None]
@@ -56,12 +54,7 @@ def plan(existing: Collection[Credential], held: HeldCredential, has_secrets: bo
 
 
 def rotate(
-    azure: AzureDevOps,
-    definition: Definition,
-    iam: Any,
-    user: str,
-    replica_url: str,
-    mirror: str,
+    to: Recipient,
     *,
     step: Callable[[str], AbstractContextManager[Say]],
     prove: Callable[[Say], None],
@@ -70,36 +63,31 @@ def rotate(
     """Rotate the pipeline's credential, or finish a rotation that was interrupted.
 
     Args:
-        azure, definition: the pipeline.
-        iam, user: the IAM user.
-        replica_url: where the credential must work.
-        mirror: the mirror's name, for messages.
+        to: the pipeline and the user.
         step: begins one of ``STEPS``.
         prove: runs the pipeline and compares both sides; raises when the credential does not do.
         confirm: asks a person; raises when the answer is no.
     """
     with step(STEPS[0]) as say:
-        held = held_credential.of_variables(definition.variables)
-        held = revoke_strays(azure, definition, iam, user, held, say)
-        existing = credentials.list_credentials(iam, user)
-        todo = plan(existing, held, held_credential.has_secrets(definition.variables), user, mirror)
+        held = revoke_strays(to, say)
+        todo = plan(to.credentials(), held, held_credential.has_secrets(to.definition.variables), to.user, to.mirror)
         new = held.id
         if todo.issue:
             if not todo.sure:
                 confirm(f"The pipeline does not say which credential it holds. Is it {todo.old}? It will be deleted.")
-            new = issue_into(azure, definition, iam, user, replica_url, mirror, held, replaces=todo.old).id
+            new = issue_into(to, held, replaces=todo.old)
             say(f"issued {new} into the pipeline's secret variables")
         else:
             say(f"going on with {new}, which an interrupted rotation has delivered")
     with step(STEPS[1]) as say:
         prove(say)
     with step(STEPS[2]) as say:
-        if any(credential.id == todo.old for credential in credentials.list_credentials(iam, user)):
-            credentials.deactivate(iam, user, str(todo.old))
+        if any(credential.id == todo.old for credential in to.credentials()):
+            credentials.deactivate(to.iam, to.user, str(todo.old))
             say(f"deactivated {todo.old}")
             prove(say)
-            credentials.revoke(iam, user, str(todo.old))
+            to.revoke(str(todo.old))
             say(f"deleted {todo.old}")
         else:
             say("there is none")
-        write_held(azure, definition, HeldCredential(new))
+        to.write_held(HeldCredential(new))

@@ -10,6 +10,7 @@ from codecommit_mirror.config import Mirror
 from .alarm_topic import AlarmTopic
 from .credential_cleanup import CredentialCleanup
 from .push_access import PushAccess
+from .replica_changes import WatchedReplica
 from .replica_repository import ReplicaRepository
 from .stale_alarm import StaleAlarm
 from .tamper_alarm import TamperAlarm
@@ -48,10 +49,10 @@ class ReplicaStack(Stack):
         CredentialCleanup(self, "CredentialCleanup", user=access.user)
         if mirror.alarm:
             topic = AlarmTopic(self, "AlarmTopic", email=mirror.alarm.email, topic_arn=mirror.alarm.topic_arn).topic
-            watched = {"repository_arn": replica.arn, "name": mirror.name, "user_arn": access.user.user_arn}
-            TamperAlarm(self, "TamperAlarm", topic=topic, **watched)
+            watched = WatchedReplica(replica.arn, mirror.name, access.user.user_arn)
+            TamperAlarm(self, "TamperAlarm", replica=watched, topic=topic)
             if mirror.stale_after:
-                StaleAlarm(self, "StaleAlarm", topic=topic, hours=mirror.stale_after, **watched)
+                StaleAlarm(self, "StaleAlarm", replica=watched, hours=mirror.stale_after, topic=topic)
         for key, value in {"managed-by": "codecommit-mirror", **mirror.tags}.items():
             Tags.of(self).add(key, value)
         CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")

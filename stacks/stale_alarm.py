@@ -16,50 +16,37 @@ from constructs import Construct
 
 from pipeline_templates.mirror_sync import CONFIRMED
 
+from .replica_changes import WatchedReplica
+
 
 class StaleAlarm(Construct):
     """A rule on the confirmations of the mirror's user, and an alarm on their absence.
 
     Args:
-        repository_arn: the replica.
-        name: the replica's name, for the message.
-        user_arn: who confirms.
+        replica: what is watched, and who confirms.
         hours: how long there may be no confirmation, 1 to 168.
         topic: where the alarm goes.
     """
 
     def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        repository_arn: str,
-        name: str,
-        user_arn: str,
-        hours: int,
-        topic: sns.ITopic,
+        self, scope: Construct, construct_id: str, *, replica: WatchedReplica, hours: int, topic: sns.ITopic
     ) -> None:
         super().__init__(scope, construct_id)
         rule = events.Rule(
             self,
             "Confirmations",
-            description=f"Runs of the mirror that found the replica {name} equal to its source",
-            event_pattern=events.EventPattern(
-                source=["aws.codecommit"],
-                detail_type=["CodeCommit Repository State Change"],
-                resources=[repository_arn],
-                detail={
-                    "event": ["referenceCreated", "referenceDeleted"],
-                    "referenceFullName": [CONFIRMED],
-                    "callerUserArn": [user_arn],
-                },
+            description=f"Runs of the mirror that found the replica {replica.name} equal to its source",
+            event_pattern=replica.changes(
+                ("referenceCreated", "referenceDeleted"),
+                referenceFullName=[CONFIRMED],
+                callerUserArn=[replica.user_arn],
             ),
         )
         alarm = cloudwatch.Alarm(
             self,
             "Alarm",
             alarm_description=(
-                f"No run has confirmed the replica {name} for {hours} hours. Look with: codecommit-mirror status {name}"
+                f"No run has confirmed the replica {replica.name} for {hours} hours. Look with: codecommit-mirror status {replica.name}"
             ),
             metric=cloudwatch.Metric(
                 namespace="AWS/Events",

@@ -287,24 +287,13 @@ def test_rotate_never_takes_a_credential_that_is_not_the_pipelines(quick):
 
 def test_a_new_credential_that_does_not_prove_itself_leaves_the_old_one(quick):
     (old,) = quick.credentials
-    operator = quick.operator()
-    definition = journey.look(operator)[1].definition
 
     def fail(say):
         raise MirrorError("the run failed")
 
+    to = journey.recipient(quick.operator())
     with pytest.raises(MirrorError, match="the run failed"), Checklist(()) as checklist:
-        rotation.rotate(
-            operator.azure,
-            definition,
-            operator.iam,
-            quick.mirror.user_name,
-            definition.variables["AWS_REPO_URL"]["value"],
-            quick.name,
-            step=checklist.step,
-            prove=fail,
-            confirm=lambda question: None,
-        )
+        rotation.rotate(to, step=checklist.step, prove=fail, confirm=agree)
     assert old["ServiceSpecificCredentialId"] in [c["ServiceSpecificCredentialId"] for c in quick.credentials]
     assert {c["Status"] for c in quick.credentials} == {"Active"}
     quick.rotate()
@@ -491,11 +480,10 @@ def test_an_answer_that_is_lost_on_the_way_costs_no_credential(quick, monkeypatc
 
 
 def test_what_a_person_issued_since_is_not_taken_for_a_stray(quick):
-    definition = journey.look(quick.operator())[1].definition
     (held,) = [c["ServiceSpecificCredentialId"] for c in quick.credentials]
     before = held_credential.Issuing(datetime.now(UTC) - timedelta(hours=2), frozenset({held}))
     note = held_credential.HeldCredential(held, before)
-    journey.delivery.write_held(quick.operator().azure, definition, note)
+    journey.recipient(quick.operator()).write_held(note)
     theirs = quick.issue_by_hand()
     journey.ensure_credential(quick.operator(), agree)
     assert {c["ServiceSpecificCredentialId"] for c in quick.credentials} == {held, theirs}
