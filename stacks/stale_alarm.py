@@ -46,7 +46,8 @@ class StaleAlarm(Construct):
             self,
             "Alarm",
             alarm_description=(
-                f"No run has confirmed the replica {replica.name} for {hours} hours. Look with: codecommit-mirror status {replica.name}"
+                f"No run has confirmed the replica {replica.name} for {hours} hours. "
+                f"Look with: codecommit-mirror status {replica.name}"
             ),
             metric=cloudwatch.Metric(
                 namespace="AWS/Events",
