@@ -1,7 +1,7 @@
 # make demo    the whole job on the embedded cloud; SOURCE=<path or URL> mirrors that repository, KEEP=1 leaves it running
 # make test    every test
 # make test-live   the journey on real accounts, see docs/assumptions.md; creates and removes resources, never run by CI
-# make bench   the mirror engine against the blog post's way, side by side; SOURCE=<path> measures with that repository
+# make bench       the mirror engine against the blog post's way, and provisioning; SOURCE=<path> measures with that repository
 # All set up what they need: a virtual environment, the pinned Python packages, the pinned CDK CLI.
 
 PYTHON ?= python3
@@ -22,6 +22,7 @@ test-live: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}
+	@$(BIN)/python -m benchmarks.provisioning
 
 lint: setup
 	$(BIN)/ruff check .
