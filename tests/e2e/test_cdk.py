@@ -136,13 +136,12 @@ def test_a_cleanup_that_fails_says_why(account, tmp_path):
     assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
     iam = account.client("iam")
     (role,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if "CredentialCleanup" in r["RoleName"]]
-    policy = iam.get_role_policy(RoleName=role, PolicyName="Cleanup")["PolicyDocument"]
-    kept = [s for s in policy["Statement"] if "logs:PutLogEvents" in s["Action"]]
-    iam.put_role_policy(RoleName=role, PolicyName="Cleanup", PolicyDocument=json.dumps({**policy, "Statement": kept}))
+    (policy,) = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+    iam.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
     refused = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
     assert refused.returncode == 1
     assert "cannot remove the Git credentials of azure-devops-pipeline-my.repo_1" in refused.stdout
-    iam.put_role_policy(RoleName=role, PolicyName="Cleanup", PolicyDocument=json.dumps(policy))
+    iam.attach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
     assert cdk(account, tmp_path, "destroy", "my.repo_1", "--force").returncode == 0
 
 

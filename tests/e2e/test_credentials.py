@@ -139,7 +139,7 @@ FAILURES = {
     "wrong secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "AWS does not know these credentials (SignatureDoesNotMatch)"),
     "wrong region": (
         {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"},
-        "is not in region us-east-1 of this account; run 'cdk deploy",
+        "is not in region us-east-1 of this account; run 'codecommit-mirror up",
     ),
     "no region": ({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "has no region; set AWS_REGION, or write region: in"),
     "the region of AWS_REGION alone": (
