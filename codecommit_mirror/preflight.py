@@ -65,7 +65,8 @@ def _clashes(mirror: Mirror, aws: boto3.Session, account: str) -> Iterator[str]:
     if _there(lambda: replica_exists(aws, mirror.name)):
         yield (
             f"there is a CodeCommit repository {mirror.name!r} that belongs to no stack of this mirror (an earlier one "
-            "may have kept it with on_destroy: retain); delete it, or give the mirror another name."
+            "may have kept it with on_destroy: retain); adopt it (README, 'Keep the replica'), delete it, or give the "
+            "mirror another name."
         )
     if _there(lambda: iam.get_user(UserName=mirror.user_name)):
         yield f"there is an IAM user {mirror.user_name!r} already; give the mirror another user_name."

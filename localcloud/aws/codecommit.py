@@ -243,7 +243,7 @@ _PROPERTIES = {"RepositoryName", "RepositoryDescription", "Tags"}
 def install(service: CodeCommit) -> None:
     """Make ministack route CodeCommit's calls, and CloudFormation's resources of its type, to ``service``."""
     from ministack import app
-    from ministack.services.cloudformation import provisioners
+    from ministack.services.cloudformation import changesets, provisioners
 
     app.SERVICE_HANDLERS["codecommit"] = service.handle_request
     router.SERVICE_PATTERNS["codecommit"] = {"target_prefixes": [TARGET_PREFIX], "host_patterns": [r"codecommit\."]}
@@ -281,11 +281,21 @@ def install(service: CodeCommit) -> None:
         repository.description, repository.tags = new.get("RepositoryDescription", ""), tags(new)
         return attributes(repository)
 
+    def by_id(identifier: str) -> Repository:
+        return next(repository for repository in service.all() if repository.id == identifier)
+
+    def why_not(identifier: str) -> str | None:
+        there = any(repository.id == identifier for repository in service.all())
+        return None if there else f"Resource of type '{RESOURCE_TYPE}' with identifier '{identifier}' was not found."
+
     provisioners._RESOURCE_HANDLERS[RESOURCE_TYPE] = {
         "create": create,
         "update": update,
         "delete": lambda physical_id, properties: service.delete(properties["RepositoryName"]),
+        "import": lambda identifier: attributes(by_id(identifier["RepositoryId"])),
     }
+    # The schema's primaryIdentifier.
+    changesets._IMPORT_LOOKUPS[RESOURCE_TYPE] = (("RepositoryId",), why_not)
     provisioners._REPLACING_PROPERTIES[RESOURCE_TYPE] = ()
 
 

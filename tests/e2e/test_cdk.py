@@ -13,7 +13,7 @@ from botocore.exceptions import WaiterError
 
 from codecommit_mirror.config import single_mirror
 from codecommit_mirror.demo import inventory
-from localcloud import LocalCloud
+from localcloud import LocalCloud, sample
 from stacks import ReplicaStack
 
 from .conftest import ROOT
@@ -145,15 +145,27 @@ def test_a_cleanup_that_fails_says_why(account, tmp_path):
     assert cdk(account, tmp_path, "destroy", "my.repo_1", "--force").returncode == 0
 
 
-def test_termination_protection_makes_destroy_refuse(account, tmp_path):
+def test_termination_protection_refuses_and_a_kept_replica_is_adopted_again(account, tmp_path):
     assert cdk(account, tmp_path, "deploy", "protected", "--require-approval", "never").returncode == 0
     refused = cdk(account, tmp_path, "destroy", "protected", "--force")
     assert refused.returncode == 1
     assert "TerminationProtection is enabled" in refused.stdout
     cloudformation = account.client("cloudformation")
     cloudformation.update_termination_protection(StackName="protected", EnableTerminationProtection=False)
+    replica = account.replica_path("protected")
+    sample.fill(replica)
+    before = sample.refs(replica)
     assert cdk(account, tmp_path, "destroy", "protected", "--force").returncode == 0
-    assert account.replica_path("protected").is_dir()
+    assert sample.refs(replica) == before
+
+    # A new stack adopts what the old one kept.
+    data = account.client("codecommit").get_repository(repositoryName="protected")["repositoryMetadata"]
+    mapping = tmp_path / "adopt.json"
+    mapping.write_text(json.dumps({"ReplicaRepository24451859": {"RepositoryId": data["repositoryId"]}}))
+    imported = cdk(account, tmp_path, "import", "protected", "--resource-mapping", str(mapping), "--force")
+    assert imported.returncode == 0, imported.stdout
+    assert cdk(account, tmp_path, "deploy", "protected", "--require-approval", "never").returncode == 0
+    assert sample.refs(replica) == before
 
 
 NOTHING = {

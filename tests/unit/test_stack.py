@@ -143,6 +143,13 @@ def test_the_outputs_are_those_that_the_companion_reads():
     }
 
 
+@pytest.mark.parametrize("name", ["MyRepoReplica", "my.repo_1"])
+def test_the_replicas_logical_id_is_the_one_that_the_readme_adopts_it_by(name):
+    document = Template.from_stack(synthesised(name)).to_json()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f'\\"{logical_id(document, "AWS::CodeCommit::Repository")}\\"' in readme
+
+
 @pytest.mark.parametrize(("on_destroy", "policy"), [("delete", "Delete"), ("retain", "Retain")])
 def test_the_deletion_policy_is_explicit(on_destroy, policy):
     replica = of_type(template(on_destroy=on_destroy), "AWS::CodeCommit::Repository")
