@@ -116,7 +116,7 @@ def keeps_replica(aws: boto3.Session, mirror: Mirror) -> bool:
     with aws_failures(f"read the template of the stack {mirror.stack_name}"):
         template = client(aws, "cloudformation").get_template(StackName=mirror.stack_name)["TemplateBody"]
     document = yaml.safe_load(template) if isinstance(template, str) else template
-    repositories = [r for r in document["Resources"].values() if r["Type"] == "AWS::CodeCommit::Repository"]
+    repositories = [r for r in document.get("Resources", {}).values() if r["Type"] == "AWS::CodeCommit::Repository"]
     return any(repository.get("DeletionPolicy") == "Retain" for repository in repositories)
 
 
@@ -196,6 +196,8 @@ def aws_failures(action: str) -> Iterator[None]:
             ) from None
         if code in _BUSY:
             raise MirrorError(f"cannot {action}: AWS is busy ({code}); run again in a minute.") from None
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+            raise MirrorError(f"cannot {action}: AWS is out of order ({code}); run again in a few minutes.") from None
         if code == "LimitExceeded":
             raise MirrorError(f"cannot {action}: {message.rstrip('.')}; free a place first.") from None
         raise

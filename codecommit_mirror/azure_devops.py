@@ -36,7 +36,6 @@ class PullRequest:
     """A pull request (Pull Requests - Get)."""
 
     id: int
-    target_branch: str
 
 
 @dataclass(frozen=True)
@@ -247,6 +246,13 @@ class AzureDevOps:
         found = self._http.pages("build/definitions", "list the pipelines", **query)
         return [self.definition(entry["id"]) for entry in list(found)]
 
+    def definitions_of(self, repository: Repository, path: str) -> list[Definition]:
+        """Return the definitions that run the YAML at a path of a repository."""
+        query = {"repositoryId": repository.id, "repositoryType": "TfsGit", "includeAllProperties": "true"}
+        found = self._http.pages("build/definitions", f"list the pipelines of {repository.name!r}", **query)
+        listed = [Definition(entry["id"], entry) for entry in found]
+        return [self.definition(d.id) for d in listed if (d.repository_id, d.yaml_path) == (repository.id, path)]
+
     def definition(self, definition_id: int) -> Definition:
         """Return a definition."""
         path = f"build/definitions/{definition_id}"
@@ -360,7 +366,7 @@ class AzureDevOps:
 
 
 def _pull_request(found: dict[str, Any]) -> PullRequest:
-    return PullRequest(found["pullRequestId"], found["targetRefName"].removeprefix("refs/heads/"))
+    return PullRequest(found["pullRequestId"])
 
 
 def _build(found: dict[str, Any]) -> Build:

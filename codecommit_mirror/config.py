@@ -215,9 +215,12 @@ class Mirror(BaseModel):
     """In hours; who is told when no run has confirmed the replica for so long."""
 
     @model_validator(mode="after")
-    def _stale_needs_alarm(self) -> Mirror:
+    def _alarm_fits(self) -> Mirror:
         if self.stale_after and not self.alarm:
             raise ValueError("stale_after needs somebody to tell; add alarm: {email: you@example.com}")
+        topic = self.alarm.topic_arn.split(":") if self.alarm and self.alarm.topic_arn else []
+        if topic and self.region and topic[3] != self.region:
+            raise ValueError(f"alarm.topic_arn is in {topic[3]}, and the replica in {self.region}; they go together")
         return self
 
     @property

@@ -96,8 +96,7 @@ def read(mirror: Mirror, azure: AzureDevOps, source: Repository | None, home: Re
     text = azure.file(home, branch, path) if tip else None
     proposed_text = azure.file(home, proposed, path) if proposed_tip else None
     file_is_ours = any(written and pipeline.written_for(written) == mirror.name for written in (text, proposed_text))
-    there = azure.find_definitions(repositoryId=home.id, repositoryType="TfsGit", yamlFilename=path)
-    there = [d for d in there if d.repository_id == home.id and d.yaml_path == path]
+    there = azure.definitions_of(home, path)
     ours = [d for d in there if file_is_ours or _marked_for(mirror, d)]
     near = {d.id: d for d in [*there, *azure.find_definitions(name=mirror.pipeline_name)]}
     return Connection(
@@ -122,16 +121,24 @@ def _marked_for(mirror: Mirror, definition: Definition) -> bool:
     return held_credential.VARIABLE in definition.variables and url.endswith(f"/{mirror.name}")
 
 
-def elsewhere(there: Connection, region: str) -> str | None:
-    """Return a sentence when the pipeline mirrors to another region than ``region``."""
+def elsewhere(there: Connection, region: str, account: str) -> str | None:
+    """Return a sentence when the pipeline mirrors to another region or account than these."""
     definition = there.definition
-    url = str((definition.variables.get("AWS_REPO_URL") or {}).get("value") or "") if definition else ""
-    if not definition or "git-codecommit" not in url or f".{region}." in url:
+    if definition is None:
         return None
-    return (
-        f"the pipeline {definition.name!r} mirrors to {url}, which is not in region {region}; set region: in "
-        "mirrors.yaml, or AWS_REGION."
-    )
+    url = str((definition.variables.get("AWS_REPO_URL") or {}).get("value") or "")
+    if "git-codecommit" in url and f".{region}." not in url:
+        return (
+            f"the pipeline {definition.name!r} mirrors to {url}, which is not in region {region}; set region: in "
+            "mirrors.yaml, or AWS_REGION."
+        )
+    held = held_credential.of_variables(definition.variables)
+    if held.account and held.account != account:
+        return (
+            f"the pipeline {definition.name!r} mirrors to account {held.account}, and the AWS credentials are for "
+            f"{account}; choose the other AWS profile."
+        )
+    return None
 
 
 def problems(mirror: Mirror, there: Connection) -> list[str]:
@@ -356,7 +363,7 @@ def _definition(
     existing: Mapping[str, Any] | None,
     changes: Mapping[str, Mapping[str, Any] | None],
 ) -> dict[str, Any]:
-    """Return the definition as it should be; what a person set on an existing one stays."""
+    """Return the definition as it should be, and enabled; what else a person set on an existing one stays."""
     base: Mapping[str, Any] = existing or {
         "name": mirror.pipeline_name,
         "path": "\\",

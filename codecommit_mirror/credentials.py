@@ -73,7 +73,7 @@ def check_room(existing: Sequence[Credential], user: str, mirror: str, in_use: s
     if len(existing) < MAXIMUM:
         return
     listed = ", ".join(f"{c.id} ({c.status}, {c.age_days()} days old)" for c in existing)
-    free = next(c for c in existing if c.id != in_use)
+    free = min((c for c in existing if c.id != in_use), key=lambda c: (c.status == "Active", c.created))
     warning = f"the pipeline uses {in_use}" if in_use else "a pipeline that uses it stops"
     raise MirrorError(
         f"{user} has {len(existing)} Git credentials already, and IAM allows {MAXIMUM}: {listed}; free one with "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,6 +52,9 @@ def set_variables(
     """
     for _ in range(_CONFLICTS):
         definition = azure.definition(definition.id)
+        note = changes.get(held_credential.VARIABLE)
+        if only_if is not None and note == definition.variables.get(held_credential.VARIABLE):
+            return definition  # Done by an update whose answer was lost on the way.
         if only_if is not None:
             _check_still_ours(definition, only_if)
         variables = {name: value for name, value in definition.variables.items() if name not in changes}
@@ -84,6 +87,7 @@ class Recipient:
     definition: Definition
     iam: Any
     user: str
+    account: str
     replica_url: str
     """Where the credential must work."""
     mirror: str
@@ -95,7 +99,8 @@ class Recipient:
 
     def write_held(self, held: HeldCredential) -> None:
         """Write which credential the pipeline holds."""
-        set_variables(self.azure, self.definition, {held_credential.VARIABLE: plain(held.text())})
+        text = replace(held, account=self.account).text()
+        set_variables(self.azure, self.definition, {held_credential.VARIABLE: plain(text)})
 
     def credentials(self) -> list[Credential]:
         """Return the user's credentials, oldest first."""
@@ -114,7 +119,7 @@ def ensure_credential(to: Recipient, say: Say) -> None:
     held = revoke_strays(to, say)
     existing = {credential.id: credential for credential in to.credentials()}
     if held_credential.has_secrets(to.definition.variables):
-        if held.id is None and existing:
+        if held.id is None and any(credential.status == "Active" for credential in existing.values()):
             say("kept the credential that the pipeline has")
             return
         if held.id in existing and existing[held.id].status == "Active":
@@ -147,7 +152,9 @@ def issue_into(to: Recipient, held: HeldCredential, replaces: str | None = None)
     """
     existing = to.credentials()
     credentials.check_room(existing, to.user, to.mirror)
-    issuing = HeldCredential(held.id, Issuing(datetime.now(UTC), frozenset(c.id for c in existing)))
+    before = Issuing(datetime.now(UTC), frozenset(c.id for c in existing))
+    issuing = HeldCredential(held.id, before, account=to.account)
+    delivered = HeldCredential(None, replaces=replaces, account=to.account)
     to.write_held(issuing)
     issued = credentials.issue(to.iam, to.user, to.mirror)
     with _revoked_unless_delivered(to, issued):
@@ -160,7 +167,7 @@ def issue_into(to: Recipient, held: HeldCredential, replaces: str | None = None)
             {
                 held_credential.USER_NAME: secret(issued.user_name),
                 held_credential.PASSWORD: secret(issued.password),
-                held_credential.VARIABLE: plain(HeldCredential(issued.id, replaces=replaces).text()),
+                held_credential.VARIABLE: plain(replace(delivered, id=issued.id).text()),
             },
             only_if=issuing,
         )

@@ -17,8 +17,10 @@ from .credentials import Credential
 VARIABLE = "AWS_GIT_CREDENTIAL"
 USER_NAME, PASSWORD = "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"
 _NONE = "none"
-_ISSUING = re.compile(r"(\S+) \(issuing since (\S+Z); issued before: ([^)]*)\)")
-_REPLACING = re.compile(r"(\S+) \(in place of (\S+)\)")
+_FORM = re.compile(
+    r"(?P<id>\S+)(?: in (?P<account>[0-9]{12}))?"
+    r"(?: \(issuing since (?P<since>\S+Z); issued before: (?P<beside>[^)]*)\)| \(in place of (?P<old>\S+)\))?"
+)
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ISSUING_TAKES = timedelta(minutes=15)
 """Between the note and the credential that it announces, with two clocks that differ."""
@@ -41,10 +43,12 @@ class HeldCredential:
     issuing: Issuing | None = None
     replaces: str | None = None
     """The credential that this one took the place of, and that is to be deleted."""
+    account: str | None = None
+    """The AWS account that issued it."""
 
     def text(self) -> str:
         """Return the variable's value."""
-        held = self.id or _NONE
+        held = (self.id or _NONE) + (f" in {self.account}" if self.account else "")
         if self.issuing:
             before = " ".join(sorted(self.issuing.beside)) or _NONE
             return f"{held} (issuing since {self.issuing.since.strftime(_TIME)}; issued before: {before})"
@@ -53,17 +57,18 @@ class HeldCredential:
 
 def parse(text: str) -> HeldCredential:
     """Return what a value says; one that this program did not write says nothing."""
-    text = text.strip()
-    if match := _ISSUING.fullmatch(text):
+    match = _FORM.fullmatch(text.strip())
+    if not match:
+        return HeldCredential()
+    identifier = match["id"] if match["id"].isalnum() and match["id"] != _NONE else None
+    issuing = None
+    if match["since"]:
         try:
-            since = datetime.strptime(match[2], _TIME).replace(tzinfo=UTC)
+            since = datetime.strptime(match["since"], _TIME).replace(tzinfo=UTC)
         except ValueError:
             return HeldCredential()
-        beside = frozenset(() if match[3] == _NONE else match[3].split())
-        return HeldCredential(_identifier(match[1]), Issuing(since, beside))
-    if match := _REPLACING.fullmatch(text):
-        return HeldCredential(_identifier(match[1]), replaces=match[2])
-    return HeldCredential(_identifier(text))
+        issuing = Issuing(since, frozenset(() if match["beside"] == _NONE else match["beside"].split()))
+    return HeldCredential(identifier, issuing, match["old"], match["account"])
 
 
 def of_variables(variables: Mapping[str, Mapping[str, Any]]) -> HeldCredential:
@@ -85,7 +90,3 @@ def strays(existing: Collection[Credential], held: HeldCredential) -> list[Crede
         for credential in existing
         if credential.id not in held.issuing.beside and abs(credential.created - held.issuing.since) < _ISSUING_TAKES
     ]
-
-
-def _identifier(word: str) -> str | None:
-    return word if word.isalnum() and word != _NONE else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -43,6 +44,7 @@ def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) 
         _source_secrets(operator, connection.missing_secrets(mirror, look(operator)[1].definition))
         say("tools, tokens, account, names and the source are in order")
     with checklist.step(UP[1]) as say:
+        _check_user_name(operator)
         _wait_until_settled(operator, say)
         cdk.run(operator.folder, ["deploy", mirror.name, "--require-approval", "never", *operator.context])
         outputs = replica_outputs(operator.aws, mirror)
@@ -108,6 +110,7 @@ def recipient(operator: Operator) -> delivery.Recipient:
         definition,
         operator.iam,
         outputs.push_user_name,
+        outputs.replica_arn.split(":")[4],
         outputs.replica_url,
         operator.mirror.name,
     )
@@ -239,6 +242,21 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
     return f"{mirror.name} is down." + (" Its replica stays in CodeCommit." if kept else "")
 
 
+def _check_user_name(operator: Operator) -> None:
+    """Refuse a new user name while the old user has credentials, which the new role may not remove."""
+    mirror, stack = operator.mirror, find_stack(operator.aws, operator.mirror)
+    old = stack.outputs.get("PushUserName", mirror.user_name) if stack else mirror.user_name
+    if old == mirror.user_name:
+        return
+    with contextlib.suppress(Missing):
+        if credentials.list_credentials(operator.iam, old):
+            raise MirrorError(
+                f"the user is to be {mirror.user_name!r}, and {old!r} still has Git credentials, with which "
+                f"CloudFormation cannot delete it; run 'codecommit-mirror credentials revoke {mirror.name} --all', "
+                "then this again: the pipeline gets a new one."
+            )
+
+
 def _wait_until_settled(operator: Operator, say: Say) -> None:
     """Wait while CloudFormation still works on what an interrupted run has begun."""
     told, deadline = False, time.monotonic() + _SETTLING_SECONDS
@@ -270,7 +288,7 @@ def _check_place(operator: Operator, there: Connection | None, stack: ReplicaSta
             f"the stack {mirror.stack_name!r} has termination protection; set termination_protection: false in "
             f"mirrors.yaml, run 'cdk deploy {mirror.name}', then run this again."
         )
-    wrong = connection.elsewhere(there, str(region)) if there and not stack else None
+    wrong = connection.elsewhere(there, str(region), operator.account) if there and not stack else None
     if wrong:
         raise MirrorError(wrong)
 
@@ -283,9 +301,15 @@ def _contents(operator: Operator, stack: ReplicaStackState) -> str:
     return f" with {mirror_sync.count(refs, 'ref')} ({archived:,} of them archived) and all history"
 
 
+def revoke_held(operator: Operator, there: Connection) -> list[str]:
+    """Revoke what the pipeline holds, and no other; return the ids."""
+    return _revoke(operator, None, there)
+
+
 def _revoke(operator: Operator, stack: ReplicaStackState | None, there: Connection | None) -> list[str]:
     """Revoke every Git credential of the stack's user; without a stack, what the pipeline held and no other."""
-    user = (stack.outputs if stack else {}).get("PushUserName", operator.mirror.user_name)
+    deployed = find_stack(operator.aws, operator.mirror)
+    user = (deployed.outputs if deployed else {}).get("PushUserName", operator.mirror.user_name)
     definition = there.definition if there else None
     held = held_credential.of_variables(definition.variables) if definition else held_credential.HeldCredential()
     try:

@@ -46,6 +46,11 @@ class Operator:
         return aws.session(self.mirror)
 
     @cached_property
+    def account(self) -> str:
+        with aws.aws_failures("ask AWS whose credentials these are"):
+            return str(aws.client(self.aws, "sts").get_caller_identity()["Account"])
+
+    @cached_property
     def iam(self) -> Any:
         return aws.client(self.aws, "iam")
 

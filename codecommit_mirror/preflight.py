@@ -11,8 +11,8 @@ import boto3
 from . import cdk, connection, credentials, held_credential
 from .aws import Denied, Missing, aws_failures, client, find_stack, replica_exists
 from .config import Mirror
+from .connection import Connection
 from .errors import MirrorError
-from .held_credential import HeldCredential
 from .operator import Operator
 
 _QUOTAS = (("Users", "UsersQuota", "IAM users"), ("Policies", "PoliciesQuota", "IAM policies"))
@@ -21,7 +21,7 @@ _QUOTAS = (("Users", "UsersQuota", "IAM users"), ("Policies", "PoliciesQuota", "
 def find_problems(operator: Operator) -> list[str]:
     """Return every problem, one sentence each."""
     found: list[str] = []
-    for check in (_tools, _project, _account, _source, _room):
+    for check in (_tools, _project, _account, _source):
         try:
             found.extend(check(operator))
         except MirrorError as error:
@@ -42,20 +42,14 @@ def _project(operator: Operator) -> Iterator[str]:
         try:
             ssm.get_parameter(Name=parameter)
         except ssm.exceptions.ParameterNotFound:
-            target = f"aws://{_account_id(operator)}/{operator.aws.region_name}"
+            target = f"aws://{operator.account}/{operator.aws.region_name}"
             yield f"the account is not bootstrapped for CDK; run: cdk bootstrap {target}"
 
 
 def _account(operator: Operator) -> Iterator[str]:
-    account = _account_id(operator)
     if find_stack(operator.aws, operator.mirror) is None:
-        yield from _clashes(operator.mirror, operator.aws, account)
+        yield from _clashes(operator.mirror, operator.aws, operator.account)
         yield from _full(operator.aws)
-
-
-def _account_id(operator: Operator) -> str:
-    with aws_failures("ask AWS whose credentials these are"):
-        return str(client(operator.aws, "sts").get_caller_identity()["Account"])
 
 
 def _clashes(mirror: Mirror, aws: boto3.Session, account: str) -> Iterator[str]:
@@ -93,6 +87,7 @@ def _source(operator: Operator) -> Iterator[str]:
     mirror, source, home = connection.at_home(operator.mirror, operator.azure)
     there = connection.read(mirror, operator.azure, source, home)
     yield from connection.problems(mirror, there)
+    yield from _credential(operator, there)
     if mirror.source_auth == "job-token":
         return
     given = operator.source_secrets
@@ -103,16 +98,16 @@ def _source(operator: Operator) -> Iterator[str]:
         connection.try_source(mirror, *(given[name] for name in connection.AZURE_SECRETS))
 
 
-def _room(operator: Operator) -> Iterator[str]:
+def _credential(operator: Operator, there: Connection) -> Iterator[str]:
     """Find out whether the pipeline's credential can be issued, or the pipeline mirrors to elsewhere."""
-    mirror, source, home = connection.at_home(operator.mirror, operator.azure)
-    there = connection.read(mirror, operator.azure, source, home)
-    if find_stack(operator.aws, mirror) is None:
-        wrong = connection.elsewhere(there, str(operator.aws.region_name))
+    mirror, stack = operator.mirror, find_stack(operator.aws, operator.mirror)
+    if stack is None:
+        wrong = connection.elsewhere(there, str(operator.aws.region_name), operator.account)
         yield from [wrong] if wrong else []
         return
-    if there.definition and held_credential.of_variables(there.definition.variables) != HeldCredential():
+    variables = there.definition.variables if there.definition else {}
+    if held_credential.has_secrets(variables) or held_credential.of_variables(variables).issuing:
         return
-    if there.definition is None or not held_credential.has_secrets(there.definition.variables):
-        existing = credentials.list_credentials(operator.iam, mirror.user_name)
-        credentials.check_room(existing, mirror.user_name, mirror.name)
+    user = stack.outputs.get("PushUserName", mirror.user_name)
+    with suppress(Missing):
+        credentials.check_room(credentials.list_credentials(operator.iam, user), user, mirror.name)

@@ -32,6 +32,8 @@ class Status:
     credential_works: bool = True
     """Whether the credential that the pipeline holds is there and active, as far as the pipeline tells."""
     pipeline: str | None = None
+    enabled: bool = True
+    """Whether the pipeline takes runs."""
     last_run: Build | None = None
     refs: int | None = None
     different: int | None = None
@@ -68,6 +70,8 @@ def attention(status: Status, *, now: datetime, longest_lag: timedelta, oldest_d
             reasons.append("no pipeline")
         elif status.last_run is None:
             reasons.append("never run")
+        if not status.enabled:
+            reasons.append("the pipeline is disabled or paused")
     if not status.credential_works:
         reasons.append(f"the pipeline's Git credential is gone or inactive; run 'codecommit-mirror up {status.name}'")
     if status.last_run and status.last_run.done and status.last_run.result not in _GOOD_RUN:
@@ -126,6 +130,7 @@ def read(operator: Operator) -> Status:
             credential_works=not definition or any(c.status == "Active" and held in (c.id, None) for c in issued),
             credential_age_days=aged[0].age_days() if aged else None,
             pipeline=definition.name if definition else None,
+            enabled=not definition or definition.body.get("queueStatus", "enabled") == "enabled",
         )
         if definition:
             status = replace(status, last_run=next(operator.azure.builds(definition), None))

@@ -68,7 +68,7 @@ MAXIMUM_WAIT_SECONDS = 600
 MAXIMUM_PAGES = 1000
 ARCHIVE = "refs/archive/"
 CONFIRMED = "refs/tags/codecommit-mirror-confirmed"
-"""A tag of the replica's own, made and removed in turn by runs that found both sides equal; an alarm waits for it."""
+"""A tag of the replica's own, made and removed in turn by runs that did not fail; an alarm waits for it."""
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
 NO_OBJECT = "0" * 40
 EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
@@ -125,7 +125,7 @@ class Settings:
     archive_days: int = 90
     allow_deletions: bool = False
     confirm: bool = False
-    """Whether a run that found both sides equal says so on the replica."""
+    """Whether a run that did not fail says so on the replica."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -1383,7 +1383,7 @@ def _confirm(replica: Endpoint, after: Advertisement, traffic: Traffic) -> None:
         command = Command(CONFIRMED, old, None if old else tip)
         refused = push(replica, after.capabilities, [command], EMPTY_PACK, traffic)
         trouble = refused.get(CONFIRMED)
-    except (Transient, PackRefused, TooLarge) as error:
+    except (MirrorFailure, Transient, PackRefused, TooLarge) as error:
         trouble = str(error)
     if trouble:
         say(f"This run could not be confirmed on the replica ({shown(trouble)}); the next one will be.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sns as sns
@@ -11,7 +11,7 @@ from constructs import Construct
 
 
 class AlarmTopic(Construct):
-    """An encrypted topic that EventBridge and CloudWatch may publish to, and nobody else.
+    """An encrypted topic that EventBridge and this account's CloudWatch may publish to, and nobody else.
 
     SNS's own key does not let them, so that the topic has a key of its own.
 
@@ -25,7 +25,6 @@ class AlarmTopic(Construct):
         if topic_arn:
             self.topic = sns.Topic.from_topic_arn(self, "Topic", topic_arn)
             return
-        publishers = [iam.ServicePrincipal(f"{service}.amazonaws.com") for service in ("events", "cloudwatch")]
         key = kms.Key(
             self,
             "Key",
@@ -35,9 +34,26 @@ class AlarmTopic(Construct):
             removal_policy=RemovalPolicy.DESTROY,
         )
         topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
-        for publisher in publishers:
-            key.grant(publisher, "kms:Decrypt", "kms:GenerateDataKey*")
-            topic.grant_publish(publisher)
+        own = {"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
+        # A topic's policy for EventBridge takes no conditions.
+        for service, conditions in (("events", None), ("cloudwatch", own)):
+            publisher = [iam.ServicePrincipal(f"{service}.amazonaws.com")]
+            key.add_to_resource_policy(
+                iam.PolicyStatement(
+                    principals=publisher,
+                    actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                    resources=["*"],
+                    conditions=conditions,
+                )
+            )
+            topic.add_to_resource_policy(
+                iam.PolicyStatement(
+                    principals=publisher,
+                    actions=["sns:Publish"],
+                    resources=[topic.topic_arn],
+                    conditions=conditions,
+                )
+            )
         if email:
             topic.add_subscription(subscriptions.EmailSubscription(email))
         self.topic = topic

@@ -1,6 +1,6 @@
 """Tells when no run has confirmed the replica for too long, for whatever reason.
 
-A run that found both sides equal creates the tag ``codecommit-mirror-confirmed`` on the replica, or removes it when it
+A run that did not fail creates the tag ``codecommit-mirror-confirmed`` on the replica, or removes it when it
 is there: GitPush is enough for that, and CodeCommit reports either as an event. A rule counts those events, and an
 alarm looks at the rule's own metric, where no data is as bad as it gets.
 """
@@ -35,7 +35,7 @@ class StaleAlarm(Construct):
         rule = events.Rule(
             self,
             "Confirmations",
-            description=f"Runs of the mirror that found the replica {replica.name} equal to its source",
+            description=f"Runs of the mirror that did not fail, for the replica {replica.name}",
             event_pattern=replica.changes(
                 ("referenceCreated", "referenceDeleted"),
                 referenceFullName=[CONFIRMED],

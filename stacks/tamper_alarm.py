@@ -28,7 +28,7 @@ class TamperAlarm(Construct):
             f"Somebody other than the mirror changed the replica {replica.name}: {of_event('callerUserArn')}, "
             f"{of_event('event')} {of_event('referenceFullName')}, from {of_event('oldCommitId')} to "
             f"{of_event('commitId')} (a created ref has no old commit), at {events.EventField.time}. The next run of "
-            "the mirror undoes it, and keeps what was there below refs/archive."
+            "the mirror undoes it."
         )
         events.Rule(
             self,

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from .. import connection, held_credential, journey
-from .. import credentials as git_credentials
 from .. import pipeline as azure_pipeline
 from ..aws import replica_outputs, session
 from ..config import Mirror
@@ -109,8 +108,11 @@ def disconnect(mirror: Mirror, pull_request: bool, yes: bool) -> None:
         confirmation(yes)(f"Delete the pipeline {there.definition.name!r}, its runs and its variables?")
         # First: afterwards nothing says which credential it was, and it would take one of two places for good.
         held = held_credential.of_variables(there.definition.variables).id
-        if held and git_credentials.revoke(operator.iam, mirror.user_name, held):
-            _tell(f"revoked {held}, which the pipeline held")
+        revoked = journey.revoke_held(operator, there)
+        for identifier in revoked:
+            _tell(f"revoked {identifier}, which the pipeline held")
+        if held and held not in revoked:
+            _tell(f"did not find {held}, which the pipeline held, in this account")
     connection.disconnect(at_home, operator.azure, there, pull_request=pull_request, say=_tell)
 
 

@@ -318,6 +318,8 @@ class Handlers:
                 found = [d for d in found if value_of(d) == (asked.lower() if key == "name" else asked)]
         if "repositoryId" in call.query and call.query.get("repositoryType") != "TfsGit":
             raise Refused(400, "repositoryId goes with repositoryType.")
+        if call.query.get("includeAllProperties") == "true":
+            return [d.shown() for d in found]
         keys = ("id", "name", "path", "revision", "type", "queueStatus")
         return [{key: value for key, value in d.shown().items() if key in keys} for d in found]
 

@@ -6,7 +6,7 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from codecommit_mirror import verification
+from codecommit_mirror import engine, verification
 from codecommit_mirror.config import Alarm, single_mirror
 from localcloud import sample
 from pipeline_templates.mirror_sync import CONFIRMED
@@ -117,7 +117,7 @@ def test_the_stack_with_alarms_deploys_and_goes(cloud):
     )
     cloudformation.get_waiter("stack_create_complete").wait(StackName="alarms", WaiterConfig={"Delay": 1})
     (alarm,) = cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
-    (rule,) = [r for r in cloud.client("events").list_rules()["Rules"] if "equal to its source" in r["Description"]]
+    (rule,) = [r for r in cloud.client("events").list_rules()["Rules"] if "did not fail" in r["Description"]]
     assert alarm["Dimensions"] == [{"Name": "RuleName", "Value": rule["Name"]}]
     assert (alarm["TreatMissingData"], alarm["EvaluationPeriods"], alarm["Period"]) == ("breaching", 48, 3600)
     (topic,) = cloud.client("sns").list_topics()["Topics"]
@@ -137,6 +137,14 @@ def test_each_run_confirms_once_also_when_there_is_nothing_to_push(rig):
         assert verification.compare(rig.mirror, rig.outputs["ReplicaUrl"], operator.aws, operator.token).different == []
     assert rig.run().result == "succeeded"
     assert CONFIRMED in sample.refs(rig.replica)
+
+
+def test_sync_confirms_as_a_run_does(rig):
+    sample.fill(rig.source)
+    values = {name: variable.value for name, variable in rig.variables.items()}
+    watched = rig.mirror.model_copy(update={"stale_after": 48})
+    assert engine.settings(watched, rig.outputs["ReplicaUrl"], values, None).confirm
+    assert not engine.settings(rig.mirror, rig.outputs["ReplicaUrl"], values, None).confirm
 
 
 def test_a_run_that_fails_confirms_nothing(rig):

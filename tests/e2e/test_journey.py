@@ -9,9 +9,12 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import botocore.client
+import httpx
 import pytest
 
-from codecommit_mirror import azure_http, cdk, held_credential, journey, rotation, verification
+from codecommit_mirror import azure_http, cdk, held_credential, journey, preflight, rotation, verification
+from codecommit_mirror.aws import ReplicaStackState
+from codecommit_mirror.azure_devops import AzureDevOps
 from codecommit_mirror.checklist import Checklist
 from codecommit_mirror.config import load_mirrors
 from codecommit_mirror.errors import MirrorError
@@ -153,7 +156,8 @@ class Journey:
         assert credential["Status"] == "Active"
         definition = journey.look(self.operator())[1].definition
         held = held_credential.of_variables(definition.variables)
-        assert held == held_credential.HeldCredential(credential["ServiceSpecificCredentialId"])
+        identifier = credential["ServiceSpecificCredentialId"]
+        assert held == held_credential.HeldCredential(identifier, account=self.cloud.account)
         sample.commit(self.source, "main", f"commit {next(counter)}")
         journey.prove_run(self.operator(), lambda line: None)
         assert sample.refs(self.replica, *NAMESPACES) == sample.refs(self.source, *NAMESPACES)
@@ -477,6 +481,56 @@ def test_an_answer_that_is_lost_on_the_way_costs_no_credential(quick, monkeypatc
     assert quick.pipeline_works()
     quick.rotate()
     quick.assert_up()
+
+
+def test_an_update_that_is_asked_for_twice_is_done_once(quick):
+    """The update is applied, its answer is lost, and the client's second try meets its own new revision."""
+    (old,) = [c["ServiceSpecificCredentialId"] for c in quick.credentials]
+    operator, lost = quick.operator(), []
+
+    class Losing(httpx.BaseTransport):
+        def handle_request(self, request):
+            answer = httpx.HTTPTransport().handle_request(request)
+            if request.method == "PUT" and len(quick.credentials) == 2 and not lost:
+                answer.read()
+                lost.append(request.url.path)
+                return httpx.Response(504)
+            return answer
+
+    operator.azure = AzureDevOps(operator.mirror.azure, operator.token, lambda seconds: None, Losing())
+    with Checklist(()) as checklist:
+        journey.rotate(operator, checklist, agree)
+    assert lost
+    assert old not in [c["ServiceSpecificCredentialId"] for c in quick.credentials]
+    quick.assert_up()
+
+
+def test_another_account_is_not_taken_for_gone(quick, monkeypatch):
+    monkeypatch.setattr(journey, "find_stack", lambda aws, mirror: None)
+    operator = quick.operator()
+    operator.account = "999999999999"
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="mirrors to account 111122223333, and the AWS credentials are for 9999"):
+        journey.down(operator, Checklist(()), agree)
+    assert quick.effects.seen == []
+
+
+def test_a_new_user_name_waits_until_the_old_user_has_no_credentials(quick):
+    quick.mirror = quick.mirror.model_copy(update={"user_name": "another"})
+    with pytest.raises(MirrorError, match=f"credentials revoke {quick.name} --all"):
+        journey._check_user_name(quick.operator())
+    quick.cloud.client("iam").delete_service_specific_credential(
+        UserName=f"azure-devops-pipeline-{quick.name}",
+        ServiceSpecificCredentialId=journey.recipient(quick.operator()).held().id,
+    )
+    journey._check_user_name(quick.operator())
+
+
+def test_a_stack_without_its_user_yet_does_not_stop_the_preflight(bootstrapped, quick, monkeypatch):
+    half = ReplicaStackState("REVIEW_IN_PROGRESS", False, {})
+    monkeypatch.setattr("codecommit_mirror.preflight.find_stack", lambda aws, mirror: half)
+    quick.mirror = quick.mirror.model_copy(update={"user_name": "not-there-yet"})
+    assert preflight.find_problems(quick.operator()) == []
 
 
 def test_what_a_person_issued_since_is_not_taken_for_a_stray(quick):

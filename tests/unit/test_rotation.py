@@ -13,13 +13,13 @@ from codecommit_mirror.held_credential import HeldCredential, Issuing
 
 IDS = st.from_regex(r"ACCA[A-Z2-7]{17}", fullmatch=True)
 HELD = st.one_of(
-    st.builds(HeldCredential, st.none() | IDS),
+    st.builds(HeldCredential, st.none() | IDS, account=st.none() | st.from_regex(r"[0-9]{12}", fullmatch=True)),
     st.builds(
         HeldCredential,
         st.none() | IDS,
         st.builds(Issuing, st.datetimes(datetime(2000, 1, 1), timezones=st.just(UTC)), st.frozensets(IDS, max_size=2)),
     ),
-    st.builds(HeldCredential, IDS, st.none(), IDS),
+    st.builds(HeldCredential, IDS, st.none(), IDS, st.just("111122223333")),
 )
 
 

@@ -237,7 +237,8 @@ def test_alarms_are_told_to_an_encrypted_topic_by_two_services_alone():
     assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]}
     policy = of_type(document, "AWS::SNS::TopicPolicy")["Properties"]["PolicyDocument"]["Statement"]
     allowed = [s["Principal"] for s in policy if s["Effect"] == "Allow"]
-    assert allowed == [{"Service": ["cloudwatch.amazonaws.com", "events.amazonaws.com"]}]
+    assert allowed == [{"Service": "events.amazonaws.com"}, {"Service": "cloudwatch.amazonaws.com"}]
+    assert policy[-1]["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
     assert of_type(document, "AWS::SNS::Subscription")["Properties"]["Endpoint"] == "ops@example.com"
 
 

@@ -43,6 +43,7 @@ def judge(one):
         ({"last_run": build(None, "inProgress")}, []),
         ({"different": 2, "behind_since": ago(minutes=5)}, []),
         ({"different": 2, "behind_since": ago(hours=5)}, ["2 refs differ, behind for 5 h"]),
+        ({"enabled": False}, ["the pipeline is disabled or paused"]),
         ({"different": 2}, ["2 refs differ"]),
         ({"credential_age_days": 91}, ["the credential is 91 days old"]),
         ({"error": "cannot"}, ["cannot"]),
