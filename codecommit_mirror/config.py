@@ -12,101 +12,22 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from . import azure_url, mirrors_file
 from .errors import MirrorError
+from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, cron, hours, matching, not_empty
+from .fields import tags as check_tags
 from .mirrors_file import MirrorsFile
+from .mistakes import sentences
 
 DEFAULT_FILE = "mirrors.yaml"
 
 DEFAULT_REFS = ("heads", "tags", "notes")
 DEFAULT_SCHEDULE = "17 */6 * * *"
-_LONGEST_STALE_HOURS = 7 * 24
-DEFAULT_PIPELINE_PATH = "azure-pipelines-mirror.yml"
-
-
-def _matching(pattern: str, what: str, remedy: str) -> AfterValidator:
-    compiled = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise ValueError(f"is not {what}; {remedy}")
-        return value
-
-    return AfterValidator(check)
+DEFAULTPIPELINE_PATH = "azure-pipelines-mirror.yml"
 
 
 # https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html#limits-repository-names
 _REPLICA_NAME = re.compile(r"(?!.*\.git$)[A-Za-z0-9_.-]{1,100}")
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-names
 _USER_NAME_LIMIT = 64
-# https://learn.microsoft.com/azure/devops/organizations/settings/naming-restrictions
-_AZURE_NAME = _matching(
-    r"[^\x00-\x1f\x7f-\x9f/\\:*?\"'<>|;#$&~%@{}+,=\[\]]{1,64}",
-    "a name that Azure DevOps allows",
-    "copy it from the address of the repository's page (decode %20 and the like first)",
-)
-_BRANCH = _matching(r"[^\x00-\x20\x7f~^:?*\[\\${}]+", "a branch's name", "write one like main")
-_PIPELINE_PATH = _matching(
-    r"(?!.*//)(?!(.*/)?\.\.?(/|$))[\w .-][\w ./-]*\.ya?ml",
-    "the path of a YAML file in a repository",
-    "write one like mirrors/MyRepoReplica.yml",
-)
-_TAG_TEXT = r"[\w\s.:/=+@-]"
-# https://learn.microsoft.com/azure/devops/pipelines/process/scheduled-triggers#cron-syntax
-_CRON_FIELDS = (
-    ("minute", range(60), ()),
-    ("hour", range(24), ()),
-    ("day", range(1, 32), ()),
-    ("month", range(1, 13), ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
-    ("weekday", range(7), ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
-)
-
-
-def _cron(value: str) -> str:
-    fields = value.split()
-    if len(fields) != len(_CRON_FIELDS):
-        raise ValueError(
-            "is not a cron schedule; write minute, hour, day, month and weekday in UTC, like '17 */6 * * *'"
-        )
-    for text, (name, numbers, names) in zip(fields, _CRON_FIELDS, strict=True):
-        for part in text.split(","):
-            match = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/[1-9][0-9]?)?", part)
-            ends = [end for end in match.groups() if end] if match else [""]
-            known = {str(number) for number in numbers} | set(names)
-            if any((end.lstrip("0") or "0") not in known and end.lower()[:3] not in known for end in ends):
-                raise ValueError(
-                    f"has the {name} {part!r}, which is not from {numbers[0]} to {numbers[-1]}; correct it, like "
-                    "'17 */6 * * *'"
-                )
-    return " ".join(fields)
-
-
-def _tags(value: dict[str, str]) -> dict[str, str]:
-    for key, text in value.items():
-        if not re.fullmatch(rf"(?!aws:){_TAG_TEXT}{{1,128}}", key):
-            raise ValueError(
-                f"has the key {key!r}, which AWS refuses; use 1 to 128 letters, digits, spaces or _ . : / = + - @, "
-                "not starting with aws:"
-            )
-        if not re.fullmatch(rf"{_TAG_TEXT}{{0,256}}", text):
-            raise ValueError(
-                f"has the value {text!r}, which AWS refuses; use up to 256 letters, digits, spaces or _ . : / = + - @"
-            )
-    return value
-
-
-_RefNamespace = Annotated[
-    str,
-    _matching(
-        r"(?!refs(/|$)|archive(/|$))[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
-        "a part of refs/ to mirror",
-        "write heads for branches, tags for tags, notes for notes",
-    ),
-]
-
-
-def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise ValueError("is empty; name at least one, or remove the key")
-    return value
 
 
 class AzureRepository(BaseModel):
@@ -114,17 +35,17 @@ class AzureRepository(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    organization: Annotated[str, _AZURE_NAME]
-    project: Annotated[str, _AZURE_NAME]
-    repository: Annotated[str, _AZURE_NAME]
+    organization: Annotated[str, AZURE_NAME]
+    project: Annotated[str, AZURE_NAME]
+    repository: Annotated[str, AZURE_NAME]
     server: Annotated[str, AfterValidator(azure_url.check_server)] = azure_url.AZURE_DEVOPS_SERVICES
-    default_branch: Annotated[str, _BRANCH] = "main"
+    default_branch: Annotated[str, BRANCH] = "main"
     """The source's default branch."""
-    pipelines_repository: Annotated[str, _AZURE_NAME] | None = None
+    pipelines_repository: Annotated[str, AZURE_NAME] | None = None
     """The repository of the same project that holds the pipeline's YAML; None for the source itself."""
-    pipelines_branch: Annotated[str, _BRANCH] = "main"
+    pipelines_branch: Annotated[str, BRANCH] = "main"
     """The default branch of ``pipelines_repository``."""
-    pipeline_path: Annotated[str, _PIPELINE_PATH] | None = None
+    pipeline_path: Annotated[str, PIPELINE_PATH] | None = None
 
     @property
     def yaml_branch(self) -> str:
@@ -142,11 +63,11 @@ class Alarm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    email: Annotated[str, _matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one")] | None = None
+    email: Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one")] | None = None
     topic_arn: (
         Annotated[
             str,
-            _matching(
+            matching(
                 r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}",
                 "the ARN of an SNS topic",
                 "write one like arn:aws:sns:eu-west-1:123456789012:alarms",
@@ -162,15 +83,6 @@ def _one_receiver(value: Alarm) -> Alarm:
     return value
 
 
-def _hours(value: object) -> int:
-    """Return the hours of ``36h`` or ``2d``; at most a week, which is how far CloudWatch's alarms look back."""
-    match = re.fullmatch(r"([1-9][0-9]{0,2})([hd])", str(value))
-    hours = int(match[1]) * (24 if match[2] == "d" else 1) if match else 0
-    if not 1 <= hours <= _LONGEST_STALE_HOURS:
-        raise ValueError("is not a time from 1h to 7d; write one like 36h or 2d")
-    return hours
-
-
 class Mirror(BaseModel):
     """One source repository and the replica that follows it. Whatever receives a ``Mirror`` may trust it."""
 
@@ -179,31 +91,24 @@ class Mirror(BaseModel):
     name: str
     """The replica's name in CodeCommit, and the id for ``cdk deploy``."""
     azure: AzureRepository
-    account: Annotated[str, _matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")] | None = (
-        None
-    )
-    region: (
-        Annotated[
-            str, _matching(r"[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "an AWS region's code", "write one like eu-west-1")
-        ]
-        | None
-    ) = None
+    account: Annotated[str, ACCOUNT] | None = None
+    region: Annotated[str, REGION] | None = None
     description: (
         Annotated[
-            str, _matching(r"[^\x00-\x1f]{1,1000}", "a description", "use 1 to 1,000 characters, no control characters")
+            str, matching(r"[^\x00-\x1f]{1,1000}", "a description", "use 1 to 1,000 characters, no control characters")
         ]
         | None
     ) = None
-    tags: Annotated[dict[str, str], AfterValidator(_tags)] = Field(default_factory=dict)
+    tags: Annotated[dict[str, str], AfterValidator(check_tags)] = Field(default_factory=dict)
     policy_name: Annotated[
-        str, _matching(r"[\w+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -")
+        str, matching(r"[\w+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -")
     ] = Field(default_factory=lambda data: _default_policy_name(data["name"]))
     user_name: Annotated[
-        str, _matching(r"[\w+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
+        str, matching(r"[\w+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
     ] = Field(default_factory=lambda data: _default_user_name(data["name"]))
     source_auth: Literal["pat", "job-token"] = "pat"
-    refs: Annotated[tuple[_RefNamespace, ...], AfterValidator(_not_empty)] = DEFAULT_REFS
-    schedule: Annotated[str, AfterValidator(_cron)] = DEFAULT_SCHEDULE
+    refs: Annotated[tuple[RefNamespace, ...], AfterValidator(not_empty)] = DEFAULT_REFS
+    schedule: Annotated[str, AfterValidator(cron)] = DEFAULT_SCHEDULE
     archive_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     """How long tips that a run deletes or overwrites stay reachable below ``refs/archive``; 0 keeps none."""
     on_destroy: Literal["delete", "retain"] = "delete"
@@ -211,7 +116,7 @@ class Mirror(BaseModel):
     policy_on: Literal["user", "group"] = "user"
     alarm: Annotated[Alarm, AfterValidator(_one_receiver)] | None = None
     """Who is told when somebody other than the pipeline changes the replica."""
-    stale_after: Annotated[int, BeforeValidator(_hours)] | None = None
+    stale_after: Annotated[int, BeforeValidator(hours)] | None = None
     """In hours; who is told when no run has confirmed the replica for so long."""
 
     @model_validator(mode="after")
@@ -256,7 +161,7 @@ def derive_stack_name(replica: str) -> str:
 
 
 def _default_pipeline_path(replica: str, pipelines_repository: str | None) -> str:
-    return f"{replica}.yml" if pipelines_repository else DEFAULT_PIPELINE_PATH
+    return f"{replica}.yml" if pipelines_repository else DEFAULTPIPELINE_PATH
 
 
 def _default_policy_name(replica: str) -> str:
@@ -334,7 +239,7 @@ def single_mirror(
     try:
         return Mirror.model_validate(entry)
     except ValidationError as error:
-        raise MirrorError("\n".join(f"mirror {name!r}: {_sentence(e)}" for e in _mistakes(error))) from None
+        raise MirrorError("\n".join(f"mirror {name!r}: {text}" for _, text in sentences(error, Mirror))) from None
 
 
 def mirrors_from_context(context: Callable[[str], Any]) -> tuple[Mirror, ...]:
@@ -364,57 +269,10 @@ def _validated(file: MirrorsFile, name: str) -> Mirror:
         return Mirror.model_validate({**file.merged(name), "name": name})
     except ValidationError as error:
         lines = []
-        for mistake in _mistakes(error):
-            key = tuple(str(part) for part in mistake["loc"])
+        for key, sentence in sentences(error, Mirror):
             whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
-            lines.append(f"{file.where_value(name, key)}: {whose}: {_sentence(mistake)}")
+            lines.append(f"{file.where_value(name, key)}: {whose}: {sentence}")
         raise MirrorError("\n".join(lines)) from None
-
-
-def _mistakes(error: ValidationError) -> list[Any]:
-    # A default that is derived from other values is not derived when one of them is wrong: that is no second mistake.
-    return [mistake for mistake in error.errors() if mistake["type"] != "default_factory_not_called"]
-
-
-_REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "extra_forbidden": lambda e: (
-        f"is not a known key; remove it or correct its spelling (known: {_known_keys(e['loc'])})."
-    ),
-    "missing": lambda e: "is missing; add it here or under defaults.",
-    "literal_error": lambda e: f"is {e['input']!r}; use {e['ctx']['expected']}.",
-    **dict.fromkeys(
-        ("int_parsing", "int_type", "greater_than_equal", "less_than_equal"),
-        lambda e: f"is {e['input']!r}; write a number of days, from 0 to 36500.",
-    ),
-    "bool_parsing": lambda e: f"is {e['input']!r}; use true or false.",
-    "string_type": lambda e: (
-        "has no value of its own; write one line of text, or remove the key."
-        if e["input"] is None
-        else "holds a list or a mapping; write one line of text."
-    ),
-    "tuple_type": lambda e: f"is {e['input']!r}; write a list, like [heads, tags].",
-    "dict_type": lambda e: "is not a mapping; write key: value pairs below it.",
-    "model_type": lambda e: "is not a mapping; write key: value pairs below it.",
-    "model_attributes_type": lambda e: "is not a mapping; write key: value pairs below it.",
-}
-
-
-def _known_keys(location: tuple[int | str, ...]) -> str:
-    models: dict[str, type[BaseModel]] = {"azure": AzureRepository, "alarm": Alarm}
-    model = models.get(str(location[0]), Mirror)
-    return ", ".join(key for key in model.model_fields if key != "name")
-
-
-def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "value_error":
-        message = str(error["ctx"]["error"])
-        if not key:
-            return f"{message}."
-        shown = "" if error["loc"] in (("tags",), ("refs",), ("alarm",)) else f"{error['input']!r} "
-        return f"{key}: {shown}{message}."
-    remedy = _REMEDIES.get(error["type"])
-    return f"{key} {remedy(error)}" if remedy else f"{key} is {error['input']!r}: {error['msg']}."
 
 
 def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
