@@ -1,17 +1,20 @@
-"""CDK app: one ReplicaStack for each mirror of mirrors.yaml."""
+"""CDK app: one ReplicaStack for each mirror of mirrors.yaml, and the roles of the CI that provisions them, if any."""
 
 import sys
 
 import aws_cdk as cdk
 
-from codecommit_mirror.config import mirrors_from_context
+from codecommit_mirror.config import from_context
 from codecommit_mirror.errors import MirrorError
-from stacks import ReplicaStack
+from stacks import DeployRoleStack, ReplicaStack
 
 app = cdk.App()
 try:
-    for mirror in mirrors_from_context(app.node.try_get_context):
-        ReplicaStack(app, mirror=mirror)
+    mirrors, ci = from_context(app.node.try_get_context)
 except MirrorError as error:
     sys.exit(str(error))
+for mirror in mirrors:
+    ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner)
+if ci and not app.node.try_get_context("mirror"):
+    DeployRoleStack(app, ci=ci)
 app.synth()

@@ -6,11 +6,13 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from . import azure_url, mirrors_file
+from .ci import config as ci_config
+from .ci.config import Ci
 from .errors import MirrorError
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, cron, hours, matching, not_empty
 from .fields import tags as check_tags
@@ -190,7 +192,15 @@ def check_replica_name(name: str) -> str:
     return name
 
 
-def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
+class Configuration(NamedTuple):
+    """What ``mirrors.yaml`` says."""
+
+    mirrors: tuple[Mirror, ...]
+    ci: Ci | None
+    """Who provisions the mirrors, if not people alone."""
+
+
+def load(path: Path, only: str | None = None) -> Configuration:
     """Read ``mirrors.yaml`` and return its mirrors, or the one that ``only`` names.
 
     The whole file is read each time, but with ``only`` just that mirror is validated in full, so that one
@@ -211,10 +221,20 @@ def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
         except MirrorError as error:
             mistakes.append(str(error))
     mistakes += _clashes(file, chosen)
+    ci = None
+    try:
+        ci = ci_config.of_file(file)
+    except MirrorError as error:
+        mistakes.append(str(error))
     if mistakes:
         # A mistake in the defaults is every mirror's, and is told once.
         raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
-    return tuple(mirrors)
+    return Configuration(tuple(mirrors), ci)
+
+
+def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
+    """Do as :func:`load`, for who needs the mirrors alone."""
+    return load(path, only).mirrors
 
 
 def single_mirror(
@@ -242,8 +262,8 @@ def single_mirror(
         raise MirrorError("\n".join(f"mirror {name!r}: {text}" for _, text in sentences(error, Mirror))) from None
 
 
-def mirrors_from_context(context: Callable[[str], Any]) -> tuple[Mirror, ...]:
-    """Return the mirrors that a CDK app's context asks for.
+def from_context(context: Callable[[str], Any]) -> Configuration:
+    """Return what a CDK app's context asks for.
 
     Keys: ``replica`` with ``azure_repo_url`` (and ``region``, ``account``) give one mirror without a file;
     ``mirror`` chooses one from the file; ``config`` is the file's path (default ``mirrors.yaml``).
@@ -255,8 +275,9 @@ def mirrors_from_context(context: Callable[[str], Any]) -> tuple[Mirror, ...]:
     if replica or url:
         if not (replica and url):
             raise MirrorError("-c replica=NAME and -c azure_repo_url=URL go together; give both or neither.")
-        return (single_mirror(replica, url, region=context("region"), account=context("account")),)
-    return load_mirrors(Path(context("config") or DEFAULT_FILE), context("mirror"))
+        mirror = single_mirror(replica, url, region=context("region"), account=context("account"))
+        return Configuration((mirror,), None)
+    return load(Path(context("config") or DEFAULT_FILE), context("mirror"))
 
 
 def _validated(file: MirrorsFile, name: str) -> Mirror:
@@ -283,6 +304,9 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
     mistakes: list[str] = []
     seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
     for name in filter(_REPLICA_NAME.fullmatch, file.mirrors):
+        if derive_stack_name(name).lower() == ci_config.STACK and name in chosen:
+            where = file.where("mirrors", name)
+            mistakes.append(f"{where}: mirror {name!r}: its stack would have the name of CI's own; rename it.")
         for what, value, place, remedy in _identities(name, file.merged(name)):
             others = seen.setdefault((what, value.lower()), [])
             for other, elsewhere in others:

@@ -15,15 +15,17 @@ import yaml
 from .errors import MirrorError
 
 Location = tuple[str, ...]
+_SECTIONS = ("defaults", "mirrors", "ci")
 
 
 @dataclass(frozen=True)
 class MirrorsFile:
-    """The file's two mappings, and where in the file each key stands."""
+    """The file's mappings, and where in the file each key stands."""
 
     path: Path
     defaults: dict[str, Any]
     mirrors: dict[str, dict[str, Any]]
+    ci: dict[str, Any] | None
     lines: dict[Location, int]
 
     def where(self, *location: str) -> str:
@@ -54,7 +56,7 @@ def read(path: Path) -> MirrorsFile:
     """Parse the file.
 
     Raises:
-        MirrorError: it is missing, is not YAML, or is not shaped as ``defaults`` and ``mirrors``.
+        MirrorError: it is missing, is not YAML, or is not shaped as its sections.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -81,12 +83,12 @@ def read(path: Path) -> MirrorsFile:
     if not isinstance(data, dict):
         raise MirrorError(f"{path}: it has no 'mirrors:' at the top; see 'codecommit-mirror init'.")
     for key in data:
-        if key not in ("defaults", "mirrors"):
+        if key not in _SECTIONS:
             raise MirrorError(
-                f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the top has 'defaults' and 'mirrors' alone."
+                f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the top has {', '.join(_SECTIONS)} alone."
             )
     sections: dict[str, dict[str, Any]] = {}
-    for section in ("defaults", "mirrors"):
+    for section in _SECTIONS:
         value = data.get(section)
         if value is not None and not isinstance(value, dict):
             raise MirrorError(f"{path}, line {lines[(section,)]}: {section!r} is not a mapping; indent keys below it.")
@@ -107,7 +109,7 @@ def read(path: Path) -> MirrorsFile:
                 f"{path}, line {lines[('mirrors', name, 'name')]}: mirror {name!r}: 'name' is not a known key; "
                 "a mirror's name is its key."
             )
-    return MirrorsFile(path, sections["defaults"], sections["mirrors"], lines)
+    return MirrorsFile(path, sections["defaults"], sections["mirrors"], sections["ci"] or None, lines)
 
 
 def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int], above: tuple[yaml.Node, ...]) -> Any:

@@ -1,5 +1,6 @@
-"""What a mirror owns in AWS: one construct a file, and the stack that composes them."""
+"""What a mirror owns in AWS, and the roles of CI: one construct a file, and the stacks that compose them."""
 
+from .deploy_role_stack import DeployRoleStack
 from .replica_stack import ReplicaStack
 
-__all__ = ["ReplicaStack"]
+__all__ = ["DeployRoleStack", "ReplicaStack"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, Environment, Stack, Tags
 from constructs import Construct
 
+from codecommit_mirror.ci.config import PROVISIONED_FROM, REPLICA
 from codecommit_mirror.config import Mirror
 
 from .alarm_topic import AlarmTopic
@@ -20,9 +21,14 @@ class ReplicaStack(Stack):
     """Composes one mirror's resources.
 
     Outputs: ``ReplicaUrl`` (HTTPS clone URL), ``ReplicaArn``, ``PushUserName``, ``PushPolicyArn``.
+
+    Args:
+        mirror: the mirror.
+        provisioned_from: the repository whose CI deploys the stack, and deletes it when the mirror is gone there.
     """
 
-    def __init__(self, scope: Construct, *, mirror: Mirror) -> None:
+    def __init__(self, scope: Construct, *, mirror: Mirror, provisioned_from: str | None = None) -> None:
+        tags = {"managed-by": "codecommit-mirror", **mirror.tags}
         super().__init__(
             scope,
             mirror.name,
@@ -30,6 +36,7 @@ class ReplicaStack(Stack):
             description=f"CodeCommit replica {mirror.name} of an Azure Repos repository",
             env=Environment(account=mirror.account, region=mirror.region),
             termination_protection=mirror.termination_protection,
+            tags={**tags, REPLICA: mirror.name, **({PROVISIONED_FROM: provisioned_from} if provisioned_from else {})},
         )
         replica = ReplicaRepository(
             self,
@@ -53,7 +60,8 @@ class ReplicaStack(Stack):
             TamperAlarm(self, "TamperAlarm", replica=watched, topic=topic)
             if mirror.stale_after:
                 StaleAlarm(self, "StaleAlarm", replica=watched, hours=mirror.stale_after, topic=topic)
-        for key, value in {"managed-by": "codecommit-mirror", **mirror.tags}.items():
+        # CloudFormation hands a stack's own tags on, but not to every type of resource.
+        for key, value in tags.items():
             Tags.of(self).add(key, value)
         CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")
         CfnOutput(self, "ReplicaArn", value=replica.arn, description="ARN of the replica")

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ministack.core import iam_actions
+from ministack.services import cloudformation
 from ministack.services.cloudformation import stacks
 
 
 def install() -> None:
+    """Make deletions stop as the service's do, and policies see a stack's tags."""
+    _stop_deletions_at_the_first_failure()
+    _let_policies_see_tags()
+
+
+def _let_policies_see_tags() -> None:
+    """Give ``aws:ResourceTag/KEY`` to policies on calls for one stack."""
+    request_tag_context = iam_actions.request_tag_context
+
+    def with_resource_tags(service: str, action: str, body: bytes, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        context: dict[str, Any] = request_tag_context(service, action, body, parameters)
+        name = iam_actions._query_param(parameters, "StackName") if service == "cloudformation" else None
+        if name:
+            stack = cloudformation._stacks.get(name.split("/")[1] if name.startswith("arn:") else name) or {}
+            context |= {f"aws:ResourceTag/{tag['Key']}".lower(): tag["Value"] for tag in stack.get("Tags", [])}
+        return context
+
+    iam_actions.request_tag_context = with_resource_tags
+
+
+def _stop_deletions_at_the_first_failure() -> None:
     """Make a stack's deletion stop at the first resource that cannot be deleted.
 
     What the failed resource depends on is not touched, and a later DeleteStack starts again from there.

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from localcloud.azure.agent import UnsupportedPipeline, Variable, run_pipeline
+from localcloud.azure.agent import Variable, run_pipeline
+from localcloud.azure.definition import UnsupportedPipeline
 
 
 def run(script, *, env=None, variables=None, minutes=5, **step):

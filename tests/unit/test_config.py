@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codecommit_mirror import azure_url
-from codecommit_mirror.config import Mirror, derive_stack_name, load_mirrors, mirrors_from_context, single_mirror
+from codecommit_mirror.config import Mirror, derive_stack_name, from_context, load_mirrors, single_mirror
 from codecommit_mirror.errors import MirrorError
 
 GOOD = """\
@@ -202,14 +202,15 @@ def test_choosing_one_mirror_still_finds_who_shares_its_stack(tmp_path):
 
 def test_context_gives_one_mirror_without_a_file():
     context = {"replica": "New", "azure_repo_url": "https://contoso@dev.azure.com/contoso/Shop/_git/My%20Repo"}
-    (mirror,) = mirrors_from_context(context.get)
+    ((mirror,), ci) = from_context(context.get)
+    assert ci is None
     assert (mirror.name, mirror.azure.repository) == ("New", "My Repo")
 
 
 @pytest.mark.parametrize("context", [{"replica": "New"}, {"azure_repo_url": "https://dev.azure.com/o/p/_git/r"}])
 def test_half_a_context_is_refused(context):
     with pytest.raises(MirrorError, match="go together"):
-        mirrors_from_context(context.get)
+        from_context(context.get)
 
 
 def test_a_context_mistake_is_one_sentence():

@@ -1,0 +1,181 @@
+"""The section ``ci`` of ``mirrors.yaml``: the CI service that provisions the mirrors, and how AWS recognises it.
+
+No key of AWS is stored there: each job gets a token of OpenID Connect from its own service, and AWS gives credentials
+of a role for it (AssumeRoleWithWebIdentity). What a role trusts is the token's issuer, audience and subject:
+
+- https://docs.github.com/en/actions/reference/security/oidc
+- https://github.com/aws/aws-toolkit-azure-devops (its AWS service connection with *Use OIDC*)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ..errors import MirrorError
+from ..fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
+from ..mirrors_file import MirrorsFile
+from ..mistakes import sentences
+
+Service = Literal["azure", "github"]
+
+STACK = "codecommit-mirror-ci"
+"""The stack with the roles, its construct id and its name."""
+DIFF_ROLE, DEPLOY_ROLE = "codecommit-mirror-diff", "codecommit-mirror-deploy"
+"""Roles in AWS; service connections of the same names in Azure DevOps."""
+TEARDOWN_ENVIRONMENT = "codecommit-mirror-teardown"
+"""The environment in GitHub whose reviewers approve that replicas are deleted."""
+PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", "codecommit-mirror:replica"
+"""Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
+
+_GUID = matching(
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "an id like 01234567-89ab-cdef-0123-456789abcdef", "copy it"
+)
+_GITHUB_REPOSITORY = matching(
+    r"[A-Za-z0-9-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?",
+    "a repository of GitHub",
+    "write contoso/mirrors, or with GitHub's ids, contoso@123/mirrors@456",
+)
+_SUBJECT = matching(r"[^\s*?]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
+_ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a token", "copy it from the log of a run")
+_PROVIDER_ARN = matching(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"
+)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """By what AWS recognises the jobs of a CI service."""
+
+    issuer: str
+    audience: str
+    diff: tuple[str, ...]
+    """Subjects that may look."""
+    deploy: tuple[str, ...]
+    """Subjects that may deploy and delete."""
+
+
+class Github(BaseModel):
+    """GitHub Actions, in the repository that holds ``mirrors.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repository: Annotated[str, _GITHUB_REPOSITORY]
+    """With the ids of owner and repository where its tokens have them: in repositories made since 15 July 2026."""
+
+    @property
+    def owner(self) -> str:
+        owner, _, name = self.repository.partition("/")
+        return f"github.com/{owner.partition('@')[0]}/{name.partition('@')[0]}"
+
+    def trust(self, branch: str) -> Trust:
+        repository = f"repo:{self.repository}"
+        return Trust(
+            "https://token.actions.githubusercontent.com",
+            "sts.amazonaws.com",
+            diff=(f"{repository}:pull_request",),
+            deploy=(f"{repository}:ref:refs/heads/{branch}", f"{repository}:environment:{TEARDOWN_ENVIRONMENT}"),
+        )
+
+
+class AzurePipelines(BaseModel):
+    """Azure Pipelines, in the repository that holds ``mirrors.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organization: Annotated[str, AZURE_NAME]
+    project: Annotated[str, AZURE_NAME]
+    repository: Annotated[str, AZURE_NAME]
+    organization_id: Annotated[str, _GUID] | None = None
+    """Part of the issuer; not needed where ``issuer`` is given."""
+    issuer: Annotated[str, _ISSUER] | None = None
+    diff_subject: Annotated[str, _SUBJECT] | None = None
+    deploy_subject: Annotated[str, _SUBJECT] | None = None
+
+    @model_validator(mode="after")
+    def _issuer_is_known(self) -> AzurePipelines:
+        if not (self.organization_id or self.issuer):
+            raise ValueError("needs the organization_id, which is the id in .../_apis/connectionData")
+        return self
+
+    @property
+    def owner(self) -> str:
+        # Tags take no other letters.
+        place = f"dev.azure.com/{self.organization}/{self.project}/{self.repository}"
+        return re.sub(r"[^\w\s.:/=+@-]", "-", place)[:256]
+
+    def trust(self, branch: str) -> Trust:
+        connections = f"sc://{self.organization}/{self.project}"
+        return Trust(
+            self.issuer or f"https://vstoken.dev.azure.com/{self.organization_id}",
+            "api://AzureADTokenExchange",
+            diff=(self.diff_subject or f"{connections}/{DIFF_ROLE}",),
+            deploy=(self.deploy_subject or f"{connections}/{DEPLOY_ROLE}",),
+        )
+
+
+class Ci(BaseModel):
+    """Who provisions the mirrors of one ``mirrors.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    account: Annotated[str, ACCOUNT]
+    region: Annotated[str, REGION]
+    """Where the roles' stack is, and mirrors that name no region."""
+    branch: Annotated[str, BRANCH] = "main"
+    """What is on it is deployed."""
+    github: Github | None = None
+    azure: AzurePipelines | None = None
+    provider_arn: Annotated[str, _PROVIDER_ARN] | None = None
+    """Of the account's identity provider for the issuer, when it has one already; IAM takes each issuer once."""
+
+    @model_validator(mode="after")
+    def _one_service(self) -> Ci:
+        if (self.github is None) == (self.azure is None):
+            raise ValueError("ci needs one of github and azure; write github: {repository: contoso/mirrors}")
+        return self
+
+    @property
+    def service(self) -> Service:
+        return "github" if self.github else "azure"
+
+    @property
+    def owner(self) -> str:
+        """The repository that holds ``mirrors.yaml``: the value of the stacks' tag ``PROVISIONED_FROM``."""
+        return self._place.owner
+
+    @property
+    def trust(self) -> Trust:
+        """The issuer of the jobs' tokens, and their subjects."""
+        return self._place.trust(self.branch)
+
+    @property
+    def _place(self) -> Github | AzurePipelines:
+        return cast(Github | AzurePipelines, self.github or self.azure)
+
+    def role_arn(self, role: str) -> str:
+        """Return the ARN of one of the two roles."""
+        return f"arn:{_partition(self.region)}:iam::{self.account}:role/{role}"
+
+
+def of_file(file: MirrorsFile) -> Ci | None:
+    """Return the section, None when the file has none; account and region default to those under ``defaults``.
+
+    Raises:
+        MirrorError: the section is wrong; one line for each mistake.
+    """
+    if file.ci is None:
+        return None
+    inherited = {key: file.defaults[key] for key in ("account", "region") if key in file.defaults}
+    try:
+        return Ci.model_validate({**inherited, **file.ci})
+    except ValidationError as error:
+        lines = [f"{file.where('ci', *key)}: ci: {sentence}" for key, sentence in sentences(error, Ci)]
+        raise MirrorError("\n".join(lines)) from None
+
+
+def _partition(region: str) -> str:
+    return {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(region.rsplit("-", 2)[0], "aws")

@@ -1,0 +1,80 @@
+"""The roles with which CI provisions the mirrors: one that looks, for pull requests, and one that deploys."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Stack, Tags
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from codecommit_mirror.ci.config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, STACK, Ci
+
+from .federated_role import FederatedRole
+
+
+class DeployRoleStack(Stack):
+    """An identity provider for the CI service, unless the account has it, and two roles that trust it.
+
+    A pull request can change what its own jobs do, so that its role may read stacks and templates, and nothing else.
+    The other role trusts what runs on the deployed branch alone. It may assume CDK's bootstrap roles, as a person with
+    ``cdk deploy`` does, and delete stacks that were provisioned from here.
+
+    Outputs: ``DiffRoleArn``, ``DeployRoleArn``.
+
+    Args:
+        ci: the section ``ci`` of ``mirrors.yaml``.
+    """
+
+    def __init__(self, scope: Construct, *, ci: Ci) -> None:
+        super().__init__(
+            scope,
+            STACK,
+            stack_name=STACK,
+            description=f"Roles with which {ci.owner} provisions CodeCommit replicas",
+            env=Environment(account=ci.account, region=ci.region),
+        )
+        trust = ci.trust
+        provider_arn = ci.provider_arn
+        if provider_arn is None:
+            provider = iam.OidcProviderNative(self, "Provider", url=trust.issuer, client_ids=[trust.audience])
+            provider_arn = provider.oidc_provider_arn
+        looking = [
+            # Listing stacks takes no resource.
+            iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=["*"]),
+            iam.PolicyStatement(actions=["cloudformation:GetTemplate"], resources=[self._stacks()]),
+        ]
+        deploying = [
+            iam.PolicyStatement(
+                actions=["sts:AssumeRole"],
+                resources=[self._bootstrap_role(kind) for kind in ("deploy", "file-publishing")],
+            ),
+            iam.PolicyStatement(
+                actions=["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
+                resources=[self._stacks()],
+                conditions={"StringEquals": {f"aws:ResourceTag/{PROVISIONED_FROM}": ci.owner}},
+            ),
+        ]
+        for construct_id, name, description, subjects, statements in (
+            ("Diff", DIFF_ROLE, "Shows what a pull request would change.", trust.diff, looking),
+            ("Deploy", DEPLOY_ROLE, "Deploys and deletes replicas.", trust.deploy, looking + deploying),
+        ):
+            federated = FederatedRole(
+                self,
+                construct_id,
+                name=name,
+                description=description,
+                provider_arn=provider_arn,
+                issuer=trust.issuer,
+                audience=trust.audience,
+                subjects=subjects,
+                statements=statements,
+            )
+            CfnOutput(self, f"{construct_id}RoleArn", value=federated.role.role_arn, description=description)
+        Tags.of(self).add("managed-by", "codecommit-mirror")
+
+    def _stacks(self) -> str:
+        return f"arn:{self.partition}:cloudformation:*:{self.account}:stack/*"
+
+    def _bootstrap_role(self, kind: str) -> str:
+        qualifier = self.node.try_get_context("@aws-cdk/core:bootstrapQualifier")
+        qualifier = qualifier or DefaultStackSynthesizer.DEFAULT_QUALIFIER
+        return f"arn:{self.partition}:iam::{self.account}:role/cdk-{qualifier}-{kind}-role-{self.account}-*"
