@@ -20,6 +20,14 @@ from .azure import repos
 
 ACCOUNT = "111122223333"
 REGION = "eu-west-1"
+_AWAY_FROM_THE_USERS_OWN = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "CDK_DISABLE_CLI_TELEMETRY": "true",
+    "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
+    "NODE_NO_WARNINGS": "1",
+}
 _OPERATOR_SCOPES = ["vso.code_write", "vso.build_execute"]
 
 
@@ -70,6 +78,7 @@ class LocalCloud:
                 self.job_token: ["vso.code"],
             },
             "azure_bearer_tokens": [self.entra_token, self.job_token],
+            "aws_environment": _AWAY_FROM_THE_USERS_OWN,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "localcloud.server"],
@@ -122,6 +131,12 @@ class LocalCloud:
         assert self._process.stdout
         return json.loads(self._process.stdout.readline())
 
+    def web_identity_token(self, issuer: str, audience: str, subject: str, seconds: float = 600) -> str:
+        """Return a token of OpenID Connect as a CI service gives it to a job."""
+        self._tell({"call": "sign", "arguments": [issuer, audience, subject, seconds]})
+        assert self._process.stdout
+        return str(json.loads(self._process.stdout.readline()))
+
     def environment(self) -> dict[str, str]:
         """Return the variables that point ``cdk``, boto3 and ``aws`` at this cloud and away from the user's own.
 
@@ -133,13 +148,8 @@ class LocalCloud:
             "AWS_SECRET_ACCESS_KEY": self._secret_access_key,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
             "CDK_HOME": str(self.root / "cdk"),
-            "CDK_DISABLE_CLI_TELEMETRY": "true",
-            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
-            "NODE_NO_WARNINGS": "1",
+            **_AWAY_FROM_THE_USERS_OWN,
         }
 
     def client(self, service: str) -> Any:

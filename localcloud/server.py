@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .azure.service import AzureDevOps
+    from .oidc import Issuers
 
 
 def main() -> None:
@@ -44,9 +45,10 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     from hypercorn.config import Config
     from ministack.app import app
 
-    from .aws import cloudformation, codecommit, git_endpoint, operator, service_credentials
+    from .aws import cloudformation, codecommit, git_endpoint, operator, service_credentials, web_identity
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
+    from .oidc import Issuers
 
     credentials = service_credentials.ServiceCredentials()
     repositories = codecommit.CodeCommit(root / "codecommit", root / "hooks", lambda: git_server.url)
@@ -56,7 +58,15 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     codecommit.install(repositories)
     cloudformation.install()
     operator.install(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
-    azure = AzureDevOps(root / "azure", settings["azure_tokens"], settings["azure_bearer_tokens"])
+    issuers = Issuers()
+    web_identity.install(issuers.key_of)
+    azure = AzureDevOps(
+        root / "azure",
+        settings["azure_tokens"],
+        settings["azure_bearer_tokens"],
+        issuers,
+        {**settings["aws_environment"], "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
+    )
 
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
@@ -73,7 +83,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
         "codecommit": git_server.url,
         "azure": azure.url,
     }
-    threading.Thread(target=_obey_parent, args=(loop, stop, azure), daemon=True).start()
+    threading.Thread(target=_obey_parent, args=(loop, stop, azure, issuers), daemon=True).start()
     loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
     await serve(_as_over_tls(app), config, shutdown_trigger=stop.wait)
 
@@ -117,7 +127,7 @@ async def _announce(port: int, endpoints: dict[str, Any]) -> None:
     print(json.dumps(endpoints), flush=True)
 
 
-def _obey_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: AzureDevOps) -> None:
+def _obey_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: AzureDevOps, issuers: Issuers) -> None:
     """Do what the parent's lines say, each answered by one line, until it leaves."""
     keep = False
     for line in sys.stdin:
@@ -125,6 +135,8 @@ def _obey_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: Az
         result = None
         if message["call"] == "keep":
             keep = True
+        elif message["call"] == "sign":
+            result = issuers.sign(*message["arguments"])
         else:
             result = getattr(azure, message["call"])(*message["arguments"])
         print(json.dumps(result), flush=True)

@@ -1,7 +1,7 @@
 """Roles for tokens of OpenID Connect: what ministack lacks, or takes unseen.
 
 CloudFormation's type of identity provider; and a token must be signed by its issuer, not be over, and be for an
-audience of a provider that the account has (API_AssumeRoleWithWebIdentity). The trust policy is ministack's to evaluate.
+audience of a provider that the account has (API_AssumeRoleWithWebIdentity). Trust policies are ministack's to evaluate.
 """
 
 from __future__ import annotations

@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import triggers
-from .agent import Run, UnsupportedPipeline, Variable, read_definition, repository_resources, run_pipeline
+from .agent import Run, Variable, run_pipeline
+from .definition import UnsupportedPipeline, read_definition, repository_resources
 from .repos import Push, RefUpdate, Refused, Repositories, Repository, now, project_id
+from .service_connections import ServiceConnections
 from .tokens import Tokens
 
 _RESULTS = {"succeeded": "succeeded", "succeededWithIssues": "partiallySucceeded", "failed": "failed"}
+_REASONS = {"batchedCI": "BatchedCI", "individualCI": "IndividualCI", "resourceTrigger": "ResourceTrigger"}
 _NAME_FORBIDS = set('"/:<>\\|?@*')
 
 
@@ -77,13 +81,21 @@ class Lease:
 class Pipelines:
     """All definitions and runs, and the agent's thread."""
 
-    def __init__(self, repositories: Repositories, tokens: Tokens, agent_path: str) -> None:
+    def __init__(
+        self, repositories: Repositories, tokens: Tokens, connections: ServiceConnections, agent_path: str
+    ) -> None:
         self._repositories, self._tokens, self._agent_path = repositories, tokens, agent_path
+        self.connections = connections
         self.definitions: dict[int, Definition] = {}
         self.builds: dict[int, Build] = {}
         self.leases: dict[int, Lease] = {}
         self.settings: dict[str, dict[str, bool]] = {}
         """General settings that differ from their defaults, by project id."""
+        self.validated: list[tuple[str, str, int]] = []
+        """Branch policies *Build validation*: repository id, full name of the branch, definition id."""
+        self.questions: dict[int, str] = {}
+        """What waits for a person, by run: the instructions."""
+        self._decisions: dict[int, bool] = {}
         self.agent_online = True
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
@@ -270,6 +282,28 @@ class Pipelines:
             if watched and self._resource(definition, resource) is repository:
                 self._add(definition, ref, commit, "resourceTrigger", text)
 
+    def pull_request_opened(self, repository: Repository, number: int, source: str, target: str) -> None:
+        """Run what the target branch's policy asks for, on the merge of both branches."""
+        ref = f"refs/pull/{number}/merge"
+        repository.merge(source, target, ref)
+        for repository_id, branch, definition_id in self.validated:
+            if (repository_id, branch) == (repository.id, target):
+                self.queue(self.definitions[definition_id], ref, "pullRequest")
+
+    def decide(self, build_id: int, approved: bool) -> None:
+        """Answer what waits for a person."""
+        with self._changed:
+            self._decisions[build_id] = approved
+            self._changed.notify_all()
+
+    def ask(self, build: Build, instructions: str, minutes: float) -> bool:
+        """Wait for a person; nobody's answer is a no."""
+        with self._changed:
+            self.questions[build.id] = instructions
+            self._changed.wait_for(lambda: build.id in self._decisions, minutes * 60)
+            del self.questions[build.id]
+            return self._decisions.pop(build.id, False)
+
     def fire_schedules(self) -> int:
         """Let every schedule's hour come once; return how many runs that started."""
         started = 0
@@ -368,11 +402,44 @@ class Pipelines:
             resources = [r for r in repository_resources(data) if r["repository"] in used]
             readable = frozenset(self._resource(definition, resource).id for resource in resources)
         token = self._tokens.issue_to_job(readable)
-        branch = build.ref.removeprefix("refs/heads/")
+        variables["Build.Reason"] = Variable(_REASONS.get(build.reason, build.reason[0].upper() + build.reason[1:]))
         try:
-            run_pipeline(text, variables, job_token=token.secret, path=self._agent_path, branch=branch, run=build.run)
+            run_pipeline(
+                text,
+                variables,
+                job_token=token.secret,
+                path=self._agent_path,
+                branch=build.ref,
+                run=build.run,
+                service=_ServiceOfRun(self, build, self._repository(definition)),
+            )
         except UnsupportedPipeline as error:
             build.run.result = "failed"
             build.run.log.append(f"##[error]{error}")
         finally:
             self._tokens.revoke(token)
+
+
+@dataclass(frozen=True)
+class _ServiceOfRun:
+    """What the service does for one run's steps."""
+
+    pipelines: Pipelines
+    build: Build
+    repository: Repository
+
+    def checkout(self, folder: Path) -> None:
+        self.repository.checkout(self.build.version, folder)
+
+    def why_not(self, connection: str) -> str | None:
+        return self.pipelines.connections.why_not(self._project, connection, self.build.ref)
+
+    def aws_environment(self, connection: str, region: str, seconds: int) -> Mapping[str, str]:
+        return self.pipelines.connections.aws_environment(self._project, connection, region, seconds)
+
+    def approved(self, instructions: str, minutes: float) -> bool:
+        return self.pipelines.ask(self.build, instructions, minutes)
+
+    @property
+    def _project(self) -> tuple[str, str]:
+        return self.build.definition.organization, self.build.definition.project

@@ -114,6 +114,24 @@ class Repository:
             index.unlink(missing_ok=True)
         return self.git("commit-tree", tree, *(("-p", parent) if parent else ()), "-m", comment).strip()
 
+    def merge(self, source: str, target: str, ref: str) -> None:
+        """Make ``ref`` the merge of two branches, as the service does for a pull request.
+
+        Raises:
+            Refused: they conflict.
+        """
+        try:
+            tree = self.git("merge-tree", "--write-tree", target, source).strip()
+        except RuntimeError:
+            raise Refused(409, f"{source} cannot be merged into {target} without conflicts.") from None
+        self.git("update-ref", ref, self.git("commit-tree", tree, "-p", target, "-p", source, "-m", "Merge").strip())
+
+    def checkout(self, commit: str, folder: Path) -> None:
+        """Fetch into an empty folder, and check out one commit, on no branch."""
+        self.git("init", "-q", str(folder))
+        for command in (["fetch", "-q", "--depth=1", self.path.as_uri(), commit], ["checkout", "-q", "FETCH_HEAD"]):
+            subprocess.run(["git", "-C", str(folder), *command], check=True, capture_output=True)
+
     def update_refs(self, updates: Sequence[RefUpdate]) -> Push:
         """Move refs as one push does, each from the value that it must have.
 

@@ -292,6 +292,9 @@ class Handlers:
             **{key: body[key] for key in ("title", "description", "sourceRefName", "targetRefName")},
         }
         repository.pull_requests.append(made)
+        self._pipelines.pull_request_opened(
+            repository, int(str(made["pullRequestId"])), body["sourceRefName"], body["targetRefName"]
+        )
         return made
 
     def update_pull_request(self, call: Call) -> Any:

@@ -7,9 +7,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..git_http import Answer, GitHttpServer
+from ..oidc import Issuers
 from .pipelines import Pipelines
 from .repos import Push, Repositories, Repository, azure_repos_host, project_id
 from .rest import Weather, azure_rest_api
+from .service_connections import ServiceConnections
 from .tokens import Token, Tokens
 
 
@@ -20,14 +22,23 @@ class AzureDevOps:
         root: where the repositories are, one folder each for organization, project and repository.
         tokens: scopes, by the token's secret.
         bearer: those tokens that the REST API takes as Bearer alone.
+        issuers: sign the tokens of service connections.
+        aws: variables that point a script at AWS.
     """
 
-    def __init__(self, root: Path, tokens: Mapping[str, Collection[str]], bearer: Collection[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        tokens: Mapping[str, Collection[str]],
+        bearer: Collection[str],
+        issuers: Issuers,
+        aws: Mapping[str, str],
+    ) -> None:
         known = Tokens()
         for secret, scopes in tokens.items():
             known.add(Token(secret, frozenset(scopes), secret in bearer))
         self._repositories = Repositories(root)
-        self._pipelines = Pipelines(self._repositories, known, os.environ["PATH"])
+        self._pipelines = Pipelines(self._repositories, known, ServiceConnections(issuers, aws), os.environ["PATH"])
         self._weather = Weather()
         host = azure_repos_host(self._repositories, known, self._pushed)
         self._server = GitHttpServer(host, azure_rest_api(self._repositories, self._pipelines, known, self._weather))
@@ -50,6 +61,33 @@ class AzureDevOps:
     def set_project_setting(self, organization: str, project: str, name: str, value: bool) -> None:
         """Switch one of the project's general settings of pipelines."""
         self._pipelines.settings.setdefault(project_id(organization, project), {})[name] = value
+
+    def add_service_connection(
+        self, organization: str, project: str, name: str, role_arn: str, branches: list[str] | None
+    ) -> None:
+        """Add an AWS service connection with *Use OIDC*, and a branch control check for full names of branches."""
+        self._pipelines.connections.add((organization, project), name, role_arn, branches)
+
+    def validate_pull_requests(
+        self, organization: str, project: str, repository: str, branch: str, definition_id: int
+    ) -> None:
+        """Give a branch the policy that a pipeline validates pull requests to it."""
+        found = self._repositories.find(organization, project, repository)
+        assert found
+        self._pipelines.validated.append((found.id, f"refs/heads/{branch}", definition_id))
+
+    def questions(self) -> dict[int, str]:
+        """Return what waits for a person: instructions, by run."""
+        return dict(self._pipelines.questions)
+
+    def decide(self, build_id: int, approved: bool) -> None:
+        """Approve or reject what waits for a person."""
+        self._pipelines.decide(build_id, approved)
+
+    def run_log(self, build_id: int) -> dict[str, object]:
+        """Return what a run's pages show beside the REST API's answers: results of stages, and summaries."""
+        run = self._pipelines.builds[build_id].run
+        return {"stages": run.stages, "summaries": run.summaries}
 
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""

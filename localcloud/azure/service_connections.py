@@ -1,0 +1,95 @@
+"""Service connections of the AWS toolkit with *Use OIDC*: no key of AWS is stored, a token is exchanged at each step.
+
+https://github.com/aws/aws-toolkit-azure-devops and
+https://learn.microsoft.com/azure/devops/pipelines/process/approvals#branch-control
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from ..oidc import Issuers
+
+AUDIENCE = "api://AzureADTokenExchange"
+_NAMESPACE = uuid.UUID("5d2d60c9-3b43-4a1f-9d2c-4a3b5a8d3f10")
+
+Project = tuple[str, str]
+"""Organization and project."""
+
+
+def organization_id(organization: str) -> str:
+    """Return the id of an organization, as ``_apis/connectionData`` tells it."""
+    return str(uuid.uuid5(_NAMESPACE, organization))
+
+
+def issuer(organization: str) -> str:
+    """Return the issuer of an organization's tokens."""
+    return f"https://vstoken.dev.azure.com/{organization_id(organization)}"
+
+
+@dataclass(frozen=True)
+class _Connection:
+    role_arn: str
+    branches: Sequence[str] | None
+    """Full names of the branches whose runs may use it; None for all."""
+
+
+class ServiceConnections:
+    """All of them, by project and name.
+
+    Args:
+        issuers: sign the tokens.
+        aws: variables that point a script at AWS.
+    """
+
+    def __init__(self, issuers: Issuers, aws: Mapping[str, str]) -> None:
+        self._issuers, self._aws = issuers, aws
+        self._known: dict[tuple[Project, str], _Connection] = {}
+
+    def add(self, project: Project, name: str, role_arn: str, branches: Sequence[str] | None) -> None:
+        self._known[project, name] = _Connection(role_arn, branches)
+
+    def why_not(self, project: Project, name: str, ref: str) -> str | None:
+        """Return why a run for a ref may not use a connection."""
+        found = self._known.get((project, name))
+        if found is None:
+            return f"The pipeline is not valid. The service connection {name} could not be found."
+        if found.branches is not None and ref not in found.branches:
+            return f"Branch control: {ref} is not among the branches that may use the service connection {name}."
+        return None
+
+    def aws_environment(self, project: Project, name: str, region: str, seconds: int) -> Mapping[str, str]:
+        """Return the variables of a script that acts as the connection's role.
+
+        Raises:
+            RuntimeError: AWS gives no credentials for the token.
+        """
+        subject = f"sc://{project[0]}/{project[1]}/{name}"
+        token = self._issuers.sign(issuer(project[0]), AUDIENCE, subject)
+        sts = boto3.client(
+            "sts", region, endpoint_url=self._aws["AWS_ENDPOINT_URL"], config=Config(signature_version=UNSIGNED)
+        )
+        try:
+            given = sts.assume_role_with_web_identity(
+                RoleArn=self._known[project, name].role_arn,
+                RoleSessionName="aws-vsts-tools",
+                WebIdentityToken=token,
+                DurationSeconds=seconds,
+            )["Credentials"]
+        except ClientError as error:
+            raise RuntimeError(str(error)) from None
+        return {
+            **self._aws,
+            "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": given["SessionToken"],
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+        }
