@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jwt
-from ministack.core import responses
+from ministack.core import iam_evaluator, responses
 from ministack.services import iam, sts
 from ministack.services.cloudformation import provisioners
 
 RESOURCE_TYPE = "AWS::IAM::OIDCProvider"
+_ACTION = "sts:AssumeRoleWithWebIdentity"
 _PROPERTIES = {"Url", "ClientIdList", "ThumbprintList", "Tags"}
 
 KeyOf = Callable[[str], Any]
@@ -35,6 +36,13 @@ def install(key_of: KeyOf) -> None:
             return sts._error(400, "InvalidIdentityToken", problem, ns="sts")
         return trust_denied(role_arn, parameters, use_json)
 
+    enforce = iam_evaluator.enforce
+
+    def enforced(access_key_id: str, action: str, *arguments: Any, **options: Any) -> Any:
+        # The call is not signed: the token says who asks.
+        return None if action == _ACTION else enforce(access_key_id, action, *arguments, **options)
+
+    iam_evaluator.enforce = enforced
     sts._web_identity_trust_denied = checked
     provisioners._RESOURCE_HANDLERS[RESOURCE_TYPE] = {"create": _create, "delete": _delete}
     provisioners._REPLACING_PROPERTIES[RESOURCE_TYPE] = ("Url",)
