@@ -55,18 +55,12 @@ def session(mirror: Mirror) -> boto3.Session:
         MirrorError: there is no region, the configured profile does not exist, or the credentials are for another
             account than the mirror's.
     """
-    try:
-        # boto3 knows AWS_DEFAULT_REGION alone; the CDK CLI goes by AWS_REGION first.
-        result = boto3.Session(region_name=mirror.region or os.environ.get("AWS_REGION") or None)
-        region = result.region_name
-    except exceptions.BotoCoreError as error:
-        remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
-        raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
-    if not region:
+    # boto3 knows AWS_DEFAULT_REGION alone; the CDK CLI goes by AWS_REGION first.
+    result = session_in(mirror.region or os.environ.get("AWS_REGION") or None)
+    if not result.region_name:
         raise MirrorError(f"mirror {mirror.name!r} has no region; set AWS_REGION, or write region: in mirrors.yaml.")
     if mirror.account:
-        with aws_failures("ask AWS whose credentials these are"):
-            account = client(result, "sts").get_caller_identity()["Account"]
+        account = account_of(result)
         if account != mirror.account:
             raise MirrorError(
                 f"mirror {mirror.name!r} belongs to account {mirror.account}, and the AWS credentials are for "
@@ -75,10 +69,29 @@ def session(mirror: Mirror) -> boto3.Session:
     return result
 
 
-def client(aws: boto3.Session, service: ServiceName) -> Any:
-    """Return a client; an endpoint that is no URL is a user's mistake."""
+def session_in(region: str | None) -> boto3.Session:
+    """Return a session in a region, or in that of the AWS configuration.
+
+    Raises:
+        MirrorError: the configured profile does not exist.
+    """
     try:
-        return aws.client(service)
+        return boto3.Session(region_name=region)
+    except exceptions.BotoCoreError as error:
+        remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
+        raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
+
+
+def account_of(aws: boto3.Session) -> str:
+    """Return the account of the credentials."""
+    with aws_failures("ask AWS whose credentials these are"):
+        return str(client(aws, "sts").get_caller_identity()["Account"])
+
+
+def client(aws: boto3.Session, service: ServiceName, region: str | None = None) -> Any:
+    """Return a client, in the session's own region unless told; an endpoint that is no URL is a user's mistake."""
+    try:
+        return aws.client(service, region_name=region)
     except ValueError as error:
         raise MirrorError(f"{error}; correct AWS_ENDPOINT_URL and the AWS configuration.") from None
 
@@ -111,11 +124,17 @@ def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
     return ReplicaStackState(stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), outputs)
 
 
+def deployed_template(cloudformation: Any, stack_name: str) -> Mapping[str, Any]:
+    """Return the template that a stack was deployed with."""
+    with aws_failures(f"read the template of the stack {stack_name}"):
+        template = cloudformation.get_template(StackName=stack_name)["TemplateBody"]
+    document: Mapping[str, Any] = yaml.safe_load(template) if isinstance(template, str) else template
+    return document
+
+
 def keeps_replica(aws: boto3.Session, mirror: Mirror) -> bool:
     """Return whether the deployed stack, whatever mirrors.yaml says by now, keeps the repository when it goes."""
-    with aws_failures(f"read the template of the stack {mirror.stack_name}"):
-        template = client(aws, "cloudformation").get_template(StackName=mirror.stack_name)["TemplateBody"]
-    document = yaml.safe_load(template) if isinstance(template, str) else template
+    document = deployed_template(client(aws, "cloudformation"), mirror.stack_name)
     repositories = [r for r in document.get("Resources", {}).values() if r["Type"] == "AWS::CodeCommit::Repository"]
     return any(repository.get("DeletionPolicy") == "Retain" for repository in repositories)
 

@@ -45,16 +45,21 @@ def bootstrap_parameter(folder: Path) -> str:
     return f"/cdk-bootstrap/{context.get('@aws-cdk/core:bootstrapQualifier', _DEFAULT_QUALIFIER)}/version"
 
 
-def run(folder: Path, arguments: Sequence[str]) -> str:
+def run(folder: Path, arguments: Sequence[str], assembly: Path | None = None) -> str:
     """Run the CLI in the project's folder and return what it printed.
 
-    Its assembly goes to a folder of its own, so that several runs do not wait for each other.
+    Args:
+        folder: the project's.
+        arguments: the command.
+        assembly: what an earlier ``cdk synth`` wrote; without it the app is synthesised anew, into a folder of its
+            own, so that several runs do not wait for each other.
 
     Raises:
         MirrorError: it failed; the message has its whole output.
     """
-    with tempfile.TemporaryDirectory(prefix="cdk-") as assembly:
-        command = [find_cli(folder), *arguments, "--output", assembly, "--no-notices", "--progress", "events"]
+    with tempfile.TemporaryDirectory(prefix="cdk-") as fresh:
+        where = ["--output", fresh] if assembly is None else ["--app", str(assembly.resolve())]
+        command = [find_cli(folder), *arguments, *where, "--no-notices", "--progress", "events"]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         done = subprocess.run(
             command,

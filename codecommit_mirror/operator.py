@@ -47,8 +47,7 @@ class Operator:
 
     @cached_property
     def account(self) -> str:
-        with aws.aws_failures("ask AWS whose credentials these are"):
-            return str(aws.client(self.aws, "sts").get_caller_identity()["Account"])
+        return aws.account_of(self.aws)
 
     @cached_property
     def iam(self) -> Any:

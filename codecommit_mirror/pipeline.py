@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from importlib import resources
 
-import yaml
 from jinja2 import Environment, StrictUndefined
 
 from .config import Mirror
-from .errors import MirrorError
+from .yaml_text import EXPANDED, comment, scalar
 
 SIGNATURE = "# Written by 'codecommit-mirror pipeline render'"
 """The line that tells a file of ours."""
@@ -18,8 +16,6 @@ _REPLICA_LINE = "#   replica: "
 _END_MARKER = "END_OF_MIRROR_SYNC"
 MAXIMUM_SCRIPT_BYTES = 100_000
 """The agent hands a script to its handler in an environment variable, and Linux takes 128 KiB for one (execve(2))."""
-_EXPANDED = ("$(", "${{", "$[")
-"""What Azure Pipelines replaces in the text of a YAML file: macros, template and runtime expressions."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def render(mirror: Mirror) -> str:
     _check_program(program)
     # YAML, not HTML: every value goes through a filter of ours.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
-    environment.filters.update(scalar=_scalar, comment=_comment)
+    environment.filters.update(scalar=scalar, comment=comment)
     template = environment.from_string((templates / "azure-pipelines.yml.j2").read_text(encoding="utf-8"))
     return template.render(
         mirror=mirror,
@@ -85,21 +81,7 @@ def variables(mirror: Mirror, replica_url: str) -> tuple[PipelineVariable, ...]:
     return every
 
 
-def _scalar(value: str) -> str:
-    """Return a YAML double-quoted scalar, on one line, that Azure Pipelines leaves as it is."""
-    for expanded in _EXPANDED:
-        if expanded in value:
-            raise MirrorError(
-                f"{value!r} holds {expanded!r}, which Azure Pipelines would replace; choose another name."
-            )
-    return yaml.safe_dump(value, default_style='"', width=sys.maxsize).rstrip("\n")
-
-
-def _comment(value: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in value)
-
-
 def _check_program(program: str) -> None:
-    found = [text for text in (*_EXPANDED, _END_MARKER, "\t") if text in program]
+    found = [text for text in (*EXPANDED, _END_MARKER, "\t") if text in program]
     if found or not program.isascii() or len(program) > MAXIMUM_SCRIPT_BYTES:
         raise AssertionError(f"mirror_sync.py cannot travel inside the YAML: {found or 'not ASCII, or too long'}")

@@ -7,6 +7,7 @@ import sys
 import click
 
 from ..errors import MirrorError
+from .ci import ci
 from .credentials import credentials
 from .demo import demo
 from .engine import sync, verify
@@ -25,7 +26,7 @@ def cli() -> None:
     """
 
 
-for command in (init, up, status, rotate, down, credentials, pipeline, sync, verify, demo):
+for command in (init, up, status, rotate, down, credentials, pipeline, sync, verify, ci, demo):
     cli.add_command(command)
 
 

@@ -10,7 +10,6 @@ from .. import connection, held_credential, journey
 from .. import pipeline as azure_pipeline
 from ..aws import replica_outputs, session
 from ..config import Mirror
-from ..errors import MirrorError
 from .mirror_option import (
     confirmation,
     json_option,
@@ -19,6 +18,7 @@ from .mirror_option import (
     pull_request_option,
     yes_option,
 )
+from .output_file import write
 from .table import print_json, print_table
 
 _EXIT_STATUS = {"succeeded": 0, "partiallySucceeded": 3}
@@ -34,17 +34,7 @@ def pipeline() -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
 def render(mirror: Mirror, output: Path | None) -> None:
     """Print the pipeline's YAML, with the mirror program inside; it holds no secret."""
-    text = azure_pipeline.render(mirror)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        if output.exists() and azure_pipeline.SIGNATURE not in output.read_text(encoding="utf-8", errors="replace"):
-            raise MirrorError(f"{output} was not written by this command and is not overwritten; name another file.")
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise MirrorError(f"{output} cannot be written ({error.strerror}); name another with --output.") from None
-    click.echo(f"Wrote {output}.", err=True)
+    write(azure_pipeline.render(mirror), output, azure_pipeline.SIGNATURE)
 
 
 @pipeline.command()

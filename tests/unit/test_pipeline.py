@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror import pipeline
+from codecommit_mirror import pipeline, yaml_text
 from codecommit_mirror.config import single_mirror
 from codecommit_mirror.errors import MirrorError
 
@@ -99,16 +99,16 @@ def test_a_program_that_would_not_survive_the_journey_is_refused(text):
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_out_of_a_scalar_or_a_comment(text):
-    assert "\n" not in pipeline._comment(text)
-    assert yaml.safe_load(f"# {pipeline._comment(text)}\na: 1") == {"a": 1}
+    assert "\n" not in yaml_text.comment(text)
+    assert yaml.safe_load(f"# {yaml_text.comment(text)}\na: 1") == {"a": 1}
     if not any(expanded in text for expanded in ("$(", "${{", "$[")):
-        assert yaml.safe_load(f"a: [{pipeline._scalar(text)}]") == {"a": [text]}
+        assert yaml.safe_load(f"a: [{yaml_text.scalar(text)}]") == {"a": [text]}
 
 
 @pytest.mark.parametrize("text", ["${{ secrets }}", "$(AWS_GIT_PASSWORD)", "$[x]"])
 def test_text_that_azure_would_replace_is_refused(text):
     with pytest.raises(MirrorError, match="Azure Pipelines would replace"):
-        pipeline._scalar(text)
+        yaml_text.scalar(text)
 
 
 @pytest.mark.parametrize("branch", ["a'b", 'a"b', "a:b", "a#b", "- a", "a, b]", "!!python/object", "&a", "%YAML"])

@@ -1,0 +1,66 @@
+"""The pipeline of the repository that holds ``mirrors.yaml``, for Azure Pipelines or GitHub Actions."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+
+from ..yaml_text import comment, scalar
+from .config import DEPLOY_ROLE, DIFF_ROLE, TEARDOWN_ENVIRONMENT, Ci, Service
+
+SIGNATURE = "# Written by 'codecommit-mirror ci render'"
+"""The line that tells a file of ours."""
+_TEMPLATES = {"azure": "ci-azure.yml.j2", "github": "ci-github.yml.j2"}
+_INSTALL = """\
+python3 -m venv .venv
+.venv/bin/pip install --quiet --no-compile -r {requirements}
+npm ci --silent --no-fund --no-audit"""
+_SYNTH = """\
+export PATH="$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"
+cdk synth --quiet --no-notices -c config="$CONFIG\""""
+_LINT = "cfn-lint cdk.out/*.template.json"
+_REMOVED = """\
+python3 -c 'import json; print(*json.load(open("deployed.json"))["remove"])' > removed.txt
+read -r removed < removed.txt || true"""
+
+
+def render(ci: Ci, service: Service, config: str) -> str:
+    """Return the pipeline's YAML; it holds no secret.
+
+    Args:
+        ci: the section ``ci`` of ``mirrors.yaml``.
+        service: whose YAML.
+        config: the path of ``mirrors.yaml`` in the repository.
+
+    Raises:
+        MirrorError: a name holds text that the CI service would replace.
+    """
+    # YAML, not HTML: every value goes through a filter of ours.
+    environment = Environment(
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
+        variable_start_string="@{",
+        variable_end_string="}@",
+    )
+    environment.filters.update(scalar=scalar, comment=comment)
+    template = (resources.files("pipeline_templates") / _TEMPLATES[service]).read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        ci=ci,
+        config=config,
+        install=lambda requirements: _INSTALL.format(requirements=requirements),
+        synth=_SYNTH,
+        lint=_LINT,
+        removed=_REMOVED,
+        deploys=_azure_condition(ci.branch),
+        diff_role=DIFF_ROLE,
+        deploy_role=DEPLOY_ROLE,
+        teardown_environment=TEARDOWN_ENVIRONMENT,
+        signature=SIGNATURE,
+    )
+
+
+def _azure_condition(branch: str) -> str:
+    quoted = f"refs/heads/{branch}".replace("'", "''")
+    return f"and(ne(variables['Build.Reason'], 'PullRequest'), eq(variables['Build.SourceBranch'], '{quoted}'))"

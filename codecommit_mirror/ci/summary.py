@@ -1,0 +1,48 @@
+"""What a run of CI did, or would do, as Markdown for the run's page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .plan import Plan
+
+_LONGEST_DIFF = 500_000
+"""GitHub takes a mebibyte for a step's summary."""
+
+
+def of_plan(plan: Plan, diff: str) -> str:
+    """Return what a pull request would change, with what ``cdk diff`` says of it."""
+    shown = diff if len(diff) <= _LONGEST_DIFF else diff[:_LONGEST_DIFF] + "\n... and more"
+    return "\n".join([_table(plan, "to create", "to update"), *(["", _fenced(shown)] if shown else []), ""])
+
+
+def of_deployment(plan: Plan) -> str:
+    """Return what was deployed."""
+    return _table(plan, "created", "updated") + "\n"
+
+
+def of_removal(removed: Sequence[str]) -> str:
+    """Return what was deleted, and what a person has to do about the Azure side."""
+    lines = [f"- `{name}`" for name in removed] or ["- nothing: all of it was gone already"]
+    pipelines = ", ".join(f"`codecommit-mirror-{name}`" for name in removed)
+    rest = ["", f"In Azure DevOps, delete the pipelines that are left: {pipelines}."] if removed else []
+    return "\n".join(["## Replicas deleted", "", *lines, *rest, ""])
+
+
+def _table(plan: Plan, created: str, updated: str) -> str:
+    rows = [
+        (created, plan.create),
+        (updated, plan.update),
+        ("to delete, once approved", plan.remove),
+        ("of another account, not touched", plan.elsewhere),
+    ]
+    lines = [f"| {what} | {', '.join(f'`{name}`' for name in names)} |" for what, names in rows if names]
+    lines.append(f"| unchanged | {len(plan.unchanged):,} |")
+    return "\n".join(["## Mirrors", "", "| | |", "|---|---|", *lines])
+
+
+def _fenced(text: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
