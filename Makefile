@@ -42,13 +42,15 @@ node_modules/.installed: package.json package-lock.json
 	npm ci --silent --no-fund --no-audit
 	@touch $@
 
-# Pins every package anew, for every Python from 3.11 on; both files get the same versions.
+# Pins every package anew, for every Python from 3.11 on; all three files get the same versions.
 requirements:
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 	  --custom-compile-command 'make requirements' requirements-dev.in -o requirements-dev.txt
 	grep == requirements-dev.txt > .pins.txt
-	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate -c .pins.txt \
-	  --custom-compile-command 'make requirements' requirements.in -o requirements.txt
+	for name in requirements requirements-ci; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate -c .pins.txt \
+	    --custom-compile-command 'make requirements' $$name.in -o $$name.txt || exit 1; \
+	done
 	rm .pins.txt
 
 clean:
