@@ -152,9 +152,9 @@ class LocalCloud:
             **_AWAY_FROM_THE_USERS_OWN,
         }
 
-    def client(self, service: str) -> Any:
-        """Return a boto3 client of the account's administrator."""
-        session = boto3.Session(self._access_key_id, self._secret_access_key, region_name=self.region)
+    def client(self, service: str, region: str | None = None) -> Any:
+        """Return a boto3 client of the account's administrator, in the cloud's own region unless told."""
+        session = boto3.Session(self._access_key_id, self._secret_access_key, region_name=region or self.region)
         return session.client(service, endpoint_url=self.aws_url)  # type: ignore[call-overload]
 
     def create_azure_repository(self, organization: str, project: str, repository: str) -> Path:

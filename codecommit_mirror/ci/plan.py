@@ -41,6 +41,11 @@ class DeployedStack:
     template: Mapping[str, Any] | None = field(default=None, repr=False)
     """None where nobody needs it."""
 
+    @property
+    def working(self) -> bool:
+        """Whether CloudFormation is at work."""
+        return self.status.endswith("_IN_PROGRESS") and self.status != _NOTHING_YET
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +26,7 @@ _DIFFS = 20
 """Differences that are shown in full; a summary page takes no more than a mebibyte."""
 _NOISE = re.compile(r"^(current credentials could not be used to assume|Lookup role arn:).*\n", re.MULTILINE)
 """What the CDK CLI says of roles that it does without."""
-_DELETION_SECONDS, _POLL_SECONDS = 30 * 60, 2
+_DELETION_SECONDS, _SETTLING_SECONDS, _POLL_SECONDS = 30 * 60, 30 * 60, 2
 
 
 class Account:
@@ -67,6 +68,7 @@ class Account:
         """
         if not mirrors:
             return
+        self._wait_until_settled(mirrors)
         command = ["deploy", *mirrors, "--require-approval", "never", "--concurrency", _CONCURRENCY]
         try:
             cdk.run(self._folder, command, self._assembly)
@@ -91,6 +93,19 @@ class Account:
             if name in removable:
                 self._delete(name, removable[name])
                 yield name
+
+    def _wait_until_settled(self, mirrors: Sequence[str]) -> None:
+        """Wait while CloudFormation still works on what another run, or a person, has begun."""
+        stacks = [stack for stack in self._wanted if stack.mirror in mirrors]
+        deadline = time.monotonic() + _SETTLING_SECONDS
+        while any(self._working(stack) for stack in stacks):
+            if time.monotonic() > deadline:
+                raise MirrorError("CloudFormation works on these stacks for too long; look at it, and run again.")
+            time.sleep(_POLL_SECONDS)
+
+    def _working(self, stack: WantedStack) -> bool:
+        found = next((s for s in self._stacks(stack.region) if s.name == stack.stack_name), None)
+        return found is not None and found.working
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]

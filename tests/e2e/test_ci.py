@@ -1,0 +1,351 @@
+"""Provisioning from CI: the rendered pipeline on the embedded agent, and who may do what with which token."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import boto3
+import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from codecommit_mirror.azure_devops import AzureDevOps
+from codecommit_mirror.azure_token import AzureToken
+from codecommit_mirror.config import AzureRepository
+from localcloud import LocalCloud, sample
+from localcloud.azure.service_connections import AUDIENCE, issuer, organization_id
+
+from .conftest import ROOT
+
+CDK = ROOT / "node_modules" / ".bin" / "cdk"
+DIFF, DEPLOY = "codecommit-mirror-diff", "codecommit-mirror-deploy"
+OWNER = "dev.azure.com/contoso/Platform/mirrors"
+MIRRORS = """\
+defaults:
+  account: "{account}"
+  region: {region}
+  azure: {{organization: contoso, project: Shop}}
+ci:
+  azure: {{organization: contoso, organization_id: {organization_id}, project: Platform, repository: mirrors}}
+mirrors:
+"""
+
+
+class Infrastructure:
+    """A repository that holds mirrors.yaml, in a project of its own, and the account that it provisions."""
+
+    def __init__(self, cloud: LocalCloud, folder) -> None:
+        self.cloud, self.folder, self.synthesised = cloud, folder, ""
+        self.bare = cloud.create_azure_repository("contoso", "Platform", "mirrors")
+        azure = AzureRepository(
+            organization="contoso", project="Platform", repository="mirrors", server=cloud.azure_url
+        )
+        self.azure = AzureDevOps(azure, AzureToken(cloud.operator_token, False, "test"))
+        subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
+        tracked = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        for name in tracked.stdout.splitlines():
+            if not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+
+    def write(self, *mirrors: str) -> None:
+        """Write mirrors.yaml: a name for each mirror, and what else is said of it."""
+        head = MIRRORS.format(
+            account=self.cloud.account, region=self.cloud.region, organization_id=organization_id("contoso")
+        )
+        entries = (mirror.partition(" ") for mirror in mirrors)
+        lines = [f"  {name}: {{azure: {{repository: {name}}}, {options}}}\n" for name, _, options in entries]
+        (self.folder / "mirrors.yaml").write_text(head + "".join(lines))
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> str:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        path = os.pathsep.join([os.path.dirname(sys.executable), str(CDK.parent), os.environ["PATH"]])
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**clean, "PATH": path, "PYTHONPATH": str(self.folder), **self.cloud.environment(), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0) is check, done.stdout + done.stderr
+        return done.stdout if check else done.stdout + done.stderr
+
+    def commit(self, branch: str) -> None:
+        """Commit everything on a branch, and push it."""
+        who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+        for command in (["checkout", "-q", "-B", branch], ["add", "-A"], [*who, "commit", "-q", "-m", f"On {branch}"]):
+            subprocess.run(["git", *command], cwd=self.folder, check=True)
+        self.push(branch)
+
+    def push(self, refspec: str) -> None:
+        """Push as a developer does."""
+        helper = "!f() { echo username=ada; echo password=$TOKEN; }; f"
+        url = f"{self.cloud.azure_url}/contoso/Platform/_git/mirrors"
+        push = ["git", "-c", f"credential.helper={helper}", "push", "-q", url, refspec]
+        subprocess.run(push, cwd=self.folder, check=True, env={**os.environ, "TOKEN": self.cloud.operator_token})
+
+    def stacks(self) -> dict[str, str]:
+        found = self.cloud.client("cloudformation").describe_stacks()["Stacks"]
+        return {stack["StackName"]: stack["StackStatus"] for stack in found}
+
+
+def wait_for(what, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def account():
+    """A cloud of this module's own, bootstrapped."""
+    with LocalCloud() as cloud:
+        command = [CDK, "bootstrap", f"aws://{cloud.account}/{cloud.region}", "--app", "", "--no-notices"]
+        environment = {**os.environ, **cloud.environment()}
+        subprocess.run(command, env=environment, cwd=cloud.root, check=True, capture_output=True)
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def infrastructure(account, tmp_path_factory):
+    """Roles deployed, and two mirrors, as an operator sets it up once."""
+    made = Infrastructure(account, tmp_path_factory.mktemp("infrastructure"))
+    made.write("Kept", "Gone", "Retained on_destroy: retain")
+    made.run("cdk", "deploy", "--all", "--require-approval", "never", "--no-notices", "--concurrency", "4")
+    made.run("codecommit-mirror", "ci", "render", "azure", "--output", "azure-pipelines.yml")
+    for name, branches in ((DIFF, None), (DEPLOY, ["refs/heads/main"])):
+        role = f"arn:aws:iam::{account.account}:role/{name}"
+        account.azure("add_service_connection", "contoso", "Platform", name, role, branches)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pipeline(infrastructure):
+    """The rendered pipeline in Azure, which also validates pull requests to main."""
+    (infrastructure.folder / "README.md").write_text("Ours.\n")
+    infrastructure.commit("main")
+    repository = infrastructure.azure.repository("mirrors")
+    definition = infrastructure.azure.create_definition(
+        {
+            "name": "mirrors",
+            "path": "\\",
+            "type": "build",
+            "process": {"type": 2, "yamlFilename": "azure-pipelines.yml"},
+            "repository": {
+                "id": repository.id,
+                "name": "mirrors",
+                "type": "TfsGit",
+                "defaultBranch": "refs/heads/main",
+            },
+            "triggers": [{"triggerType": "continuousIntegration", "settingsSourceType": 2}],
+        }
+    )
+    infrastructure.cloud.azure("validate_pull_requests", "contoso", "Platform", "mirrors", "main", definition.id)
+    return definition
+
+
+def the_run(infrastructure, definition, reason):
+    (build,) = [b for b in infrastructure.azure.builds(definition) if b.reason == reason]
+    return build
+
+
+def log(infrastructure, build):
+    return "\n".join(
+        infrastructure.azure.log(build, record.log_id)
+        for record in infrastructure.azure.timeline(build)
+        if record.kind == "Task" and record.log_id
+    )
+
+
+def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_approval(infrastructure, pipeline):
+    cloud, azure = infrastructure.cloud, infrastructure.azure
+    before = infrastructure.stacks()
+    infrastructure.write("Kept", "New", "Retained on_destroy: retain")
+    infrastructure.commit("change")
+    azure.open_pull_request(azure.repository("mirrors"), "change", "main", "Change", "")
+    build = wait_for(lambda: b if (b := the_run(infrastructure, pipeline, "pullRequest")).done else None)
+    assert build.result == "succeeded", log(infrastructure, build)
+    shown = cloud.azure("run_log", build.id)
+    assert shown["stages"] == {"diff": "succeeded", "deploy": "skipped", "teardown": "skipped"}
+    (summary,) = shown["summaries"]
+    assert "| to create | `New` |" in summary
+    assert "| to delete, once approved | `Gone` |" in summary
+    assert "| unchanged | 2 |" in summary
+    assert "[+] AWS::CodeCommit::Repository Replica/Repository" in summary
+    assert "role" not in summary.partition("```")[2].splitlines()[1]
+    assert infrastructure.stacks() == before
+
+    infrastructure.push("change:main")
+    question = wait_for(lambda: cloud.azure("questions"))
+    assert "Gone" in next(iter(question.values()))
+    assert infrastructure.stacks()["New"] == "CREATE_COMPLETE"
+    assert "Gone" in infrastructure.stacks()
+    build = the_run(infrastructure, pipeline, "individualCI")
+    cloud.azure("decide", build.id, True)
+    build = wait_for(lambda: b if (b := azure.build(build.id)).done else None)
+    assert build.result == "succeeded", log(infrastructure, build)
+    shown = cloud.azure("run_log", build.id)
+    assert shown["stages"] == {"diff": "skipped", "deploy": "succeeded", "teardown": "succeeded"}
+    assert "| created | `New` |" in shown["summaries"][0]
+    assert "- `Gone`" in shown["summaries"][1]
+    assert "Gone" not in infrastructure.stacks()
+    assert not cloud.replica_path("Gone").exists()
+
+
+def as_role(cloud, name, *, subject=None, audience=AUDIENCE, of=None, seconds=600):
+    """Return AWS credentials for a token, as the AWS toolkit gets them."""
+    sts = boto3.client("sts", cloud.region, endpoint_url=cloud.aws_url, config=Config(signature_version=UNSIGNED))
+    token = cloud.web_identity_token(
+        of or issuer("contoso"), audience, subject or f"sc://contoso/Platform/{name}", seconds
+    )
+    role = f"arn:aws:iam::{cloud.account}:role/{name}"
+    return sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="test", WebIdentityToken=token)[
+        "Credentials"
+    ]
+
+
+def client(cloud, credentials, service):
+    keys = (credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"])
+    return boto3.Session(*keys, region_name=cloud.region).client(service, endpoint_url=cloud.aws_url)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"subject": f"sc://contoso/Platform/{DIFF}"}, "AccessDenied"),
+        ({"subject": f"sc://contoso/Other/{DEPLOY}"}, "AccessDenied"),
+        ({"audience": "sts.amazonaws.com"}, "InvalidIdentityToken"),
+        ({"of": "https://vstoken.dev.azure.com/another"}, "InvalidIdentityToken"),
+        ({"seconds": -1}, "InvalidIdentityToken"),
+    ],
+)
+def test_only_the_service_connection_of_the_project_is_the_deploy_role(infrastructure, wrong, code):
+    as_role(infrastructure.cloud, DEPLOY)
+    with pytest.raises(ClientError) as refused:
+        as_role(infrastructure.cloud, DEPLOY, **wrong)
+    assert refused.value.response["Error"]["Code"] == code
+
+
+def denied(call, *arguments, **options):
+    with pytest.raises(ClientError) as refused:
+        call(*arguments, **options)
+    return refused.value.response["Error"]["Code"] in ("AccessDenied", "AccessDeniedException")
+
+
+def test_the_roles_may_do_what_they_are_for_and_nothing_else(infrastructure):
+    cloud = infrastructure.cloud
+    for name in (DIFF, DEPLOY):
+        credentials = as_role(cloud, name)
+        cloudformation = client(cloud, credentials, "cloudformation")
+        assert len(cloudformation.describe_stacks()["Stacks"]) > 2
+        cloudformation.get_template(StackName="Kept")
+        assert denied(client(cloud, credentials, "codecommit").get_repository, repositoryName="Kept")
+        assert denied(client(cloud, credentials, "iam").list_users)
+        assert denied(cloudformation.delete_stack, StackName="codecommit-mirror-ci")
+        assert denied(cloudformation.delete_stack, StackName="CDKToolkit")
+        assert denied(cloudformation.create_stack, StackName="x", TemplateBody="{}")
+        sts, bootstrap = (
+            client(cloud, credentials, "sts"),
+            f"arn:aws:iam::{cloud.account}:role/cdk-hnb659fds-{{}}-role-",
+        )
+        for kind in ("deploy", "file-publishing", "lookup", "image-publishing", "cfn-exec"):
+            role = bootstrap.format(kind) + f"{cloud.account}-{cloud.region}"
+            if name == DEPLOY and kind in ("deploy", "file-publishing"):
+                sts.assume_role(RoleArn=role, RoleSessionName="test")
+            else:
+                assert denied(sts.assume_role, RoleArn=role, RoleSessionName="test")
+
+
+def test_a_pull_request_that_rewrites_the_pipeline_gets_no_deploy_role(infrastructure, pipeline):
+    """The service connection's branch control, which the README asks for."""
+    text = (infrastructure.folder / "azure-pipelines.yml").read_text()
+    hostile = text.replace(f'awsCredentials: "{DIFF}"', f'awsCredentials: "{DEPLOY}"')
+    assert hostile != text
+    (infrastructure.folder / "azure-pipelines.yml").write_text(hostile)
+    try:
+        infrastructure.commit("hostile")
+        azure = infrastructure.azure
+        known = {build.id for build in azure.builds(pipeline)}
+        azure.open_pull_request(azure.repository("mirrors"), "hostile", "main", "Hostile", "")
+        (build,) = [b for b in azure.builds(pipeline) if b.id not in known]
+        build = wait_for(lambda: b if (b := azure.build(build.id)).done else None)
+    finally:
+        (infrastructure.folder / "azure-pipelines.yml").write_text(text)
+    assert build.result == "failed"
+    assert infrastructure.cloud.azure("run_log", build.id)["stages"]["diff"] == "failed"
+    assert log(infrastructure, build) == ""
+
+
+def ci(infrastructure, *arguments, **options):
+    mirrors = (infrastructure.folder / "mirrors.yaml").read_text()
+    if mirrors != infrastructure.synthesised:
+        infrastructure.run("cdk", "synth", "--quiet", "--no-notices")
+        infrastructure.synthesised = mirrors
+    return infrastructure.run("codecommit-mirror", "ci", *arguments, **options)
+
+
+def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure):
+    cloud = infrastructure.cloud
+    cloudformation = cloud.client("cloudformation")
+    tag = [{"Key": "codecommit-mirror:provisioned-from", "Value": "dev.azure.com/contoso/Other/mirrors"}]
+    empty = '{"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}'
+    cloudformation.create_stack(StackName="Theirs", TemplateBody=empty, Tags=tag)
+    other = cloud.client("cloudformation", "us-west-2")
+    other.create_stack(StackName="Far", TemplateBody=empty, Tags=[{**tag[0], "Value": OWNER}])
+    infrastructure.write("Kept", "Another", "Elsewhere account: '999999999999'", "Retained on_destroy: retain")
+    ci(infrastructure, "deploy", "--json")
+    again = json.loads(ci(infrastructure, "deploy", "--json"))
+    assert (again["create"], again["update"]) == ([], [])
+    assert {"Another", "Kept", "Retained"} <= set(again["unchanged"])
+    assert again["elsewhere"] == ["Elsewhere"]
+    # Another region's, although nothing of the file is there any more; and never somebody else's.
+    assert "Far" in again["remove"]
+    assert "Theirs" not in again["remove"]
+    assert "is in mirrors.yaml, and stays" in ci(infrastructure, "remove", "Kept", "Far", "--yes", check=False)
+    assert "nobody can be asked here" in ci(infrastructure, "remove", "Far", check=False)
+    assert json.loads(ci(infrastructure, "remove", "Far", "Theirs", "--yes", "--json")) == {"removed": ["Far"]}
+    assert json.loads(ci(infrastructure, "remove", "Far", "--yes", "--json")) == {"removed": []}
+    assert "Theirs" in infrastructure.stacks()
+
+
+def test_a_changed_mirror_alone_is_deployed_and_a_kept_replica_stays(infrastructure):
+    infrastructure.write("Kept description: changed", "Retained on_destroy: retain")
+    assert json.loads(ci(infrastructure, "plan", "--json"))["update"] == ["Kept"]
+    deployed = json.loads(ci(infrastructure, "deploy", "--json"))
+    assert deployed["update"] == ["Kept"]
+    assert json.loads(ci(infrastructure, "plan", "--json"))["update"] == []
+    infrastructure.write("Kept description: changed")
+    ci(infrastructure, "remove", "Retained", "--yes")
+    assert "Retained" not in infrastructure.stacks()
+    assert infrastructure.cloud.replica_path("Retained").exists()
+
+
+def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructure):
+    infrastructure.cloud.client("iam").create_user(UserName="taken")
+    infrastructure.write("Kept description: again", "Broken user_name: taken")
+    said = ci(infrastructure, "deploy", check=False)
+    assert "still to be deployed: Broken" in said
+    assert "Traceback" not in said
+
+
+def test_protection_is_not_taken_off_for_a_removal(infrastructure):
+    infrastructure.write("Kept", "Protected termination_protection: true")
+    ci(infrastructure, "deploy")
+    infrastructure.write("Kept")
+    said = ci(infrastructure, "remove", "Protected", "--yes", check=False)
+    assert "has termination protection, and stays" in said
+    assert "Protected" in infrastructure.stacks()
+
+
+def test_the_source_of_the_pipeline_holds_no_secret(infrastructure):
+    text = sample.git(infrastructure.bare, "log", "-p", "--all")
+    assert infrastructure.cloud.environment()["AWS_SECRET_ACCESS_KEY"] not in text
+    assert infrastructure.cloud.operator_token not in text
