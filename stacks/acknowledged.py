@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aws_cdk import Acknowledgment, Validations
 from constructs import Construct
 
-_PACKS = ("HIPAA.Security", "NIST.800.53.R5")
+_COMPLIANCE_PACKS = ("HIPAA.Security", "NIST.800.53.R5")
 
 
-def acknowledge(construct: Construct, reasons: Mapping[str, str]) -> None:
-    """Accept findings of the HIPAA and NIST 800-53 packs on a construct.
+def acknowledge(construct: Construct, reasons: Mapping[str, str], packs: Sequence[str] = _COMPLIANCE_PACKS) -> None:
+    """Accept findings on a construct, and on what is in it.
 
     Args:
         construct: what is found fault with.
         reasons: by the rule's name without its pack, like ``LambdaDLQ``.
+        packs: whose rules; HIPAA and NIST 800-53 unless told.
     """
     for rule, reason in reasons.items():
-        for pack in _PACKS:
+        for pack in packs:
             Validations.of(construct).acknowledge(Acknowledgment(id=f"{pack}::{pack}-{rule}", reason=reason))

@@ -11,16 +11,19 @@ from constructs import Construct
 
 
 class AlarmTopic(Construct):
-    """An encrypted topic that EventBridge and this account's CloudWatch may publish to, and nobody else.
+    """An encrypted topic that EventBridge may publish to, this account's CloudWatch where it has to, and nobody else.
 
     SNS's own key does not let them, so that the topic has a key of its own.
 
     Args:
         email: who is told; AWS asks that address to confirm once.
         topic_arn: a topic that is there already, whose own policies must let EventBridge and CloudWatch publish.
+        for_cloudwatch: whether an alarm of CloudWatch's goes there too.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, email: str | None, topic_arn: str | None) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, email: str | None, topic_arn: str | None, for_cloudwatch: bool
+    ) -> None:
         super().__init__(scope, construct_id)
         if topic_arn:
             self.topic = sns.Topic.from_topic_arn(self, "Topic", topic_arn)
@@ -36,7 +39,7 @@ class AlarmTopic(Construct):
         topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
         own = {"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
         # A topic's policy for EventBridge takes no conditions.
-        for service, conditions in (("events", None), ("cloudwatch", own)):
+        for service, conditions in (("events", None), *([("cloudwatch", own)] if for_cloudwatch else [])):
             publisher = [iam.ServicePrincipal(f"{service}.amazonaws.com")]
             key.add_to_resource_policy(
                 iam.PolicyStatement(

@@ -8,6 +8,7 @@ from constructs import Construct
 
 from codecommit_mirror.ci.config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, STACK, Ci
 
+from .acknowledged import acknowledge
 from .federated_role import FederatedRole
 
 
@@ -42,11 +43,9 @@ class DeployRoleStack(Stack):
             iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=["*"]),
             iam.PolicyStatement(actions=["cloudformation:GetTemplate"], resources=[self._stacks()]),
         ]
+        bootstrap_roles = [self._bootstrap_role(kind) for kind in ("deploy", "file-publishing")]
         deploying = [
-            iam.PolicyStatement(
-                actions=["sts:AssumeRole"],
-                resources=[self._bootstrap_role(kind) for kind in ("deploy", "file-publishing")],
-            ),
+            iam.PolicyStatement(actions=["sts:AssumeRole"], resources=bootstrap_roles),
             iam.PolicyStatement(
                 actions=["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
                 resources=[self._stacks()],
@@ -70,6 +69,12 @@ class DeployRoleStack(Stack):
             )
             CfnOutput(self, f"{construct_id}RoleArn", value=federated.role.role_arn, description=description)
         Tags.of(self).add("managed-by", "codecommit-mirror")
+        wildcards = {
+            "*": "DescribeStacks without a name lists every stack, which takes no resource.",
+            self._stacks(): "Mirrors come and go; deleting goes by the stack's tag.",
+            **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
+        }
+        acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in wildcards.items()}, packs=["AwsSolutions"])
 
     def _stacks(self) -> str:
         return f"arn:{self.partition}:cloudformation:*:{self.account}:stack/*"

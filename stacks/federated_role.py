@@ -40,7 +40,7 @@ class FederatedRole(Construct):
         super().__init__(scope, construct_id)
         host = issuer.removeprefix("https://")
         conditions = {"StringEquals": {f"{host}:aud": audience, f"{host}:sub": list(subjects)}}
-        self.policy = iam.ManagedPolicy(self, "Policy", description=description, statements=list(statements))
+        policy = iam.ManagedPolicy(self, "Policy", description=description, statements=list(statements))
         self.role = iam.Role(
             self,
             "Role",
@@ -48,5 +48,5 @@ class FederatedRole(Construct):
             description=description,
             assumed_by=iam.WebIdentityPrincipal(provider_arn, conditions),
             max_session_duration=Duration.hours(1),
-            managed_policies=[self.policy],
+            managed_policies=[policy],
         )

@@ -55,7 +55,13 @@ class ReplicaStack(Stack):
         )
         CredentialCleanup(self, "CredentialCleanup", user=access.user)
         if mirror.alarm:
-            topic = AlarmTopic(self, "AlarmTopic", email=mirror.alarm.email, topic_arn=mirror.alarm.topic_arn).topic
+            topic = AlarmTopic(
+                self,
+                "AlarmTopic",
+                email=mirror.alarm.email,
+                topic_arn=mirror.alarm.topic_arn,
+                for_cloudwatch=mirror.stale_after is not None,
+            ).topic
             watched = WatchedReplica(replica.arn, mirror.name, access.user.user_arn)
             TamperAlarm(self, "TamperAlarm", replica=watched, topic=topic)
             if mirror.stale_after:

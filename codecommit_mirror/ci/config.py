@@ -32,15 +32,22 @@ PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", "codecommit-mi
 """Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
 
 _GUID = matching(
-    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "an id like 01234567-89ab-cdef-0123-456789abcdef", "copy it"
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "the id of an organization",
+    "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData",
 )
 _GITHUB_REPOSITORY = matching(
     r"[A-Za-z0-9-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?",
     "a repository of GitHub",
     "write contoso/mirrors, or with GitHub's ids, contoso@123/mirrors@456",
 )
-_SUBJECT = matching(r"[^\s*?]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
+_SUBJECT = matching(r"[^*?\x00-\x1f]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
 _ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a token", "copy it from the log of a run")
+_PEOPLE = matching(
+    r"[^\x00-\x1f\"$]{1,500}",
+    "a list of people and groups",
+    "write mail addresses or [project]\\\\group, a comma apart",
+)
 _PROVIDER_ARN = matching(
     r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"
 )
@@ -77,7 +84,8 @@ class Github(BaseModel):
             "https://token.actions.githubusercontent.com",
             "sts.amazonaws.com",
             diff=(f"{repository}:pull_request",),
-            deploy=(f"{repository}:ref:refs/heads/{branch}", f"{repository}:environment:{TEARDOWN_ENVIRONMENT}"),
+            # Not the environment of approvals: until somebody protects it, any branch may use it.
+            deploy=(f"{repository}:ref:refs/heads/{branch}",),
         )
 
 
@@ -94,11 +102,15 @@ class AzurePipelines(BaseModel):
     issuer: Annotated[str, _ISSUER] | None = None
     diff_subject: Annotated[str, _SUBJECT] | None = None
     deploy_subject: Annotated[str, _SUBJECT] | None = None
+    approvers: Annotated[str, _PEOPLE] | None = None
+    """Who approves that replicas are deleted, and is told by mail; None for whoever may run the pipeline."""
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:
         if not (self.organization_id or self.issuer):
-            raise ValueError("needs the organization_id, which is the id in .../_apis/connectionData")
+            raise ValueError(
+                "needs organization_id; copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData"
+            )
         return self
 
     @property

@@ -33,7 +33,7 @@ _JOB_KEYS = {
 _STEP_KEYS = {"bash", "script", "task", "inputs", "name", "displayName", "env", "timeoutInMinutes"}
 _TASKS = {
     "AWSShellScript@1": {"awsCredentials", "regionName", "scriptType", "inlineScript"},
-    "ManualValidation@1": {"notifyUsers", "approvers", "allowApproversToApproveTheirOwnRuns", "instructions"},
+    "ManualValidation@1": {"notifyUsers", "approvers", "instructions"},
 }
 _HOSTED, _SERVER = {"vmImage": "ubuntu-24.04"}, "server"
 

@@ -13,8 +13,9 @@ from aws_cdk import Validations
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
+from codecommit_mirror.ci.config import Ci
 from codecommit_mirror.config import Alarm, single_mirror
-from stacks import ReplicaStack
+from stacks import DeployRoleStack, ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
 CONTEXT = json.loads((Path(__file__).parents[2] / "cdk.json").read_text())["context"]
@@ -242,6 +243,14 @@ def test_alarms_are_told_to_an_encrypted_topic_by_two_services_alone():
     assert of_type(document, "AWS::SNS::Subscription")["Properties"]["Endpoint"] == "ops@example.com"
 
 
+def test_without_an_alarm_of_cloudwatchs_its_topic_is_eventbridges_alone():
+    document = template(alarm=Alarm(email="ops@example.com"))
+    for kind, key in (("AWS::SNS::TopicPolicy", "PolicyDocument"), ("AWS::KMS::Key", "KeyPolicy")):
+        statements = of_type(document, kind)["Properties"][key]["Statement"]
+        services = [s["Principal"]["Service"] for s in statements if "Service" in s["Principal"]]
+        assert services == ["events.amazonaws.com"]
+
+
 def test_a_topic_that_is_there_already_is_used_as_it_is():
     arn = "arn:aws:sns:eu-west-1:123456789012:alarms"
     document = template(alarm=Alarm(topic_arn=arn), stale_after=1)
@@ -250,10 +259,132 @@ def test_a_topic_that_is_there_already_is_used_as_it_is():
     assert of_type(document, "AWS::CloudWatch::Alarm")["Properties"]["AlarmActions"] == [arn]
 
 
-@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}, ALARMS], ids=["plain", "group", "alarms"])
-def test_cfn_lint_is_clean(tmp_path, changes):
+CI = {
+    "azure": Ci.model_validate(
+        {
+            "account": "111122223333",
+            "region": "eu-west-1",
+            "azure": {
+                "organization": "contoso",
+                "organization_id": "01234567-89ab-cdef-0123-456789abcdef",
+                "project": "Platform",
+                "repository": "mirrors",
+            },
+        }
+    ),
+    "github": Ci.model_validate(
+        {"account": "111122223333", "region": "eu-west-1", "github": {"repository": "contoso/mirrors"}}
+    ),
+}
+SERVICES = pytest.mark.parametrize("service", CI)
+
+
+def roles_stack(service, context=CONTEXT, **changes):
+    app = cdk.App(context=context, analytics_reporting=False)
+    return DeployRoleStack(app, ci=CI[service].model_copy(update=changes))
+
+
+@SERVICES
+def test_each_role_trusts_these_tokens_and_no_others(service):
+    document = Template.from_stack(roles_stack(service)).to_json()
+    trust = CI[service].trust
+    provider = of_type(document, "AWS::IAM::OIDCProvider")["Properties"]
+    assert (provider["Url"], provider["ClientIdList"]) == (trust.issuer, [trust.audience])
+    host = trust.issuer.removeprefix("https://")
+    for prefix, subjects in (("Diff", trust.diff), ("Deploy", trust.deploy)):
+        role = of_type(document, "AWS::IAM::Role", prefix)["Properties"]
+        (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+        assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
+        assert statement["Principal"] == {"Federated": {"Ref": logical_id(document, "AWS::IAM::OIDCProvider")}}
+        assert statement["Condition"] == {
+            "StringEquals": {f"{host}:aud": trust.audience, f"{host}:sub": list(subjects)}
+        }
+        assert "Policies" not in role
+        assert role["MaxSessionDuration"] == 3600
+
+
+def test_the_roles_policies_are_these_documents():
+    document = Template.from_stack(roles_stack("github")).to_json()
+
+    def statements(prefix):
+        return of_type(document, "AWS::IAM::ManagedPolicy", prefix)["Properties"]["PolicyDocument"]["Statement"]
+
+    stacks = "arn:aws:cloudformation:*:111122223333:stack/*"
+    looking = [
+        {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"},
+        {
+            "Effect": "Allow",
+            "Action": "cloudformation:GetTemplate",
+            "Resource": stacks,
+        },
+    ]
+    assert statements("Diff") == looking
+    bootstrap = "arn:aws:iam::111122223333:role/cdk-hnb659fds-{}-role-111122223333-*"
+    assert statements("Deploy") == [
+        *looking,
+        {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Resource": [bootstrap.format("deploy"), bootstrap.format("file-publishing")],
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
+            "Resource": stacks,
+            "Condition": {
+                "StringEquals": {
+                    "aws:ResourceTag/codecommit-mirror:provisioned-from": "github.com/contoso/mirrors",
+                }
+            },
+        },
+    ]
+
+
+def test_another_bootstrap_and_a_provider_that_is_there_are_used():
+    provider = "arn:aws:iam::111122223333:oidc-provider/token.actions.githubusercontent.com"
+    context = {**CONTEXT, "@aws-cdk/core:bootstrapQualifier": "ours"}
+    document = Template.from_stack(roles_stack("github", context, provider_arn=provider)).to_json()
+    kinds = {resource["Type"] for resource in document["Resources"].values()}
+    assert kinds == {"AWS::IAM::Role", "AWS::IAM::ManagedPolicy"}
+    assert "role/cdk-ours-deploy-role-" in json.dumps(document)
+    assert json.dumps(document).count(f'"Federated": "{provider}"') == 2
+
+
+@PACKS
+@SERVICES
+def test_cdk_nag_is_clean_or_acknowledged_for_the_roles(pack, service):
+    assert findings(roles_stack(service), pack) == []
+
+
+def test_stacks_are_tagged_for_who_looks_for_what_was_provisioned():
+    stack = ReplicaStack(
+        cdk.App(context=CONTEXT, analytics_reporting=False),
+        mirror=single_mirror("my.repo_1", URL).model_copy(update={"tags": {"team": "platform"}}),
+        provisioned_from="github.com/contoso/mirrors",
+    )
+    assert stack.tags.tag_values() == {
+        "managed-by": "codecommit-mirror",
+        "team": "platform",
+        "codecommit-mirror:replica": "my.repo_1",
+        "codecommit-mirror:provisioned-from": "github.com/contoso/mirrors",
+    }
+    assert "codecommit-mirror:provisioned-from" not in synthesised().tags.tag_values()
+
+
+def linted(tmp_path, document):
     path = tmp_path / "t.json"
-    path.write_text(json.dumps(template(**changes)))
+    path.write_text(json.dumps(document))
     lint = [Path(sys.executable).parent / "cfn-lint", "--regions", "eu-west-1", "--", str(path)]
     done = subprocess.run(lint, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}, ALARMS], ids=["plain", "group", "alarms"])
+def test_cfn_lint_is_clean(tmp_path, changes):
+    assert linted(tmp_path, template(**changes)) == ""
+
+
+@SERVICES
+def test_cfn_lint_is_clean_for_the_roles(tmp_path, service):
+    assert linted(tmp_path, Template.from_stack(roles_stack(service)).to_json()) == ""
+    assert "E3002" in linted(tmp_path, {"Resources": {"R": {"Type": "AWS::IAM::User", "Properties": {"Nme": "x"}}}})

@@ -1,0 +1,314 @@
+"""Provisioning from CI: the section of mirrors.yaml, the plan, and what is rendered."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codecommit_mirror.ci import summary
+from codecommit_mirror.ci.config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, REPLICA, Ci, of_file
+from codecommit_mirror.ci.plan import DeployedStack, Plan, WantedStack, plan
+from codecommit_mirror.ci.render import render
+from codecommit_mirror.cli import cli
+from codecommit_mirror.config import load
+from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.mirrors_file import read
+
+CONTRACTS = Path(__file__).parents[1] / "contracts"
+AZURE_SCHEMA = json.loads((CONTRACTS / "azure-pipelines-schema.json").read_text("utf-8-sig"))
+ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
+AZURE = {"organization": "contoso", "organization_id": ORGANIZATION_ID, "project": "Shop", "repository": "mirrors"}
+ACCOUNT = {"account": "111122223333", "region": "eu-west-1"}
+
+
+def azure(**changes):
+    return Ci.model_validate({**ACCOUNT, "azure": {**AZURE, **changes}})
+
+
+def github(repository="contoso/mirrors", **changes):
+    return Ci.model_validate({**ACCOUNT, "github": {"repository": repository}, **changes})
+
+
+def test_azures_jobs_are_recognised_by_their_service_connection():
+    trust = azure().trust
+    assert trust.issuer == f"https://vstoken.dev.azure.com/{ORGANIZATION_ID}"
+    assert trust.audience == "api://AzureADTokenExchange"
+    assert trust.diff == ("sc://contoso/Shop/codecommit-mirror-diff",)
+    assert trust.deploy == ("sc://contoso/Shop/codecommit-mirror-deploy",)
+
+
+def test_azures_other_issuer_can_be_given():
+    given = {
+        "issuer": "https://login.microsoftonline.com/tenant/v2.0",
+        "diff_subject": "/eid1/a",
+        "deploy_subject": "/b",
+    }
+    trust = azure(organization_id=None, **given).trust
+    assert (trust.issuer, trust.diff, trust.deploy) == (given["issuer"], ("/eid1/a",), ("/b",))
+
+
+def test_githubs_jobs_are_recognised_by_their_repository_and_branch():
+    trust = github(branch="release").trust
+    assert (trust.issuer, trust.audience) == ("https://token.actions.githubusercontent.com", "sts.amazonaws.com")
+    assert trust.diff == ("repo:contoso/mirrors:pull_request",)
+    assert trust.deploy == ("repo:contoso/mirrors:ref:refs/heads/release",)
+    assert github("contoso@12/mirrors@34").trust.diff == ("repo:contoso@12/mirrors@34:pull_request",)
+
+
+def test_the_owner_is_the_repository_whatever_its_ids():
+    assert github("contoso@12/mirrors@34").owner == github().owner == "github.com/contoso/mirrors"
+    assert azure(project="Café & Co".replace("&", "and")).owner == "dev.azure.com/contoso/Café and Co/mirrors"
+    assert azure(project="a (b)").owner == "dev.azure.com/contoso/a -b-/mirrors"
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("ci: {}", None),
+        ("ci: {branch: main}", "line 2: ci: ci needs one of github and azure"),
+        ("ci: {github: {repository: r}}", "line 2: ci: github.repository: 'r' is not a repository of GitHub"),
+        ("ci: {github: {repository: 'o/*'}}", "line 2: ci: github.repository: 'o/*' is not a repository of GitHub"),
+        ("ci: {github: {repository: o/r}, role: x}", "line 2: ci: role is not a known key; remove it or correct"),
+        ("ci: {github: {repository: o/r, x: y}}", "line 2: ci: github.x is not a known key; remove it or correct its "
+         "spelling (known: repository)."),
+        ("ci: {azure: {organization: o, project: p, repository: r}}", "azure: needs organization_id; copy instanceId"),
+        ("ci: {azure: {organization: o, organization_id: o, project: p, repository: r}}", "is not the id of an"),
+        ("ci: {account: '1', github: {repository: o/r}}", "line 2: ci: account: '1' is not an AWS account id"),
+        ("ci: [github]", "line 2: 'ci' is not a mapping"),
+    ],
+)  # fmt: skip
+def test_each_mistake_of_the_section_is_one_sentence(tmp_path, section, expected):
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(f"defaults: {{account: '111122223333', region: eu-west-1}}\n{section}\nmirrors: {{}}\n")
+    if expected is None:
+        assert load(path).ci is None
+        return
+    with pytest.raises(MirrorError) as caught:
+        load(path)
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_without_an_account_the_section_says_so(tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    path.write_text("ci: {github: {repository: o/r}}\n")
+    with pytest.raises(MirrorError, match="account is missing; add it here or under defaults"):
+        of_file(read(path))
+
+
+def test_no_mirror_takes_the_name_of_the_roles_stack(tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    azure = "azure: {organization: o, project: p, repository: r}"
+    path.write_text(f"mirrors:\n  codecommit.mirror.ci: {{{azure}}}\n")
+    with pytest.raises(MirrorError, match="its stack would have the name of CI's own; rename it"):
+        load(path)
+
+
+OWNER = "github.com/contoso/mirrors"
+OWN = {PROVISIONED_FROM: OWNER}
+
+
+def wanted(name, **changes):
+    base = WantedStack(name, name, "1", "r", {"Resources": name}, {**OWN, REPLICA: name}, False)
+    return WantedStack(**{**vars(base), **changes})
+
+
+def deployed(name, **changes):
+    base = DeployedStack(name, "r", "CREATE_COMPLETE", {**OWN, REPLICA: name}, False, {"Resources": name})
+    return DeployedStack(**{**vars(base), **changes})
+
+
+def decide(stacks, there):
+    return plan(stacks, there, "1", OWNER)
+
+
+def test_what_is_not_there_is_created_and_what_is_the_same_stays():
+    assert decide([wanted("a"), wanted("b")], [deployed("b")]) == Plan(create=("a",), unchanged=("b",))
+    assert decide([wanted("a")], [deployed("a", status="REVIEW_IN_PROGRESS")]).create == ("a",)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"template": {"Resources": "other"}},
+        {"tags": OWN},
+        {"protected": True},
+        {"status": "UPDATE_FAILED"},
+        {"status": "ROLLBACK_COMPLETE"},
+        {"status": "UPDATE_IN_PROGRESS"},
+    ],
+)
+def test_whatever_differs_is_updated(changes):
+    assert decide([wanted("a")], [deployed("a", **changes)]) == Plan(update=("a",))
+
+
+def test_only_what_was_provisioned_from_here_is_removed():
+    theirs = deployed("theirs", tags={PROVISIONED_FROM: "github.com/contoso/other", REPLICA: "theirs"})
+    by_hand = deployed("by-hand", tags={REPLICA: "by-hand"})
+    assert decide([], [deployed("gone"), theirs, by_hand, deployed("x", tags={})]) == Plan(remove=("gone",))
+
+
+def test_a_mirror_that_moved_to_another_region_leaves_a_stack_behind():
+    assert decide([wanted("a", region="s")], [deployed("a")]) == Plan(create=("a",), remove=("a",))
+
+
+def test_mirrors_of_another_account_are_not_touched():
+    assert decide([wanted("a", account="2")], []) == Plan(elsewhere=("a",))
+
+
+names = st.sets(st.text("abc", min_size=1, max_size=3))
+
+
+@given(names, names, names)
+def test_every_mirror_is_in_one_group_and_nothing_wanted_is_removed(in_file, there, of_others):
+    stacks = [deployed(n) for n in there] + [deployed(n, tags={}) for n in of_others - there]
+    found = decide([wanted(n) for n in in_file], stacks)
+    assert sorted(found.create + found.update + found.unchanged) == sorted(in_file)
+    assert set(found.remove) == there - in_file
+    assert not set(found.create) & (there | of_others)
+    again = decide([wanted(n) for n in in_file], [deployed(n) for n in in_file])
+    assert again.deploy == again.remove == ()
+
+
+@given(st.text())
+def test_no_text_breaks_out_of_the_summarys_fence(diff):
+    lines = summary.of_plan(Plan(create=("a",)), diff).split("\n")
+    fences = [line for line in lines if re.fullmatch("`{3,}", line)]
+    if diff:
+        assert lines[-2] == max(fences, key=len)
+        assert fences.count(lines[-2]) == 2
+
+
+def scripts(document):
+    """Every shell script of a rendered pipeline."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if key in ("run", "bash", "inlineScript") and isinstance(value, str):
+                yield value
+            else:
+                yield from scripts(value)
+    elif isinstance(document, list):
+        for item in document:
+            yield from scripts(item)
+
+
+RENDERED = {
+    "azure": render(azure(), "azure", "config/mirrors.yaml"),
+    "github": render(github(), "github", "config/mirrors.yaml"),
+}
+
+
+def as_bash(step):
+    """The same script in a step that the schema knows; it knows no task of an extension."""
+    rest = {key: value for key, value in step.items() if key not in ("task", "inputs")}
+    return {"bash": step["inputs"]["inlineScript"], **rest}
+
+
+def test_azures_pipeline_is_valid_by_its_schema():
+    document = yaml.load(RENDERED["azure"], Loader=yaml.BaseLoader)
+    for job in (job for stage in document["stages"] for job in stage["jobs"]):
+        job["steps"] = [as_bash(step) if step.get("task") == "AWSShellScript@1" else step for step in job["steps"]]
+    jsonschema.validate(document, AZURE_SCHEMA)
+    document["stages"][0]["dependOn"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, AZURE_SCHEMA)
+
+
+def test_githubs_workflow_is_valid_by_its_schema(tmp_path):
+    path = tmp_path / "mirrors.yml"
+    check = [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", path]
+    path.write_text(RENDERED["github"])
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    path.write_text(RENDERED["github"].replace("runs-on", "run-on"))
+    assert subprocess.run(check, capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("service", RENDERED)
+def test_its_scripts_are_shell_and_call_commands_that_there_are(service):
+    found = list(scripts(yaml.safe_load(RENDERED[service])))
+    assert len(found) > 5
+    for script in found:
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0, script
+        for line in script.splitlines():
+            if line.startswith("codecommit-mirror "):
+                words = shlex.split(line.replace('"${names[@]}"', "One Two").split(" > ")[0])[1:]
+                parse(cli, words)
+
+
+def parse(command, words):
+    """Parse a command line as click does, without running it."""
+    if isinstance(command, click.Group):
+        parse(command.commands[words[0]], words[1:])
+    else:
+        command.make_context(command.name, list(words))
+
+
+@pytest.mark.parametrize("service", RENDERED)
+def test_no_key_and_no_secret_is_asked_for(service):
+    text = RENDERED[service].lower()
+    assert not re.search(r"aws_access_key|aws_secret|secrets\.|password", text)
+
+
+def steps(stage):
+    return [step for job in stage["jobs"] for step in job["steps"]]
+
+
+def test_azures_roles_are_for_what_they_are_for():
+    stages = {stage["stage"]: stage for stage in yaml.safe_load(RENDERED["azure"])["stages"]}
+    used = {
+        name: {step["inputs"]["awsCredentials"] for step in steps(stage) if step.get("task") == "AWSShellScript@1"}
+        for name, stage in stages.items()
+    }
+    assert used == {"diff": {DIFF_ROLE}, "deploy": {DEPLOY_ROLE}, "teardown": {DEPLOY_ROLE}}
+    approve, teardown = stages["teardown"]["jobs"]
+    assert approve["pool"] == "server"
+    assert approve["steps"][0]["task"] == "ManualValidation@1"
+    assert teardown["dependsOn"] == "approve"
+
+
+def test_githubs_teardown_waits_for_reviewers_and_has_no_token_before():
+    jobs = yaml.safe_load(RENDERED["github"])["jobs"]
+    assert jobs["approve"]["environment"] == "codecommit-mirror-teardown"
+    assert jobs["approve"]["permissions"] == {}
+    assert "approve" in jobs["teardown"]["needs"]
+    assert "reviewers" in jobs["approve"]["needs"]
+    roles = {
+        name: step["with"]["role-to-assume"].rpartition("/")[2]
+        for name, job in jobs.items()
+        for step in job["steps"]
+        if "role-to-assume" in step.get("with", {})
+    }
+    assert roles == {"diff": DIFF_ROLE, "deploy": DEPLOY_ROLE, "teardown": DEPLOY_ROLE}
+
+
+@pytest.mark.parametrize("region", ["cn-north-1", "us-gov-west-1", "eu-west-1"])
+def test_roles_are_of_the_regions_partition(region):
+    partition = {"cn-north-1": "aws-cn", "us-gov-west-1": "aws-us-gov"}.get(region, "aws")
+    assert github(region=region).role_arn("r") == f"arn:{partition}:iam::111122223333:role/r"
+
+
+def test_approvers_are_named_where_they_are_given():
+    def inputs(**changes):
+        stages = yaml.safe_load(render(azure(**changes), "azure", "m.yaml"))["stages"]
+        return stages[2]["jobs"][0]["steps"][0]["inputs"]
+
+    assert inputs()["notifyUsers"] == ""
+    assert "approvers" not in inputs()
+    given = inputs(approvers="ada@example.com,[Shop]\\Leads")
+    assert given["approvers"] == given["notifyUsers"] == "ada@example.com,[Shop]\\Leads"
+
+
+def test_a_branch_that_is_quoted_stays_one_text():
+    section = azure().model_copy(update={"branch": "it's"})
+    (stage,) = [s for s in yaml.safe_load(render(section, "azure", "m.yaml"))["stages"] if s["stage"] == "deploy"]
+    assert stage["condition"].endswith("'refs/heads/it''s'))")
