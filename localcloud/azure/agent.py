@@ -287,16 +287,20 @@ class _Execution:
         timer = threading.Timer(minutes * 60, cancel)
         timer.start()
         assert process.stdout
-        for raw in process.stdout:
-            line = raw.decode("utf-8", "replace").rstrip("\n")
-            self.run.unmasked.append(line)
-            if command := _COMMAND.search(line):
-                self._obey(command, step.get("name"), outputs)
-            for mask in masks:
-                line = line.replace(mask, "***")
-            self._say(record, line)
-        status = process.wait()
-        timer.cancel()
+        try:
+            for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip("\n")
+                self.run.unmasked.append(line)
+                if command := _COMMAND.search(line):
+                    self._obey(command, step.get("name"), outputs)
+                for mask in masks:
+                    line = line.replace(mask, "***")
+                self._say(record, line)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+            process.wait()
         if deadline.is_set():
             self._worsen("canceled")
         elif status:

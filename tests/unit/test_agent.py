@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from localcloud.azure import expressions
 from localcloud.azure.agent import Variable, run_pipeline
 from localcloud.azure.definition import UnsupportedPipeline
 
@@ -89,3 +90,146 @@ def test_the_work_folder_is_fresh_and_goes_again():
 def test_what_it_does_not_know_it_refuses(text):
     with pytest.raises(UnsupportedPipeline):
         run_pipeline(text, {}, job_token="t")
+
+
+HOSTED, SCRIPT = {"vmImage": "ubuntu-24.04"}, "echo '##vso[task.setvariable variable=found;isOutput=true]a b'"
+
+
+class Service:
+    """A service with one connection, which says no to approvals unless told, and notes what it was asked."""
+
+    def __init__(self, approves=False):
+        self.approves, self.asked = approves, []
+
+    def checkout(self, folder):
+        (folder / "file").write_text("of the source")
+
+    def why_not(self, connection):
+        return None if connection == "known" else f"no {connection}"
+
+    def aws_environment(self, connection, region, seconds):
+        if region == "nowhere":
+            raise RuntimeError("the token was refused")
+        return {"AWS_REGION": region, "DURATION": str(seconds)}
+
+    def approved(self, instructions, minutes):
+        self.asked.append((instructions, minutes))
+        return self.approves
+
+
+def job(name, *steps, **rest):
+    return {"job": name, "pool": HOSTED, "steps": list(steps), **rest}
+
+
+def aws(script, connection="known", region="eu-west-1", **rest):
+    inputs = {"awsCredentials": connection, "regionName": region, "scriptType": "inline", "inlineScript": script}
+    return {"task": "AWSShellScript@1", "inputs": inputs, **rest}
+
+
+def run_stages(*stages, service=None, variables=None, **top):
+    text = yaml.safe_dump({**top, "stages": list(stages)})
+    return run_pipeline(text, variables or {}, job_token="job-token-canary", service=service or Service())
+
+
+def test_stages_run_by_their_conditions_and_hand_on_what_they_found():
+    find = {"stage": "a", "jobs": [job("find", {"bash": SCRIPT, "name": "s"})]}
+    use = {
+        "stage": "b",
+        "dependsOn": "a",
+        "condition": "and(succeeded(), ne(dependencies.a.outputs['find.s.found'], ''))",
+        "jobs": [
+            job("use", {"bash": "echo \"[$F]\"", "env": {"F": "$(found)"}},
+                variables={"found": "$[ stageDependencies.a.find.outputs['s.found'] ]"})
+        ],
+    }  # fmt: skip
+    done = run_stages(find, use)
+    assert (done.stages, done.log[-1]) == ({"a": "succeeded", "b": "succeeded"}, "[a b]")
+    nothing = {"stage": "a", "jobs": [job("find", {"bash": "true", "name": "s"})]}
+    assert run_stages(nothing, use).stages == {"a": "succeeded", "b": "skipped"}
+    broken = {"stage": "a", "jobs": [job("find", {"bash": f"{SCRIPT}; false", "name": "s"})]}
+    done = run_stages(broken, use)
+    assert (done.stages, done.result) == ({"a": "failed", "b": "skipped"}, "failed")
+
+
+def test_what_was_skipped_did_not_succeed():
+    never = {"stage": "a", "condition": "eq(variables['Build.Reason'], 'PullRequest')", "jobs": [job("j")]}
+    assert run_stages(never, {"stage": "b", "jobs": [job("j")]}).stages == {"a": "skipped", "b": "skipped"}
+    assert run_stages(never, {"stage": "b", "dependsOn": [], "jobs": [job("j")]}).stages["b"] == "succeeded"
+
+
+@pytest.mark.parametrize(("approves", "result"), [(True, "succeeded"), (False, "failed")])
+def test_a_job_waits_for_an_approval(approves, result):
+    ask = {
+        "job": "ask",
+        "pool": "server",
+        "timeoutInMinutes": 7,
+        "steps": [{"task": "ManualValidation@1", "inputs": {"notifyUsers": "", "instructions": "Delete $(What)?"}}],
+    }
+    service = Service(approves)
+    stage = {"stage": "a", "jobs": [ask, job("then", {"bash": "echo deleted"}, dependsOn="ask")]}
+    done = run_stages(stage, service=service, variables={"What": Variable("it")})
+    assert service.asked == [("Delete it?", 7.0)]
+    assert done.result == result
+    assert ("deleted" in done.log) is approves
+
+
+def test_a_script_acts_as_its_service_connection_and_only_there():
+    steps = (aws('echo "$AWS_REGION $DURATION"'), {"bash": 'echo "${AWS_REGION:-none}"'})
+    done = run_stages({"stage": "a", "jobs": [job("j", *steps)]}, variables={})
+    assert done.log == ["eu-west-1 900", "none"]
+    longer = run_stages(
+        {"stage": "a", "jobs": [job("j", steps[0])]}, variables={"aws.rolecredential.maxduration": 3600}
+    )
+    assert longer.log == ["eu-west-1 3600"]
+
+
+def test_without_credentials_or_permission_no_script_runs():
+    done = run_stages({"stage": "a", "jobs": [job("j", {"bash": "echo first"}, aws("echo", "unknown"))]})
+    assert (done.result, done.log) == ("failed", ["##[error]no unknown"])
+    done = run_stages({"stage": "a", "jobs": [job("j", aws("echo ran", region="nowhere"))]})
+    assert (done.result, done.log) == ("failed", ["##[error]Failed to assume role with OIDC: the token was refused"])
+
+
+def test_the_source_is_there_where_it_is_checked_out():
+    assert run_stages({"stage": "a", "jobs": [job("j", {"checkout": "self"}, {"bash": "cat file"})]}).log == [
+        "of the source"
+    ]
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"stage": "a", "condition": "startsWith('a', 'b')", "jobs": [job("j")]},
+        {"stage": "a", "condition": "eq(parameters.x, 'b')", "jobs": [job("j")]},
+        {"stage": "a", "condition": "eq('a', 'b'", "jobs": [job("j")]},
+        {"stage": "a", "jobs": [job("j", {"bash": "echo $[ variables.x ]"})]},
+        {"stage": "a", "jobs": [job("j", {"task": "Bash@3", "inputs": {}})]},
+        {"stage": "a", "jobs": [job("j", {"task": "ManualValidation@1", "inputs": {"notifyUsers": ""}})]},
+        {"stage": "a", "jobs": [job("j", {"bash": "echo '##vso[task.setvariable variable=x]y'", "name": "s"})]},
+        {"stage": "a", "jobs": []},
+    ],
+)
+def test_what_the_agent_does_not_know_is_refused(stage):
+    with pytest.raises(UnsupportedPipeline):
+        run_stages(stage)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("'it''s'", "it's"),
+        ("eq('A', 'a')", True),
+        ("and(true_, succeeded())", True),
+        ("or(eq(1_, ''), not(eq('a', 'b')))", True),
+        ("variables.x", "1"),
+        ("variables['none']", ""),
+        ("dependencies.a.outputs['j.s.v']", ""),
+    ],
+)
+def test_expressions(text, value):
+    context = {"variables": {"x": "1"}, "dependencies": {}, "true_": True}
+    if "1_" in text:
+        with pytest.raises(expressions.UnknownExpression):
+            expressions.evaluate(text, context, True)
+    else:
+        assert expressions.evaluate(text, context, True) == value
