@@ -178,7 +178,7 @@ def test_a_script_acts_as_its_service_connection_and_only_there():
     done = run_stages({"stage": "a", "jobs": [job("j", *steps)]}, variables={})
     assert done.log == ["eu-west-1 900", "none"]
     longer = run_stages(
-        {"stage": "a", "jobs": [job("j", steps[0])]}, variables={"aws.rolecredential.maxduration": 3600}
+        {"stage": "a", "jobs": [job("j", steps[0])]}, variables={"aws.rolecredential.maxduration": Variable("3600")}
     )
     assert longer.log == ["eu-west-1 3600"]
 
