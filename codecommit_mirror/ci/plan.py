@@ -57,6 +57,8 @@ class Plan:
     remove: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
     """Of another account, which these credentials cannot provision."""
+    moved: tuple[str, ...] = ()
+    """Whose stack is still in another region, or has another name: two of one mirror would be in each other's way."""
 
     @property
     def deploy(self) -> tuple[str, ...]:
@@ -73,21 +75,27 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
         owner: the repository that holds ``mirrors.yaml``; what it has not provisioned is never removed.
     """
     there = {(stack.region, stack.name): stack for stack in deployed}
-    groups: dict[str, list[str]] = {"create": [], "update": [], "unchanged": [], "elsewhere": []}
+    left = orphans(wanted, deployed, owner)
+    groups: dict[str, list[str]] = {"create": [], "update": [], "unchanged": [], "elsewhere": [], "moved": []}
     for stack in wanted:
         found = there.get((stack.region, stack.stack_name))
         if stack.account != account:
             groups["elsewhere"].append(stack.mirror)
+        elif stack.mirror in left:
+            groups["moved"].append(stack.mirror)
         elif found is None or found.status == _NOTHING_YET:
             groups["create"].append(stack.mirror)
         else:
             groups["unchanged" if _same(stack, found) else "update"].append(stack.mirror)
-    removed = tuple(sorted(orphans(wanted, deployed, owner)))
-    return Plan(**{name: tuple(sorted(names)) for name, names in groups.items()}, remove=removed)
+    removed = sorted(left.keys() - {stack.mirror for stack in wanted})
+    return Plan(**{name: tuple(sorted(names)) for name, names in groups.items()}, remove=tuple(removed))
 
 
 def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], owner: str) -> dict[str, DeployedStack]:
-    """Return the stacks that were provisioned from ``owner`` and are wanted no more, by their mirrors' names."""
+    """Return the stacks that were provisioned from ``owner`` and are wanted no more, by their mirrors' names.
+
+    The name may still be wanted, with a stack elsewhere.
+    """
     places = {(stack.region, stack.stack_name) for stack in wanted}
     return {
         stack.tags.get(REPLICA, stack.name): stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,16 +35,25 @@ class Account:
     Args:
         aws: the credentials, in CI's region.
         ci: the section ``ci`` of ``mirrors.yaml``.
+        mirrors: the names of all its mirrors.
         folder: the CDK project's.
         assembly_folder: where ``cdk synth`` wrote to.
+
+    Raises:
+        MirrorError: the credentials are another account's, or ``cdk synth`` worked on another list of mirrors.
     """
 
-    def __init__(self, aws: boto3.Session, ci: Ci, folder: Path, assembly_folder: Path) -> None:
+    def __init__(
+        self, aws: boto3.Session, ci: Ci, mirrors: Collection[str], folder: Path, assembly_folder: Path
+    ) -> None:
         self._ci, self._folder, self._assembly = ci, folder, assembly_folder
         self._account = account_of(aws)
         if self._account != ci.account:
             raise MirrorError(f"ci.account is {ci.account}, and the AWS credentials are for {self._account}.")
         self._wanted = assembly.read(assembly_folder, self._account, ci.region)
+        # What is missing there would be taken for gone.
+        if {stack.mirror for stack in self._wanted} != set(mirrors):
+            raise MirrorError(f"{assembly_folder} does not have the mirrors of mirrors.yaml; run 'cdk synth' for all.")
         self._needed = {ci.region, *(stack.region for stack in self._wanted if stack.account == self._account)}
         everywhere = aws.get_available_regions("cloudformation", aws.get_partition_for_region(ci.region))
         self._clients = {name: client(aws, "cloudformation", name) for name in {*self._needed, *everywhere}}

@@ -36,6 +36,7 @@ def _table(plan: Plan, created: str, updated: str) -> str:
         (updated, plan.update),
         ("to delete, once approved", plan.remove),
         ("of another account, not touched", plan.elsewhere),
+        ("moved, to be removed and added again", plan.moved),
     ]
     lines = [f"| {what} | {', '.join(f'`{name}`' for name in names)} |" for what, names in rows if names]
     lines.append(f"| unchanged | {len(plan.unchanged):,} |")

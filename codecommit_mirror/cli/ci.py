@@ -45,7 +45,7 @@ def ci() -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
 def render(service: Service, config: Path, output: Path | None) -> None:
     """Print the pipeline of the repository that holds mirrors.yaml; it holds no secret."""
-    section = _section(config)
+    section, _ = _section(config)
     if section.service != service:
         raise MirrorError(f"the section ci of {config} is for {section.service}; add {service}: to it, in its place.")
     write(render_ci(section, service, _inside(config)), output, SIGNATURE)
@@ -89,6 +89,11 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
         print_json(vars(found))
     else:
         click.echo(_told(found, "created", "updated"))
+    if found.moved:
+        raise MirrorError(
+            f"the stacks of {', '.join(found.moved)} are still in another region, or have another name: take these "
+            "mirrors out of mirrors.yaml, let that be deployed and the removal approved, then add them again."
+        )
 
 
 @ci.command()
@@ -119,16 +124,17 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
         click.echo(f"Removed: {', '.join(removed) or 'nothing, all of it was gone already'}.")
 
 
-def _section(config: Path) -> Ci:
-    section = load(config).ci
+def _section(config: Path) -> tuple[Ci, list[str]]:
+    """Return the section, and the names of all mirrors."""
+    mirrors, section = load(config)
     if section is None:
         raise MirrorError(f"{config} has no section ci; see README, 'From CI'.")
-    return section
+    return section, [mirror.name for mirror in mirrors]
 
 
 def _account(config: Path, app: Path) -> Account:
-    section = _section(config)
-    return Account(session_in(section.region), section, Path.cwd(), app)
+    section, mirrors = _section(config)
+    return Account(session_in(section.region), section, mirrors, Path.cwd(), app)
 
 
 def _inside(config: Path) -> str:
@@ -154,6 +160,7 @@ def _told(found: Plan, created: str, updated: str) -> str:
         (updated, found.update),
         ("to remove, with 'ci remove'", found.remove),
         ("of another account, not touched", found.elsewhere),
+        ("moved, not touched", found.moved),
     ]
     lines = [f"{what}: {', '.join(names)}" for what, names in groups if names]
     return "\n".join([*lines, f"unchanged: {len(found.unchanged):,}"])

@@ -328,6 +328,16 @@ def test_a_changed_mirror_alone_is_deployed_and_a_kept_replica_stays(infrastruct
     assert infrastructure.cloud.replica_path("Retained").exists()
 
 
+def test_output_of_one_mirror_alone_is_not_taken_for_all(infrastructure):
+    infrastructure.write("Kept", "Another")
+    infrastructure.run("cdk", "synth", "--quiet", "--no-notices", "-c", "mirror=Kept", "--output", "one.out")
+    said = infrastructure.run("codecommit-mirror", "ci", "remove", "Another", "--app", "one.out", "--yes", check=False)
+    assert "one.out does not have the mirrors of mirrors.yaml; run 'cdk synth' for all." in said
+    assert "run 'cdk synth --quiet' first" in infrastructure.run(
+        "codecommit-mirror", "ci", "plan", "--app", "nowhere", check=False
+    )
+
+
 def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructure):
     infrastructure.cloud.client("iam").create_user(UserName="taken")
     infrastructure.write("Kept description: again", "Broken user_name: taken")

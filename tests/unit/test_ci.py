@@ -157,8 +157,8 @@ def test_only_what_was_provisioned_from_here_is_removed():
     assert decide([], [deployed("gone"), theirs, by_hand, deployed("x", tags={})]) == Plan(remove=("gone",))
 
 
-def test_a_mirror_that_moved_to_another_region_leaves_a_stack_behind():
-    assert decide([wanted("a", region="s")], [deployed("a")]) == Plan(create=("a",), remove=("a",))
+def test_a_mirror_that_moved_to_another_region_has_to_go_first():
+    assert decide([wanted("a", region="s")], [deployed("a")]) == Plan(moved=("a",))
 
 
 def test_mirrors_of_another_account_are_not_touched():
