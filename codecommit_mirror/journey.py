@@ -301,11 +301,6 @@ def _contents(operator: Operator, stack: ReplicaStackState) -> str:
     return f" with {mirror_sync.count(refs, 'ref')} ({archived:,} of them archived) and all history"
 
 
-def revoke_held(operator: Operator, there: Connection) -> list[str]:
-    """Revoke what the pipeline holds, and no other; return the ids."""
-    return _revoke(operator, None, there)
-
-
 def _revoke(operator: Operator, stack: ReplicaStackState | None, there: Connection | None) -> list[str]:
     """Revoke every Git credential of the stack's user; without a stack, what the pipeline held and no other."""
     deployed = find_stack(operator.aws, operator.mirror)

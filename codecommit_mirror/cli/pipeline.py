@@ -88,22 +88,20 @@ def run(mirror: Mirror, branch: str | None, timeout: float) -> None:
 @pull_request_option
 @yes_option
 def disconnect(mirror: Mirror, pull_request: bool, yes: bool) -> None:
-    """Delete the pipeline, its YAML and its Git credential.
+    """Delete the pipeline, and the YAML that 'connect' wrote; nothing else.
 
-    The YAML goes only if 'connect' wrote it; runs go with the pipeline. One that is gone already is fine.
+    Its runs go with it. One that is gone already is fine. Nothing in AWS is touched: the Git credential that the
+    pipeline held is named, with the command that revokes it.
     """
     operator = operator_of(mirror)
     at_home, there = journey.look(operator)
     if there.definition:
         confirmation(yes)(f"Delete the pipeline {there.definition.name!r}, its runs and its variables?")
-        # First: afterwards nothing says which credential it was, and it would take one of two places for good.
-        held = held_credential.of_variables(there.definition.variables).id
-        revoked = journey.revoke_held(operator, there)
-        for identifier in revoked:
-            _tell(f"revoked {identifier}, which the pipeline held")
-        if held and held not in revoked:
-            _tell(f"did not find {held}, which the pipeline held, in this account")
     connection.disconnect(at_home, operator.azure, there, pull_request=pull_request, say=_tell)
+    held = held_credential.of_variables(there.definition.variables).id if there.definition else None
+    if held:
+        command = f"codecommit-mirror credentials revoke {mirror.name} {held}"
+        _tell(f"{held}, which the pipeline held, is still in IAM: {command}")
 
 
 def _tell(line: str) -> None:

@@ -334,20 +334,27 @@ def test_somebody_elses_commits_on_our_branch_are_left(filled, said):
     assert sample.refs(filled.source)[f"refs/heads/{branch}"] == theirs
 
 
-def test_disconnect_gives_the_credentials_place_back(filled, said, companion):
-    url = filled.mirror.azure.clone_url
-    arguments = (filled.name, "--azure-repo-url", url)
+def test_disconnect_touches_nothing_in_aws_and_names_the_credential(filled, companion):
+    arguments = (filled.name, "--azure-repo-url", filled.mirror.azure.clone_url)
     iam = filled.cloud.client("iam")
-    by_hand = filled.credential["ServiceSpecificCredentialId"]
-    for _ in range(2):
-        connected = companion("pipeline", "connect", *arguments, **azure_environment(filled.cloud))
-        assert connected.returncode == 0, connected.stderr
-        refused = companion("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
-        assert "Give --yes to agree" in refused.stderr
-        done = companion("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud))
-        assert done.returncode == 0, done.stderr
-    left = iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]
-    assert [c["ServiceSpecificCredentialId"] for c in left] == [by_hand]
+
+    def there():
+        listed = iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]
+        return {c["ServiceSpecificCredentialId"]: c["Status"] for c in listed}
+
+    connected = companion("pipeline", "connect", *arguments, **azure_environment(filled.cloud))
+    assert connected.returncode == 0, connected.stderr
+    before = there()
+    (held,) = before.keys() - {filled.credential["ServiceSpecificCredentialId"]}
+    refused = companion("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
+    assert "Give --yes to agree" in refused.stderr
+    no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    done = companion("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
+    assert done.returncode == 0, done.stderr
+    assert f"codecommit-mirror credentials revoke {filled.name} {held}" in done.stderr
+    assert there() == before
+    again = companion("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
+    assert (again.returncode, again.stderr) == (0, "nothing to disconnect: it is gone already\n")
 
 
 def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, companion, tmp_path):
