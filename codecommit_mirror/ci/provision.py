@@ -13,6 +13,8 @@ from typing import Any
 import boto3
 from botocore import exceptions
 
+from pipeline_templates import mirror_sync
+
 from .. import cdk
 from ..aws import account_of, aws_failures, client, deployed_template
 from ..errors import MirrorError
@@ -63,11 +65,15 @@ class Account:
         return plan(self._wanted, self._deployed(self._wanted), self._account, self._ci.owner)
 
     def diff(self, mirrors: Sequence[str]) -> str:
-        """Return what ``cdk diff`` says of the first mirrors; it reads templates and nothing else."""
+        """Return what ``cdk diff`` says of the first mirrors; it reads templates and nothing else.
+
+        Texts of a pull request are in it: nothing of them is a command to who runs the job.
+        """
         if not mirrors:
             return ""
-        shown = cdk.run(self._folder, ["diff", *mirrors[:_DIFFS], "--method", "template", "--no-color"], self._assembly)
-        return _NOISE.sub("", shown).strip()
+        said = cdk.run(self._folder, ["diff", *mirrors[:_DIFFS], "--method", "template", "--no-color"], self._assembly)
+        rest = f"\n... and {len(mirrors) - _DIFFS:,} more mirrors" if len(mirrors) > _DIFFS else ""
+        return "\n".join(mirror_sync.shown(line) for line in _NOISE.sub("", said).strip().split("\n")) + rest
 
     def deploy(self, mirrors: Sequence[str]) -> None:
         """Deploy mirrors, several at a time.

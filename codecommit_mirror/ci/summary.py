@@ -24,23 +24,28 @@ def of_deployment(plan: Plan) -> str:
 
 def of_removal(removed: Sequence[str]) -> str:
     """Return what was deleted, and what a person has to do about the Azure side."""
-    lines = [f"- `{name}`" for name in removed] or ["- nothing: all of it was gone already"]
+    gone = [f"- `{name}`" for name in removed] or ["- nothing: all of it was gone already"]
     pipelines = ", ".join(f"`codecommit-mirror-{name}`" for name in removed)
     rest = ["", f"In Azure DevOps, delete the pipelines that are left: {pipelines}."] if removed else []
-    return "\n".join(["## Replicas deleted", "", *lines, *rest, ""])
+    return "\n".join(["## Replicas deleted", "", *gone, *rest, ""])
+
+
+def lines(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:
+    """Return what there is to say of a plan, and of which mirrors, or of how many."""
+    groups = (
+        (created, plan.create),
+        (updated, plan.update),
+        ("to remove, once approved", plan.remove),
+        ("of another account, not touched", plan.elsewhere),
+        ("moved, to be removed and added again", plan.moved),
+    )
+    told = [(what, ", ".join(names)) for what, names in groups if names]
+    return [*told, ("unchanged", f"{len(plan.unchanged):,}")]
 
 
 def _table(plan: Plan, created: str, updated: str) -> str:
-    rows = [
-        (created, plan.create),
-        (updated, plan.update),
-        ("to delete, once approved", plan.remove),
-        ("of another account, not touched", plan.elsewhere),
-        ("moved, to be removed and added again", plan.moved),
-    ]
-    lines = [f"| {what} | {', '.join(f'`{name}`' for name in names)} |" for what, names in rows if names]
-    lines.append(f"| unchanged | {len(plan.unchanged):,} |")
-    return "\n".join(["## Mirrors", "", "| | |", "|---|---|", *lines])
+    rows = [f"| {what} | {which} |" for what, which in lines(plan, created, updated)]
+    return "\n".join(["## Mirrors", "", "| | |", "|---|---|", *rows])
 
 
 def _fenced(text: str) -> str:

@@ -155,12 +155,4 @@ def _append(path: Path | None, text: str) -> None:
 
 
 def _told(found: Plan, created: str, updated: str) -> str:
-    groups: list[tuple[str, tuple[str, ...]]] = [
-        (created, found.create),
-        (updated, found.update),
-        ("to remove, with 'ci remove'", found.remove),
-        ("of another account, not touched", found.elsewhere),
-        ("moved, not touched", found.moved),
-    ]
-    lines = [f"{what}: {', '.join(names)}" for what, names in groups if names]
-    return "\n".join([*lines, f"unchanged: {len(found.unchanged):,}"])
+    return "\n".join(f"{what}: {which}" for what, which in ci_summary.lines(found, created, updated))

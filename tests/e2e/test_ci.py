@@ -168,7 +168,8 @@ def log(infrastructure, build):
 def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_approval(infrastructure, pipeline):
     cloud, azure = infrastructure.cloud, infrastructure.azure
     before = infrastructure.stacks()
-    infrastructure.write("Kept", "New", "Retained on_destroy: retain")
+    hostile = "description: '##vso[task.complete result=Failed;]'"
+    infrastructure.write(f"Kept {hostile}", "New", "Retained on_destroy: retain")
     infrastructure.commit("change")
     azure.open_pull_request(azure.repository("mirrors"), "change", "main", "Change", "")
     build = wait_for(lambda: b if (b := the_run(infrastructure, pipeline, "pullRequest")).done else None)
@@ -176,9 +177,11 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     shown = cloud.azure("run_log", build.id)
     assert shown["stages"] == {"diff": "succeeded", "deploy": "skipped", "teardown": "skipped"}
     (summary,) = shown["summaries"]
-    assert "| to create | `New` |" in summary
-    assert "| to delete, once approved | `Gone` |" in summary
-    assert "| unchanged | 2 |" in summary
+    assert "| to create | New |" in summary
+    assert "| to remove, once approved | Gone |" in summary
+    assert "| to update | Kept |" in summary
+    assert "| unchanged | 1 |" in summary
+    assert "# #vso[task.complete result=Failed;]" in summary
     assert "[+] AWS::CodeCommit::Repository Replica/Repository" in summary
     assert "role" not in summary.partition("```")[2].splitlines()[1]
     assert infrastructure.stacks() == before
@@ -194,7 +197,7 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     assert build.result == "succeeded", log(infrastructure, build)
     shown = cloud.azure("run_log", build.id)
     assert shown["stages"] == {"diff": "skipped", "deploy": "succeeded", "teardown": "succeeded"}
-    assert "| created | `New` |" in shown["summaries"][0]
+    assert "| created | New |" in shown["summaries"][0]
     assert "- `Gone`" in shown["summaries"][1]
     assert "Gone" not in infrastructure.stacks()
     assert not cloud.replica_path("Gone").exists()
