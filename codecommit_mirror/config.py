@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from . import azure_url, mirrors_file
-from .ci import config as ci_config
-from .ci.config import Ci
+from . import azure_url, ci_config, mirrors_file
+from .ci_config import Ci
 from .errors import MirrorError
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, cron, hours, matching, not_empty
 from .fields import tags as check_tags

@@ -6,7 +6,7 @@ from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Stack, Tags
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from codecommit_mirror.ci.config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, STACK, Ci
+from codecommit_mirror.ci_config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, STACK, Ci
 
 from .acknowledged import acknowledge
 from .federated_role import FederatedRole

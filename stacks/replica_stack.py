@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, Environment, Stack, Tags
 from constructs import Construct
 
-from codecommit_mirror.ci.config import PROVISIONED_FROM, REPLICA
+from codecommit_mirror.ci_config import PROVISIONED_FROM, REPLICA
 from codecommit_mirror.config import Mirror
 
 from .alarm_topic import AlarmTopic

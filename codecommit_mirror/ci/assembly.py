@@ -9,8 +9,8 @@ import json
 import re
 from pathlib import Path
 
+from ..ci_config import REPLICA
 from ..errors import MirrorError
-from .config import REPLICA
 from .plan import WantedStack
 
 _ENVIRONMENT = re.compile(r"aws://([^/]+)/(.+)")

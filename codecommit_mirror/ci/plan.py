@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .config import PROVISIONED_FROM, REPLICA
+from ..ci_config import PROVISIONED_FROM, REPLICA
 
 _SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
 _NOTHING_YET = "REVIEW_IN_PROGRESS"

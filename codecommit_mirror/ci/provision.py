@@ -17,9 +17,9 @@ from pipeline_templates import mirror_sync
 
 from .. import cdk
 from ..aws import account_of, aws_failures, client, deployed_template
+from ..ci_config import Ci
 from ..errors import MirrorError
 from . import assembly
-from .config import Ci
 from .plan import DeployedStack, Plan, WantedStack, orphans, plan
 
 _AT_ONCE = 16

@@ -6,8 +6,8 @@ from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 
+from ..ci_config import DEPLOY_ROLE, DIFF_ROLE, TEARDOWN_ENVIRONMENT, Ci, Service
 from ..yaml_text import comment, scalar
-from .config import DEPLOY_ROLE, DIFF_ROLE, TEARDOWN_ENVIRONMENT, Ci, Service
 
 SIGNATURE = "# Written by 'codecommit-mirror ci render'"
 """The line that tells a file of ours."""

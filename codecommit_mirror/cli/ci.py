@@ -8,11 +8,11 @@ import click
 
 from ..aws import session_in
 from ..ci import summary as ci_summary
-from ..ci.config import Ci, Service
 from ..ci.plan import Plan
 from ..ci.provision import Account
 from ..ci.render import SIGNATURE
 from ..ci.render import render as render_ci
+from ..ci_config import Ci, Service
 from ..config import load
 from ..errors import MirrorError
 from .mirror_option import config_option, confirmation, json_option, yes_option

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codecommit_mirror.ci import summary
-from codecommit_mirror.ci.config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, REPLICA, Ci, of_file
 from codecommit_mirror.ci.plan import DeployedStack, Plan, WantedStack, plan
 from codecommit_mirror.ci.render import render
+from codecommit_mirror.ci_config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, REPLICA, Ci, of_file
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config import load
 from codecommit_mirror.errors import MirrorError

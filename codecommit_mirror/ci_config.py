@@ -15,10 +15,10 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ..errors import MirrorError
-from ..fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
-from ..mirrors_file import MirrorsFile
-from ..mistakes import sentences
+from .errors import MirrorError
+from .fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
+from .mirrors_file import MirrorsFile
+from .mistakes import sentences
 
 Service = Literal["azure", "github"]
 
