@@ -245,12 +245,13 @@ def test_its_scripts_are_shell_and_call_commands_that_there_are(service):
                 parse(cli, words)
 
 
-def parse(command, words):
+def parse(command, words, parent=None):
     """Parse a command line as click does, without running it."""
     if isinstance(command, click.Group):
-        parse(command.commands[words[0]], words[1:])
+        context = click.Context(command, parent=parent, **command.context_settings)
+        parse(command.commands[words[0]], words[1:], context)
     else:
-        command.make_context(command.name, list(words))
+        command.make_context(command.name, list(words), parent=parent)
 
 
 @pytest.mark.parametrize("service", RENDERED)
