@@ -8,7 +8,8 @@ from codecommit_mirror.config import from_context
 from codecommit_mirror.errors import MirrorError
 from stacks import DeployRoleStack, ReplicaStack
 
-app = cdk.App()
+# CDK's own validator takes half of a synthesis; cfn-lint checks these templates, in the tests and in CI.
+app = cdk.App(builtin_cloud_formation_validation=False)
 try:
     mirrors, ci = from_context(app.node.try_get_context)
 except MirrorError as error:

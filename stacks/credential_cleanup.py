@@ -18,6 +18,11 @@ from constructs import Construct
 from .acknowledged import acknowledge
 
 _HANDLER = Path(__file__).with_name("credential_cleanup_handler.py")
+# The same for every mirror: each call to CDK goes to another process, and there may be hundreds of mirrors.
+_CODE = lambda_.Code.from_inline(_HANDLER.read_text(encoding="utf-8"))
+_RUNTIME = lambda_.Runtime.PYTHON_3_14
+_LAMBDA = iam.ServicePrincipal("lambda.amazonaws.com")
+_TIMEOUT, _SERVICE_TIMEOUT = Duration.minutes(2), Duration.minutes(5)
 
 
 class CredentialCleanup(Construct):
@@ -46,30 +51,27 @@ class CredentialCleanup(Construct):
         role = iam.Role(
             self,
             "Role",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            assumed_by=_LAMBDA,
             description="Removes the Git credentials of the replica's user, and nothing else.",
             managed_policies=[iam.ManagedPolicy(self, "Policy", statements=[credentials, writing])],
         )
         function = lambda_.Function(
             self,
             "Function",
-            runtime=lambda_.Runtime.PYTHON_3_14,
+            runtime=_RUNTIME,
             handler="index.handler",
-            code=lambda_.Code.from_inline(_HANDLER.read_text(encoding="utf-8")),
+            code=_CODE,
             role=role,
             log_group=log,
-            timeout=Duration.minutes(2),
+            timeout=_TIMEOUT,
             description="Removes the Git credentials of the replica's user before CloudFormation deletes it.",
         )
         # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
         cast(CfnResource, function.node.default_child).add_deletion_override("DependsOn")
         acknowledge(
-            log,
-            {"CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's key will do."},
-        )
-        acknowledge(
-            function,
+            self,
             {
+                "CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's key will do.",
                 "LambdaConcurrency": "CloudFormation calls it once; a reservation would take from the account's own.",
                 "LambdaDLQ": "CloudFormation waits for its answer and reports a failure.",
                 "LambdaInsideVPC": "It calls IAM and CloudFormation's response address, both public endpoints of AWS.",
@@ -80,6 +82,6 @@ class CredentialCleanup(Construct):
             "Credentials",
             resource_type="Custom::GitCredentials",
             service_token=function.function_arn,
-            service_timeout=Duration.minutes(5),
+            service_timeout=_SERVICE_TIMEOUT,
             properties={"UserName": user.user_name},
         )
