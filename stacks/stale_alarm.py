@@ -39,7 +39,9 @@ class StaleAlarm(Construct):
             event_pattern=replica.changes(
                 ("referenceCreated", "referenceDeleted"),
                 referenceFullName=[CONFIRMED],
-                callerUserArn=[replica.user_arn],
+                callerUserArn=events.Match.any_of(
+                    events.Match.exact_string(replica.user_arn), events.Match.does_not_exist()
+                ),
             ),
         )
         alarm = cloudwatch.Alarm(

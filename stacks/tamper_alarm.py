@@ -27,8 +27,8 @@ class TamperAlarm(Construct):
         message = (
             f"Somebody other than the mirror changed the replica {replica.name}: {of_event('callerUserArn')}, "
             f"{of_event('event')} {of_event('referenceFullName')}, from {of_event('oldCommitId')} to "
-            f"{of_event('commitId')} (a created ref has no old commit), at {events.EventField.time}. The next run of "
-            "the mirror undoes it."
+            f"{of_event('commitId')} (a created ref has no old commit, a deleted one no new), at "
+            f"{events.EventField.time}. The next run of the mirror undoes it."
         )
         events.Rule(
             self,
@@ -36,7 +36,10 @@ class TamperAlarm(Construct):
             description=f"Changes of the replica {replica.name} by somebody other than the mirror's user",
             event_pattern=replica.changes(
                 ("referenceCreated", "referenceUpdated", "referenceDeleted"),
-                callerUserArn=events.Match.anything_but(replica.user_arn),
+                # The service's own examples have no caller: what it does not tell is told as well.
+                callerUserArn=events.Match.any_of(
+                    events.Match.anything_but(replica.user_arn), events.Match.does_not_exist()
+                ),
             ),
             targets=[targets.SnsTopic(topic, message=events.RuleTargetInput.from_text(message))],
         )

@@ -21,32 +21,47 @@ MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git
 
 
 def event(name="referenceUpdated", caller=OTHER, ref="refs/heads/main", arn=ARN, **detail):
-    """An event as the service's documentation shows it."""
+    """An event with the keys of those that were recorded in accounts; without a caller, as the documentation has it.
+
+    https://docs.aws.amazon.com/codecommit/latest/userguide/monitoring-events.html
+    """
     kind, short = ("tag" if "/tags/" in ref else "branch"), ref.split("/", 2)[2]
-    commits = {"commitId": "7f0103fMERGE", "oldCommitId": "3e5983DESTINATION"}
-    if name == "referenceCreated":
-        del commits["oldCommitId"]
+    commits = {"commitId": "ec3a87304850ca25f8e57945c0262ea5c44001ed"}
+    if name != "referenceCreated":
+        commits["oldCommitId"] = "34baa66383b3493507e5c626cbe0846c7b55f19a"
+    if name == "referenceDeleted":
+        del commits["commitId"]
     return {
         "version": "0",
-        "id": "01234567-EXAMPLE",
+        "id": "6bbfdb52-6dd3-ae11-32c5-f40ae9f369dd",
         "detail-type": "CodeCommit Repository State Change",
         "source": "aws.codecommit",
         "account": "111122223333",
-        "time": "2019-06-12T10:23:43Z",
+        "time": "2021-12-30T16:46:56Z",
         "region": "eu-west-1",
         "resources": [arn],
         "detail": {
-            "callerUserArn": caller,
+            **({"callerUserArn": caller} if caller else {}),
             "event": name,
             "referenceFullName": ref,
             "referenceName": short,
             "referenceType": kind,
-            "repositoryId": "12345678-1234-5678-abcd-12345678abcd",
+            "repositoryId": "de04b8fc-2214-4dc3-9d7a-2fa8c2ba748c",
             "repositoryName": arn.rpartition(":")[2],
             **commits,
             **detail,
         },
     }
+
+
+MERGE = {
+    "baseCommitId": "3e5a9bf1BASE",
+    "sourceCommitId": "26a8f2SOURCE",
+    "destinationCommitId": "3e5983DESTINATION",
+    "mergeOption": "THREE_WAY_MERGE",
+    "conflictDetailsLevel": "LINE_LEVEL",
+    "conflictResolutionStrategy": "AUTOMERGE",
+}
 
 
 def resolved(value):
@@ -74,6 +89,9 @@ def matches(cloud, rule, given):
 def test_a_change_by_somebody_else_is_told(cloud, rules, name):
     assert matches(cloud, rules["Tampe"], event(name))
     assert matches(cloud, rules["Tampe"], event(name, ref="refs/tags/v1"))
+    assert matches(cloud, rules["Tampe"], event(name, caller=None))
+    assert matches(cloud, rules["Tampe"], event(name, caller="arn:aws:iam::111122223333:user/gitlab", **MERGE))
+    assert matches(cloud, rules["Tampe"], event(name, caller=f"{USER}2"))
     assert not matches(cloud, rules["Tampe"], event(name, caller=USER))
     assert not matches(cloud, rules["Tampe"], event(name, arn=ARN + "2"))
 
@@ -88,6 +106,7 @@ def test_only_the_confirming_tag_of_the_mirrors_user_counts(cloud, rules):
     rule = rules["Stale"]
     assert matches(cloud, rule, event("referenceCreated", USER, CONFIRMED))
     assert matches(cloud, rule, event("referenceDeleted", USER, CONFIRMED))
+    assert matches(cloud, rule, event("referenceCreated", None, CONFIRMED))
     assert not matches(cloud, rule, event("referenceCreated", OTHER, CONFIRMED))
     assert not matches(cloud, rule, event("referenceCreated", USER, "refs/tags/v1"))
     assert not matches(cloud, rule, event("referenceUpdated", USER))
@@ -103,7 +122,11 @@ def test_the_message_says_who_which_ref_from_and_to(rules):
             value = value[part]
         shown = shown.replace(f"<{variable}>", value)
     assert "<" not in shown
-    for words in (OTHER, "referenceUpdated refs/heads/main", "from 3e5983DESTINATION to 7f0103fMERGE"):
+    for words in (
+        OTHER,
+        "referenceUpdated refs/heads/main",
+        "from 34baa66383b3493507e5c626cbe0846c7b55f19a to ec3a8730",
+    ):
         assert words in shown
     assert shown.startswith('"Somebody other than the mirror changed the replica MyRepoReplica: ')
 
