@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import boto3
 import yaml
 from botocore import exceptions
 
+from .ci_config import REPLICA
 from .config import Mirror
 from .errors import MirrorError
 
@@ -104,6 +105,13 @@ class ReplicaStackState:
     protected: bool
     """Whether termination protection is on."""
     outputs: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def is_of(self, mirror: Mirror) -> bool:
+        """Whether it is this mirror's, as far as it is anybody's yet: stacks of other things may have such a name."""
+        early = self.status == "REVIEW_IN_PROGRESS" or self.status.startswith("IMPORT_")
+        replica = self.tags.get(REPLICA) or self.outputs.get("ReplicaArn", "").rpartition(":")[2]
+        return replica == mirror.name or (early and not replica)
 
     @property
     def working(self) -> bool:
@@ -112,7 +120,11 @@ class ReplicaStackState:
 
 
 def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
-    """Return the mirror's stack (DescribeStacks), None when there is none in this account and region."""
+    """Return the mirror's stack (DescribeStacks), None when there is none in this account and region.
+
+    Raises:
+        MirrorError: there is a stack of that name, and it is something else's; or the call failed.
+    """
     with aws_failures(f"read the stack {mirror.stack_name}"):
         try:
             stack = client(aws, "cloudformation").describe_stacks(StackName=mirror.stack_name)["Stacks"][0]
@@ -121,7 +133,14 @@ def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
                 raise
             return None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    return ReplicaStackState(stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), outputs)
+    tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])}
+    found = ReplicaStackState(stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), outputs, tags)
+    if not found.is_of(mirror):
+        raise MirrorError(
+            f"the stack {mirror.stack_name!r} in region {aws.region_name} is not that of the mirror {mirror.name!r}; "
+            "it is not touched: give the mirror another name."
+        )
+    return found
 
 
 def deployed_template(cloudformation: Any, stack_name: str) -> Mapping[str, Any]:

@@ -22,12 +22,7 @@ from .mistakes import sentences
 
 Service = Literal["azure", "github"]
 
-STACK = "codecommit-mirror-ci"
-"""The stack with the roles, its construct id and its name."""
-DIFF_ROLE, DEPLOY_ROLE = "codecommit-mirror-diff", "codecommit-mirror-deploy"
-"""Roles in AWS; service connections of the same names in Azure DevOps."""
-TEARDOWN_ENVIRONMENT = "codecommit-mirror-teardown"
-"""The environment in GitHub whose reviewers approve that replicas are deleted."""
+PREFIX = "codecommit-mirror"
 PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", "codecommit-mirror:replica"
 """Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
 
@@ -36,6 +31,11 @@ _GUID = matching(
     "the id of an organization",
     "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData",
 )
+_IN_POLICIES = matching(
+    r"[\x20-\xff]*", "a name that a policy of IAM takes", "give it one without letters past \u00ff (IAM's own limit)"
+)
+_NAME = matching(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", "a short name", "use up to 20 of a-z, 0-9 and -")
+_AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
 _GITHUB_REPOSITORY = matching(
     r"[A-Za-z0-9-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?",
     "a repository of GitHub",
@@ -78,7 +78,7 @@ class Github(BaseModel):
         owner, _, name = self.repository.partition("/")
         return f"github.com/{owner.partition('@')[0]}/{name.partition('@')[0]}"
 
-    def trust(self, branch: str) -> Trust:
+    def trust(self, branch: str, diff_role: str, deploy_role: str) -> Trust:
         repository = f"repo:{self.repository}"
         return Trust(
             "https://token.actions.githubusercontent.com",
@@ -94,12 +94,13 @@ class AzurePipelines(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    organization: Annotated[str, AZURE_NAME]
-    project: Annotated[str, AZURE_NAME]
-    repository: Annotated[str, AZURE_NAME]
+    organization: Annotated[str, AZURE_NAME, _IN_POLICIES]
+    project: Annotated[str, AZURE_NAME, _IN_POLICIES]
+    repository: Annotated[str, AZURE_NAME, _IN_POLICIES]
     organization_id: Annotated[str, _GUID] | None = None
     """Part of the issuer; not needed where ``issuer`` is given."""
     issuer: Annotated[str, _ISSUER] | None = None
+    audience: Annotated[str, _AUDIENCE] = "api://AzureADTokenExchange"
     diff_subject: Annotated[str, _SUBJECT] | None = None
     deploy_subject: Annotated[str, _SUBJECT] | None = None
     approvers: Annotated[str, _PEOPLE] | None = None
@@ -117,15 +118,15 @@ class AzurePipelines(BaseModel):
     def owner(self) -> str:
         # Tags take no other letters.
         place = f"dev.azure.com/{self.organization}/{self.project}/{self.repository}"
-        return re.sub(r"[^\w\s.:/=+@-]", "-", place)[:256]
+        return re.sub(r"[^\w\s.:/=+@-]", "-", place)
 
-    def trust(self, branch: str) -> Trust:
+    def trust(self, branch: str, diff_role: str, deploy_role: str) -> Trust:
         connections = f"sc://{self.organization}/{self.project}"
         return Trust(
             self.issuer or f"https://vstoken.dev.azure.com/{self.organization_id}",
-            "api://AzureADTokenExchange",
-            diff=(self.diff_subject or f"{connections}/{DIFF_ROLE}",),
-            deploy=(self.deploy_subject or f"{connections}/{DEPLOY_ROLE}",),
+            self.audience,
+            diff=(self.diff_subject or f"{connections}/{diff_role}",),
+            deploy=(self.deploy_subject or f"{connections}/{deploy_role}",),
         )
 
 
@@ -139,6 +140,8 @@ class Ci(BaseModel):
     """Where the roles' stack is, and mirrors that name no region."""
     branch: Annotated[str, BRANCH] = "main"
     """What is on it is deployed."""
+    name: Annotated[str, _NAME] | None = None
+    """Tells this file's provisioning from that of another file in the account."""
     github: Github | None = None
     azure: AzurePipelines | None = None
     provider_arn: Annotated[str, _PROVIDER_ARN] | None = None
@@ -157,12 +160,35 @@ class Ci(BaseModel):
     @property
     def owner(self) -> str:
         """The repository that holds ``mirrors.yaml``: the value of the stacks' tag ``PROVISIONED_FROM``."""
-        return self._place.owner
+        return self._place.owner[:200] + (f" {self.name}" if self.name else "")
 
     @property
     def trust(self) -> Trust:
         """The issuer of the jobs' tokens, and their subjects."""
-        return self._place.trust(self.branch)
+        return self._place.trust(self.branch, self.diff_role, self.deploy_role)
+
+    @property
+    def stack_name(self) -> str:
+        """The stack with the roles, its construct id and its name."""
+        return self._named("ci")
+
+    @property
+    def diff_role(self) -> str:
+        """The role that looks; in Azure DevOps, the service connection for it."""
+        return self._named("diff")
+
+    @property
+    def deploy_role(self) -> str:
+        """The role that deploys and deletes; in Azure DevOps, the service connection for it."""
+        return self._named("deploy")
+
+    @property
+    def teardown_environment(self) -> str:
+        """The environment in GitHub whose reviewers approve that replicas are deleted."""
+        return self._named("teardown")
+
+    def _named(self, what: str) -> str:
+        return f"{PREFIX}-{what}-{self.name}" if self.name else f"{PREFIX}-{what}"
 
     @property
     def _place(self) -> Github | AzurePipelines:

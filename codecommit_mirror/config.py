@@ -22,11 +22,11 @@ DEFAULT_FILE = "mirrors.yaml"
 
 DEFAULT_REFS = ("heads", "tags", "notes")
 DEFAULT_SCHEDULE = "17 */6 * * *"
-DEFAULTPIPELINE_PATH = "azure-pipelines-mirror.yml"
+DEFAULT_PIPELINE_PATH = "azure-pipelines-mirror.yml"
 
 
 # https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html#limits-repository-names
-_REPLICA_NAME = re.compile(r"(?!.*\.git$)[A-Za-z0-9_.-]{1,100}")
+_REPLICA_NAME = re.compile(r"(?!-)(?!.*\.git$)[A-Za-z0-9_.-]{1,100}")
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-names
 _USER_NAME_LIMIT = 64
 
@@ -162,7 +162,7 @@ def derive_stack_name(replica: str) -> str:
 
 
 def _default_pipeline_path(replica: str, pipelines_repository: str | None) -> str:
-    return f"{replica}.yml" if pipelines_repository else DEFAULTPIPELINE_PATH
+    return f"{replica}.yml" if pipelines_repository else DEFAULT_PIPELINE_PATH
 
 
 def _default_policy_name(replica: str) -> str:
@@ -186,7 +186,7 @@ def check_replica_name(name: str) -> str:
     if not _REPLICA_NAME.fullmatch(name):
         raise MirrorError(
             f"{name!r} is not a CodeCommit repository name; use 1 to 100 letters, digits or . _ -, "
-            "without .git at the end."
+            "without .git at the end, and without a hyphen in front, where cdk takes it for an option."
         )
     return name
 
@@ -303,7 +303,7 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
     mistakes: list[str] = []
     seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
     for name in filter(_REPLICA_NAME.fullmatch, file.mirrors):
-        if derive_stack_name(name).lower() == ci_config.STACK and name in chosen:
+        if derive_stack_name(name).lower().startswith(f"{ci_config.PREFIX}-ci") and name in chosen:
             where = file.where("mirrors", name)
             mistakes.append(f"{where}: mirror {name!r}: its stack would have the name of CI's own; rename it.")
         for what, value, place, remedy in _identities(name, file.merged(name)):

@@ -6,7 +6,7 @@ from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Stack, Tags
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from codecommit_mirror.ci_config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, STACK, Ci
+from codecommit_mirror.ci_config import PROVISIONED_FROM, Ci
 
 from .acknowledged import acknowledge
 from .federated_role import FederatedRole
@@ -28,8 +28,8 @@ class DeployRoleStack(Stack):
     def __init__(self, scope: Construct, *, ci: Ci) -> None:
         super().__init__(
             scope,
-            STACK,
-            stack_name=STACK,
+            ci.stack_name,
+            stack_name=ci.stack_name,
             description=f"Roles with which {ci.owner} provisions CodeCommit replicas",
             env=Environment(account=ci.account, region=ci.region),
         )
@@ -41,7 +41,11 @@ class DeployRoleStack(Stack):
         looking = [
             # Listing stacks takes no resource.
             iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=["*"]),
-            iam.PolicyStatement(actions=["cloudformation:GetTemplate"], resources=[self._stacks()]),
+            iam.PolicyStatement(
+                actions=["cloudformation:GetTemplate"],
+                resources=[self._stacks()],
+                conditions={"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}},
+            ),
         ]
         bootstrap_roles = [self._bootstrap_role(kind) for kind in ("deploy", "file-publishing")]
         deploying = [
@@ -53,8 +57,8 @@ class DeployRoleStack(Stack):
             ),
         ]
         for construct_id, name, description, subjects, statements in (
-            ("Diff", DIFF_ROLE, "Shows what a pull request would change.", trust.diff, looking),
-            ("Deploy", DEPLOY_ROLE, "Deploys and deletes replicas.", trust.deploy, looking + deploying),
+            ("Diff", ci.diff_role, "Shows what a pull request would change.", trust.diff, looking),
+            ("Deploy", ci.deploy_role, "Deploys and deletes replicas.", trust.deploy, looking + deploying),
         ):
             federated = FederatedRole(
                 self,

@@ -6,14 +6,14 @@ https://docs.aws.amazon.com/cdk/v2/guide/deploy.html#deploy-how-synth-assemblies
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..ci_config import REPLICA
 from ..errors import MirrorError
 from .plan import WantedStack
 
-_ENVIRONMENT = re.compile(r"aws://([^/]+)/(.+)")
 _UNKNOWN = {"unknown-account", "unknown-region"}
 
 
@@ -29,25 +29,24 @@ def read(folder: Path, account: str, region: str) -> list[WantedStack]:
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stacks = [a for a in manifest["artifacts"].values() if a["type"] == "aws:cloudformation:stack"]
+        return [stack for artifact in stacks if (stack := _stack(folder, artifact, account, region))]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise MirrorError(f"{folder} has no output of the CDK app; run 'cdk synth --quiet' first.") from None
-    found = []
-    for artifact in manifest["artifacts"].values():
-        properties = artifact.get("properties", {})
-        mirror = properties.get("tags", {}).get(REPLICA)
-        match = _ENVIRONMENT.fullmatch(artifact.get("environment", ""))
-        if artifact["type"] != "aws:cloudformation:stack" or mirror is None or match is None:
-            continue
-        of_account, of_region = match.groups()
-        found.append(
-            WantedStack(
-                mirror=mirror,
-                stack_name=properties.get("stackName", mirror),
-                account=account if of_account in _UNKNOWN else of_account,
-                region=region if of_region in _UNKNOWN else of_region,
-                template=json.loads((folder / properties["templateFile"]).read_text(encoding="utf-8")),
-                tags=properties["tags"],
-                protected=bool(properties.get("terminationProtection")),
-            )
-        )
-    return found
+
+
+def _stack(folder: Path, artifact: Mapping[str, Any], account: str, region: str) -> WantedStack | None:
+    properties = artifact["properties"]
+    mirror = properties.get("tags", {}).get(REPLICA)
+    if mirror is None:
+        return None
+    of_account, of_region = artifact["environment"].removeprefix("aws://").split("/")
+    return WantedStack(
+        mirror=mirror,
+        stack_name=properties.get("stackName", mirror),
+        account=account if of_account in _UNKNOWN else of_account,
+        region=region if of_region in _UNKNOWN else of_region,
+        template=json.loads((folder / properties["templateFile"]).read_text(encoding="utf-8")),
+        tags=properties["tags"],
+        protected=bool(properties.get("terminationProtection")),
+    )

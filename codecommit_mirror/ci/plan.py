@@ -59,6 +59,8 @@ class Plan:
     """Of another account, which these credentials cannot provision."""
     moved: tuple[str, ...] = ()
     """Whose stack is still in another region, or has another name: two of one mirror would be in each other's way."""
+    foreign: tuple[str, ...] = ()
+    """Whose stack's name is taken, by another repository's mirror or by something else."""
 
     @property
     def deploy(self) -> tuple[str, ...]:
@@ -76,7 +78,9 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
     """
     there = {(stack.region, stack.name): stack for stack in deployed}
     left = orphans(wanted, deployed, owner)
-    groups: dict[str, list[str]] = {"create": [], "update": [], "unchanged": [], "elsewhere": [], "moved": []}
+    groups: dict[str, list[str]] = {
+        name: [] for name in ("create", "update", "unchanged", "elsewhere", "moved", "foreign")
+    }
     for stack in wanted:
         found = there.get((stack.region, stack.stack_name))
         if stack.account != account:
@@ -85,6 +89,8 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
             groups["moved"].append(stack.mirror)
         elif found is None or found.status == _NOTHING_YET:
             groups["create"].append(stack.mirror)
+        elif not _ours(stack, found, owner):
+            groups["foreign"].append(stack.mirror)
         else:
             groups["unchanged" if _same(stack, found) else "update"].append(stack.mirror)
     removed = sorted(left.keys() - {stack.mirror for stack in wanted})
@@ -104,6 +110,11 @@ def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], 
         and (stack.region, stack.name) not in places
         and not stack.status.startswith("DELETE_COMPLETE")
     }
+
+
+def _ours(wanted: WantedStack, found: DeployedStack, owner: str) -> bool:
+    """Whether a stack is the mirror's, deployed from here or by a person before there was a CI."""
+    return found.tags.get(REPLICA) == wanted.mirror and found.tags.get(PROVISIONED_FROM, owner) == owner
 
 
 def _same(wanted: WantedStack, found: DeployedStack) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline_templates import mirror_sync
 
 from .. import cdk
 from ..aws import account_of, aws_failures, client, deployed_template
-from ..ci_config import Ci
+from ..ci_config import REPLICA, Ci
 from ..errors import MirrorError
 from . import assembly
 from .plan import DeployedStack, Plan, WantedStack, orphans, plan
@@ -71,7 +71,7 @@ class Account:
         """
         if not mirrors:
             return ""
-        said = cdk.run(self._folder, ["diff", *mirrors[:_DIFFS], "--method", "template", "--no-color"], self._assembly)
+        said = self._cdk(["diff", *mirrors[:_DIFFS], "--method", "template", "--no-color"])
         rest = f"\n... and {len(mirrors) - _DIFFS:,} more mirrors" if len(mirrors) > _DIFFS else ""
         return "\n".join(mirror_sync.shown(line) for line in _NOISE.sub("", said).strip().split("\n")) + rest
 
@@ -86,7 +86,7 @@ class Account:
         self._wait_until_settled(mirrors)
         command = ["deploy", *mirrors, "--require-approval", "never", "--concurrency", _CONCURRENCY]
         try:
-            cdk.run(self._folder, command, self._assembly)
+            self._cdk(command)
         except MirrorError as error:
             left = [name for name in self.plan().deploy if name in mirrors]
             done = [name for name in mirrors if name not in left]
@@ -94,33 +94,38 @@ class Account:
                 f"{error}\ndeployed: {', '.join(done) or 'none'}; still to be deployed: {', '.join(left) or 'none'}."
             ) from None
 
-    def remove(self, mirrors: Sequence[str]) -> Iterator[str]:
-        """Delete the stacks of mirrors that are in ``mirrors.yaml`` no more; yield each name when it is gone.
+    def remove(self, mirror: str) -> bool:
+        """Delete the stack of a mirror that is in ``mirrors.yaml`` no more; return False when it is gone already.
 
         Raises:
-            MirrorError: one is still wanted, or was not provisioned from here, or cannot be deleted.
+            MirrorError: it is still wanted, was not provisioned from here, or cannot be deleted.
         """
+        if any(stack.mirror == mirror for stack in self._wanted):
+            raise MirrorError(f"{mirror} is in mirrors.yaml, and stays.")
         there = self._deployed(())
-        removable = orphans(self._wanted, there, self._ci.owner)
-        if wanted := sorted({stack.mirror for stack in self._wanted} & set(mirrors)):
-            raise MirrorError(f"{', '.join(wanted)} is in mirrors.yaml, and stays; nothing was deleted.")
-        for name in mirrors:
-            if name in removable:
-                self._delete(name, removable[name])
-                yield name
+        found = orphans(self._wanted, there, self._ci.owner).get(mirror)
+        if found is not None:
+            self._delete(mirror, found)
+        elif any(mirror in (stack.name, stack.tags.get(REPLICA)) for stack in there):
+            raise MirrorError(f"the stack of {mirror} was not provisioned from {self._ci.owner}, and stays.")
+        return found is not None
 
     def _wait_until_settled(self, mirrors: Sequence[str]) -> None:
         """Wait while CloudFormation still works on what another run, or a person, has begun."""
-        stacks = [stack for stack in self._wanted if stack.mirror in mirrors]
+        places = {(stack.region, stack.stack_name) for stack in self._wanted if stack.mirror in mirrors}
         deadline = time.monotonic() + _SETTLING_SECONDS
-        while any(self._working(stack) for stack in stacks):
+        while any(
+            stack.working and (region, stack.name) in places
+            for region in {region for region, _ in places}
+            for stack in self._stacks(region)
+        ):
             if time.monotonic() > deadline:
                 raise MirrorError("CloudFormation works on these stacks for too long; look at it, and run again.")
             time.sleep(_POLL_SECONDS)
 
-    def _working(self, stack: WantedStack) -> bool:
-        found = next((s for s in self._stacks(stack.region) if s.name == stack.stack_name), None)
-        return found is not None and found.working
+    def _cdk(self, arguments: Sequence[str]) -> str:
+        # Where a mirror names no region, the CLI goes by the environment, and the plan by ci.region.
+        return cdk.run(self._folder, arguments, assembly=self._assembly, region=self._ci.region)
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]

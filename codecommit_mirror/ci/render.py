@@ -6,7 +6,7 @@ from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 
-from ..ci_config import DEPLOY_ROLE, DIFF_ROLE, TEARDOWN_ENVIRONMENT, Ci, Service
+from ..ci_config import Ci, Service
 from ..yaml_text import comment, scalar
 
 SIGNATURE = "# Written by 'codecommit-mirror ci render'"
@@ -15,10 +15,18 @@ _TEMPLATES = {"azure": "ci-azure.yml.j2", "github": "ci-github.yml.j2"}
 _INSTALL = """\
 python3 -m venv .venv
 .venv/bin/pip install --quiet --no-compile -r {requirements}
-npm ci --silent --no-fund --no-audit"""
+npm ci --silent --no-fund --no-audit --ignore-scripts"""
 _SYNTH = """\
 export PATH="$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"
 cdk synth --quiet --no-notices -c config="$CONFIG\""""
+_TIP = """\
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraheader
+GIT_CONFIG_VALUE_0="AUTHORIZATION: bearer $SYSTEM_ACCESSTOKEN" \\
+  git ls-remote "$BUILD_REPOSITORY_URI" "$BUILD_SOURCEBRANCH" > tip.txt
+unset GIT_CONFIG_COUNT SYSTEM_ACCESSTOKEN
+read -r tip _ < tip.txt"""
+_UPLOAD = """trap 'echo "##vso[task.uploadsummary]$AGENT_TEMPDIRECTORY/Mirrors.md"' EXIT
+: > "$AGENT_TEMPDIRECTORY/Mirrors.md\""""
 _LINT = "cfn-lint cdk.out/*.template.json"
 _REMOVED = """\
 python3 -c 'import json; print(*json.load(open("deployed.json"))["remove"])' > removed.txt
@@ -52,11 +60,10 @@ def render(ci: Ci, service: Service, config: str) -> str:
         install=lambda requirements: _INSTALL.format(requirements=requirements),
         synth=_SYNTH,
         lint=_LINT,
+        tip=_TIP,
+        upload=_UPLOAD,
         removed=_REMOVED,
         deploys=_azure_condition(ci.branch),
-        diff_role=DIFF_ROLE,
-        deploy_role=DEPLOY_ROLE,
-        teardown_environment=TEARDOWN_ENVIRONMENT,
         signature=SIGNATURE,
     )
 

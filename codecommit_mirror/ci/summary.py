@@ -22,12 +22,13 @@ def of_deployment(plan: Plan) -> str:
     return _table(plan, "created", "updated") + "\n"
 
 
-def of_removal(removed: Sequence[str]) -> str:
-    """Return what was deleted, and what a person has to do about the Azure side."""
-    gone = [f"- `{name}`" for name in removed] or ["- nothing: all of it was gone already"]
+def of_removal(removed: Sequence[str], asked: Sequence[str]) -> str:
+    """Return what was deleted, what was not, and what a person has to do about the Azure side."""
+    left = [name for name in asked if name not in removed]
+    rows = [f"- `{name}`: deleted" for name in removed] + [f"- `{name}`: not deleted" for name in left]
     pipelines = ", ".join(f"`codecommit-mirror-{name}`" for name in removed)
     rest = ["", f"In Azure DevOps, delete the pipelines that are left: {pipelines}."] if removed else []
-    return "\n".join(["## Replicas deleted", "", *gone, *rest, ""])
+    return "\n".join(["## Replicas", "", *rows, *rest, ""])
 
 
 def lines(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:
@@ -38,6 +39,7 @@ def lines(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:
         ("to remove, once approved", plan.remove),
         ("of another account, not touched", plan.elsewhere),
         ("moved, to be removed and added again", plan.moved),
+        ("name taken by another stack, not touched", plan.foreign),
     )
     told = [(what, ", ".join(names)) for what, names in groups if names]
     return [*told, ("unchanged", f"{len(plan.unchanged):,}")]

@@ -89,11 +89,19 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
         print_json(vars(found))
     else:
         click.echo(_told(found, "created", "updated"))
+    problems = []
     if found.moved:
-        raise MirrorError(
+        problems.append(
             f"the stacks of {', '.join(found.moved)} are still in another region, or have another name: take these "
             "mirrors out of mirrors.yaml, let that be deployed and the removal approved, then add them again."
         )
+    if found.foreign:
+        problems.append(
+            f"the names of the stacks of {', '.join(found.foreign)} are taken, by another repository's mirror or by "
+            "something else, which is not touched; rename these mirrors."
+        )
+    if problems:
+        raise MirrorError("\n".join(problems))
 
 
 @ci.command()
@@ -112,12 +120,17 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
     account = _account(config, app)
     confirmation(yes)(f"Delete the stacks of {', '.join(names)}?")
     removed: list[str] = []
-    try:
-        for name in account.remove(names):
-            removed.append(name)
-            click.echo(f"deleted {name}", err=True)
-    finally:
-        _append(summary, ci_summary.of_removal(removed))
+    problems: list[str] = []
+    for name in names:
+        try:
+            if account.remove(name):
+                removed.append(name)
+                click.echo(f"deleted {name}", err=True)
+        except MirrorError as error:
+            problems.append(str(error))
+    _append(summary, ci_summary.of_removal(removed, names))
+    if problems:
+        raise MirrorError("\n".join(problems))
     if as_json:
         print_json({"removed": removed})
     else:

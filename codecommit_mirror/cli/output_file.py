@@ -21,6 +21,7 @@ def write(text: str, output: Path | None, signature: str) -> None:
     try:
         if output.exists() and signature not in output.read_text(encoding="utf-8", errors="replace"):
             raise MirrorError(f"{output} was not written by this command and is not overwritten; name another file.")
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MirrorError(f"{output} cannot be written ({error.strerror}); name another with --output.") from None

@@ -16,7 +16,7 @@ class UnsupportedPipeline(Exception):
     """The YAML has something that the agent does not run; the service might, or might refuse it."""
 
 
-_PIPELINE_KEYS = {"trigger", "pr", "schedules", "resources", "variables", "stages", "jobs"}
+_PIPELINE_KEYS = {"trigger", "pr", "schedules", "resources", "lockBehavior", "variables", "stages", "jobs"}
 _RESOURCE_KEYS = {"repository", "type", "name", "ref", "trigger"}
 _STAGE_KEYS = {"stage", "displayName", "dependsOn", "condition", "jobs"}
 _JOB_KEYS = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import triggers
 from .agent import Run, Variable, run_pipeline
-from .definition import UnsupportedPipeline, read_definition, repository_resources
+from .definition import UnsupportedPipeline, read_definition, repository_resources, stages
 from .repos import Push, RefUpdate, Refused, Repositories, Repository, now, project_id
 from .service_connections import ServiceConnections
 from .tokens import Tokens
@@ -86,6 +86,8 @@ class Pipelines:
     ) -> None:
         self._repositories, self._tokens, self._agent_path = repositories, tokens, agent_path
         self.connections = connections
+        self.url = ""
+        """The service's own address."""
         self.definitions: dict[int, Definition] = {}
         self.builds: dict[int, Build] = {}
         self.leases: dict[int, Lease] = {}
@@ -369,7 +371,11 @@ class Pipelines:
                 build.run.result = "failed"
                 build.run.log.append(f"##[error]{build.problem}")
             else:
-                self._execute(build, build.text)
+                try:
+                    self._execute(build, build.text)
+                except Exception as error:
+                    build.run.result = "failed"
+                    build.run.log.append(f"##[error]the agent broke: {error!r}")
             with self._changed:
                 build.finished = now()
                 build.result = _RESULTS.get(build.run.result, "canceled")
@@ -398,10 +404,14 @@ class Pipelines:
         data = read_definition(text)
         readable = None
         if self.protects_repositories(definition):
-            used = {alias for job in data["jobs"] for alias in (job.get("uses") or {}).get("repositories", [])}
+            jobs = [job for stage in stages(data) for job in stage["jobs"]]
+            used = {alias for job in jobs for alias in (job.get("uses") or {}).get("repositories", [])}
             resources = [r for r in repository_resources(data) if r["repository"] in used]
             readable = frozenset(self._resource(definition, resource).id for resource in resources)
         token = self._tokens.issue_to_job(readable)
+        repository = self._repository(definition)
+        address = "/".join((self.url, repository.organization, repository.project, "_git", repository.name))
+        variables["Build.Repository.Uri"], variables["Build.SourceVersion"] = Variable(address), Variable(build.version)
         variables["Build.Reason"] = Variable(_REASONS.get(build.reason, build.reason[0].upper() + build.reason[1:]))
         try:
             run_pipeline(
@@ -411,7 +421,7 @@ class Pipelines:
                 path=self._agent_path,
                 branch=build.ref,
                 run=build.run,
-                service=_ServiceOfRun(self, build, self._repository(definition)),
+                service=_ServiceOfRun(self, build, repository),
             )
         except UnsupportedPipeline as error:
             build.run.result = "failed"
@@ -432,7 +442,8 @@ class _ServiceOfRun:
         self.repository.checkout(self.build.version, folder)
 
     def why_not(self, connection: str) -> str | None:
-        return self.pipelines.connections.why_not(self._project, connection, self.build.ref)
+        definition = self.build.definition.id
+        return self.pipelines.connections.why_not(self._project, connection, definition, self.build.ref)
 
     def aws_environment(self, connection: str, region: str, seconds: int) -> Mapping[str, str]:
         return self.pipelines.connections.aws_environment(self._project, connection, region, seconds)

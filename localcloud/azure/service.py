@@ -42,7 +42,7 @@ class AzureDevOps:
         self._weather = Weather()
         host = azure_repos_host(self._repositories, known, self._pushed)
         self._server = GitHttpServer(host, azure_rest_api(self._repositories, self._pipelines, known, self._weather))
-        self.url = self._server.url
+        self.url = self._pipelines.url = self._server.url
 
     def _pushed(self, repository: Repository, push: Push) -> None:
         self._pipelines.pushed(repository, push)
@@ -67,6 +67,10 @@ class AzureDevOps:
     ) -> None:
         """Add an AWS service connection with *Use OIDC*, and a branch control check for full names of branches."""
         self._pipelines.connections.add((organization, project), name, role_arn, branches)
+
+    def permit_pipeline(self, organization: str, project: str, connection: str, definition_id: int) -> None:
+        """Permit a pipeline to use a service connection, as a person does at its first run."""
+        self._pipelines.connections.permit((organization, project), connection, definition_id)
 
     def validate_pull_requests(
         self, organization: str, project: str, repository: str, branch: str, definition_id: int

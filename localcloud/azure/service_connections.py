@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import boto3
 from botocore import UNSIGNED
@@ -39,6 +39,8 @@ class _Connection:
     role_arn: str
     branches: Sequence[str] | None
     """Full names of the branches whose runs may use it; None for all."""
+    pipelines: set[int] = field(default_factory=set)
+    """Ids of the pipelines that may use it."""
 
 
 class ServiceConnections:
@@ -56,11 +58,16 @@ class ServiceConnections:
     def add(self, project: Project, name: str, role_arn: str, branches: Sequence[str] | None) -> None:
         self._known[project, name] = _Connection(role_arn, branches)
 
-    def why_not(self, project: Project, name: str, ref: str) -> str | None:
-        """Return why a run for a ref may not use a connection."""
+    def permit(self, project: Project, name: str, definition_id: int) -> None:
+        self._known[project, name].pipelines.add(definition_id)
+
+    def why_not(self, project: Project, name: str, definition_id: int, ref: str) -> str | None:
+        """Return why a pipeline's run for a ref may not use a connection."""
         found = self._known.get((project, name))
         if found is None:
             return f"The pipeline is not valid. The service connection {name} could not be found."
+        if definition_id not in found.pipelines:
+            return f"This pipeline needs permission to use the service connection {name} before its run can go on."
         if found.branches is not None and ref not in found.branches:
             return f"Branch control: {ref} is not among the branches that may use the service connection {name}."
         return None

@@ -148,6 +148,8 @@ def pipeline(infrastructure):
             "triggers": [{"triggerType": "continuousIntegration", "settingsSourceType": 2}],
         }
     )
+    for name in (DIFF, DEPLOY):
+        infrastructure.cloud.azure("permit_pipeline", "contoso", "Platform", name, definition.id)
     infrastructure.cloud.azure("validate_pull_requests", "contoso", "Platform", "mirrors", "main", definition.id)
     return definition
 
@@ -175,7 +177,12 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     build = wait_for(lambda: b if (b := the_run(infrastructure, pipeline, "pullRequest")).done else None)
     assert build.result == "succeeded", log(infrastructure, build)
     shown = cloud.azure("run_log", build.id)
-    assert shown["stages"] == {"diff": "succeeded", "deploy": "skipped", "teardown": "skipped"}
+    assert shown["stages"] == {
+        "diff": "succeeded",
+        "deploy": "skipped",
+        "approve": "skipped",
+        "teardown": "skipped",
+    }
     (summary,) = shown["summaries"]
     assert "| to create | New |" in summary
     assert "| to remove, once approved | Gone |" in summary
@@ -192,13 +199,32 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     assert infrastructure.stacks()["New"] == "CREATE_COMPLETE"
     assert "Gone" in infrastructure.stacks()
     build = the_run(infrastructure, pipeline, "individualCI")
+    assert "| created | New |" in cloud.azure("run_log", build.id)["summaries"][0]
+
+    # The branch moves on before somebody approves: what was asked then is not what is wanted now.
+    (infrastructure.folder / "README.md").write_text("Ours, still.\n")
+    infrastructure.commit("main")
+    cloud.azure("decide", build.id, True)
+    stale = wait_for(lambda: b if (b := azure.build(build.id)).done else None)
+    assert stale.result == "failed"
+    assert "since this was approved, so nothing is deleted" in log(infrastructure, stale)
+    assert "Gone" in infrastructure.stacks()
+
+    wait_for(lambda: cloud.azure("questions"))
+    build = max(azure.builds(pipeline), key=lambda one: one.id)
+    assert build.id != stale.id
     cloud.azure("decide", build.id, True)
     build = wait_for(lambda: b if (b := azure.build(build.id)).done else None)
     assert build.result == "succeeded", log(infrastructure, build)
     shown = cloud.azure("run_log", build.id)
-    assert shown["stages"] == {"diff": "skipped", "deploy": "succeeded", "teardown": "succeeded"}
-    assert "| created | New |" in shown["summaries"][0]
-    assert "- `Gone`" in shown["summaries"][1]
+    assert shown["stages"] == {
+        "diff": "skipped",
+        "deploy": "succeeded",
+        "approve": "succeeded",
+        "teardown": "succeeded",
+    }
+    assert "| unchanged | 3 |" in shown["summaries"][0]
+    assert "- `Gone`: deleted" in shown["summaries"][1]
     assert "Gone" not in infrastructure.stacks()
     assert not cloud.replica_path("Gone").exists()
 
@@ -245,6 +271,11 @@ def denied(call, *arguments, **options):
 
 def test_the_roles_may_do_what_they_are_for_and_nothing_else(infrastructure):
     cloud = infrastructure.cloud
+    cloud.client("cloudformation").create_stack(
+        StackName="Others",
+        TemplateBody='{"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}',
+        Tags=[{"Key": "codecommit-mirror:provisioned-from", "Value": "dev.azure.com/contoso/Other/mirrors"}],
+    )
     for name in (DIFF, DEPLOY):
         credentials = as_role(cloud, name)
         cloudformation = client(cloud, credentials, "cloudformation")
@@ -254,6 +285,8 @@ def test_the_roles_may_do_what_they_are_for_and_nothing_else(infrastructure):
         assert denied(client(cloud, credentials, "iam").list_users)
         assert denied(cloudformation.delete_stack, StackName="codecommit-mirror-ci")
         assert denied(cloudformation.delete_stack, StackName="CDKToolkit")
+        assert denied(cloudformation.get_template, StackName="CDKToolkit")
+        assert denied(cloudformation.delete_stack, StackName="Others")
         assert denied(cloudformation.create_stack, StackName="x", TemplateBody="{}")
         sts, bootstrap = (
             client(cloud, credentials, "sts"),
@@ -287,6 +320,18 @@ def test_a_pull_request_that_rewrites_the_pipeline_gets_no_deploy_role(infrastru
     assert log(infrastructure, build) == ""
 
 
+def test_a_pipeline_that_was_not_permitted_gets_no_role(infrastructure, pipeline):
+    """Whoever may make pipelines in the project cannot use the service connections by that."""
+    azure = infrastructure.azure
+    body = {key: value for key, value in pipeline.body.items() if key not in ("id", "revision")}
+    other = azure.create_definition({**body, "name": "other"})
+    build = azure.queue(other, "main")
+    build = wait_for(lambda: b if (b := azure.build(build.id)).done else None)
+    azure.delete_leases(azure.leases(other))
+    azure.delete_definition(other)
+    assert build.result == "failed"
+
+
 def ci(infrastructure, *arguments, **options):
     mirrors = (infrastructure.folder / "mirrors.yaml").read_text()
     if mirrors != infrastructure.synthesised:
@@ -300,7 +345,8 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     cloudformation = cloud.client("cloudformation")
     tag = [{"Key": "codecommit-mirror:provisioned-from", "Value": "dev.azure.com/contoso/Other/mirrors"}]
     empty = '{"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}'
-    cloudformation.create_stack(StackName="Theirs", TemplateBody=empty, Tags=tag)
+    for name in ("Theirs", "taken"):
+        cloudformation.create_stack(StackName=name, TemplateBody=empty, Tags=tag)
     other = cloud.client("cloudformation", "us-west-2")
     other.create_stack(StackName="Far", TemplateBody=empty, Tags=[{**tag[0], "Value": OWNER}])
     infrastructure.write("Kept", "Another", "Elsewhere account: '999999999999'", "Retained on_destroy: retain")
@@ -309,14 +355,29 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     assert (again["create"], again["update"]) == ([], [])
     assert {"Another", "Kept", "Retained"} <= set(again["unchanged"])
     assert again["elsewhere"] == ["Elsewhere"]
+    infrastructure.write("Kept", "Another", "Retained on_destroy: retain", "taken")
+    said = ci(infrastructure, "deploy", check=False)
+    assert "the names of the stacks of taken are taken" in said
+    assert cloudformation.describe_stacks(StackName="taken")["Stacks"][0]["Tags"] == tag
     # Another region's, although nothing of the file is there any more; and never somebody else's.
     assert "Far" in again["remove"]
     assert "Theirs" not in again["remove"]
-    assert "is in mirrors.yaml, and stays" in ci(infrastructure, "remove", "Kept", "Far", "--yes", check=False)
     assert "nobody can be asked here" in ci(infrastructure, "remove", "Far", check=False)
-    assert json.loads(ci(infrastructure, "remove", "Far", "Theirs", "--yes", "--json")) == {"removed": ["Far"]}
+    summary = infrastructure.folder / "summary.md"
+    said = ci(infrastructure, "remove", "Kept", "Theirs", "Far", "--yes", "--summary", str(summary), check=False)
+    assert "error: Kept is in mirrors.yaml, and stays." in said
+    assert f"error: the stack of Theirs was not provisioned from {OWNER}, and stays." in said
+    assert "deleted Far" in said
+    assert "- `Far`: deleted\n- `Kept`: not deleted\n- `Theirs`: not deleted" in summary.read_text()
     assert json.loads(ci(infrastructure, "remove", "Far", "--yes", "--json")) == {"removed": []}
     assert "Theirs" in infrastructure.stacks()
+
+
+def test_a_mirror_without_a_region_goes_to_the_one_of_the_section(infrastructure):
+    infrastructure.write("Kept", "Here", "Retained on_destroy: retain")
+    ci(infrastructure, "deploy", AWS_REGION="us-west-2", AWS_DEFAULT_REGION="us-west-2")
+    assert "Here" in infrastructure.stacks()
+    assert json.loads(ci(infrastructure, "plan", "--json"))["moved"] == []
 
 
 def test_a_changed_mirror_alone_is_deployed_and_a_kept_replica_stays(infrastructure):

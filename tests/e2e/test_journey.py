@@ -583,6 +583,17 @@ def test_two_credentials_that_no_pipeline_holds_are_told_before_anything_is_done
     assert rig.operator().azure.find_definitions(name=rig.mirror.pipeline_name) == []
 
 
+def test_a_stack_of_that_name_that_is_something_elses_is_not_touched(swift):
+    cloudformation = swift.cloud.client("cloudformation")
+    body = '{"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}'
+    cloudformation.create_stack(StackName=swift.name, TemplateBody=body)
+    for what in (swift.up, swift.down):
+        with pytest.raises(MirrorError, match=r"is not that of the mirror .*; it is not touched"):
+            what()
+    assert swift.effects.seen == []
+    assert "AWS::Logs::LogGroup" in str(cloudformation.get_template(StackName=swift.name)["TemplateBody"])
+
+
 def test_ctrl_c_says_what_to_do(quick):
     quick.cloud.azure("set_agent_online", False)
     try:

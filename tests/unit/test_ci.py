@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from codecommit_mirror.ci import summary
 from codecommit_mirror.ci.plan import DeployedStack, Plan, WantedStack, plan
 from codecommit_mirror.ci.render import render
-from codecommit_mirror.ci_config import DEPLOY_ROLE, DIFF_ROLE, PROVISIONED_FROM, REPLICA, Ci, of_file
+from codecommit_mirror.ci_config import PROVISIONED_FROM, REPLICA, Ci, of_file
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config import load
 from codecommit_mirror.errors import MirrorError
@@ -25,6 +25,7 @@ from codecommit_mirror.mirrors_file import read
 
 CONTRACTS = Path(__file__).parents[1] / "contracts"
 AZURE_SCHEMA = json.loads((CONTRACTS / "azure-pipelines-schema.json").read_text("utf-8-sig"))
+DIFF_ROLE, DEPLOY_ROLE = "codecommit-mirror-diff", "codecommit-mirror-deploy"
 ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
 AZURE = {"organization": "contoso", "organization_id": ORGANIZATION_ID, "project": "Shop", "repository": "mirrors"}
 ACCOUNT = {"account": "111122223333", "region": "eu-west-1"}
@@ -46,14 +47,19 @@ def test_azures_jobs_are_recognised_by_their_service_connection():
     assert trust.deploy == ("sc://contoso/Shop/codecommit-mirror-deploy",)
 
 
-def test_azures_other_issuer_can_be_given():
-    given = {
-        "issuer": "https://login.microsoftonline.com/tenant/v2.0",
-        "diff_subject": "/eid1/a",
-        "deploy_subject": "/b",
-    }
-    trust = azure(organization_id=None, **given).trust
-    assert (trust.issuer, trust.diff, trust.deploy) == (given["issuer"], ("/eid1/a",), ("/b",))
+def test_what_azures_tokens_say_can_be_given():
+    given = {"issuer": "https://login.microsoftonline.com/t/v2.0", "audience": "api://other"}
+    trust = azure(organization_id=None, **given, diff_subject="/eid1/a", deploy_subject="/b").trust
+    assert vars(trust) == {**given, "diff": ("/eid1/a",), "deploy": ("/b",)}
+
+
+def test_two_files_of_an_account_are_told_apart_by_their_names():
+    section = github(name="team-a")
+    assert section.owner == "github.com/contoso/mirrors team-a"
+    assert (section.stack_name, section.diff_role) == ("codecommit-mirror-ci-team-a", "codecommit-mirror-diff-team-a")
+    text = render(section, "github", "team-a.yaml")
+    assert "role/codecommit-mirror-deploy-team-a" in text
+    assert "environment: codecommit-mirror-teardown-team-a" in text
 
 
 def test_githubs_jobs_are_recognised_by_their_repository_and_branch():
@@ -84,11 +90,14 @@ def test_the_owner_is_the_repository_whatever_its_ids():
         ("ci: {azure: {organization: o, organization_id: o, project: p, repository: r}}", "is not the id of an"),
         ("ci: {account: '1', github: {repository: o/r}}", "line 2: ci: account: '1' is not an AWS account id"),
         ("ci: [github]", "line 2: 'ci' is not a mapping"),
+        (f"ci: {{azure: {{organization: o, organization_id: {ORGANIZATION_ID}, project: Łódź, repository: r}}}}",
+         "ci: azure.project: 'Łódź' is not a name that a policy of IAM takes"),
     ],
 )  # fmt: skip
 def test_each_mistake_of_the_section_is_one_sentence(tmp_path, section, expected):
     path = tmp_path / "mirrors.yaml"
-    path.write_text(f"defaults: {{account: '111122223333', region: eu-west-1}}\n{section}\nmirrors: {{}}\n")
+    text = f"defaults: {{account: '111122223333', region: eu-west-1}}\n{section}\nmirrors: {{}}\n"
+    path.write_text(text, encoding="utf-8")
     if expected is None:
         assert load(path).ci is None
         return
@@ -140,7 +149,8 @@ def test_what_is_not_there_is_created_and_what_is_the_same_stays():
     "changes",
     [
         {"template": {"Resources": "other"}},
-        {"tags": OWN},
+        {"tags": {**OWN, REPLICA: "a", "team": "platform"}},
+        {"tags": {REPLICA: "a"}},
         {"protected": True},
         {"status": "UPDATE_FAILED"},
         {"status": "ROLLBACK_COMPLETE"},
@@ -161,6 +171,11 @@ def test_a_mirror_that_moved_to_another_region_has_to_go_first():
     assert decide([wanted("a", region="s")], [deployed("a")]) == Plan(moved=("a",))
 
 
+@pytest.mark.parametrize("tags", [{}, {REPLICA: "b"}, OWN, {REPLICA: "a", PROVISIONED_FROM: "github.com/o/other"}])
+def test_a_stack_of_that_name_that_is_something_elses_is_not_touched(tags):
+    assert decide([wanted("a")], [deployed("a", tags=tags)]) == Plan(foreign=("a",))
+
+
 def test_mirrors_of_another_account_are_not_touched():
     assert decide([wanted("a", account="2")], []) == Plan(elsewhere=("a",))
 
@@ -172,7 +187,8 @@ names = st.sets(st.text("abc", min_size=1, max_size=3))
 def test_every_mirror_is_in_one_group_and_nothing_wanted_is_removed(in_file, there, of_others):
     stacks = [deployed(n) for n in there] + [deployed(n, tags={}) for n in of_others - there]
     found = decide([wanted(n) for n in in_file], stacks)
-    assert sorted(found.create + found.update + found.unchanged) == sorted(in_file)
+    assert sorted(found.create + found.update + found.unchanged + found.foreign) == sorted(in_file)
+    assert set(found.foreign) == (of_others - there) & in_file
     assert set(found.remove) == there - in_file
     assert not set(found.create) & (there | of_others)
     again = decide([wanted(n) for n in in_file], [deployed(n) for n in in_file])
@@ -270,11 +286,12 @@ def test_azures_roles_are_for_what_they_are_for():
         name: {step["inputs"]["awsCredentials"] for step in steps(stage) if step.get("task") == "AWSShellScript@1"}
         for name, stage in stages.items()
     }
-    assert used == {"diff": {DIFF_ROLE}, "deploy": {DEPLOY_ROLE}, "teardown": {DEPLOY_ROLE}}
-    approve, teardown = stages["teardown"]["jobs"]
+    assert used == {"diff": {DIFF_ROLE}, "deploy": {DEPLOY_ROLE}, "approve": set(), "teardown": {DEPLOY_ROLE}}
+    (approve,) = stages["approve"]["jobs"]
     assert approve["pool"] == "server"
     assert approve["steps"][0]["task"] == "ManualValidation@1"
-    assert teardown["dependsOn"] == "approve"
+    assert "approve" in stages["teardown"]["dependsOn"]
+    assert "condition" not in stages["teardown"]
 
 
 def test_githubs_teardown_waits_for_reviewers_and_has_no_token_before():

@@ -89,6 +89,7 @@ MISTAKES = {
     "bad replica name": ("mirrors:\n  a/b: {}\n", "line 2: 'a/b' is not a CodeCommit repository name"),
     "replica name with .git": ("mirrors:\n  a.git: {}\n", "line 2: 'a.git' is not a CodeCommit repository name"),
     "replica name of 101 characters": (f"mirrors:\n  {'a' * 101}: {{}}\n", "is not a CodeCommit repository name"),
+    "replica name like an option": ("mirrors:\n  --all: {}\n", "line 2: '--all' is not a CodeCommit repository name"),
     "empty replica name": ('mirrors:\n  "": {}\n', "line 2: '' is not a CodeCommit repository name"),
     "bad account": (entry("    account: 1234\n"), "line 4: mirror 'R': account: '1234' is not an AWS account id"),
     "bad region": (entry("    region: Ireland\n"), "line 4: mirror 'R': region: 'Ireland' is not an AWS region"),
@@ -272,7 +273,9 @@ def test_a_clone_url_names_the_repository_that_it_was_made_of(organization, proj
     }
 
 
-replicas = st.from_regex(r"[A-Za-z0-9_.-]{1,100}", fullmatch=True).filter(lambda name: not name.endswith(".git"))
+replicas = st.from_regex(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}", fullmatch=True).filter(
+    lambda name: not name.endswith(".git")
+)
 
 
 @given(replicas)

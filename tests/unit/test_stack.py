@@ -316,6 +316,7 @@ def test_the_roles_policies_are_these_documents():
             "Effect": "Allow",
             "Action": "cloudformation:GetTemplate",
             "Resource": stacks,
+            "Condition": {"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}},
         },
     ]
     assert statements("Diff") == looking
