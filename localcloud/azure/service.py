@@ -89,9 +89,12 @@ class AzureDevOps:
         self._pipelines.decide(build_id, approved)
 
     def run_log(self, build_id: int) -> dict[str, object]:
-        """Return what a run's pages show beside the REST API's answers: results of stages, and summaries."""
+        """Return what is known of a run beside the REST API's answers.
+
+        Results of stages and summaries, which its pages show; and what the steps wrote before secrets were masked.
+        """
         run = self._pipelines.builds[build_id].run
-        return {"stages": run.stages, "summaries": run.summaries}
+        return {"stages": run.stages, "summaries": run.summaries, "unmasked": run.unmasked}
 
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""

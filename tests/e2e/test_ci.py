@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -419,7 +420,14 @@ def test_protection_is_not_taken_off_for_a_removal(infrastructure):
     assert "Protected" in infrastructure.stacks()
 
 
-def test_the_source_of_the_pipeline_holds_no_secret(infrastructure):
-    text = sample.git(infrastructure.bare, "log", "-p", "--all")
-    assert infrastructure.cloud.environment()["AWS_SECRET_ACCESS_KEY"] not in text
-    assert infrastructure.cloud.operator_token not in text
+def test_neither_the_source_nor_a_log_of_the_pipeline_holds_a_secret(infrastructure, pipeline):
+    texts = [sample.git(infrastructure.bare, "log", "-p", "--all")]
+    for build in infrastructure.azure.builds(pipeline):
+        run = infrastructure.cloud.azure("run_log", build.id)
+        texts += [*run["unmasked"], *run["summaries"]]
+    text = "\n".join(texts)
+    assert "Synthesise, lint and compare" in text
+    for secret in (infrastructure.cloud.environment()["AWS_SECRET_ACCESS_KEY"], infrastructure.cloud.operator_token):
+        assert secret not in text
+    # Tokens of OpenID Connect, and the keys that they are exchanged for.
+    assert not re.search(r"\beyJ[\w-]+\.|\bASIA[A-Z0-9]{8,}|AUTHORIZATION: bearer [^$]", text)
