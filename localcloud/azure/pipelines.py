@@ -18,7 +18,6 @@ from .service_connections import ServiceConnections
 from .tokens import Tokens
 
 _RESULTS = {"succeeded": "succeeded", "succeededWithIssues": "partiallySucceeded", "failed": "failed"}
-_REASONS = {"batchedCI": "BatchedCI", "individualCI": "IndividualCI", "resourceTrigger": "ResourceTrigger"}
 _NAME_FORBIDS = set('"/:<>\\|?@*')
 
 
@@ -401,18 +400,18 @@ class Pipelines:
         variables = {
             name: Variable(str(v["value"]), bool(v.get("isSecret"))) for name, v in definition.body["variables"].items()
         }
-        data = read_definition(text)
+        data, repository = read_definition(text), self._repository(definition)
         readable = None
         if self.protects_repositories(definition):
             jobs = [job for stage in stages(data) for job in stage["jobs"]]
             used = {alias for job in jobs for alias in (job.get("uses") or {}).get("repositories", [])}
             resources = [r for r in repository_resources(data) if r["repository"] in used]
-            readable = frozenset(self._resource(definition, resource).id for resource in resources)
+            own = [repository.id] if any({"checkout": "self"} in job["steps"] for job in jobs) else []
+            readable = frozenset([*own, *(self._resource(definition, resource).id for resource in resources)])
         token = self._tokens.issue_to_job(readable)
-        repository = self._repository(definition)
         address = "/".join((self.url, repository.organization, repository.project, "_git", repository.name))
         variables["Build.Repository.Uri"], variables["Build.SourceVersion"] = Variable(address), Variable(build.version)
-        variables["Build.Reason"] = Variable(_REASONS.get(build.reason, build.reason[0].upper() + build.reason[1:]))
+        variables["Build.Reason"] = Variable(build.reason[0].upper() + build.reason[1:])
         try:
             run_pipeline(
                 text,
