@@ -18,9 +18,6 @@ _DEFAULT_QUALIFIER = "hnb659fds"
 """Of a bootstrap stack that was given none: https://docs.aws.amazon.com/cdk/v2/guide/bootstrapping-customizing.html"""
 
 
-_REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
-
-
 def find_cli(folder: Path) -> str:
     """Return the path of the CDK CLI: the project's own, else the one on the PATH.
 
@@ -48,7 +45,7 @@ def bootstrap_parameter(folder: Path) -> str:
     return f"/cdk-bootstrap/{context.get('@aws-cdk/core:bootstrapQualifier', _DEFAULT_QUALIFIER)}/version"
 
 
-def run(folder: Path, arguments: Sequence[str], *, assembly: Path | None = None, region: str | None = None) -> str:
+def run(folder: Path, arguments: Sequence[str], assembly: Path | None = None) -> str:
     """Run the CLI in the project's folder and return what it printed.
 
     Args:
@@ -56,7 +53,6 @@ def run(folder: Path, arguments: Sequence[str], *, assembly: Path | None = None,
         arguments: the command.
         assembly: what an earlier ``cdk synth`` wrote; without it the app is synthesised anew, into a folder of its
             own, so that several runs do not wait for each other.
-        region: where stacks go that name none; that of the environment unless told.
 
     Raises:
         MirrorError: it failed; the message has its whole output.
@@ -68,7 +64,7 @@ def run(folder: Path, arguments: Sequence[str], *, assembly: Path | None = None,
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "PATH": path, **(dict.fromkeys(_REGION, region) if region else {})},
+            env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

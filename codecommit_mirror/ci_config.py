@@ -37,7 +37,7 @@ _IN_POLICIES = matching(
 _NAME = matching(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", "a short name", "use up to 20 of a-z, 0-9 and -")
 _AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
 _GITHUB_REPOSITORY = matching(
-    r"[A-Za-z0-9-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?",
+    r"(?!.*\.git$)([A-Za-z0-9-]+/[\w.-]+|[A-Za-z0-9-]+@[0-9]+/[\w.-]+@[0-9]+)",
     "a repository of GitHub",
     "write contoso/mirrors, or with GitHub's ids, contoso@123/mirrors@456",
 )
@@ -46,7 +46,7 @@ _ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a tok
 _PEOPLE = matching(
     r"[^\x00-\x1f\"$]{1,500}",
     "a list of people and groups",
-    "write mail addresses or [project]\\\\group, a comma apart",
+    "write mail addresses or [project]\\group, a comma apart",
 )
 _PROVIDER_ARN = matching(
     r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"
@@ -137,7 +137,7 @@ class Ci(BaseModel):
 
     account: Annotated[str, ACCOUNT]
     region: Annotated[str, REGION]
-    """Where the roles' stack is, and mirrors that name no region."""
+    """Where the roles' stack is, and mirrors that name no region, whoever deploys them."""
     branch: Annotated[str, BRANCH] = "main"
     """What is on it is deployed."""
     name: Annotated[str, _NAME] | None = None
@@ -149,8 +149,10 @@ class Ci(BaseModel):
 
     @model_validator(mode="after")
     def _one_service(self) -> Ci:
-        if (self.github is None) == (self.azure is None):
+        if self.github is None and self.azure is None:
             raise ValueError("ci needs one of github and azure; write github: {repository: contoso/mirrors}")
+        if self.github and self.azure:
+            raise ValueError("ci has both github and azure; keep the one that holds mirrors.yaml")
         return self
 
     @property

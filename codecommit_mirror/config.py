@@ -228,7 +228,14 @@ def load(path: Path, only: str | None = None) -> Configuration:
     if mistakes:
         # A mistake in the defaults is every mirror's, and is told once.
         raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
-    return Configuration(tuple(mirrors), ci)
+    return Configuration(tuple(_placed(mirror, ci) for mirror in mirrors), ci)
+
+
+def _placed(mirror: Mirror, ci: Ci | None) -> Mirror:
+    """Return the mirror where CI provisions it, unless it names a place of its own: for who works by hand, too."""
+    if ci is None:
+        return mirror
+    return mirror.model_copy(update={"account": mirror.account or ci.account, "region": mirror.region or ci.region})
 
 
 def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:

@@ -34,7 +34,9 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
         shown = "" if error["loc"] in _SAYS_ITSELF else f"{error['input']!r} "
         return f"{key}: {shown}{message}."
     if error["type"] == "extra_forbidden":
-        known = ", ".join(name for name in _model_at(model, error["loc"][:-1]).model_fields if name != "name")
+        fields = _model_at(model, error["loc"][:-1]).model_fields.items()
+        # A mirror's own name is no key of its entry.
+        known = ", ".join(name for name, field in fields if name != "name" or not field.is_required())
         return f"{key} is not a known key; remove it or correct its spelling (known: {known})."
     remedy = _REMEDIES.get(error["type"])
     return f"{key} {remedy(error)}" if remedy else f"{key} is {error['input']!r}: {error['msg']}."

@@ -14,15 +14,12 @@ from ..ci_config import REPLICA
 from ..errors import MirrorError
 from .plan import WantedStack
 
-_UNKNOWN = {"unknown-account", "unknown-region"}
 
-
-def read(folder: Path, account: str, region: str) -> list[WantedStack]:
-    """Return the mirrors' stacks.
+def read(folder: Path) -> list[WantedStack]:
+    """Return the mirrors' stacks, each with the account and region that every mirror has where there is a CI.
 
     Args:
         folder: where ``cdk synth`` wrote to.
-        account, region: of a stack that names none; it goes where the credentials are.
 
     Raises:
         MirrorError: there is nothing that ``cdk synth`` wrote.
@@ -30,22 +27,22 @@ def read(folder: Path, account: str, region: str) -> list[WantedStack]:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         stacks = [a for a in manifest["artifacts"].values() if a["type"] == "aws:cloudformation:stack"]
-        return [stack for artifact in stacks if (stack := _stack(folder, artifact, account, region))]
+        return [stack for artifact in stacks if (stack := _stack(folder, artifact))]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise MirrorError(f"{folder} has no output of the CDK app; run 'cdk synth --quiet' first.") from None
 
 
-def _stack(folder: Path, artifact: Mapping[str, Any], account: str, region: str) -> WantedStack | None:
+def _stack(folder: Path, artifact: Mapping[str, Any]) -> WantedStack | None:
     properties = artifact["properties"]
     mirror = properties.get("tags", {}).get(REPLICA)
     if mirror is None:
         return None
-    of_account, of_region = artifact["environment"].removeprefix("aws://").split("/")
+    account, region = artifact["environment"].removeprefix("aws://").split("/")
     return WantedStack(
         mirror=mirror,
         stack_name=properties.get("stackName", mirror),
-        account=account if of_account in _UNKNOWN else of_account,
-        region=region if of_region in _UNKNOWN else of_region,
+        account=account,
+        region=region,
         template=json.loads((folder / properties["templateFile"]).read_text(encoding="utf-8")),
         tags=properties["tags"],
         protected=bool(properties.get("terminationProtection")),

@@ -52,7 +52,7 @@ class Account:
         self._account = account_of(aws)
         if self._account != ci.account:
             raise MirrorError(f"ci.account is {ci.account}, and the AWS credentials are for {self._account}.")
-        self._wanted = assembly.read(assembly_folder, self._account, ci.region)
+        self._wanted = assembly.read(assembly_folder)
         # What is missing there would be taken for gone.
         if {stack.mirror for stack in self._wanted} != set(mirrors):
             raise MirrorError(f"{assembly_folder} does not have the mirrors of mirrors.yaml; run 'cdk synth' for all.")
@@ -124,8 +124,7 @@ class Account:
             time.sleep(_POLL_SECONDS)
 
     def _cdk(self, arguments: Sequence[str]) -> str:
-        # Where a mirror names no region, the CLI goes by the environment, and the plan by ci.region.
-        return cdk.run(self._folder, arguments, assembly=self._assembly, region=self._ci.region)
+        return cdk.run(self._folder, arguments, self._assembly)
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]

@@ -26,8 +26,8 @@ def of_removal(removed: Sequence[str], asked: Sequence[str]) -> str:
     """Return what was deleted, what was not, and what a person has to do about the Azure side."""
     left = [name for name in asked if name not in removed]
     rows = [f"- `{name}`: deleted" for name in removed] + [f"- `{name}`: not deleted" for name in left]
-    pipelines = ", ".join(f"`codecommit-mirror-{name}`" for name in removed)
-    rest = ["", f"In Azure DevOps, delete the pipelines that are left: {pipelines}."] if removed else []
+    hint = "`codecommit-mirror pipeline disconnect NAME --azure-repo-url URL`"
+    rest = ["", f"Where a pipeline of theirs is left in Azure DevOps: {hint} takes it away, with its YAML."]
     return "\n".join(["## Replicas", "", *rows, *rest, ""])
 
 

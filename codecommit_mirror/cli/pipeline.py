@@ -101,7 +101,7 @@ def disconnect(mirror: Mirror, pull_request: bool, yes: bool) -> None:
     held = held_credential.of_variables(there.definition.variables).id if there.definition else None
     if held:
         command = f"codecommit-mirror credentials revoke {mirror.name} {held}"
-        _tell(f"{held}, which the pipeline held, is still in IAM: {command}")
+        _tell(f"{held}, which the pipeline held, may still be in IAM: {command}")
 
 
 def _tell(line: str) -> None:

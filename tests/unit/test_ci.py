@@ -81,6 +81,9 @@ def test_the_owner_is_the_repository_whatever_its_ids():
     [
         ("ci: {}", None),
         ("ci: {branch: main}", "line 2: ci: ci needs one of github and azure"),
+        ("ci: {nam: x, github: {repository: o/r}}", "(known: account, region, branch, name, github,"),
+        ("ci: {github: {repository: o/r@1}}", "line 2: ci: github.repository: 'o/r@1' is not a repository of GitHub"),
+        ("ci: {github: {repository: o/r.git}}", "ci: github.repository: 'o/r.git' is not a repository of GitHub"),
         ("ci: {github: {repository: r}}", "line 2: ci: github.repository: 'r' is not a repository of GitHub"),
         ("ci: {github: {repository: 'o/*'}}", "line 2: ci: github.repository: 'o/*' is not a repository of GitHub"),
         ("ci: {github: {repository: o/r}, role: x}", "line 2: ci: role is not a known key; remove it or correct"),
@@ -105,6 +108,24 @@ def test_each_mistake_of_the_section_is_one_sentence(tmp_path, section, expected
         load(path)
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_both_services_are_one_too_many(tmp_path):
+    with pytest.raises(ValueError, match="ci has both github and azure; keep the one"):
+        Ci.model_validate({**ACCOUNT, "github": {"repository": "o/r"}, "azure": AZURE})
+
+
+def test_mirrors_are_where_ci_provisions_them_for_people_too(tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    azure = "azure: {organization: o, project: p, repository: "
+    path.write_text(
+        "ci: {account: '111122223333', region: eu-west-1, github: {repository: o/r}}\n"
+        f"mirrors:\n  a: {{{azure}a}}}}\n  b: {{{azure}b}}, region: us-east-1, account: '999999999999'}}\n"
+    )
+    assert [(m.account, m.region) for m in load(path).mirrors] == [
+        ("111122223333", "eu-west-1"),
+        ("999999999999", "us-east-1"),
+    ]
 
 
 def test_without_an_account_the_section_says_so(tmp_path):
