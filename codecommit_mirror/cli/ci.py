@@ -115,8 +115,8 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
     """Delete the stacks of mirrors that are gone from mirrors.yaml.
 
     Only those that were provisioned from it; the replicas go with their history, unless they were deployed with
-    on_destroy: retain. One that is gone already is fine. The Azure side is left: 'pipeline disconnect NAME' takes it away
-    before, or with --azure-repo-url afterwards.
+    on_destroy: retain. One that is gone already is fine. The Azure side is left: 'pipeline disconnect NAME' takes it
+    away before, or with --azure-repo-url afterwards.
     """
     account = _account(config, app)
     confirmation(yes)(f"Delete the stacks of {', '.join(names)}?")
