@@ -28,7 +28,7 @@ class ReplicaStack(Stack):
     """
 
     def __init__(self, scope: Construct, *, mirror: Mirror, provisioned_from: str | None = None) -> None:
-        tags = {"managed-by": "codecommit-mirror", **mirror.tags}
+        tags = {**mirror.tags, "managed-by": "codecommit-mirror"}
         super().__init__(
             scope,
             mirror.name,

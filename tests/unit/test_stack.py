@@ -360,7 +360,7 @@ def test_cdk_nag_is_clean_or_acknowledged_for_the_roles(pack, service):
 def test_stacks_are_tagged_for_who_looks_for_what_was_provisioned():
     stack = ReplicaStack(
         cdk.App(context=CONTEXT, analytics_reporting=False),
-        mirror=single_mirror("my.repo_1", URL).model_copy(update={"tags": {"team": "platform"}}),
+        mirror=single_mirror("my.repo_1", URL).model_copy(update={"tags": {"team": "platform", "managed-by": "us"}}),
         provisioned_from="github.com/contoso/mirrors",
     )
     assert stack.tags.tag_values() == {
