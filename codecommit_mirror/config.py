@@ -310,7 +310,7 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
     mistakes: list[str] = []
     seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
     for name in filter(_REPLICA_NAME.fullmatch, file.mirrors):
-        if derive_stack_name(name).lower().startswith(f"{ci_config.PREFIX}-ci") and name in chosen:
+        if f"{derive_stack_name(name).lower()}-".startswith(f"{ci_config.PREFIX}-ci-") and name in chosen:
             where = file.where("mirrors", name)
             mistakes.append(f"{where}: mirror {name!r}: its stack would have the name of CI's own; rename it.")
         for what, value, place, remedy in _identities(name, file.merged(name)):

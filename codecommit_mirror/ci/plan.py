@@ -108,7 +108,7 @@ def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], 
         for stack in deployed
         if stack.tags.get(PROVISIONED_FROM) == owner
         and (stack.region, stack.name) not in places
-        and not stack.status.startswith("DELETE_COMPLETE")
+        and stack.status != "DELETE_COMPLETE"
     }
 
 

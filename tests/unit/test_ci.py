@@ -138,9 +138,12 @@ def test_without_an_account_the_section_says_so(tmp_path):
 def test_no_mirror_takes_the_name_of_the_roles_stack(tmp_path):
     path = tmp_path / "mirrors.yaml"
     azure = "azure: {organization: o, project: p, repository: r}"
-    path.write_text(f"mirrors:\n  codecommit.mirror.ci: {{{azure}}}\n")
-    with pytest.raises(MirrorError, match="its stack would have the name of CI's own; rename it"):
-        load(path)
+    for name in ("codecommit.mirror.ci", "codecommit-mirror-ci-team-a"):
+        path.write_text(f"mirrors:\n  {name}: {{{azure}}}\n")
+        with pytest.raises(MirrorError, match="its stack would have the name of CI's own; rename it"):
+            load(path)
+    path.write_text(f"mirrors:\n  codecommit-mirror-cities: {{{azure}}}\n")
+    assert len(load(path).mirrors) == 1
 
 
 OWNER = "github.com/contoso/mirrors"
