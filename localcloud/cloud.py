@@ -16,6 +16,7 @@ from typing import Any
 
 import boto3
 
+from .aws.git_service import OtherRefs
 from .azure import repos
 
 ACCOUNT = "111122223333"
@@ -50,8 +51,11 @@ class LocalCloud:
     codecommit_url: str
     azure_url: str
 
-    def __init__(self, *, account: str = ACCOUNT, region: str = REGION) -> None:
+    def __init__(
+        self, *, account: str = ACCOUNT, region: str = REGION, other_refs: OtherRefs = OtherRefs.ABORTED
+    ) -> None:
         self.account, self.region = account, region
+        self._other_refs = other_refs
         self.personal_access_token = secrets.token_urlsafe(39)
         self.operator_token = secrets.token_urlsafe(39)
         self.manager_token = secrets.token_urlsafe(39)
@@ -68,6 +72,7 @@ class LocalCloud:
             "root": str(self.root),
             "account": self.account,
             "region": self.region,
+            "other_refs": self._other_refs.value,
             "access_key_id": self._access_key_id,
             "secret_access_key": self._secret_access_key,
             "azure_tokens": {

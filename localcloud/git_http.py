@@ -25,6 +25,12 @@ _CHUNK = 1 << 18
 _SERVICES = ("git-upload-pack", "git-receive-pack")
 
 
+class Body(Protocol):
+    """A request's body as a stream."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class GitRequest:
     """One smart HTTP request, before it is served."""
@@ -38,8 +44,10 @@ class GitRequest:
     """Basic credentials; a Bearer token is a password without a username."""
     first_line: bytes | None
     """The first pkt-line's payload of an upload-pack request; None for an advertisement or a push."""
+    body: Body
+    """What a POST sends; read by git, unless the host reads it."""
     advertisement: bool = False
-    """Whether it asks for the refs alone."""
+    """Whether it only asks for the refs."""
     host: str = ""
     """The Host header."""
 
@@ -58,7 +66,7 @@ class Answer:
     """Answer without asking git."""
 
     status: int
-    body: str
+    body: str | bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "text/plain; charset=utf-8"
 
@@ -108,10 +116,6 @@ class GitHttpServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-class _Body(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: GitHttpServer
@@ -150,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         username, password = self._credentials()
-        body: _Body = RequestBody(self)
+        body: Body = RequestBody(self)
         first_line = None
         encoding = self.headers.get("Content-Encoding", "")
         if self.command == "POST" and service == "git-upload-pack":
@@ -165,10 +169,15 @@ class _Handler(BaseHTTPRequestHandler):
             username=username,
             password=password,
             first_line=first_line,
+            body=body,
             advertisement=self.command == "GET",
             host=self.headers.get("Host", ""),
         )
-        decision = self.server.host(request)
+        try:
+            decision = self.server.host(request)
+        except ConnectionError:
+            self.close_connection = True
+            return None
         if isinstance(decision, Answer):
             return self._answer(decision)
         environment = {
@@ -220,13 +229,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, answer: Answer) -> None:
         # What the client still sends belongs to no later request.
         self.close_connection = True
-        body = answer.body.encode()
+        body = answer.body.encode() if isinstance(answer.body, str) else answer.body
         self.send_response(answer.status)
         for name, value in {**answer.headers, "Content-Type": answer.content_type}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
         self.end_headers()
+        self.server.bytes_out += len(body)
         self.wfile.write(body)
 
     def _relay(self, output: IO[bytes], done: Callable[[], None]) -> None:
@@ -254,7 +264,7 @@ def _cgi_headers(output: IO[bytes]) -> Iterator[tuple[str, str]]:
         yield name, value.strip()
 
 
-def _feed(body: _Body, backend: subprocess.Popen[bytes]) -> None:
+def _feed(body: Body, backend: subprocess.Popen[bytes]) -> None:
     assert backend.stdin
     try:
         with contextlib.suppress(BrokenPipeError), backend.stdin as pipe:

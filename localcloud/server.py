@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .oidc import Issuers
 
 
+_CUSTOM_RESOURCES_ANSWER = "/_ministack/cfn-response/"
+"""Where a custom resource's function answers CloudFormation; on AWS a presigned address of S3."""
+
+
 def main() -> None:
     """Run until told to stop."""
     settings = json.loads(sys.stdin.readline())
@@ -45,15 +49,15 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     from hypercorn.config import Config
     from ministack.app import app
 
-    from .aws import cloudformation, codecommit, git_endpoint, operator, service_credentials, web_identity
+    from .aws import cloudformation, codecommit, git_endpoint, git_service, operator, service_credentials, web_identity
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
     from .oidc import Issuers
 
     credentials = service_credentials.ServiceCredentials()
-    repositories = codecommit.CodeCommit(root / "codecommit", root / "hooks", lambda: git_server.url)
-    git_endpoint.write_hooks(root / "hooks")
-    git_server = GitHttpServer(git_endpoint.codecommit_host(repositories, credentials, settings["account"]))
+    repositories = codecommit.CodeCommit(root / "codecommit", lambda: git_server.url)
+    git = git_service.GitService(git_service.OtherRefs(settings["other_refs"]))
+    git_server = GitHttpServer(git_endpoint.codecommit_host(repositories, credentials, git, settings["account"]))
     service_credentials.install(credentials)
     codecommit.install(repositories)
     cloudformation.install()
@@ -85,7 +89,21 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     }
     threading.Thread(target=_obey_parent, args=(loop, stop, azure, issuers), daemon=True).start()
     loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
-    await serve(_as_over_tls(app), config, shutdown_trigger=stop.wait)
+    await serve(_shut(_as_over_tls(app)), config, shutdown_trigger=stop.wait)
+
+
+def _shut(app: Any) -> Any:
+    """Let nobody call ministack's own administration, which takes no signature and can wipe the account."""
+
+    async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if path.startswith(("/_ministack/", "/_localstack/")) and not path.startswith(_CUSTOM_RESOURCES_ANSWER):
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await app(scope, receive, send)
+
+    return wrapped
 
 
 def _as_over_tls(app: Any) -> Any:
@@ -106,6 +124,8 @@ def _ministack_environment(root: Path, port: int, settings: dict[str, Any]) -> d
         "AUTH": "true",
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
+        # An MQTT broker, on every address of the machine.
+        "IOT_MTLS_ENABLED": "0",
         "LAMBDA_EXECUTOR": "local",
         "LOG_LEVEL": "ERROR",
         "MINISTACK_ACCOUNT_ID": settings["account"],

@@ -2,8 +2,10 @@
 """Make a replica repository equal to its source, ref by ref, without a clone.
 
 A run reads the refs of both sides, plans the difference, asks the source for one pack with what the replica lacks,
-and streams that pack on to the replica. A clone is made only when a server refuses every such pack. This file reads
-from top to bottom:
+and streams that pack on to the replica. A clone is made only when a server refuses every such pack. The replica's own
+refs stand below refs/tags/codecommit-mirror/: tips that a run deleted or overwrote (archive/), refs outside branches
+and tags where the replica takes them nowhere else (refs/), and a tag that says what a run found equal (confirmed).
+This file reads from top to bottom:
 
     1. settings   from the environment
     2. protocol   smart HTTP: a list of refs, a pack from the source, a push to the replica
@@ -46,12 +48,14 @@ import urllib.parse
 import urllib.request
 import zlib
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence, Union
+from typing import Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple, Union
 
 MAXIMUM_REFS_A_PUSH = 2000
 """CodeCommit takes 4,000: https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""
 MAXIMUM_BRANCH_NAME = 256
 """Characters, without refs/heads/ (the same page)."""
+MAXIMUM_HAVES = 2000
+"""In a request for a pack: what it can build on, the most useful first."""
 MAXIMUM_OBJECTS_A_PUSH = 1_000_000
 """A first mirror with more objects goes in increments of history."""
 COMMITS_AN_INCREMENT = 2000
@@ -66,10 +70,15 @@ MAXIMUM_HALVINGS = 64
 """In a run, to find the bad refs of pushes that were refused as a whole."""
 MAXIMUM_WAIT_SECONDS = 600
 MAXIMUM_PAGES = 1000
-ARCHIVE = "refs/archive/"
-CONFIRMED = "refs/tags/codecommit-mirror-confirmed"
-"""A tag of the replica's own, made and removed in turn by runs that did not fail; an alarm waits for it."""
+OWN = "refs/tags/codecommit-mirror/"
+"""The replica's own refs, in a namespace that CodeCommit takes, reports as events and knows in IAM conditions."""
+ARCHIVE = f"{OWN}archive/"
+CARRIED = f"{OWN}refs/"
+CONFIRMED = f"{OWN}confirmed"
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
+AGENT = "agent=codecommit-mirror"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+"""How a file of Git LFS begins in Git: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
 NO_OBJECT = "0" * 40
 EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
 EMPTY_PACK += hashlib.sha1(EMPTY_PACK).digest()
@@ -87,17 +96,23 @@ class MirrorFailure(Exception):
 class Transient(Exception):
     """What may go better in a moment: a connection that broke, a server that is busy, a ref that moved."""
 
-    def __init__(self, reason: str, wait_seconds: float = 0) -> None:
+    def __init__(self, reason: str, wait_seconds: float = 0, timed_out: bool = False) -> None:
         super().__init__(reason)
         self.wait_seconds = wait_seconds
+        self.timed_out = timed_out
+        """Whether a server gave up waiting, which a smaller push may not make it do."""
 
 
 class PackRefused(Exception):
-    """The relay did not work in its present form; a simpler pack may."""
+    """The replica did not take a push in this form; it may take a simpler pack."""
+
+
+class SourceRefused(Exception):
+    """The source did not give a pack; it may give one without a broken ref, or in a simpler form."""
 
 
 class TooLarge(Exception):
-    """The pack is too large for one push; increments of history are not."""
+    """A push is too large; smaller ones are not."""
 
 
 # ------------------------------------------------------------------------------------------------------- 1. settings
@@ -124,21 +139,20 @@ class Settings:
     namespaces: tuple[str, ...] = ("refs/heads/", "refs/tags/", "refs/notes/")
     archive_days: int = 90
     allow_deletions: bool = False
-    confirm: bool = False
-    """Whether a run that did not fail says so on the replica."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings, or raise MirrorFailure that names the variable to set."""
     token = environment.get("SYSTEM_ACCESSTOKEN", "").strip()
     if _is_set(token):
+        check_credential("SYSTEM_ACCESSTOKEN", token, bearer=True)
         username, password, authorization = "azure-pipelines", token, f"Bearer {token}"
         remedy = (
             "the job token of this pipeline was not accepted: in Project settings, Pipelines, Settings, check 'Limit "
             "job authorization scope' and give the project's Build Service the Read permission on the repository"
         )
     else:
-        username, password = (_required(environment, f"AZURE_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
+        username, password = (_credential(environment, f"AZURE_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
         authorization = basic(username, password)
         remedy = (
             "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the Git credentials or personal "
@@ -146,7 +160,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         )
     source_url = repository_url("AZURE_REPO_URL", environment)
     source = Endpoint("source", source_url, authorization, username, password, remedy)
-    username, password = (_required(environment, f"AWS_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
+    username, password = (_credential(environment, f"AWS_GIT_{name}") for name in ("USERNAME", "PASSWORD"))
     remedy = (
         "check the pipeline's variables AWS_GIT_USERNAME and AWS_GIT_PASSWORD, that the credential is Active in IAM, "
         "and that the user's policy allows codecommit:GitPush on this repository"
@@ -165,7 +179,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         tuple(f"refs/{name}/" for name in names),
         int(days),
         environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
-        environment.get("MIRROR_CONFIRM", "").strip() == "1",
     )
 
 
@@ -192,6 +205,22 @@ def _required(environment: Mapping[str, str], variable: str) -> str:
             f"the pipeline variable {variable} is not set; add it under Edit, Variables of the pipeline."
         )
     return value
+
+
+def _credential(environment: Mapping[str, str], variable: str) -> str:
+    value = _required(environment, variable)
+    check_credential(variable, value)
+    return value
+
+
+def check_credential(name: str, value: str, *, bearer: bool = False) -> None:
+    """Refuse a credential that cannot be sent, without repeating it.
+
+    A line break would end a header, and http.client's exception would print the rest. A bearer token is visible ASCII
+    (RFC 6750, 2.1).
+    """
+    if not (re.fullmatch("[!-~]+", value) if bearer else value.isprintable()):
+        raise MirrorFailure(f"{name} has a line break or another character that no credential has; copy it again.")
 
 
 def _is_set(value: str) -> bool:
@@ -277,9 +306,10 @@ def request_pack(
 ) -> Iterator[bytes]:
     """Ask for one pack with what is reachable from ``wants`` and not from ``haves``; yield its bytes.
 
-    One stateless request: wants, haves and done together (gitprotocol-pack, "Packfile Negotiation").
+    One stateless request: wants, haves and done together (gitprotocol-pack, "Packfile Negotiation"). Raises
+    SourceRefused with the source's words; Transient when the connection breaks.
     """
-    first = b" " + " ".join([*capabilities, "agent=codecommit-mirror"]).encode()
+    first = "".join(f" {word}" for word in capabilities).encode()
     lines = [b"want %s%s\n" % (want.encode(), first if not i else b"") for i, want in enumerate(wants)]
     body = b"".join(map(packet, lines)) + b"0000"
     body += b"".join(packet(b"have %s\n" % have.encode()) for have in haves) + packet(b"done\n")
@@ -290,24 +320,30 @@ def request_pack(
     response = send(source, "POST", "/git-upload-pack", headers, [body], len(body))
     if response.headers.get_content_type() != "application/x-git-upload-pack-result":
         raise MirrorFailure(_refusal(source, response.status))
+    remarks = b""
     try:
         for line in read_packets(response):
             traffic.from_source += len(line) + 4
             if line[:1] == b"\x01":
                 yield line[1:]
+            elif line[:1] == b"\x02":
+                remarks = (remarks + line[1:])[-600:]
             elif line[:1] == b"\x03":
-                raise PackRefused(f"the source stopped: {_words(line[1:])}")
+                raise SourceRefused(f"{_words(line[1:])} {_complaints(remarks)}".rstrip())
             elif line.startswith(b"ERR "):
-                reason = _words(line[4:])
-                if "not our ref" in reason:
-                    raise Transient("the source moved while its refs were read")
-                raise PackRefused(f"the source refused: {reason}")
-            elif line[:1] != b"\x02" and not line.startswith((b"ACK ", b"NAK")):
-                raise PackRefused("the source answered with something that is no pack")
+                raise SourceRefused(_words(line[4:]))
+            elif not line.startswith((b"ACK ", b"NAK")):
+                raise SourceRefused("it answered with something that is no pack")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Transient(f"the connection to the source broke ({_name(error)})") from None
     finally:
         response.close()
+
+
+def _complaints(remarks: bytes) -> str:
+    """Return what went wrong, of all that a server remarks while it works."""
+    lines = [line for line in re.split(rb"[\r\n]+", remarks) if line.startswith((b"fatal:", b"error:"))]
+    return f"({_words(b'; '.join(lines[-2:]))})" if lines else ""
 
 
 def push(
@@ -315,11 +351,12 @@ def push(
 ) -> dict[str, str]:
     """Send commands and a pack; return each refused ref with the server's reason.
 
-    An old value that does not hold any more is a refusal of that ref. Raises PackRefused when the pack as a whole was
-    refused, TooLarge when its size seems to be the reason, Transient when the outcome is not known.
+    Only capabilities that this server advertised are named: CodeCommit aborts a push that names another one. An old
+    value that does not hold any more is a refusal of that ref. Raises PackRefused when the push as a whole was refused
+    or aborted, TooLarge when its size seems to be the reason, Transient when the outcome is not known.
     """
-    wanted = [word for word in ("report-status", "side-band-64k", "delete-refs") if word in capabilities]
-    first = b"\0 " + " ".join([*wanted, "agent=codecommit-mirror"]).encode()
+    wanted = offered(capabilities, "report-status", "side-band-64k", AGENT)
+    first = b"\0" + "".join(f" {word}" for word in wanted).encode()
     head = b""
     for command in commands:
         line = f"{command.old or NO_OBJECT} {command.new or NO_OBJECT} {command.ref}".encode("utf-8", "surrogateescape")
@@ -330,7 +367,7 @@ def push(
         "Accept": "application/x-git-receive-pack-result",
     }
     if all(command.new is None for command in commands):
-        pack = b""  # A push of deletions alone has no pack.
+        pack = b""  # A push that only deletes has no pack.
     length = len(head) + len(pack) if isinstance(pack, bytes) else None
     parts = itertools.chain([head], [pack] if isinstance(pack, bytes) else pack)
     response = send(replica, "POST", "/git-receive-pack", headers, traffic.counting(parts), length)
@@ -343,8 +380,17 @@ def push(
         raise Transient(f"the replica's answer to a push was cut short ({error})") from None
 
 
+def offered(capabilities: Sequence[str], *wanted: str) -> list[str]:
+    """Return those of the wanted capabilities that a server advertised; a value behind ``=`` is the client's own."""
+    names = {word.partition("=")[0] for word in capabilities}
+    return [word for word in wanted if word.partition("=")[0] in names]
+
+
 def parse_report(body: bytes, side_band: bool) -> dict[str, str]:
-    """Read a report-status (gitprotocol-pack, "Report Status"); ValueError when it is malformed."""
+    """Read a report-status (gitprotocol-pack, "Report Status"); ValueError when it is malformed.
+
+    Raises PackRefused unless it says that the pack was taken: a server that aborts sends an empty one.
+    """
     remarks: list[bytes] = []
     if side_band:
         report = b""
@@ -357,17 +403,21 @@ def parse_report(body: bytes, side_band: bool) -> dict[str, str]:
                 remarks.append(line[1:])
         body = report
     refused: dict[str, str] = {}
+    unpacked = False
     for line in packet_lines(body):
         kind, _, rest = line.rstrip(b"\n").decode("utf-8", "surrogateescape").partition(" ")
         if kind == "unpack" and rest != "ok":
             raise PackRefused(
                 f"the replica could not take the pack: {shown(rest)} {_words(b' '.join(remarks))}".rstrip()
             )
+        unpacked = unpacked or kind == "unpack"
         if kind == "ng":
             ref, _, reason = rest.partition(" ")
             refused[ref] = f"{reason} {_words(b' '.join(remarks))}".rstrip()
         elif kind not in ("ok", "unpack", "option"):
             raise ValueError(f"not a report: {shown(kind)}")
+    if not unpacked:
+        raise PackRefused(f"the replica aborted the push and gave no reason {_words(b' '.join(remarks))}".rstrip())
     return refused
 
 
@@ -415,16 +465,17 @@ def send(
         return response
     retry_after = response.headers.get("Retry-After", "")
     response.close()
-    if response.status in (408, 413, 504) and body is not None and endpoint.side == "replica":
-        raise TooLarge(f"the replica answered {response.status} to a push")
+    what = f"the {endpoint.side} {endpoint.url} answered {response.status}"
+    if response.status == 413 and body is not None:
+        raise TooLarge(what)
     if _seconds(retry_after) > MAXIMUM_WAIT_SECONDS:
         raise MirrorFailure(
             f"the {endpoint.side} {endpoint.url} asks to wait {_seconds(retry_after):,.0f} s; run again then."
         )
-    if response.status == 429 or response.status >= 500:
-        raise Transient(f"the {endpoint.side} {endpoint.url} answered {response.status}", _seconds(retry_after))
+    if response.status in (408, 413, 429) or response.status >= 500:
+        raise Transient(what, _seconds(retry_after), timed_out=response.status in (408, 504))
     if response.status == 400 and body is not None:
-        raise PackRefused(f"the {endpoint.side} answered 400 to the request")
+        raise (PackRefused if endpoint.side == "replica" else SourceRefused)(f"{what} to the request")
     raise MirrorFailure(_refusal(endpoint, response.status, response.headers.get("Location", "")))
 
 
@@ -436,7 +487,10 @@ def _connect(url: urllib.parse.SplitResult) -> http.client.HTTPConnection:
     if url.scheme != "https" or not proxy or urllib.request.proxy_bypass(host):
         return kind(host, port, timeout=TIMEOUT_SECONDS)
     via = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    connection = kind(via.hostname or "", via.port or 80, timeout=TIMEOUT_SECONDS)
+    try:
+        connection = kind(via.hostname or "", via.port or 80, timeout=TIMEOUT_SECONDS)
+    except ValueError:
+        raise MirrorFailure("the proxy of this environment is no URL; correct https_proxy.") from None
     authorization = {}
     if via.username:
         name, password = urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or "")
@@ -570,10 +624,19 @@ def object_count(start: bytes | bytearray) -> int:
     return int.from_bytes(start[8:12], "big")
 
 
-def commit_parents(pack: bytes) -> dict[str, tuple[str, ...]]:
-    """Return the parents of every commit that a whole pack holds, as far as it can be read without other objects."""
+class Contents(NamedTuple):
+    """What a whole pack shows, as far as it can be read without other objects."""
+
+    parents: dict[str, tuple[str, ...]]
+    """Of each commit."""
+    lfs_pointers: int
+    """Files that Git LFS keeps elsewhere."""
+
+
+def read_pack(pack: bytes) -> Contents:
+    """Look into a pack (gitformat-pack)."""
     commits: dict[object, bytes] = {}
-    parents: dict[str, tuple[str, ...]] = {}
+    contents = Contents({}, 0)
     position, end = 12, len(pack) - 20
     for _ in range(object_count(pack)):
         if position >= end:
@@ -593,27 +656,38 @@ def commit_parents(pack: bytes) -> dict[str, tuple[str, ...]]:
         elif kind == 7:
             base = pack[position : position + 20].hex()
             position += 20
-        data, position = _inflate(pack, position, end, keep=kind == 1 or base in commits)
+        is_commit = kind == 1 or base in commits
+        data, position = _inflate(pack, position, end, None if is_commit else len(LFS_POINTER))
         if base in commits:
             data = _apply_delta(commits[base], data)
-        if data:
+        if is_commit:
             object_id = hashlib.sha1(b"commit %d\0%s" % (len(data), data)).hexdigest()
             commits[start] = commits[object_id] = data
-            header = data.partition(b"\n\n")[0]
-            parents[object_id] = tuple(re.findall("(?m)^parent ([0-9a-f]{40})$", header.decode("latin-1")))
-    return parents
+            contents.parents[object_id] = commit_parents(data)
+        elif kind == 3 and data == LFS_POINTER:
+            contents = contents._replace(lfs_pointers=contents.lfs_pointers + 1)
+    return contents
 
 
-def _inflate(pack: bytes, position: int, end: int, keep: bool) -> tuple[bytes, int]:
-    """Return an object's data (nothing unless it is to be kept: a file may be huge) and where the next one starts."""
-    stream, parts = zlib.decompressobj(), []
+def commit_parents(commit: bytes) -> tuple[str, ...]:
+    """Return a commit's parents as git reads them: the lines right behind ``tree``, and no others.
+
+    Anybody can write a commit with a line that begins with ``parent`` further down, where git sees none.
+    """
+    header = re.match(rb"tree [0-9a-fA-F]{40}\n((?:parent [0-9a-fA-F]{40}\n)*)", commit)
+    return tuple(line[7:].decode().lower() for line in header.group(1).splitlines()) if header else ()
+
+
+def _inflate(pack: bytes, position: int, end: int, limit: int | None) -> tuple[bytes, int]:
+    """Return an object's data, or at least ``limit`` bytes of its start if it has them, and where the next one is."""
+    stream, kept = zlib.decompressobj(), b""
     while not stream.eof and position < end:
         piece = pack[position : min(position + 4096, end)]
         data = stream.decompress(piece)
-        if keep:
-            parts.append(data)
+        if limit is None or len(kept) < limit:
+            kept += data
         position += len(piece) - len(stream.unused_data)
-    return b"".join(parts), position
+    return kept[:limit], position
 
 
 def _apply_delta(base: bytes, delta: bytes) -> bytes:
@@ -667,40 +741,92 @@ class Command(NamedTuple):
     new: str | None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Pushes to make, in this order, and refs that the replica cannot take, each with the reason."""
-
-    pushes: tuple[tuple[Command, ...], ...]
-    unmirrored: dict[str, str]
-
-    @property
-    def commands(self) -> list[Command]:
-        return [command for commands in self.pushes for command in commands]
+Plan = Tuple[Tuple[Command, ...], ...]
+"""Pushes to make, in this order."""
 
 
 def select(refs: Refs, namespaces: Sequence[str]) -> Refs:
-    """Return the refs that are mirrored."""
+    """Return the refs that are mirrored; the replica's own are not."""
     own = tuple(namespaces)
-    return {name: value for name, value in refs.items() if name.startswith(own) and name != CONFIRMED}
+    return {name: value for name, value in refs.items() if name.startswith(own) and not name.startswith(OWN)}
+
+
+def original_name(ref: str) -> str:
+    """Return the source's name of a ref that the replica may carry below its own prefix."""
+    return f"refs/{ref[len(CARRIED) :]}" if ref.startswith(CARRIED) else ref
+
+
+def carried_name(ref: str) -> str:
+    """Return the name below which the replica carries a ref that it does not take under its own."""
+    return CARRIED + ref[len("refs/") :]
+
+
+def by_original_name(replica: Refs, namespaces: Sequence[str]) -> Refs:
+    """Return the refs that the replica mirrors, by the names that the source has for them."""
+    carried = {original_name(name): value for name, value in replica.items() if name.startswith(CARRIED)}
+    return {**select(replica, namespaces), **select(carried, namespaces)}
+
+
+def _is_other(ref: str) -> bool:
+    """Whether a ref is neither a branch nor a tag: CodeCommit may not take it under its own name."""
+    return not ref.startswith(("refs/heads/", "refs/tags/"))
+
+
+def _kind(ref: str) -> str:
+    return ref.split("/", 2)[1]
+
+
+def replica_names(source: Iterable[str], replica: Iterable[str], refused: Iterable[str] = ()) -> dict[str, str]:
+    """Decide under which name the replica has, or gets, each of the source's refs.
+
+    What the replica has decides, so that no push that it refused is tried again by every run: a ref outside branches
+    and tags is carried where it, or one of its kind, is carried already. Others are tried under their own names.
+
+    Args:
+        source: the names of the refs that are mirrored.
+        replica: the names of all refs of the replica.
+        refused: names that the replica refused in this run.
+    """
+    there, refused = set(replica), set(refused)
+    carried_kinds = {_kind(original_name(name)) for name in there if name.startswith(CARRIED)}
+    kept_kinds = {_kind(name) for name in there if _is_other(name)}
+
+    def is_carried(name: str) -> bool:
+        if not _is_other(name):
+            return False
+        if name in refused or carried_name(name) in there:
+            return True
+        if name in there:
+            return False
+        return _kind(name) in carried_kinds or (bool(carried_kinds) and _kind(name) not in kept_kinds)
+
+    return {name: carried_name(name) if is_carried(name) else name for name in source}
+
+
+def unmirrorable(source: Iterable[str], namespaces: Sequence[str]) -> dict[str, str]:
+    """Return the source's refs that the replica cannot take, each with the reason and the remedy."""
+    reasons = {name: _why_not(name) for name in source if name.startswith(tuple(namespaces))}
+    return {name: why for name, why in reasons.items() if why}
 
 
 def make_plan(source: Refs, replica: Refs, default_branch: str | None = None, given_up: Iterable[str] = ()) -> Plan:
-    """Decide how the replica becomes equal to the source.
+    """Decide how the replica becomes equal to the source, both with the replica's names.
 
     A deletion goes first when its name is in the way of a new ref (``a`` and ``a/b`` cannot both be), else last and
     apart. On a replica without branches the default branch goes first and alone: CodeCommit makes the first branch
-    that it gets the default one. Refs that were given up in this run are left as they are.
+    that it gets the default one. Refs outside branches and tags go after all others, in pushes of their own, so that a
+    server that refuses them harms nothing else. Refs that were given up in this run are left as they are.
     """
-    unmirrored = {name: why for name in source for why in [_why_not(name)] if why}
-    left = {*unmirrored, *given_up}
+    left = set(given_up)
     changes = [
         Command(name, replica.get(name), value)
         for name, value in sorted(source.items())
         if replica.get(name) != value and name not in left
     ]
     deletions = [
-        Command(name, value, None) for name, value in sorted(replica.items()) if name not in source and name not in left
+        Command(name, value, None)
+        for name, value in sorted(replica.items())
+        if name not in source and name not in left and carried_name(name) not in source
     ]
     created = {change.ref for change in changes if change.old is None}
     parents = {ref[:end] for ref in created for end in _slashes(ref)}
@@ -720,7 +846,10 @@ def make_plan(source: Refs, replica: Refs, default_branch: str | None = None, gi
         [change for change in changes if change not in first],
         [deletion for deletion in deletions if deletion not in in_the_way],
     )
-    return Plan(tuple(batch for group in groups for batch in batches(group)), unmirrored)
+    split = [
+        [command for command in group if _is_other(command.ref) == other] for other in (False, True) for group in groups
+    ]
+    return tuple(batch for group in split for batch in batches(group))
 
 
 def _slashes(ref: str) -> list[int]:
@@ -728,13 +857,18 @@ def _slashes(ref: str) -> list[int]:
 
 
 def _why_not(name: str) -> str | None:
-    branch = name[len("refs/heads/") :] if name.startswith("refs/heads/") else ""
-    if re.fullmatch("[0-9a-fA-F]{40}", branch):
-        return "CodeCommit takes no branch name of 40 hexadecimal digits; rename the branch at the source"
-    if len(branch) > MAXIMUM_BRANCH_NAME:
+    if name.startswith(OWN):
+        return f"below {OWN} the replica keeps refs of its own; rename the tag at the source"
+    kind, _, short = name[len("refs/") :].partition("/")
+    what = {"heads": "branch", "tags": "tag"}.get(kind)
+    if what and re.fullmatch("[0-9a-fA-F]{40}", short):
+        return f"CodeCommit takes no {what} name of 40 hexadecimal digits; rename the {what} at the source"
+    if what == "branch" and len(short) > MAXIMUM_BRANCH_NAME:
         return (
             f"CodeCommit takes branch names of up to {MAXIMUM_BRANCH_NAME} characters; rename the branch at the source"
         )
+    if what == "branch" and short == "@":
+        return "CodeCommit takes no branch name that is the single character @; rename the branch at the source"
     return None
 
 
@@ -761,7 +895,7 @@ def why_stop(source: Refs, replica: Refs, listed: set[str] | None, allow_deletio
             f"Azure DevOps has {_listing(hidden)}, but does not show them to this user over Git (limited refs); give "
             f"the user the permission to read every ref. {go_ahead}."
         )
-    mirrorable = {name for name in source if not _why_not(name)}
+    mirrorable = dict.fromkeys((name for name in source if not _why_not(name)), "")
     for kinds, what in (
         (("refs/heads/", "refs/tags/"), "branches and tags"),
         (("refs/heads/",), "branches"),
@@ -769,7 +903,7 @@ def why_stop(source: Refs, replica: Refs, listed: set[str] | None, allow_deletio
     ):
         had = select(replica, kinds)
         lost = sorted(name for name in had if name not in source)
-        no_branch_left = "refs/heads/" in kinds and not select(dict.fromkeys(mirrorable, ""), kinds)
+        no_branch_left = "refs/heads/" in kinds and not select(mirrorable, kinds)
         if lost and (no_branch_left or (len(lost) > 10 and 2 * len(lost) > len(had))):
             left = "no" if no_branch_left else f"only {len(had) - len(lost):,} of the replica's {len(had):,}"
             return f"the source has {left} {what}; this run would delete {_listing(lost)}. {go_ahead}."
@@ -783,13 +917,15 @@ def _listing(names: Sequence[str]) -> str:
 
 def to_archive(
     commands: Iterable[Command], safe: Iterable[str], source: Refs, replica: Refs, now: float
-) -> list[Command]:
-    """Return the commands that keep what the given ones would drop: ``refs/archive/<UTC time>/<old ref name>``.
+) -> dict[str, Command]:
+    """Return, for each ref whose tip would be dropped, the command that keeps it.
+
+    The archive's names are ``refs/tags/codecommit-mirror/archive/<UTC time>/<the source's name without refs/>``.
 
     Args:
         commands: what is about to be pushed.
         safe: refs whose update is a fast-forward, which drops nothing.
-        source: the source's refs that are mirrored.
+        source: the source's refs that are mirrored, with the replica's names.
         replica: every ref of the replica as it was read. A tip is not dropped while a ref that stays has it too, or a
             day-old archive entry for the same ref (so that a deletion which is always refused does not fill it).
         now: seconds since the epoch.
@@ -797,32 +933,79 @@ def to_archive(
     stays = {value for name, value in replica.items() if source.get(name) == value}
     young = time.strftime(ARCHIVE_TIME, time.gmtime(now - 86400))
     entries = list(_entries(replica))
-    kept = {(match.group(2), replica[name]) for name, match in entries if match.group(1) >= young}
-    stamps, safe = {match.group(1) for _, match in entries}, set(safe)
-    stamp = next(
-        stamp
-        for seconds in itertools.count()
-        for stamp in [time.strftime(ARCHIVE_TIME, time.gmtime(now + seconds))]
-        if stamp not in stamps
-    )
-    return [
-        Command(f"{ARCHIVE}{stamp}/{ref}", None, old)
+    kept = {(ref, replica[name]) for name, stamp, ref in entries if stamp >= young}
+    stamps, safe = {stamp for _, stamp, _ in entries}, set(safe)
+    later = (time.strftime(ARCHIVE_TIME, time.gmtime(now + seconds)) for seconds in itertools.count())
+    stamp = next(stamp for stamp in later if stamp not in stamps)
+    return {
+        ref: Command(f"{ARCHIVE}{stamp}/{original_name(ref)[len('refs/') :]}", None, old)
         for ref, old, _ in commands
-        if old and old not in stays and ref not in safe and (ref, old) not in kept
-    ]
+        if old and old not in stays and ref not in safe and (original_name(ref), old) not in kept
+    }
 
 
 def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:
     """Return the deletions of archive entries that are older than ``archive_days``."""
     limit = time.strftime(ARCHIVE_TIME, time.gmtime(now - archive_days * 86400))
-    return [Command(name, replica[name], None) for name, match in _entries(replica) if match.group(1) < limit]
+    return [Command(name, replica[name], None) for name, stamp, _ in _entries(replica) if stamp < limit]
 
 
-def _entries(replica: Refs) -> Iterator[tuple[str, re.Match[str]]]:
+def _entries(replica: Refs) -> Iterator[tuple[str, str, str]]:
+    """Yield each archive entry's name, its time, and the ref whose tip it keeps."""
     for name in sorted(replica):
-        match = re.match(ARCHIVE + "([0-9]{8}T[0-9]{6}Z)/(.+)", name)
+        match = re.match(ARCHIVE + "([0-9]{8}T[0-9]{6}Z)/(.+)", name, re.DOTALL)
         if match:
-            yield name, match
+            yield name, match.group(1), f"refs/{match.group(2)}"
+
+
+def useful_haves(commands: Sequence[Command], replica: Refs, before: Refs, default_branch: str | None) -> list[str]:
+    """Return what a pack for these commands can build on, the most useful first.
+
+    Args:
+        commands: what is about to be pushed.
+        replica: every ref of the replica, with what this run has pushed.
+        before: the refs, other than branches, that it had when the round began; a run with thousands of tags says
+            nothing of those that it pushed itself, which build on the same branches.
+        default_branch: the source's.
+    """
+    values = [command.old for command in commands if command.old]
+    values += [replica[default_branch]] if default_branch in replica else []
+    values += [value for name, value in replica.items() if name.startswith("refs/heads/")]
+    return list(dict.fromkeys([*values, *before.values()]))[:MAXIMUM_HAVES]
+
+
+def confirmation(source_url: str, refs: Refs, commit: str, now: float) -> bytes:
+    """Return the annotated tag that says what a run found equal.
+
+    Args:
+        source_url: the source.
+        refs: what was equal, by the source's names.
+        commit: one that the replica has: a tag has to name one.
+        now: seconds since the epoch.
+    """
+    listing = "".join(f"{value} {name}\n" for name, value in sorted(refs.items(), key=lambda ref: _as_bytes(ref[0])))
+    return _as_bytes(
+        f"object {commit}\ntype commit\ntag {CONFIRMED[len('refs/tags/') :]}\n"
+        f"tagger codecommit-mirror <codecommit-mirror@localhost> {int(now)} +0000\n\n"
+        f"Source and replica were equal.\n\nsource: {source_url}\nrefs: {len(refs)}\n"
+        f"sha256: {hashlib.sha256(_as_bytes(listing)).hexdigest()}\n"
+        f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
+    )
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def pack_of_tag(tag: bytes) -> tuple[str, bytes]:
+    """Return an annotated tag's id, and a pack that holds it (gitformat-pack)."""
+    size, header = len(tag), []
+    byte, size = (4 << 4) | (size & 15), size >> 4
+    while size:
+        header.append(byte | 128)
+        byte, size = size & 127, size >> 7
+    pack = b"PACK" + (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([*header, byte]) + zlib.compress(tag)
+    return hashlib.sha1(b"tag %d\0%s" % (len(tag), tag)).hexdigest(), pack + hashlib.sha1(pack).digest()
 
 
 # ------------------------------------------------------------------------------------------------------- 5. transfer
@@ -855,69 +1038,168 @@ class Transfer:
         """Archive entries that this run made."""
         self.withheld: dict[str, str] = {}
         """Refs that were left alone because their old tip could not be archived."""
+        self.refused_names: set[str] = set()
+        """The source's names that the replica does not take, so that the refs are carried under others."""
+        self.broken: set[str] = set()
+        """Refs that the source lists and cannot give."""
+        self.lfs_pointers = 0
         self.traffic = traffic
         self._settings = settings
         self._folder = folder
         self._forms = list(FORMS)
         self._git: Git | None = None
+        self._source_has_given = False
         self._large = False
-        self._broken_streams = 0
+        self._broken_pushes = 0
+        self._broken_packs = 0
+        self._archive_was_too_large = False
         self._halvings_left = MAXIMUM_HALVINGS
-        self._replica_refs: Refs = {}
+        self._source_refs: Refs = {}
         self._wanted: Refs = {}
+        self._replica_refs: Refs = {}
+        self._before: Refs = {}
 
-    def begin(self, wanted: Refs, replica: Refs) -> None:
-        """Start a round from what was just read: the source's refs that are mirrored, and all of the replica's."""
-        self._wanted, self._replica_refs = dict(wanted), dict(replica)
-        if self._git:
-            self._git.fetch(self._settings.source, self._wanted)
+    def begin(self, source: Refs, wanted: Refs, replica: Advertisement) -> None:
+        """Start a round from what was just read.
+
+        Args:
+            source: the source's refs that are mirrored.
+            wanted: the same, with the replica's names.
+            replica: all of the replica's refs.
+        """
+        self._source_refs, self._wanted, self._replica_refs = dict(source), dict(wanted), dict(replica.refs)
+        mirrored = by_original_name(replica.refs, self._settings.namespaces)
+        self._before = {name: value for name, value in mirrored.items() if not name.startswith("refs/heads/")}
 
     def carry(self, commands: Sequence[Command], source: Advertisement, replica: Advertisement) -> dict[str, str]:
         """Push the commands; return the refused refs with the reasons.
 
-        A push that is refused as a whole is tried in halves, so that one bad ref does not stop the rest.
+        A push that either side refuses as a whole is tried in halves, so that one bad ref does not stop the rest.
         """
-        refused = self._carry_stepping_down(commands, source, replica)
+        try:
+            refused = self._carry_stepping_down(commands, source, replica)
+        except SourceRefused as refusal:
+            refused = self._not_given(commands, refusal)
         pushed = [command for command in commands if command.ref not in self.withheld]
-        if len(pushed) > 1 and len(refused) == len(pushed) and self._halvings_left > 0:
-            self._halvings_left -= 1
-            half = len(pushed) // 2
-            parts = (pushed[:half], pushed[half:])
-            return {ref: why for part in parts for ref, why in self.carry(part, source, replica).items()}
+        if len(refused) == len(pushed) and self._may_halve(pushed):
+            parts = (self.carry(part, source, replica) for part in _halves(pushed))
+            return {ref: why for part in parts for ref, why in part.items()}
+        return refused
+
+    def carry_others(
+        self, commands: Sequence[Command], source: Advertisement, replica: Advertisement
+    ) -> tuple[list[Command], dict[str, str]]:
+        """Push refs outside branches and tags; return what was pushed in the end, and the refused refs.
+
+        Those that the replica does not take go below its own prefix, so that nothing is lost. Whether it takes them is
+        asked once, and in the form of a pack that it took for the branches and tags before.
+        """
+        try:
+            refused = self._carry_once(commands, source, replica)
+        except PackRefused as refusal:
+            refused = {command.ref: str(refusal) for command in commands}
+        except SourceRefused as refusal:
+            if not self._may_halve(commands):
+                return list(commands), self._not_given(commands, refusal)
+            first, second = (self.carry_others(part, source, replica) for part in _halves(commands))
+            return first[0] + second[0], {**first[1], **second[1]}
+        left = {command.ref: command for command in commands if command.ref in refused and command.new}
+        if not left:
+            return list(commands), refused
+        self.refused_names.update(left)
+        say(f"The replica takes {count(left, 'ref')} outside branches and tags only below {CARRIED}.")
+        carried = [Command(carried_name(ref), replica.refs.get(carried_name(ref)), c.new) for ref, c in left.items()]
+        kept = [command for command in commands if command.ref not in left]
+        refused = {ref: why for ref, why in refused.items() if ref not in left}
+        return kept + carried, {**refused, **self.carry(carried, source, replica)}
+
+    def _may_halve(self, commands: Sequence[Command]) -> bool:
+        if len(commands) < 2 or not self._halvings_left:
+            return False
+        self._halvings_left -= 1
+        return True
+
+    def _not_given(self, commands: Sequence[Command], refusal: SourceRefused) -> dict[str, str]:
+        refused = {command.ref: f"the source cannot give it: {refusal}" for command in commands}
+        self.broken.update(refused)
         return refused
 
     def _carry_stepping_down(
         self, commands: Sequence[Command], source: Advertisement, replica: Advertisement
     ) -> dict[str, str]:
-        while not self._git:
+        forms = list(self._forms)
+        while True:
+            try:
+                return self._carry_once(commands, source, replica)
+            except PackRefused as refusal:
+                self._step_down(self._forms[1:], str(refusal))
+            except SourceRefused as refusal:
+                # Once the source has given a pack in this form, it is a ref that is broken, and not the form.
+                if self._source_has_given or not self._works_in_a_simpler_form(commands, refusal):
+                    self._forms = forms
+                    raise
+
+    def _carry_once(self, commands: Sequence[Command], source: Advertisement, replica: Advertisement) -> dict[str, str]:
+        """Push in the present form; by plain git where the replica does not report, or calls the push too large."""
+        git = self._git
+        if git is None and "report-status" not in replica.capabilities:
+            git = self._use_git("the replica does not offer to report what became of a push")
+        if git is None:
             try:
                 return self._relay(commands, source, replica)
-            except PackRefused as refusal:
-                self._forms.pop(0)
-                following = self._forms[0].name if self._forms else "plain git"
-                say(f"Stepping down to {following}: {refusal}.")
             except TooLarge as refusal:
                 self._large = True
-                self._forms.clear()
-                say(f"Stepping down to plain git, in increments of history: {refusal}.")
-            if not self._forms:
-                self._git = Git(self._folder)
-                self._git.fetch(self._settings.source, self._wanted)
-        return self._by_git(self._git, commands, replica)
+                git = self._use_git(f"{refusal}; in increments of history")
+        return self._by_git(git, commands, replica)
+
+    def _step_down(self, forms: list[Form], reason: str) -> None:
+        if not forms:
+            self._use_git(reason)
+            return
+        say(f"Stepping down to {forms[0].name}: {reason}.")
+        self._forms = forms
+
+    def _use_git(self, reason: str) -> Git:
+        say(f"Stepping down to plain git: {reason}.")
+        self._git = Git(self._folder)
+        return self._git
+
+    def _works_in_a_simpler_form(self, commands: Sequence[Command], refusal: SourceRefused) -> bool:
+        """Go to the next form of a pack for a source that has not given any; to plain git only if that can fetch."""
+        if self._git:
+            return False
+        following = self._forms[1:]
+        if following:
+            say(f"Trying {following[0].name}: the source refused ({refusal}).")
+            self._forms = following
+            return True
+        git = Git(self._folder)
+        try:
+            git.fetch(self._settings.source, self._names_at_source(commands))
+        except SourceRefused:
+            return False
+        say(f"Stepping down to plain git: the source refuses every form of a pack ({refusal}).")
+        self._git = git
+        return True
+
+    def _names_at_source(self, commands: Sequence[Command]) -> list[str]:
+        return [original_name(command.ref) for command in commands if command.new]
 
     def _relay(self, commands: Sequence[Command], source: Advertisement, replica: Advertisement) -> dict[str, str]:
+        if "delete-refs" not in replica.capabilities and any(command.new is None for command in commands):
+            return {command.ref: "the replica offers no deletion of refs" for command in commands}
         present = set(replica.refs.values())
         wants = sorted({command.new for command in commands if command.new} - present)
         pack: Pack = EMPTY_PACK
         fast_forwards: list[str] = []
         if wants:
-            start, rest, objects = self._request(wants, source, replica)
+            start, rest, objects = self._request(commands, wants, source, replica)
             self.traffic.objects = objects
             if objects > MAXIMUM_OBJECTS_A_PUSH:
                 raise TooLarge(f"the pack has {objects:,} objects")
             if rest is None:
                 pack = start
-                fast_forwards = _fast_forwards(commands, start)
+                fast_forwards = self._look_into(commands, start)
             else:
                 pack = itertools.chain([start], rest)
         commands = self._archive_or_withhold(commands, replica, fast_forwards)
@@ -925,40 +1207,64 @@ class Transfer:
             return {}
         try:
             return push(self._settings.replica, replica.capabilities, commands, pack, self.traffic)
-        except Transient:
-            if not isinstance(pack, bytes):
-                self._broken_streams += 1
-                if self._broken_streams > 1:
-                    raise TooLarge("the connection broke twice during a large push") from None
+        except Transient as error:
+            if error.timed_out or not isinstance(pack, bytes):
+                self._broken_pushes += 1
+                if self._broken_pushes > 1:
+                    raise TooLarge(f"{error}, for the second time") from None
             raise
 
     def _request(
-        self, wants: Sequence[str], source: Advertisement, replica: Advertisement
+        self, commands: Sequence[Command], wants: Sequence[str], source: Advertisement, replica: Advertisement
     ) -> tuple[bytes, Iterator[bytes] | None, int]:
         """Return the pack's start, its rest (None when the start is all of it), and its number of objects."""
         form = self._forms[0]
-        offered = {word.partition("=")[0] for word in source.capabilities}
-        if "side-band-64k" not in offered:
-            raise PackRefused("the source does not offer side-band-64k")
-        capabilities = ["side-band-64k", "no-progress" if "no-progress" in offered else ""]
-        capabilities.append("multi_ack_detailed" if "multi_ack_detailed" in offered else "multi_ack")
-        if form.thin and "thin-pack" in offered and "no-thin" not in replica.capabilities:
-            capabilities.append("thin-pack")
-        if "ofs-delta" in offered and "ofs-delta" in replica.capabilities:
-            capabilities.append("ofs-delta")
-        known = set(self._wanted.values())
-        mirrored = self._settings.namespaces
-        haves = {value for name, value in replica.refs.items() if value in known or name.startswith(mirrored)}
-        haves_sent = sorted(haves) if form.haves else []
-        pack = checked(
-            request_pack(self._settings.source, [c for c in capabilities if c], wants, haves_sent, self.traffic)
-        )
+        capabilities = offered(source.capabilities, "side-band-64k", "no-progress")
+        capabilities += offered(source.capabilities, "multi_ack_detailed", "multi_ack")[:1]
+        if "side-band-64k" not in capabilities:
+            raise SourceRefused("it does not offer side-band-64k")
+        if form.thin and "no-thin" not in replica.capabilities:
+            capabilities += offered(source.capabilities, "thin-pack")
+        if "ofs-delta" in replica.capabilities:
+            capabilities += offered(source.capabilities, "ofs-delta")
+        capabilities += offered(source.capabilities, AGENT)
+        haves = useful_haves(commands, replica.refs, self._before, source.head) if form.haves else []
+        pack = checked(self._pack_from_source(capabilities, wants, haves))
         start = bytearray()
         for part in pack:
             start += part
             if len(start) > BUFFER_BYTES:
                 return bytes(start), pack, object_count(start)
         return bytes(start), None, object_count(start)
+
+    def _pack_from_source(
+        self, capabilities: Sequence[str], wants: Sequence[str], haves: Sequence[str]
+    ) -> Iterator[bytes]:
+        """Yield a pack; raise Transient when the source has moved, SourceRefused when it cannot give what it lists."""
+        try:
+            yield from request_pack(self._settings.source, capabilities, wants, haves, self.traffic)
+            self._source_has_given = True
+        except SourceRefused as refusal:
+            if "not our ref" in str(refusal):
+                now = read_refs(self._settings.source, "git-upload-pack", self.traffic).refs
+                if any(now.get(name) != value for name, value in self._source_refs.items() if value in wants):
+                    raise Transient("the source moved while its refs were read") from None
+            raise
+        except Transient as error:
+            self._broken_packs += 1
+            if self._broken_packs > 2:
+                raise SourceRefused(f"{error}, again and again") from None
+            raise
+
+    def _look_into(self, commands: Sequence[Command], pack: bytes) -> list[str]:
+        """Count the pointers of Git LFS in a pack, and return the refs that it shows to be fast-forwarded."""
+        try:
+            contents = read_pack(pack)
+        except (zlib.error, IndexError):
+            return []
+        self.lfs_pointers += contents.lfs_pointers
+        updates = [command for command in commands if command.old and command.new]
+        return [c.ref for c in updates if is_ancestor(c.old or "", c.new or "", contents.parents)]
 
     def _archive_or_withhold(
         self, commands: Sequence[Command], replica: Advertisement, fast_forwards: Iterable[str]
@@ -971,26 +1277,30 @@ class Transfer:
             return commands
         say(f"Keeping {count(entries, 'tip')} in the archive before {'it goes' if len(entries) == 1 else 'they go'}.")
         reasons: dict[str, str] = {}
-        for batch in batches(entries):
+        for batch in batches(list(entries.values())):
             try:
-                reasons.update(push(self._settings.replica, replica.capabilities, batch, EMPTY_PACK, self.traffic))
-            except (PackRefused, TooLarge) as refusal:
+                reasons.update(push_in_parts(self._settings.replica, replica.capabilities, batch, self.traffic))
+            except PackRefused as refusal:
+                reasons.update({entry.ref: str(refusal) for entry in batch})
+            except TooLarge as refusal:
+                if not self._archive_was_too_large:
+                    self._archive_was_too_large = True
+                    raise Transient(str(refusal)) from None
                 reasons.update({entry.ref: str(refusal) for entry in batch})
         archived_now = read_refs(self._settings.replica, "git-receive-pack").refs
-        unsafe = set()
-        for entry in entries:
+        for ref, entry in entries.items():
             if entry.new and archived_now.get(entry.ref) == entry.new:
                 self.archived[entry.ref] = self._replica_refs[entry.ref] = entry.new
             else:
-                ref = entry.ref.split("/", 3)[3]
-                unsafe.add(ref)
                 self.withheld[ref] = (
                     f"its old tip could not be kept in the archive ({reasons.get(entry.ref, 'no reason given')}), so "
                     "it was left alone; set MIRROR_ARCHIVE_DAYS to 0 to go on without the archive"
                 )
-        return [command for command in commands if command.ref not in unsafe]
+        return [command for command in commands if command.ref not in self.withheld]
 
     def _by_git(self, git: Git, commands: Sequence[Command], replica: Advertisement) -> dict[str, str]:
+        git.fetch(self._settings.source, self._names_at_source(commands))
+        self._source_has_given = True
         updates = [c for c in commands if c.old and c.new and c.ref.startswith("refs/heads/")]
         fast_forwards = [c.ref for c in updates if git.is_ancestor(c.old or "", c.new or "")]
         commands = self._archive_or_withhold(commands, replica, fast_forwards)
@@ -1014,13 +1324,23 @@ class Transfer:
         return command._replace(old=steps[-1].new) if steps else command
 
 
-def _fast_forwards(commands: Sequence[Command], pack: bytes) -> list[str]:
-    updates = [command for command in commands if command.old and command.new]
+def _halves(commands: Sequence[Command]) -> tuple[Sequence[Command], Sequence[Command]]:
+    half = len(commands) // 2
+    return commands[:half], commands[half:]
+
+
+def push_in_parts(
+    replica: Endpoint, capabilities: Sequence[str], commands: Sequence[Command], traffic: Traffic
+) -> dict[str, str]:
+    """Push commands that need no objects, in halves where the replica calls a push too large; return refused refs."""
+    pack = EMPTY_PACK if any(command.new for command in commands) else b""
     try:
-        parents = commit_parents(pack) if updates else {}
-    except (zlib.error, IndexError):
-        return []
-    return [c.ref for c in updates if is_ancestor(c.old or "", c.new or "", parents)]
+        return push(replica, capabilities, commands, pack, traffic)
+    except TooLarge:
+        if len(commands) == 1:
+            raise
+    first, second = (push_in_parts(replica, capabilities, part, traffic) for part in _halves(commands))
+    return {**first, **second}
 
 
 class Git:
@@ -1033,14 +1353,23 @@ class Git:
             raise MirrorFailure("git 2.31 or later is needed for this; use a newer agent image.")
         self._run(["init", "--quiet", "--bare", "--template=", folder])
         self._numbers = itertools.count()
+        self._hang_ups = 0
 
-    def fetch(self, source: Endpoint, refs: Iterable[str]) -> None:
-        """Fetch refs under names of our own: a name from outside may be too long for a file."""
+    def fetch(self, source: Endpoint, refs: Sequence[str]) -> None:
+        """Fetch refs under names of our own: a name from outside may be too long for a file.
+
+        Raises SourceRefused when the source says why it cannot give them, Transient otherwise.
+        """
+        if not refs:
+            return
         refspecs = "".join(f"+{ref}:refs/mirror/{next(self._numbers)}\n" for ref in refs)
         arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--stdin", source.url]
-        result = self._run(arguments, source, refspecs.encode("utf-8", "surrogateescape"), check=False)
+        result = self._run(arguments, source, _as_bytes(refspecs), check=False)
         if result.returncode:
-            raise Transient(f"git could not fetch from the source: {_last_words(result.stderr)}")
+            words = f"git could not fetch: {_last_words(result.stderr)}"
+            if re.search(b"remote: |remote error|not our ref|couldn't find remote ref", result.stderr):
+                raise SourceRefused(words)
+            raise Transient(words)
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Whether an update from ``old`` to ``new`` drops nothing, as far as the objects are here."""
@@ -1079,7 +1408,12 @@ class Git:
                 refs, _, reason = rest.partition("\t")
                 refused[refs.partition(":")[2]] = shown(reason)
         if result.returncode and not refused:
-            raise Transient(f"git could not push to the replica: {_last_words(result.stderr)}")
+            words = f"git could not push to the replica: {_last_words(result.stderr)}"
+            # An abort without a reason and a connection that broke look the same, once.
+            self._hang_ups += 1
+            if self._hang_ups == 1 or re.search(b"returned error: (429|5[0-9][0-9])", result.stderr):
+                raise Transient(words)
+            return {command.ref: words for command in commands}
         return refused
 
     def _run(
@@ -1187,6 +1521,12 @@ class Outcome:
     archived: Refs = field(default_factory=dict)
     """Archive entries that were made, with the tips that they keep."""
     expired: int = 0
+    carried: int = 0
+    """Refs outside branches and tags that the replica has below its own prefix alone."""
+    confirmed: bool = False
+    """Whether the replica's confirming tag says what was equal."""
+    lfs: bool = False
+    """Whether the source was seen to keep files in Git LFS, which are not mirrored."""
     needs_a_person: dict[str, str] = field(default_factory=dict)
     """Refs that stay different until somebody acts, each with the reason and the remedy."""
     broken: dict[str, str] = field(default_factory=dict)
@@ -1226,7 +1566,8 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
             # The replica first: what appears at the source in between is then new, and never something to delete.
             replica = read_refs(settings.replica, "git-receive-pack")
             source = read_refs(settings.source, "git-upload-pack", traffic)
-            wanted, present = select(source.refs, settings.namespaces), select(replica.refs, settings.namespaces)
+            wanted = select(source.refs, settings.namespaces)
+            present = by_original_name(replica.refs, settings.namespaces)
             if not number:
                 say(
                     f"Source {settings.source.url} has {count(wanted, 'ref')}, "
@@ -1240,16 +1581,19 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
             stop = why_stop(wanted, present, _refs_by_rest_api(settings, wanted, present), settings.allow_deletions)
             if stop:
                 raise MirrorFailure(f"nothing was changed: {stop}")
-            plan = make_plan(wanted, present, source.head, refusals)
-            outcome.needs_a_person.update(plan.unmirrored)
-            transfer.begin(wanted, replica.refs)
-            refused = _apply(plan, transfer, source, replica, settings.replica)
-            after = read_refs(settings.replica, "git-receive-pack") if plan.commands else replica
+            outcome.needs_a_person.update(unmirrorable(source.refs, settings.namespaces))
+            names = replica_names(wanted, replica.refs, transfer.refused_names)
+            target = {names[name]: value for name, value in wanted.items()}
+            mirrored = {name: value for name, value in replica.refs.items() if original_name(name) in present}
+            plan = make_plan(target, mirrored, source.head, {*refusals, *outcome.needs_a_person})
+            transfer.begin(wanted, target, replica)
+            pushed, refused = _apply(plan, transfer, source, replica, settings.replica)
+            after = read_refs(settings.replica, "git-receive-pack") if plan else replica
         except Transient as error:
             trouble = str(error)
-            sleep(max(error.wait_seconds, random.uniform(0.5, 1) * 2**number))
+            sleep(_pause(error, number))
             continue
-        moved = _tally(plan, after.refs, {**refused, **transfer.withheld}, outcome, refusals, unchanged)
+        moved = _tally(pushed, after.refs, {**refused, **transfer.withheld}, outcome, refusals, unchanged)
         if not moved:
             break
         trouble = f"{_listing(moved)} changed on the replica meanwhile, or did not change as it said"
@@ -1257,39 +1601,67 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
         raise MirrorFailure(f"gave up after {MAXIMUM_ROUNDS} tries: {trouble}; what was pushed is safe, so run again.")
     outcome.archived = dict(transfer.archived)
     outcome.expired = _remove_expired(settings, after, traffic)
-    _judge(wanted, select(after.refs, settings.namespaces), refusals, outcome)
-    if settings.confirm and not outcome.broken:
-        _confirm(settings.replica, after, traffic)
+    outcome.carried = sum(name.startswith(CARRIED) for name in after.refs)
+    outcome.lfs = bool(transfer.lfs_pointers) or (bool(pushed) and _uses_lfs(settings, source.head))
+    now = by_original_name(after.refs, settings.namespaces)
+    equal = {name: value for name, value in wanted.items() if now.get(name) == value}
+    _judge(wanted, now, {original_name(ref): why for ref, why in refusals.items()}, outcome)
+    if not outcome.broken:
+        outcome.confirmed = _confirm(settings, after, source.head, equal, traffic, sleep)
     outcome.bytes_from_source, outcome.bytes_to_replica = traffic.from_source, traffic.to_replica
     outcome.seconds = time.monotonic() - started
     return outcome
 
 
-def compare(settings: Settings, replica_service: str = "git-receive-pack") -> tuple[Refs, Refs]:
-    """Read both sides and return the refs that should be equal: the source's, and the replica's.
+def _pause(error: Transient, number: int) -> float:
+    """Return how long to wait before the next try: what the server asked for, or twice as long each time."""
+    return max(error.wait_seconds, random.uniform(0.5, 1) * 2**number)
 
-    Who may fetch from the replica, and not push to it, asks its ``git-upload-pack``.
-    Raises MirrorFailure when a side cannot be read, also for the moment.
+
+def compare(
+    settings: Settings, replica_service: str = "git-receive-pack", sleep: Callable[[float], None] = time.sleep
+) -> tuple[Refs, Refs]:
+    """Read both sides and return the refs that should be equal, by the source's names: the source's, the replica's.
+
+    Whoever may fetch from the replica, and not push to it, asks its ``git-upload-pack``.
+    Raises MirrorFailure when a side cannot be read.
     """
+    replica = read_refs_patiently(settings.replica, replica_service, sleep).refs
+    source = read_refs_patiently(settings.source, "git-upload-pack", sleep).refs
+    return select(source, settings.namespaces), by_original_name(replica, settings.namespaces)
+
+
+def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float], None] = time.sleep) -> Advertisement:
+    """Do as ``read_refs``, and try again what may pass; raise MirrorFailure when it does not."""
+    for number in range(MAXIMUM_ROUNDS - 1):
+        try:
+            return read_refs(endpoint, service)
+        except Transient as error:
+            sleep(_pause(error, number))
     try:
-        replica = read_refs(settings.replica, replica_service).refs
-        source = read_refs(settings.source, "git-upload-pack").refs
+        return read_refs(endpoint, service)
     except Transient as error:
         raise MirrorFailure(f"{error}; run again.") from None
-    return select(source, settings.namespaces), select(replica, settings.namespaces)
 
 
 def _apply(
     plan: Plan, transfer: Transfer, source: Advertisement, replica: Advertisement, replica_endpoint: Endpoint
-) -> dict[str, str]:
+) -> tuple[list[Command], dict[str, str]]:
+    """Push what was planned; return the commands as they were pushed in the end, and the refused refs."""
+    pushed: list[Command] = []
     refused: dict[str, str] = {}
-    for number, commands in enumerate(plan.pushes, 1):
-        say(f"Pushing {count(commands, 'ref')} to the replica ({number} of {len(plan.pushes)}).")
-        batch_refused = transfer.carry(commands, source, replica)
+    for number, commands in enumerate(plan, 1):
+        say(f"Pushing {count(commands, 'ref')} to the replica ({number} of {len(plan)}).")
+        done: Sequence[Command] = commands
+        if _is_other(commands[0].ref):
+            done, batch_refused = transfer.carry_others(commands, source, replica)
+        else:
+            batch_refused = transfer.carry(commands, source, replica)
+        pushed += done
         refused.update(batch_refused)
         no_branch_yet = not any(name.startswith("refs/heads/") for name in replica.refs)
-        branches = [c.ref for c in commands if c.new and c.ref in batch_refused and c.ref.startswith("refs/heads/")]
-        if no_branch_yet and branches:
+        branches = [c.ref for c in done if c.new and c.ref in batch_refused and c.ref.startswith("refs/heads/")]
+        if no_branch_yet and set(branches) - transfer.broken:
             ref, reason = branches[0], batch_refused[branches[0]]
             if ref in read_refs(replica_endpoint, "git-receive-pack").refs:
                 raise Transient("another run was faster")
@@ -1298,14 +1670,14 @@ def _apply(
                 "the first branch that it gets the default one."
             )
         # What was pushed is there for the next pack to build on.
-        for command in commands:
+        for command in done:
             if command.new and command.ref not in batch_refused and command.ref not in transfer.withheld:
                 replica.refs[command.ref] = command.new
-    return refused
+    return pushed, refused
 
 
 def _tally(
-    plan: Plan,
+    pushed: Sequence[Command],
     after: Refs,
     refused: Mapping[str, str],
     outcome: Outcome,
@@ -1317,7 +1689,7 @@ def _tally(
     What the server answered does not count: an update that it called done, and that is not there, is tried once more.
     """
     moved: list[str] = []
-    for ref, old, new in plan.commands:
+    for ref, old, new in pushed:
         if after.get(ref) == new:
             if new is None:
                 outcome.deleted += 1
@@ -1339,11 +1711,12 @@ def _tally(
 
 
 def _judge(source: Refs, replica: Refs, refusals: Mapping[str, str], outcome: Outcome) -> None:
+    """Sort the refs, by the source's names, into those that are equal, need a person, or are broken."""
     for name in sorted({*source, *replica}):
+        if name in outcome.needs_a_person:
+            continue
         if source.get(name) == replica.get(name):
             outcome.equal += 1
-        elif name in outcome.needs_a_person:
-            continue
         elif name not in source and name.startswith("refs/heads/") and name in refusals:
             outcome.needs_a_person[name] = (
                 f"is gone at the source, and the replica refused to delete it ({refusals[name]}); if it is the default "
@@ -1365,28 +1738,64 @@ def _remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic
     removed = 0
     for batch in batches(commands):
         try:
-            removed += len(batch) - len(push(settings.replica, replica.capabilities, batch, b"", traffic))
+            removed += len(batch) - len(push_in_parts(settings.replica, replica.capabilities, batch, traffic))
         except (Transient, PackRefused, TooLarge) as error:
             say(f"Old archive entries stay until the next run: {error}.")
     return removed
 
 
-def _confirm(replica: Endpoint, after: Advertisement, traffic: Traffic) -> None:
-    """Make the confirming tag, or remove it: the one push of a run that found nothing to push."""
-    old = after.refs.get(CONFIRMED)
-    tip = after.refs.get(after.head or "") or next(
-        (value for name, value in after.refs.items() if name.startswith("refs/heads/")), None
-    )
-    if not old and not tip:
-        return
-    try:
-        command = Command(CONFIRMED, old, None if old else tip)
-        refused = push(replica, after.capabilities, [command], EMPTY_PACK, traffic)
-        trouble = refused.get(CONFIRMED)
-    except (MirrorFailure, Transient, PackRefused, TooLarge) as error:
-        trouble = str(error)
+def _confirm(
+    settings: Settings,
+    after: Advertisement,
+    default_branch: str | None,
+    equal: Refs,
+    traffic: Traffic,
+    sleep: Callable[[float], None],
+) -> bool:
+    """Write the confirming tag, the one push of a run that found nothing to push; return whether it is there."""
+    branches = [name for name in after.refs if name.startswith("refs/heads/")]
+    branch = default_branch if default_branch in after.refs else next(iter(branches), None)
+    if branch is None:
+        return False
+    tag = confirmation(settings.source.url, equal, after.refs[branch], time.time())
+    object_id, pack = pack_of_tag(tag)
+    command = Command(CONFIRMED, after.refs.get(CONFIRMED), object_id)
+    trouble: str | None = None
+    for number in range(3):
+        try:
+            trouble = push(settings.replica, after.capabilities, [command], pack, traffic).get(CONFIRMED)
+            break
+        except Transient as error:
+            trouble = str(error)
+            sleep(_pause(error, number))
+        except (MirrorFailure, PackRefused, TooLarge) as error:
+            trouble = str(error)
+            break
     if trouble:
         say(f"This run could not be confirmed on the replica ({shown(trouble)}); the next one will be.")
+    return not trouble
+
+
+def _uses_lfs(settings: Settings, default_branch: str | None) -> bool:
+    """Whether the default branch's .gitattributes names Git LFS, as far as Azure's REST API says (Items - Get)."""
+    base, marker, repository = settings.source.url.partition("/_git/")
+    if not marker or not default_branch:
+        return False
+    branch = urllib.parse.quote(default_branch[len("refs/heads/") :], safe="")
+    path = (
+        f"/_apis/git/repositories/{repository}/items?path=/.gitattributes&includeContent=true&%24format=json"
+        f"&versionDescriptor.versionType=branch&versionDescriptor.version={branch}&api-version=7.1"
+    )
+    api = Endpoint("source", base, settings.source.authorization, "", "", "")
+    try:
+        return names_lfs(str(json.loads(_whole(api, send(api, "GET", path, {})))["content"]))
+    except (MirrorFailure, Transient, ValueError, LookupError, TypeError):
+        return False
+
+
+def names_lfs(gitattributes: str) -> bool:
+    """Whether a .gitattributes file puts files into Git LFS."""
+    return bool(re.search(r"(?m)^[^#\n]*\sfilter=lfs(\s|$)", gitattributes))
 
 
 def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs) -> set[str] | None:
@@ -1406,7 +1815,7 @@ def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs) -> set[st
             if not token:
                 return names
         return None
-    except (MirrorFailure, Transient, PackRefused, ValueError, LookupError, TypeError):
+    except (MirrorFailure, Transient, ValueError, LookupError, TypeError):
         return None
 
 
@@ -1429,7 +1838,8 @@ def _words(text: bytes) -> str:
 
 
 def _name(error: BaseException) -> str:
-    return shown(str(error)) or type(error).__name__
+    """Return what an error is, without text of the HTTP library, which may repeat what was sent."""
+    return shown(getattr(error, "strerror", None) or type(error).__name__)
 
 
 def count(things: Sequence[object] | Mapping[str, str], noun: str) -> str:
@@ -1453,6 +1863,13 @@ def summary(outcome: Outcome) -> list[str]:
         f"{len(outcome.needs_a_person) + len(outcome.broken):,} refused; {in_bytes(outcome.bytes_from_source)} from "
         f"the source, {in_bytes(outcome.bytes_to_replica)} to the replica, {outcome.seconds:.1f} s."
     ]
+    if outcome.carried:
+        lines.append(
+            f"{outcome.carried:,} of them, outside branches and tags, stand on the replica below {CARRIED}, since it "
+            "takes them nowhere else."
+        )
+    if outcome.lfs:
+        lines.append("The source uses Git LFS: its large files are not in the replica, only the pointers to them.")
     kept = {ref: f"keeps {value}" for ref, value in outcome.archived.items()}
     for heading, refs in (
         ("Not mirrored", outcome.broken),

@@ -18,24 +18,14 @@ from typing import Any
 
 from ministack.core import iam_actions, responses, router
 
+from . import git_service
+
 TARGET_PREFIX = "CodeCommit_20150413"
 RESOURCE_TYPE = "AWS::CodeCommit::Repository"
 
-NO_DEFAULT_BRANCH = "refs/heads/codecommit/has/no/default/branch/yet"
-"""What HEAD of a new repository points at; the first branch that is pushed takes its place."""
-
 _NAME = re.compile(r"(?!.*\.git$)[\w.-]{1,100}", re.ASCII)
-_CONFIG = {
-    "http.receivepack": "true",
-    "receive.denyDeleteCurrent": "refuse",
-    "receive.autogc": "false",
-    "receive.advertiseAtomic": "false",
-    # Packs are kept as they were sent, so that the pre-receive hook can look into them.
-    "receive.unpackLimit": "1",
-    # Not advertised, and so not to be sent.
-    "repack.useDeltaBaseOffset": "false",
-    "gc.auto": "0",
-}
+MAX_REPOSITORIES = 5000
+"""In an account and region: https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""
 
 
 class ServiceError(Exception):
@@ -81,12 +71,11 @@ class CodeCommit:
 
     Args:
         root: where the bare repositories are kept.
-        hooks: the folder of receive hooks that enforce the limits of a push.
         git_url: base URL of the Git endpoint; the region's host name is put behind it.
     """
 
-    def __init__(self, root: Path, hooks: Path, git_url: Callable[[], str]) -> None:
-        self._root, self._hooks, self._git_url = root, hooks, git_url
+    def __init__(self, root: Path, git_url: Callable[[], str]) -> None:
+        self._root, self._git_url = root, git_url
         self._repositories: dict[tuple[str, str, str], Repository] = {}
 
     def find(self, account: str, region: str, name: str) -> Repository | None:
@@ -108,11 +97,10 @@ class CodeCommit:
         key = (responses.get_account_id(), responses.get_region(), name)
         if key in self._repositories:
             raise ServiceError("RepositoryNameExistsException", f"Repository named {name} already exists")
+        if sum((r.account, r.region) == key[:2] for r in self.all()) >= MAX_REPOSITORIES:
+            raise ServiceError("RepositoryLimitExceededException", "A repository resource limit was exceeded.")
         path = repository_path(self._root, *key)
-        subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
-        for setting, value in {**_CONFIG, "core.hooksPath": str(self._hooks)}.items():
-            _git(path, "config", setting, value)
-        _git(path, "symbolic-ref", "HEAD", NO_DEFAULT_BRANCH)
+        git_service.create_repository(path)
         self._repositories[key] = Repository(*key, path, description, dict(tags or {}))
         return self._repositories[key]
 
@@ -243,7 +231,7 @@ _PROPERTIES = {"RepositoryName", "RepositoryDescription", "Tags"}
 def install(service: CodeCommit) -> None:
     """Make ministack route CodeCommit's calls, and CloudFormation's resources of its type, to ``service``."""
     from ministack import app
-    from ministack.services.cloudformation import changesets, provisioners
+    from ministack.services.cloudformation import provisioners
 
     app.SERVICE_HANDLERS["codecommit"] = service.handle_request
     router.SERVICE_PATTERNS["codecommit"] = {"target_prefixes": [TARGET_PREFIX], "host_patterns": [r"codecommit\."]}
@@ -281,21 +269,11 @@ def install(service: CodeCommit) -> None:
         repository.description, repository.tags = new.get("RepositoryDescription", ""), tags(new)
         return attributes(repository)
 
-    def by_id(identifier: str) -> Repository:
-        return next(repository for repository in service.all() if repository.id == identifier)
-
-    def why_not(identifier: str) -> str | None:
-        there = any(repository.id == identifier for repository in service.all())
-        return None if there else f"Resource of type '{RESOURCE_TYPE}' with identifier '{identifier}' was not found."
-
     provisioners._RESOURCE_HANDLERS[RESOURCE_TYPE] = {
         "create": create,
         "update": update,
         "delete": lambda physical_id, properties: service.delete(properties["RepositoryName"]),
-        "import": lambda identifier: attributes(by_id(identifier["RepositoryId"])),
     }
-    # The schema's primaryIdentifier.
-    changesets._IMPORT_LOOKUPS[RESOURCE_TYPE] = (("RepositoryId",), why_not)
     provisioners._REPLACING_PROPERTIES[RESOURCE_TYPE] = ()
 
 

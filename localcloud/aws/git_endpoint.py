@@ -1,8 +1,9 @@
 """CodeCommit's Git endpoint: who may fetch and who may push, by the control plane's own records.
 
 ``/git-codecommit.{region}.amazonaws.com/v1/repos/{name}`` stands for that host of the real service. HTTPS Git
-credentials are looked up at each request, so that one that was deactivated a moment ago is refused. An access key works
-too, with a signature in place of the password, as ``aws codecommit credential-helper`` makes it.
+credentials are looked up at each request, so that one that was deactivated a moment ago is refused. An access key, or
+the credentials of a session, work too, with a signature in place of the password, as ``aws codecommit
+credential-helper`` and git-remote-codecommit make it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import shlex
-import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ministack.core import iam_evaluator, responses
+from ministack.core.iam_evaluator import AuthError, CredentialResolutionError, PrincipalInfo
 from ministack.services import iam
 
 from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
 from .codecommit import CodeCommit
+from .git_service import GitService
 from .service_credentials import ServiceCredentials
 
 _PATH = re.compile(r"/git-codecommit\.([a-z0-9-]+)\.amazonaws\.com/v1/repos/([^/]+)")
@@ -28,7 +27,9 @@ _SIGNATURE_SECONDS = 15 * 60
 _ACTIONS = {"git-upload-pack": "codecommit:GitPull", "git-receive-pack": "codecommit:GitPush"}
 
 
-def codecommit_host(repositories: CodeCommit, credentials: ServiceCredentials, account: str) -> Host:
+def codecommit_host(
+    repositories: CodeCommit, credentials: ServiceCredentials, service: GitService, account: str
+) -> Host:
     """Return the host function of the endpoint."""
 
     def host(request: GitRequest) -> Serve | Answer:
@@ -38,73 +39,68 @@ def codecommit_host(repositories: CodeCommit, credentials: ServiceCredentials, a
         if match is None:
             return Answer(403, "")
         region, name = match.groups()
-        owner = credentials.authenticate(request.username or "", request.password) or _signed_by(
-            request, account, region
-        )
-        if owner is None:
-            return Answer(403, "")
-        arn = f"arn:aws:codecommit:{region}:{owner.account}:{name}"
-        if not _allowed(owner.account, owner.user_name, _ACTIONS[request.service], arn, region):
-            return Answer(403, "")
-        repository = repositories.find(owner.account, region, name)
+        with responses.request_scope(account, region):
+            principal = _principal(credentials, request, account, region)
+            if principal is None or not _allowed(principal, _ACTIONS[request.service], region, name):
+                return Answer(403, "")
+        repository = repositories.find(account, region, name)
         if repository is None:
             return Answer(404, f"repository '{name}' not found\n")
-        return Serve(repository.path)
+        return service.answer(repository.path, request)
 
     return host
 
 
-@dataclass(frozen=True)
-class _Signer:
-    account: str
-    user_name: str
-
-
-def _signed_by(request: GitRequest, account: str, region: str) -> _Signer | None:
-    """Return the user whose access key signed the request (Signature Version 4 of ``GIT``, path and host)."""
-    time, _, signature = (request.password or "").partition("Z")
-    with responses.request_scope(account, region):
-        record = iam._access_keys.get(request.username)
-    if record is None or record["Status"] != "Active" or not re.fullmatch(r"\d{8}T\d{6}", time):
+def _principal(credentials: ServiceCredentials, request: GitRequest, account: str, region: str) -> PrincipalInfo | None:
+    """Return who asks, with their policies."""
+    user = credentials.authenticate(request.username or "", request.password or "")
+    if user:
+        return PrincipalInfo(
+            arn=f"arn:aws:iam::{account}:user/{user.user_name}",
+            type="User",
+            account=account,
+            policies=iam_evaluator._gather_user_policies(user.user_name, account),
+            limits=iam_evaluator._permissions_boundary(iam._users, user.user_name, account),
+        )
+    # A session's token stands behind its access key, as both published clients write it.
+    access_key_id, _, token = (request.username or "").partition("%")
+    credential = iam_evaluator.resolve_credential(access_key_id, account, token)
+    if isinstance(credential, CredentialResolutionError) or not _is_signed(
+        request, credential.secret_access_key, region
+    ):
         return None
+    found = iam_evaluator.resolve_principal(access_key_id, account, credential)
+    return None if isinstance(found, AuthError) else found
+
+
+def _is_signed(request: GitRequest, secret: str, region: str) -> bool:
+    """Whether the password is a Signature Version 4 of ``GIT``, path and host, made in the last 15 minutes.
+
+    Both published clients sign the host without a port.
+    """
+    time, _, signature = (request.password or "").partition("Z")
+    if not re.fullmatch(r"\d{8}T\d{6}", time):
+        return False
     age = datetime.now(UTC) - datetime.strptime(time, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     if abs(age.total_seconds()) > _SIGNATURE_SECONDS:
-        return None
-    canonical = f"GIT\n{request.repository}\n\nhost:{request.host}\n\nhost\n"
+        return False
+    host = request.host.partition(":")[0]
+    canonical = f"GIT\n{request.repository}\n\nhost:{host}\n\nhost\n"
     scope = f"{time[:8]}/{region}/codecommit/aws4_request"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    key = b"AWS4" + record["SecretAccessKey"].encode()
+    key = b"AWS4" + secret.encode()
     for part in (*scope.split("/"), f"AWS4-HMAC-SHA256\n{time}\n{scope}\n{digest}"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    return _Signer(account, record["UserName"]) if hmac.compare_digest(key.hex(), signature) else None
+    return hmac.compare_digest(key.hex(), signature)
 
 
-def write_hooks(folder: Path) -> None:
-    """Write the receive hooks: the limits before a push, the default branch after the first."""
-    folder.mkdir()
-    check = Path(__file__).parent / "receive_hooks" / "pre_receive.py"
-    hooks = {
-        "pre-receive": f"exec {shlex.quote(sys.executable)} -SE {shlex.quote(str(check))}",
-        "post-receive": (
-            "git rev-parse -q --verify HEAD >/dev/null && exit\n"
-            'while read -r old new ref; do case "$ref" in refs/heads/*) exec git symbolic-ref HEAD "$ref";; esac; done'
-        ),
-    }
-    for name, script in hooks.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-
-
-def _allowed(account: str, user: str, action: str, arn: str, region: str) -> bool:
-    with responses.request_scope(account, region):
-        context = iam_evaluator.EvalContext(
-            principal_arn=f"arn:aws:iam::{account}:user/{user}",
-            principal_type="User",
-            principal_account=account,
-            action=action,
-            resource_arn=arn,
-            region=region,
-        )
-        policies = iam_evaluator._gather_user_policies(user, account)
-        limits = iam_evaluator._permissions_boundary(iam._users, user, account)
-        return bool(iam_evaluator.evaluate(context, policies, *limits).decision == "Allow")
+def _allowed(principal: PrincipalInfo, action: str, region: str, name: str) -> bool:
+    context = iam_evaluator.EvalContext(
+        principal_arn=principal.arn,
+        principal_type=principal.type,
+        principal_account=principal.account,
+        action=action,
+        resource_arn=f"arn:aws:codecommit:{region}:{principal.account}:{name}",
+        region=region,
+    )
+    return bool(iam_evaluator.evaluate(context, principal.policies, *principal.limits).decision == "Allow")

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from localcloud import sample
+from localcloud.aws.git_service import GitService, HangUp, OtherRefs, create_repository
 from localcloud.git_http import Answer, GitHttpServer, Serve
 from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import MirrorFailure
+from pipeline_templates.mirror_sync import ARCHIVE, MirrorFailure
 
 from . import servers
 
@@ -33,17 +34,32 @@ def jgit_classes(tmp_path_factory):
 
 
 class Sides:
-    """A source on git http-backend, and a replica."""
+    """A source on git http-backend, and a replica on CodeCommit's Git service as it was recorded."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, other_refs: OtherRefs) -> None:
         self.source, self.replica = folder / "source.git", folder / "replica.git"
-        for repository in (self.source, self.replica):
-            subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(repository)], check=True)
-            sample.git(repository, "config", "http.receivepack", "true")
-        sample.git(self.replica, "config", "receive.denyDeleteCurrent", "ignore")
-        self.source_url = GitHttpServer(lambda request: Serve(self.source)).url
-        self.replica_url = servers.git_replica(self.replica)
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.source)], check=True)
+        self.service = GitService(other_refs)
+        self.empty_replica()
+        self.source_url = GitHttpServer(self.serve_source).url
+        self.replica_url = GitHttpServer(self.serve_replica).url
         self.pauses: list[float] = []
+
+    def serve_source(self, request):
+        return Serve(self.source)
+
+    def serve_replica(self, request):
+        return self.service.answer(self.replica, request)
+
+    def empty_replica(self) -> None:
+        shutil.rmtree(self.replica, ignore_errors=True)
+        create_repository(self.replica)
+
+    def use(self, url: str) -> None:
+        """Take another server for the replica."""
+        for key, value in {"http.receivepack": "true", "receive.denyDeleteCurrent": "ignore"}.items():
+            sample.git(self.replica, "config", key, value)
+        self.replica_url = url
 
     def settings(self, **changes):
         environment = {
@@ -62,29 +78,42 @@ class Sides:
             return mirror_sync.mirror(self.settings(**changes), folder, self.pauses.append)
 
     def refs(self):
-        return sample.refs(self.replica, *NAMESPACES)
+        """Return what the replica mirrors, by the source's names."""
+        return mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
 
     def archive(self):
         """Return the archived tips by their old names."""
-        return {name.split("/", 3)[3]: value for name, value in sample.refs(self.replica, "refs/archive/").items()}
+        return {f"refs/{name.split('/', 5)[5]}": v for name, v in sample.refs(self.replica, ARCHIVE).items()}
 
     def assert_equal(self):
         assert self.refs() == sample.refs(self.source, *NAMESPACES)
         sample.git(self.replica, "fsck", "--full")
 
 
+@pytest.fixture(params=OtherRefs, ids=lambda setting: setting.value)
+def sides(request, tmp_path):
+    """Both sides, with each way in which CodeCommit may take refs outside branches and tags."""
+    return Sides(tmp_path, request.param)
+
+
 @pytest.fixture
-def sides(tmp_path):
-    return Sides(tmp_path)
+def git_sides(tmp_path):
+    """Both sides, with git's own server as the replica."""
+    sides = Sides(tmp_path, OtherRefs.ACCEPTED)
+    sides.use(servers.git_replica(sides.replica))
+    return sides
 
 
-@pytest.fixture(params=["git", "dulwich", "jgit"])
-def any_replica(request, sides):
+@pytest.fixture(params=[*OtherRefs, "git", "dulwich", "jgit"], ids=lambda param: getattr(param, "value", param))
+def any_replica(request, tmp_path):
     """Both sides, with each make of server as the replica."""
-    if request.param == "dulwich":
-        sides.replica_url = servers.dulwich_replica(sides.replica)
+    sides = Sides(tmp_path, request.param if isinstance(request.param, OtherRefs) else OtherRefs.ACCEPTED)
+    if request.param == "git":
+        sides.use(servers.git_replica(sides.replica))
+    elif request.param == "dulwich":
+        sides.use(servers.dulwich_replica(sides.replica))
     elif request.param == "jgit":
-        sides.replica_url = servers.jgit_replica(sides.replica, request.getfixturevalue("jgit_classes"))
+        sides.use(servers.jgit_replica(sides.replica, request.getfixturevalue("jgit_classes")))
     return sides
 
 
@@ -96,7 +125,8 @@ def test_the_life_of_a_mirror(any_replica):
     sides.assert_equal()
 
     again = sides.mirror()
-    assert (again.created, again.updated, again.deleted, again.bytes_to_replica) == (0, 0, 0, 0)
+    assert (again.created, again.updated, again.deleted) == (0, 0, 0)
+    assert again.confirmed
 
     sample.commit(sides.source, "main", "one commit")
     one = sides.mirror()
@@ -135,7 +165,12 @@ def test_a_renamed_default_branch(any_replica):
     sample.fill(sides.source)
     sides.mirror()
     sample.git(sides.source, "branch", "-m", "main", "trunk")
-    sides.mirror()
+    outcome = sides.mirror()
+    if outcome.result == "SucceededWithIssues":
+        # CodeCommit does not delete its default branch: a person chooses another one.
+        assert "update-default-branch" in outcome.needs_a_person["refs/heads/main"]
+        sample.git(sides.replica, "symbolic-ref", "HEAD", "refs/heads/trunk")
+        sides.mirror()
     sides.assert_equal()
 
 
@@ -255,27 +290,29 @@ def test_old_archive_entries_are_removed_and_young_ones_stay(sides):
     sides.mirror()
     young = mirror_sync.time.strftime(mirror_sync.ARCHIVE_TIME)
     for stamp in ("20200101T000000Z", young):
-        sample.git(sides.replica, "update-ref", f"refs/archive/{stamp}/refs/heads/x", tip)
+        sample.git(sides.replica, "update-ref", f"{ARCHIVE}{stamp}/heads/x", tip)
     outcome = sides.mirror()
     assert outcome.expired == 1
-    assert list(sample.refs(sides.replica, "refs/archive/")) == [f"refs/archive/{young}/refs/heads/x"]
+    assert list(sample.refs(sides.replica, ARCHIVE)) == [f"{ARCHIVE}{young}/heads/x"]
 
 
-def test_what_cannot_be_archived_is_not_overwritten(sides):
-    sample.fill(sides.source)
-    sides.mirror()
-    before = sides.refs()
-    hook = sides.replica / "hooks" / "update"
+def test_what_cannot_be_archived_is_not_overwritten(git_sides):
+    sample.fill(git_sides.source)
+    git_sides.mirror()
+    before = git_sides.refs()
+    hook = git_sides.replica / "hooks" / "update"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text('#!/bin/sh\ncase "$1" in refs/archive/*) echo no archive here; exit 1;; esac\n')
+    hook.write_text(
+        '#!/bin/sh\ncase "$1" in refs/tags/codecommit-mirror/archive/*) echo no archive here; exit 1;; esac\n'
+    )
     hook.chmod(0o755)
-    sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/0")
-    sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
-    sample.commit(sides.source, "main", "next")
-    outcome = sides.mirror()
+    sample.git(git_sides.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.commit(git_sides.source, "feature/1", "rewritten", parent="main~9")
+    sample.commit(git_sides.source, "main", "next")
+    outcome = git_sides.mirror()
     assert outcome.result == "Failed"
     assert "could not be kept in the archive" in outcome.broken["refs/heads/feature/1"]
-    after = sides.refs()
+    after = git_sides.refs()
     assert {name for name in before if before[name] != after.get(name)} == {"refs/heads/main"}
 
 
@@ -395,7 +432,7 @@ def test_two_runs_at_once(sides):
         thread.join()
     assert [outcome.result for outcome in outcomes] == ["Succeeded", "Succeeded"]
     sides.assert_equal()
-    archived = set(sample.refs(sides.replica, "refs/archive/").values())
+    archived = set(sample.refs(sides.replica, ARCHIVE).values())
     assert archived == {before[f"refs/heads/feature/{number}"] for number in range(8)}
 
 
@@ -418,17 +455,17 @@ def test_a_replica_that_never_stops_moving_is_named(sides, monkeypatch):
 # ----------------------------------------------------------------------------------------------------- one bad ref
 
 
-def test_one_bad_ref_does_not_stop_the_rest(sides):
-    hook = sides.replica / "hooks" / "pre-receive"
+def test_one_bad_ref_does_not_stop_the_rest(git_sides):
+    hook = git_sides.replica / "hooks" / "pre-receive"
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nif grep -q forbidden; then echo forbidden branch; exit 1; fi\n")
     hook.chmod(0o755)
-    sample.fill(sides.source, extra_branches=["forbidden"])
-    outcome = sides.mirror()
+    sample.fill(git_sides.source, extra_branches=["forbidden"])
+    outcome = git_sides.mirror()
     assert outcome.result == "Failed"
     assert list(outcome.broken) == ["refs/heads/forbidden"]
     assert "forbidden branch" in outcome.broken["refs/heads/forbidden"]
-    assert sample.refs(sides.source, *NAMESPACES).keys() - sides.refs().keys() == {"refs/heads/forbidden"}
+    assert sample.refs(git_sides.source, *NAMESPACES).keys() - git_sides.refs().keys() == {"refs/heads/forbidden"}
 
 
 @pytest.mark.parametrize("status", [400, 413])
@@ -438,7 +475,7 @@ def test_an_archive_push_that_is_refused_whole_withholds_and_does_not_break(side
     push = mirror_sync.push
 
     def refusing(replica, capabilities, commands, *arguments):
-        if commands[0].ref.startswith("refs/archive/"):
+        if commands[0].ref.startswith(ARCHIVE):
             raise {400: mirror_sync.PackRefused, 413: mirror_sync.TooLarge}[status]("no archive here")
         return push(replica, capabilities, commands, *arguments)
 
@@ -478,9 +515,7 @@ def test_a_truncated_or_damaged_pack_is_never_accepted(sides):
     sample.fill(sides.source)
     grow(sides.source, 20)
     for fault in ("cut", "flip"):
-        shutil.rmtree(sides.replica)
-        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(sides.replica)], check=True)
-        sample.git(sides.replica, "config", "http.receivepack", "true")
+        sides.empty_replica()
         proxy = servers.Proxy(sides.source_url, {1: ("down", 18_000_000, fault)})
         url, sides.source_url = sides.source_url, proxy.url
         assert sides.mirror().result == "Succeeded"
@@ -489,12 +524,12 @@ def test_a_truncated_or_damaged_pack_is_never_accepted(sides):
         sides.assert_equal()
 
 
-def answering(url_of, answers):
+def answering(serve, answers):
     """Answer the first requests with what is given, and then serve."""
     pending = iter(answers)
 
     def host(request):
-        return next(pending, None) or Serve(url_of)
+        return next(pending, None) or serve(request)
 
     return GitHttpServer(host).url
 
@@ -502,7 +537,7 @@ def answering(url_of, answers):
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
 def test_a_busy_server_is_asked_again(sides, status):
     sample.fill(sides.source)
-    sides.replica_url = answering(sides.replica, [Answer(status, "busy"), None, Answer(status, "busy")])
+    sides.replica_url = answering(sides.serve_replica, [Answer(status, "busy"), None, Answer(status, "busy")])
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
     assert len(sides.pauses) == 2
@@ -510,14 +545,14 @@ def test_a_busy_server_is_asked_again(sides, status):
 
 def test_a_wait_that_is_too_long_is_told(sides):
     sample.fill(sides.source)
-    sides.source_url = answering(sides.source, [Answer(429, "busy", {"Retry-After": "86400"})])
+    sides.source_url = answering(sides.serve_source, [Answer(429, "busy", {"Retry-After": "86400"})])
     with pytest.raises(MirrorFailure, match=r"asks to wait 86,400 s; run again then"):
         sides.mirror()
 
 
 def test_retry_after_is_obeyed(sides):
     sample.fill(sides.source)
-    sides.source_url = answering(sides.source, [Answer(429, "busy", {"Retry-After": "77"})])
+    sides.source_url = answering(sides.serve_source, [Answer(429, "busy", {"Retry-After": "77"})])
     assert sides.mirror().result == "Succeeded"
     assert sides.pauses == [77]
 
@@ -536,7 +571,7 @@ def test_retry_after_is_obeyed(sides):
 )
 def test_what_cannot_be_cured_fails_at_once(sides, side, answer, words):
     sample.fill(sides.source)
-    setattr(sides, f"{side}_url", answering(getattr(sides, side), [answer] * 9))
+    setattr(sides, f"{side}_url", answering(getattr(sides, f"serve_{side}"), [answer] * 9))
     with pytest.raises(MirrorFailure, match=words):
         sides.mirror()
     assert sides.pauses == []
@@ -551,7 +586,7 @@ def test_credentials_are_never_sent_to_another_host(sides):
 
     other = GitHttpServer(elsewhere)
     answers = [Answer(307, "", {"Location": f"{other.url}/r/info/refs?service=git-upload-pack"})] * 9
-    sides.source_url = answering(sides.source, answers)
+    sides.source_url = answering(sides.serve_source, answers)
     with pytest.raises(MirrorFailure):
         sides.mirror()
     assert asked == []
@@ -563,7 +598,7 @@ def test_credentials_are_never_sent_to_another_host(sides):
 def test_a_replica_that_takes_no_thin_packs(sides, capsys):
     sample.fill(sides.source)
     replica = servers.thin_refusing_replica(sides.replica)
-    sides.replica_url = replica.url
+    sides.use(replica.url)
     sides.mirror()
     text = "\n".join(f"line {n}" for n in range(5000))
     blob = sample.git(sides.source, "hash-object", "-w", "--stdin", stdin=text.encode()).strip()
@@ -652,10 +687,10 @@ def test_increments_are_as_many_as_the_history_is_long(sides, monkeypatch, capsy
     assert not [line for line in steps if "refs/tags/" in line]
 
 
-@pytest.mark.parametrize("status", [413, 408, 504])
-def test_a_replica_that_refuses_a_large_push(sides, status, capsys):
+@pytest.mark.parametrize(("status", "times"), [(413, 1), (408, 2), (504, 2)])
+def test_a_push_that_is_too_large_goes_in_increments(sides, status, times, capsys):
     sample.fill(sides.source)
-    sides.replica_url = answering(sides.replica, [None, Answer(status, "too large")])
+    sides.replica_url = answering(sides.serve_replica, [None, Answer(status, "too large")] * times)
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
     assert "in increments of history" in capsys.readouterr().out
