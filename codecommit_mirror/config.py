@@ -111,7 +111,7 @@ class Mirror(BaseModel):
     refs: Annotated[tuple[RefNamespace, ...], AfterValidator(not_empty)] = DEFAULT_REFS
     schedule: Annotated[str, AfterValidator(cron)] = DEFAULT_SCHEDULE
     archive_days: Annotated[int, Field(ge=0, le=36_500)] = 90
-    """How long tips that a run deletes or overwrites stay reachable below ``refs/archive``; 0 keeps none."""
+    """How long tips that a run deletes or overwrites stay reachable in the archive; 0 keeps none."""
     on_destroy: Literal["delete", "retain"] = "delete"
     termination_protection: bool = False
     policy_on: Literal["user", "group"] = "user"

@@ -222,14 +222,16 @@ class _Demo:
 
     def _compare(self) -> None:
         source = sample.refs(self.source, *_NAMESPACES)
-        replica = sample.refs(self.cloud.replica_path(_REPLICA), *_NAMESPACES)
+        stored = sample.refs(self.cloud.replica_path(_REPLICA))
+        replica = mirror_sync.by_original_name(stored, _NAMESPACES)
         different = sorted(name for name in {*source, *replica} if source.get(name) != replica.get(name))
         if different:
             raise MirrorError(f"{len(different)} refs differ between source and replica: {', '.join(different[:5])}.")
         sample.git(self.cloud.replica_path(_REPLICA), "fsck", "--connectivity-only")
         self._steps.say(f"{len(source):,} refs are equal, and git fsck finds every object")
-        for name, value in sample.refs(self.cloud.replica_path(_REPLICA), "refs/archive/").items():
-            self._steps.say(f"kept: {value[:12]} as {name}")
+        for name, value in stored.items():
+            if name.startswith((mirror_sync.ARCHIVE, mirror_sync.CARRIED)):
+                self._steps.say(f"kept: {value[:12]} as {name}")
 
     def _companion(self, *arguments: str) -> None:
         with self._steps.step(shlex.join(["codecommit-mirror", *arguments])):

@@ -45,7 +45,6 @@ def settings(
         AWS_REPO_URL=replica_url,
         MIRROR_REFS=" ".join(mirror.refs),
         MIRROR_ARCHIVE_DAYS=str(mirror.archive_days),
-        MIRROR_CONFIRM="1" if mirror.stale_after else "",
     )
     return mirror_sync.read_settings(values)
 

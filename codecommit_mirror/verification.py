@@ -60,13 +60,13 @@ def compare(mirror: Mirror, replica_url: str, aws: boto3.Session, token: AzureTo
 
 
 def replica_refs(aws: boto3.Session, replica_url: str) -> Mapping[str, str]:
-    """Return every ref of the replica, the archive's included.
+    """Return every ref of the replica, its own included.
 
     Raises:
         MirrorError: it cannot be read.
     """
     with engine_failures():
-        return mirror_sync.read_refs(replica_endpoint(aws, replica_url), "git-upload-pack").refs
+        return mirror_sync.read_refs_patiently(replica_endpoint(aws, replica_url), "git-upload-pack").refs
 
 
 @contextmanager

@@ -1834,7 +1834,7 @@ def shown(text: str) -> str:
 
 
 def _words(text: bytes) -> str:
-    return shown(" ".join(text.decode("utf-8", "surrogateescape").split())[:600])
+    return shown(" ".join(text.replace(b"\0", b" ").decode("utf-8", "surrogateescape").split())[:600])
 
 
 def _name(error: BaseException) -> str:

@@ -1,8 +1,8 @@
 """Tells when no run has confirmed the replica for too long, for whatever reason.
 
-A run that did not fail creates the tag ``codecommit-mirror-confirmed`` on the replica, or removes it when it
-is there: GitPush is enough for that, and CodeCommit reports either as an event. A rule counts those events, and an
-alarm looks at the rule's own metric, where no data is as bad as it gets.
+Every run that did not fail writes the tag ``codecommit-mirror/confirmed`` anew: GitPush is enough for that, and
+CodeCommit reports it as an event. A rule counts those events, and an alarm looks at the rule's own metric, which treats
+missing data as breaching.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StaleAlarm(Construct):
             "Confirmations",
             description=f"Runs of the mirror that did not fail, for the replica {replica.name}",
             event_pattern=replica.changes(
-                ("referenceCreated", "referenceDeleted"),
+                ("referenceCreated", "referenceUpdated"),
                 referenceFullName=[CONFIRMED],
                 callerUserArn=events.Match.any_of(
                     events.Match.exact_string(replica.user_arn), events.Match.does_not_exist()

@@ -17,12 +17,15 @@ from codecommit_mirror.azure_devops import Build
 from codecommit_mirror.config import single_mirror
 from codecommit_mirror.operator import Operator
 from localcloud import LocalCloud, sample
+from localcloud.aws.git_service import OtherRefs
 from localcloud.azure.agent import Variable, run_pipeline
 from pipeline_templates import mirror_sync
 from stacks import ReplicaStack
 
+from . import servers
+from .sides import NAMESPACES, Sides
+
 ROOT = Path(__file__).parents[2]
-NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +137,8 @@ class Rig:
 
     def assert_equal(self) -> None:
         """The replica has the source's refs and no others, and every object."""
-        assert sample.refs(self.replica, *NAMESPACES) == sample.refs(self.source, *NAMESPACES)
+        mirrored = mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
+        assert mirrored == sample.refs(self.source, *NAMESPACES)
         sample.git(self.replica, "fsck", "--connectivity-only")
 
 
@@ -173,3 +177,23 @@ def companion(cloud, tmp_path):
         )
 
     return run
+
+
+@pytest.fixture(params=OtherRefs, ids=lambda setting: setting.value)
+def sides(request, tmp_path):
+    """Both sides, with each way in which CodeCommit may take refs outside branches and tags."""
+    return Sides(tmp_path, request.param)
+
+
+@pytest.fixture
+def strict_sides(tmp_path):
+    """Both sides, with the strictest replica."""
+    return Sides(tmp_path, OtherRefs.ABORTED)
+
+
+@pytest.fixture
+def git_sides(tmp_path):
+    """Both sides, with git's own server as the replica."""
+    sides = Sides(tmp_path, OtherRefs.ACCEPTED)
+    sides.use(servers.git_replica(sides.replica))
+    return sides

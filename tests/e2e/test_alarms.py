@@ -1,15 +1,18 @@
 """The alarms: which events they match, by EventBridge's own rules, and what a run does to be counted."""
 
+import hashlib
 import json
+import time
+from datetime import datetime
 
 import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from codecommit_mirror import engine, verification
+from codecommit_mirror import verification
 from codecommit_mirror.config import Alarm, single_mirror
 from localcloud import sample
-from pipeline_templates.mirror_sync import CONFIRMED
+from pipeline_templates.mirror_sync import CONFIRMED, OWN
 from stacks import ReplicaStack
 
 ARN = "arn:aws:codecommit:eu-west-1:111122223333:MyRepoReplica"
@@ -105,7 +108,7 @@ def test_nothing_else_is_told(cloud, rules):
 def test_only_the_confirming_tag_of_the_mirrors_user_counts(cloud, rules):
     rule = rules["Stale"]
     assert matches(cloud, rule, event("referenceCreated", USER, CONFIRMED))
-    assert matches(cloud, rule, event("referenceDeleted", USER, CONFIRMED))
+    assert matches(cloud, rule, event("referenceUpdated", USER, CONFIRMED))
     assert matches(cloud, rule, event("referenceCreated", None, CONFIRMED))
     assert not matches(cloud, rule, event("referenceCreated", OTHER, CONFIRMED))
     assert not matches(cloud, rule, event("referenceCreated", USER, "refs/tags/v1"))
@@ -150,36 +153,50 @@ def test_the_stack_with_alarms_deploys_and_goes(cloud):
     assert cloud.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
 
 
-def test_each_run_confirms_once_also_when_there_is_nothing_to_push(rig):
+def confirmed(rig):
+    """Return the lines of the confirming tag's message, as plain git shows them."""
+    text = sample.git(rig.replica, "for-each-ref", "--format=%(contents:body)", CONFIRMED)
+    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+
+
+def test_each_run_says_anew_what_was_equal_also_when_there_is_nothing_to_push(rig):
     sample.fill(rig.source)
-    watched = rig.mirror.model_copy(update={"stale_after": 48})
-    for expected in (True, False, True):
-        assert rig.run(mirror=watched).result == "succeeded"
-        assert (CONFIRMED in sample.refs(rig.replica)) is expected
+    tags = set()
+    for _ in range(2):
+        assert rig.run().result == "succeeded"
+        tags.add(sample.refs(rig.replica)[CONFIRMED])
         operator = rig.operator()
         assert verification.compare(rig.mirror, rig.outputs["ReplicaUrl"], operator.aws, operator.token).different == []
-    assert rig.run().result == "succeeded"
-    assert CONFIRMED in sample.refs(rig.replica)
-
-
-def test_sync_confirms_as_a_run_does(rig):
-    sample.fill(rig.source)
-    values = {name: variable.value for name, variable in rig.variables.items()}
-    watched = rig.mirror.model_copy(update={"stale_after": 48})
-    assert engine.settings(watched, rig.outputs["ReplicaUrl"], values, None).confirm
-    assert not engine.settings(rig.mirror, rig.outputs["ReplicaUrl"], values, None).confirm
+        time.sleep(1)
+    assert len(tags) == 2
+    listing = sample.git(
+        rig.source, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/tags", "refs/notes"
+    )
+    said = confirmed(rig)
+    assert said["source"] == rig.mirror.azure.clone_url
+    assert said["refs"] == str(len(listing.splitlines()))
+    assert said["sha256"] == hashlib.sha256(listing.encode()).hexdigest()
+    assert abs(datetime.fromisoformat(said["time"]).timestamp() - time.time()) < 60
+    sample.git(rig.replica, "fsck", "--full", "--strict")
 
 
 def test_a_run_that_fails_confirms_nothing(rig):
     sample.fill(rig.source)
-    watched = rig.mirror.model_copy(update={"stale_after": 48})
-    failed = rig.run(mirror=watched, AZURE_GIT_PASSWORD="wrong")
-    assert failed.result == "failed"
+    assert rig.run(AZURE_GIT_PASSWORD="wrong").result == "failed"
     assert CONFIRMED not in sample.refs(rig.replica)
 
 
-def test_a_tag_of_that_name_at_the_source_is_not_the_replicas(rig):
+@pytest.mark.parametrize("name", [CONFIRMED, f"{OWN}archive/x", f"{OWN}mine", f"refs/tags/{'ab' * 20}"])
+def test_a_tag_that_the_replica_cannot_take_is_reported_and_the_rest_is_mirrored(rig, name):
     sample.fill(rig.source)
-    sample.git(rig.source, "update-ref", CONFIRMED, "refs/heads/feature/0")
-    assert rig.run().result == "succeeded"
-    assert CONFIRMED not in sample.refs(rig.replica)
+    tip = sample.git(rig.source, "rev-parse", "feature/0").strip()
+    sample.git(rig.source, "update-ref", name, tip)
+    run = rig.run()
+    assert run.result == "succeededWithIssues", run.text
+    ((kind, words),) = run.issues
+    assert kind == "warning"
+    assert words.startswith(f"{name}: ")
+    assert words.endswith("rename the tag at the source")
+    assert sample.refs(rig.replica).get(name) != tip
+    sample.git(rig.source, "update-ref", "-d", name)
+    rig.assert_equal()

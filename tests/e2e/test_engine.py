@@ -2,25 +2,20 @@
 
 import itertools
 import os
-import random
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 
 from localcloud import sample
-from localcloud.aws.git_service import GitService, HangUp, OtherRefs, create_repository
+from localcloud.aws.git_service import OtherRefs
 from localcloud.git_http import Answer, GitHttpServer, Serve
 from pipeline_templates import mirror_sync
 from pipeline_templates.mirror_sync import ARCHIVE, MirrorFailure
 
 from . import servers
-
-NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
+from .sides import NAMESPACES, Sides, answering, grow
 
 
 @pytest.fixture(scope="session")
@@ -31,77 +26,6 @@ def jgit_classes(tmp_path_factory):
     classes = tmp_path_factory.mktemp("jgit")
     subprocess.run(["javac", "-cp", classpath, "-d", str(classes), str(servers.JGIT)], check=True)
     return f"{classpath}{os.pathsep}{classes}"
-
-
-class Sides:
-    """A source on git http-backend, and a replica on CodeCommit's Git service as it was recorded."""
-
-    def __init__(self, folder: Path, other_refs: OtherRefs) -> None:
-        self.source, self.replica = folder / "source.git", folder / "replica.git"
-        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.source)], check=True)
-        self.service = GitService(other_refs)
-        self.empty_replica()
-        self.source_url = GitHttpServer(self.serve_source).url
-        self.replica_url = GitHttpServer(self.serve_replica).url
-        self.pauses: list[float] = []
-
-    def serve_source(self, request):
-        return Serve(self.source)
-
-    def serve_replica(self, request):
-        return self.service.answer(self.replica, request)
-
-    def empty_replica(self) -> None:
-        shutil.rmtree(self.replica, ignore_errors=True)
-        create_repository(self.replica)
-
-    def use(self, url: str) -> None:
-        """Take another server for the replica."""
-        for key, value in {"http.receivepack": "true", "receive.denyDeleteCurrent": "ignore"}.items():
-            sample.git(self.replica, "config", key, value)
-        self.replica_url = url
-
-    def settings(self, **changes):
-        environment = {
-            "AZURE_REPO_URL": f"{self.source_url}/o/p/_git/r",
-            "AZURE_GIT_USERNAME": "u",
-            "AZURE_GIT_PASSWORD": "p",
-            "AWS_REPO_URL": f"{self.replica_url}/r",
-            "AWS_GIT_USERNAME": "u",
-            "AWS_GIT_PASSWORD": "p",
-            **changes,
-        }
-        return mirror_sync.read_settings(environment)
-
-    def mirror(self, **changes):
-        with tempfile.TemporaryDirectory() as folder:
-            return mirror_sync.mirror(self.settings(**changes), folder, self.pauses.append)
-
-    def refs(self):
-        """Return what the replica mirrors, by the source's names."""
-        return mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
-
-    def archive(self):
-        """Return the archived tips by their old names."""
-        return {f"refs/{name.split('/', 5)[5]}": v for name, v in sample.refs(self.replica, ARCHIVE).items()}
-
-    def assert_equal(self):
-        assert self.refs() == sample.refs(self.source, *NAMESPACES)
-        sample.git(self.replica, "fsck", "--full")
-
-
-@pytest.fixture(params=OtherRefs, ids=lambda setting: setting.value)
-def sides(request, tmp_path):
-    """Both sides, with each way in which CodeCommit may take refs outside branches and tags."""
-    return Sides(tmp_path, request.param)
-
-
-@pytest.fixture
-def git_sides(tmp_path):
-    """Both sides, with git's own server as the replica."""
-    sides = Sides(tmp_path, OtherRefs.ACCEPTED)
-    sides.use(servers.git_replica(sides.replica))
-    return sides
 
 
 @pytest.fixture(params=[*OtherRefs, "git", "dulwich", "jgit"], ids=lambda param: getattr(param, "value", param))
@@ -198,25 +122,6 @@ def test_ten_thousand_refs(any_replica):
     sample.git(sides.source, "update-ref", "--stdin", stdin="".join(f"delete {n}\n" for n in names[:4000]).encode())
     assert sides.mirror().deleted == 4000
     sides.assert_equal()
-
-
-def grow(repository, megabytes, *, branch="main"):
-    """Give a branch history that does not compress."""
-    generator = random.Random(megabytes)
-    tip = sample.refs(repository).get(f"refs/heads/{branch}")
-
-    def stream():
-        for number in range(megabytes):
-            yield f"commit refs/heads/{branch}\n"
-            yield f"committer A <a@example.com> {1_700_000_000 + number} +0000\ndata 4\ngrow\n"
-            if not number and tip:
-                yield f"from {tip}\n"
-            yield f"M 100644 inline big/{number}\ndata {1_000_000}\n"
-            yield generator.randbytes(1_000_000)
-            yield "\n"
-
-    data = b"".join(part if isinstance(part, bytes) else part.encode() for part in stream())
-    sample.git(repository, "fast-import", "--quiet", stdin=data)
 
 
 def test_a_hundred_megabytes_of_history(any_replica):
@@ -522,16 +427,6 @@ def test_a_truncated_or_damaged_pack_is_never_accepted(sides):
         assert sides.pauses
         sides.source_url = url
         sides.assert_equal()
-
-
-def answering(serve, answers):
-    """Answer the first requests with what is given, and then serve."""
-    pending = iter(answers)
-
-    def host(request):
-        return next(pending, None) or serve(request)
-
-    return GitHttpServer(host).url
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])

@@ -23,7 +23,7 @@ def one_input(data: bytes) -> None:
         mirror_sync.parse_advertisement,
         lambda body: mirror_sync.parse_report(body, True),
         lambda body: mirror_sync.parse_report(body, False),
-        lambda body: mirror_sync.commit_parents(b"PACK\0\0\0\2\0\0\0\5" + body),
+        lambda body: mirror_sync.read_pack(b"PACK\0\0\0\2\0\0\0\5" + body),
         lambda body: list(mirror_sync.checked([body])),
     ):
         with contextlib.suppress(*EXPECTED):

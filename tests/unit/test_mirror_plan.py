@@ -7,8 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import Command, Outcome, expired, make_plan, to_archive, why_stop
+from pipeline_templates.mirror_sync import (
+    ARCHIVE,
+    OWN,
+    Command,
+    Outcome,
+    carried_name,
+    expired,
+    make_plan,
+    select,
+    to_archive,
+    unmirrorable,
+    why_stop,
+)
 
+NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 OLD, NEW = "1" * 40, "2" * 40
 
 components = st.sampled_from(["a", "b", "c", "main", "v1.0", "$(x)", "`x`", "ünï"])
@@ -31,10 +44,14 @@ def without_conflicts(refs):
 ref_sets = st.dictionaries(ref_names, st.sampled_from([OLD, NEW, "3" * 40]), max_size=30).map(without_conflicts)
 
 
+def commands_of(plan):
+    return [command for push in plan for command in push]
+
+
 def apply(plan, refs):
     """Apply a plan as a strict server does: old values must match, no ref may be a folder of another."""
     refs = dict(refs)
-    for command in plan.commands:
+    for command in commands_of(plan):
         assert refs.get(command.ref) == command.old
         if command.new is None:
             del refs[command.ref]
@@ -52,24 +69,24 @@ def test_after_the_plan_both_sides_are_equal(source, replica):
 
 @given(ref_sets, ref_sets)
 def test_no_two_commands_are_for_one_ref(source, replica):
-    refs = [command.ref for command in make_plan(source, replica).commands]
+    refs = [command.ref for command in commands_of(make_plan(source, replica))]
     assert len(refs) == len(set(refs))
 
 
 @given(ref_sets)
 def test_equal_sides_need_nothing(refs):
-    assert make_plan(refs, refs).pushes == ()
+    assert make_plan(refs, refs) == ()
 
 
 @given(ref_sets, ref_sets)
 def test_deletions_are_never_in_a_push_with_other_changes(source, replica):
-    for push in make_plan(source, replica).pushes:
+    for push in make_plan(source, replica):
         assert len({command.new is None for command in push}) == 1
 
 
 def test_a_push_has_at_most_two_thousand_refs():
     plan = make_plan({f"refs/tags/{n}": OLD for n in range(5000)}, {})
-    assert [len(push) for push in plan.pushes] == [2000, 2000, 1000]
+    assert [len(push) for push in plan] == [2000, 2000, 1000]
 
 
 def test_plain_git_gets_command_lines_that_fit():
@@ -84,25 +101,107 @@ def test_plain_git_gets_command_lines_that_fit():
 
 def test_the_default_branch_goes_first_and_alone_to_a_replica_without_branches():
     source = {"refs/heads/a": OLD, "refs/heads/main": NEW, "refs/tags/t": OLD}
-    assert make_plan(source, {}, "refs/heads/main").pushes[0] == (Command("refs/heads/main", None, NEW),)
-    assert len(make_plan(source, {"refs/heads/x": OLD}, "refs/heads/main").pushes[0]) == 3
+    assert make_plan(source, {}, "refs/heads/main")[0] == (Command("refs/heads/main", None, NEW),)
+    assert len(make_plan(source, {"refs/heads/x": OLD}, "refs/heads/main")[0]) == 3
 
 
 def test_a_branch_that_becomes_a_folder_is_deleted_first_and_back():
     for source, replica in [("a/b", "a"), ("a", "a/b")]:
         plan = make_plan({f"refs/heads/{source}": NEW}, {f"refs/heads/{replica}": OLD})
-        assert [command.ref for command in plan.commands] == [f"refs/heads/{replica}", f"refs/heads/{source}"]
+        assert [command.ref for command in commands_of(plan)] == [f"refs/heads/{replica}", f"refs/heads/{source}"]
 
 
-def test_branches_that_codecommit_refuses_are_told_and_not_tried():
-    plan = make_plan({f"refs/heads/{'a' * 40}": OLD, f"refs/heads/{'x' * 257}": OLD, "refs/heads/main": OLD}, {})
-    assert [command.ref for command in plan.commands] == ["refs/heads/main"]
-    assert sorted(plan.unmirrored) == sorted([f"refs/heads/{'a' * 40}", f"refs/heads/{'x' * 257}"])
+def test_names_that_the_replica_cannot_take_are_told_with_the_remedy():
+    names = [f"refs/heads/{'a' * 40}", f"refs/tags/{'B' * 40}", f"refs/heads/{'x' * 257}", "refs/heads/@"]
+    fine = [
+        "refs/heads/main",
+        f"refs/heads/{'a' * 39}",
+        f"refs/tags/{'x' * 257}",
+        f"refs/notes/{'a' * 40}",
+        "refs/tags/@",
+    ]
+    own = [f"{OWN}confirmed", f"{OWN}archive/x"]
+    told = unmirrorable([*names, *fine, *own], NAMESPACES)
+    assert list(told) == [*names, *own]
+    assert all("rename the " in why for why in told.values())
+    assert unmirrorable(own, ["refs/heads/"]) == {}
+    assert select(dict.fromkeys([*fine, *own], OLD), NAMESPACES).keys() == set(fine)
+
+
+# ------------------------------------------------------------------------------------------ refs outside branches, tags
+
+NOTE, CHANGE = "refs/notes/commits", "refs/changes/1"
+
+
+@pytest.mark.parametrize(
+    ("replica", "refused", "expected"),
+    [
+        ([], [], {NOTE: NOTE, CHANGE: CHANGE}),
+        ([], [NOTE], {NOTE: carried_name(NOTE), CHANGE: CHANGE}),
+        ([carried_name(NOTE)], [], {NOTE: carried_name(NOTE), CHANGE: carried_name(CHANGE)}),
+        ([carried_name("refs/notes/other")], [], {NOTE: carried_name(NOTE), CHANGE: carried_name(CHANGE)}),
+        ([NOTE], [], {NOTE: NOTE, CHANGE: CHANGE}),
+        ([carried_name(NOTE), CHANGE], [], {NOTE: carried_name(NOTE), CHANGE: CHANGE}),
+        ([carried_name(NOTE), "refs/changes/2"], [], {NOTE: carried_name(NOTE), CHANGE: CHANGE}),
+        ([NOTE, carried_name(NOTE)], [], {NOTE: carried_name(NOTE), CHANGE: carried_name(CHANGE)}),
+    ],
+)
+def test_what_the_replica_has_decides_which_names_it_gets(replica, refused, expected):
+    names = mirror_sync.replica_names([NOTE, CHANGE, "refs/heads/main", "refs/tags/v1"], replica, refused)
+    assert names == {**expected, "refs/heads/main": "refs/heads/main", "refs/tags/v1": "refs/tags/v1"}
+
+
+@given(ref_names)
+def test_a_carried_name_goes_back_to_its_own(name):
+    assert mirror_sync.original_name(carried_name(name)) == name
+    assert mirror_sync.original_name(name) == name
+    assert carried_name(name).startswith("refs/tags/codecommit-mirror/refs/")
+
+
+@given(ref_sets, ref_sets, st.booleans())
+def test_through_the_names_both_sides_are_equal(source, replica, refuses):
+    """Whether the replica takes other refs under their own names or not, and whatever it had before."""
+    replica = {carried_name(n) if refuses and n.startswith("refs/notes/") else n: v for n, v in replica.items()}
+    names = mirror_sync.replica_names(source, replica, [n for n in source if refuses])
+    after = apply(make_plan({names[n]: v for n, v in source.items()}, replica), replica)
+    assert mirror_sync.by_original_name(after, NAMESPACES) == source
+
+
+@given(ref_sets, ref_sets)
+def test_other_refs_go_last_and_apart(source, replica):
+    plan = make_plan(source, replica)
+    others = [{command.ref.startswith("refs/notes/") for command in push} for push in plan]
+    assert all(len(kinds) == 1 for kinds in others)
+    assert [True in kinds for kinds in others] == sorted(True in kinds for kinds in others)
+
+
+def test_a_ref_that_is_carried_is_not_deleted_under_its_own_name_while_the_source_has_it():
+    """The replica refused it there, and would refuse the deletion again in each run."""
+    replica = {NOTE: OLD, carried_name(NOTE): NEW}
+    assert make_plan({carried_name(NOTE): NEW}, replica) == ()
+    assert len(commands_of(make_plan({}, replica))) == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- haves
+
+
+def test_a_request_says_what_the_pack_can_build_on_the_most_useful_first():
+    replica = {f"refs/heads/{n}": f"{n:040}" for n in range(50)}
+    commands = [Command("refs/heads/7", f"{7:040}", NEW), Command("refs/tags/x", None, OLD)]
+    haves = mirror_sync.useful_haves(commands, replica, {"refs/tags/v1": "9" * 40}, "refs/heads/30")
+    assert haves[:2] == [f"{7:040}", f"{30:040}"]
+    assert haves[-1] == "9" * 40
+    assert len(haves) == len(set(haves)) == 51
+
+
+def test_a_request_stays_small_however_many_refs_there_are():
+    before = {f"refs/tags/{n}": f"{n:040}" for n in range(50_000)}
+    assert len(mirror_sync.useful_haves([], before, before, None)) == mirror_sync.MAXIMUM_HAVES
 
 
 def test_refs_that_were_given_up_are_left_alone():
     source, replica = {"refs/heads/a": NEW}, {"refs/heads/a": OLD, "refs/heads/b": OLD}
-    assert make_plan(source, replica, given_up=["refs/heads/a", "refs/heads/b"]).commands == []
+    assert make_plan(source, replica, given_up=["refs/heads/a", "refs/heads/b"]) == ()
 
 
 # --------------------------------------------------------------------------------------------------- stop and archive
@@ -162,15 +261,15 @@ def stamp(days):
 
 
 def entries(commands, source, replica, safe=()):
-    return to_archive(commands, safe, source, replica, NOW)
+    return list(to_archive(commands, safe, source, replica, NOW).values())
 
 
 def test_a_tip_that_goes_is_archived_under_its_old_name():
     replica = {"refs/heads/gone": OLD, "refs/tags/moved": OLD}
     commands = [Command("refs/heads/gone", OLD, None), Command("refs/tags/moved", OLD, NEW)]
     assert entries(commands, {"refs/tags/moved": NEW}, replica) == [
-        Command(f"refs/archive/{stamp(0)}/refs/heads/gone", None, OLD),
-        Command(f"refs/archive/{stamp(0)}/refs/tags/moved", None, OLD),
+        Command(f"{ARCHIVE}{stamp(0)}/heads/gone", None, OLD),
+        Command(f"{ARCHIVE}{stamp(0)}/tags/moved", None, OLD),
     ]
 
 
@@ -186,35 +285,35 @@ def test_nothing_that_stays_reachable_is_archived():
 def test_a_refused_deletion_does_not_fill_the_archive():
     command, replica = Command("refs/heads/main", OLD, None), {"refs/heads/main": OLD}
     for age, expected in [(0.5, 0), (2, 1), (46, 1)]:
-        kept = {f"refs/archive/{stamp(age)}/refs/heads/main": OLD}
+        kept = {f"{ARCHIVE}{stamp(age)}/heads/main": OLD}
         assert len(entries([command], {}, {**replica, **kept})) == expected
 
 
 def test_two_entries_never_share_a_name():
-    replica = {"refs/heads/a": NEW, f"refs/archive/{stamp(0)}/refs/heads/a": OLD}
+    replica = {"refs/heads/a": NEW, f"{ARCHIVE}{stamp(0)}/heads/a": OLD}
     (entry,) = entries([Command("refs/heads/a", NEW, None)], {}, replica)
     assert entry.ref not in replica
 
 
 def test_entries_expire_after_archive_days():
-    replica = {f"refs/archive/{stamp(age)}/refs/heads/a": OLD for age in (0, 89, 91, 400)}
-    replica["refs/archive/by-hand"] = replica["refs/heads/a"] = OLD
+    replica = {f"{ARCHIVE}{stamp(age)}/heads/a": OLD for age in (0, 89, 91, 400)}
+    replica[f"{ARCHIVE}by-hand"] = replica["refs/heads/a"] = OLD
     assert sorted(c.ref for c in expired(replica, 90, NOW)) == sorted(
-        f"refs/archive/{stamp(age)}/refs/heads/a" for age in (91, 400)
+        f"{ARCHIVE}{stamp(age)}/heads/a" for age in (91, 400)
     )
 
 
 @given(ref_sets, ref_sets)
 def test_archive_refs_are_never_planned_away(source, replica):
-    archive = {f"refs/archive/{stamp(1)}/{name}": value for name, value in replica.items()}
+    archive = {f"{ARCHIVE}{stamp(1)}/{name[5:]}": value for name, value in replica.items()}
     chosen = mirror_sync.select({**replica, **archive}, ("refs/heads/", "refs/tags/", "refs/notes/"))
-    assert not any(command.ref.startswith("refs/archive/") for command in make_plan(source, chosen).commands)
+    assert not any(command.ref.startswith(ARCHIVE) for command in commands_of(make_plan(source, chosen)))
 
 
 @given(ref_sets, ref_sets)
 def test_every_tip_that_a_plan_drops_is_kept_by_a_ref_or_by_the_archive(source, replica):
     plan = make_plan(source, replica)
-    kept = {entry.new for entry in entries(plan.commands, source, replica)}
+    kept = {entry.new for entry in entries(commands_of(plan), source, replica)}
     stays = {value for name, value in replica.items() if source.get(name) == value}
     assert set(replica.values()) <= kept | stays
 

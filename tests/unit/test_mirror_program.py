@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import http.client
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,54 @@ def test_the_job_token_replaces_the_azure_credentials():
     assert source.authorization == "Bearer canary-job"
     with pytest.raises(MirrorFailure, match="AZURE_GIT_USERNAME"):
         read_settings({**environment, "SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"})
+
+
+@pytest.mark.parametrize(
+    "variable", ["AZURE_GIT_USERNAME", "AZURE_GIT_PASSWORD", "AWS_GIT_PASSWORD", "SYSTEM_ACCESSTOKEN"]
+)
+@pytest.mark.parametrize(
+    "value", ["canary\nX-Injected: 1", "canary\rX", "canary\x00", b"canary\xff".decode("utf-8", "surrogateescape")]
+)
+def test_a_credential_that_cannot_be_sent_is_refused_at_the_door_and_not_repeated(variable, value):
+    with pytest.raises(MirrorFailure, match=f"^{variable} has a line break or another character") as caught:
+        read_settings({**ENVIRONMENT, variable: value})
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["canary-Ω", "canary two", "canary\u00e9"])
+def test_a_bearer_token_is_visible_ascii(token):
+    with pytest.raises(MirrorFailure, match=r"^SYSTEM_ACCESSTOKEN has") as caught:
+        read_settings({**ENVIRONMENT, "SYSTEM_ACCESSTOKEN": token})
+    assert "canary" not in str(caught.value)
+    assert read_settings({**ENVIRONMENT, "AZURE_GIT_PASSWORD": token}).source.password == token
+
+
+@pytest.mark.parametrize("error", [http.client.BadStatusLine("canary"), ValueError("canary"), OSError("canary")])
+def test_the_http_librarys_own_words_are_not_printed(error):
+    assert "canary" not in mirror_sync._name(error)
+    assert mirror_sync._name(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
+
+
+def test_a_proxy_that_is_no_url_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://me:canary@proxy.example:port")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(MirrorFailure, match="correct https_proxy") as caught:
+        mirror_sync._connect(mirror_sync.urllib.parse.urlsplit("https://dev.azure.com/r"))
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("*.psd filter=lfs diff=lfs merge=lfs -text\n", True),
+        ("a\n*.bin filter=lfs", True),
+        ("# *.psd filter=lfs\n", False),
+        ("* text=auto\n", False),
+        ("*.x filter=lfsx", False),
+    ],
+)
+def test_git_lfs_is_recognised_in_gitattributes(text, expected):
+    assert mirror_sync.names_lfs(text) is expected
 
 
 def test_settings_do_not_show_passwords():

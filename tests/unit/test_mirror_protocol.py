@@ -5,7 +5,7 @@ import subprocess
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localcloud import sample
@@ -15,10 +15,14 @@ from pipeline_templates.mirror_sync import (
     Transient,
     checked,
     commit_parents,
+    confirmation,
     is_ancestor,
+    offered,
+    pack_of_tag,
     packet_lines,
     parse_advertisement,
     parse_report,
+    read_pack,
 )
 
 ID = "a" * 40
@@ -120,6 +124,23 @@ def test_a_pack_that_was_not_taken_is_a_refusal_of_the_pack():
         parse_report(packet(b"\x03out of memory\n"), True)
 
 
+@pytest.mark.parametrize("body", [b"", b"0000", packet(b"ok refs/heads/a\n") + b"0000"])
+@pytest.mark.parametrize("band", [True, False])
+def test_a_report_without_unpack_ok_is_a_refusal_of_the_push(body, band):
+    """CodeCommit aborts with an empty one: https://github.com/isomorphic-git/isomorphic-git/issues/310."""
+    inner = packet(b"\x01" + body) + b"0000" if band and body else body
+    with pytest.raises(PackRefused, match="aborted the push and gave no reason"):
+        parse_report(inner, band)
+
+
+def test_only_what_a_server_advertised_is_named():
+    assert offered(["side-band-64k", "agent=git/2"], "report-status", "side-band-64k", "agent=us") == [
+        "side-band-64k",
+        "agent=us",
+    ]
+    assert offered([], "report-status", "agent=us") == []
+
+
 @given(st.binary(max_size=300), st.booleans())
 def test_any_report_is_read_or_refused_and_never_a_surprise(data, band):
     with contextlib.suppress(ValueError, PackRefused):
@@ -146,11 +167,11 @@ def pack_of(repository, *options):
 def test_the_commits_of_a_pack_are_those_that_git_sees(repository, options):
     listing = sample.git(repository, "rev-list", "--all", "--parents").splitlines()
     expected = {line.split()[0]: tuple(line.split()[1:]) for line in listing}
-    assert commit_parents(pack_of(repository, *options)) == expected
+    assert read_pack(pack_of(repository, *options)).parents == expected
 
 
 def test_ancestors_are_those_that_git_sees(repository):
-    parents = commit_parents(pack_of(repository))
+    parents = read_pack(pack_of(repository)).parents
     main, old, side = (sample.git(repository, "rev-parse", n).strip() for n in ("main", "main~50", "feature/0"))
     assert is_ancestor(old, main, parents)
     assert not is_ancestor(main, old, parents)
@@ -158,10 +179,76 @@ def test_ancestors_are_those_that_git_sees(repository):
     assert not is_ancestor("0" * 40, main, parents)
 
 
+header_lines = st.sampled_from(
+    [
+        b"parent " + b"1" * 40,
+        b"parent " + b"AB" * 20,
+        b" parent " + b"2" * 40,
+        b"parent  " + b"3" * 39,
+        b"author A <a@example.com> 1700000000 +0000",
+        b"committer A <a@example.com> 1700000000 +0000",
+        b"encoding parent " + b"4" * 40,
+        b"gpgsig -----BEGIN PGP SIGNATURE-----",
+        b" -----END PGP SIGNATURE-----",
+        b"mergetag object " + b"5" * 40,
+        b"",
+        b"tree " + b"6" * 40,
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(header_lines, max_size=7))
+def test_parents_are_those_that_git_sees_however_hostile_the_commit(repository, lines):
+    """A line that begins with ``parent`` further down made an overwritten tip pass for an ancestor."""
+    tree = sample.git(repository, "rev-parse", "main^{tree}").strip().encode()
+    commit = b"tree " + tree + b"\n" + b"".join(line + b"\n" for line in lines) + b"\nmessage\n"
+    name = sample.git(repository, "hash-object", "-w", "-t", "commit", "--literally", "--stdin", stdin=commit).strip()
+    seen = subprocess.run(
+        ["git", "-C", str(repository), "log", "--no-walk", "--format=%P", name], capture_output=True, check=False
+    )
+    ours = commit_parents(commit)
+    if seen.returncode == 0:
+        assert list(ours) == seen.stdout.decode().split()
+
+
+def test_a_forged_parent_shows_no_fast_forward(repository):
+    old, new = "a" * 40, "b" * 40
+    forged = b"tree %s\nauthor A <a> 1 +0000\ncommitter A <a> 1 +0000\nparent %s\n\nx" % (b"1" * 40, old.encode())
+    assert not is_ancestor(old, new, {new: commit_parents(forged)})
+    honest = b"tree %s\nparent %s\nauthor A <a> 1 +0000\n\nx" % (b"1" * 40, old.encode())
+    assert is_ancestor(old, new, {new: commit_parents(honest)})
+
+
+def test_pointers_of_git_lfs_are_counted(repository):
+    assert read_pack(pack_of(repository)).lfs_pointers == 0
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 12345\n"
+    blob = sample.git(repository, "hash-object", "-w", "--stdin", stdin=pointer).strip()
+    command = ["git", "-C", str(repository), "pack-objects", "--stdout", "-q"]
+    pack = subprocess.run(command, input=f"{blob}\n".encode(), capture_output=True, check=True).stdout
+    assert read_pack(pack).lfs_pointers == 1
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(names, st.just(ID), max_size=40), names)
+def test_the_confirming_tag_is_one_that_git_reads(repository, refs, url):
+    commit = sample.git(repository, "rev-parse", "main").strip()
+    tag = confirmation(f"https://{url}", refs, commit, 1_800_000_000.5)
+    name, pack = pack_of_tag(tag)
+    command = ["git", "-C", str(repository), "unpack-objects", "-q", "--strict"]
+    subprocess.run(command, input=pack, capture_output=True, check=True)
+    raw = ["git", "-C", str(repository), "cat-file", "tag", name]
+    assert subprocess.run(raw, capture_output=True, check=True).stdout == tag
+    assert f"refs: {len(refs)}\n".encode() in tag
+
+
 @given(st.binary(max_size=400))
 def test_a_pack_of_rubbish_has_no_commits_and_no_surprise(data):
     with contextlib.suppress(Transient, IndexError, zlib.error):
-        commit_parents(b"PACK\0\0\0\2\0\0\0\5" + data)
+        read_pack(b"PACK\0\0\0\2\0\0\0\5" + data)
 
 
 @given(st.data())

@@ -1,0 +1,101 @@
+"""A source and a replica for the engine, without AWS and Azure DevOps around them."""
+
+import random
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from localcloud import sample
+from localcloud.aws.git_service import GitService, OtherRefs, create_repository
+from localcloud.git_http import GitHttpServer, Serve
+from pipeline_templates import mirror_sync
+from pipeline_templates.mirror_sync import ARCHIVE
+
+NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
+
+
+class Sides:
+    """A source on git http-backend, and a replica on CodeCommit's Git service as it was recorded."""
+
+    def __init__(self, folder: Path, other_refs: OtherRefs) -> None:
+        self.source, self.replica = folder / "source.git", folder / "replica.git"
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.source)], check=True)
+        self.service = GitService(other_refs)
+        self.empty_replica()
+        self.source_url = GitHttpServer(self.serve_source).url
+        self.replica_url = GitHttpServer(self.serve_replica).url
+        self.pauses: list[float] = []
+
+    def serve_source(self, request):
+        return Serve(self.source)
+
+    def serve_replica(self, request):
+        return self.service.answer(self.replica, request)
+
+    def empty_replica(self) -> None:
+        shutil.rmtree(self.replica, ignore_errors=True)
+        create_repository(self.replica)
+
+    def use(self, url: str) -> None:
+        """Take another server for the replica."""
+        for key, value in {"http.receivepack": "true", "receive.denyDeleteCurrent": "ignore"}.items():
+            sample.git(self.replica, "config", key, value)
+        self.replica_url = url
+
+    def settings(self, **changes):
+        environment = {
+            "AZURE_REPO_URL": f"{self.source_url}/o/p/_git/r",
+            "AZURE_GIT_USERNAME": "u",
+            "AZURE_GIT_PASSWORD": "p",
+            "AWS_REPO_URL": f"{self.replica_url}/r",
+            "AWS_GIT_USERNAME": "u",
+            "AWS_GIT_PASSWORD": "p",
+            **changes,
+        }
+        return mirror_sync.read_settings(environment)
+
+    def mirror(self, **changes):
+        with tempfile.TemporaryDirectory() as folder:
+            return mirror_sync.mirror(self.settings(**changes), folder, self.pauses.append)
+
+    def refs(self):
+        """Return what the replica mirrors, by the source's names."""
+        return mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
+
+    def archive(self):
+        """Return the archived tips by their old names."""
+        return {f"refs/{name.split('/', 5)[5]}": v for name, v in sample.refs(self.replica, ARCHIVE).items()}
+
+    def assert_equal(self):
+        assert self.refs() == sample.refs(self.source, *NAMESPACES)
+        sample.git(self.replica, "fsck", "--full")
+
+
+def answering(serve, answers):
+    """Answer the first requests with what is given, and then serve."""
+    pending = iter(answers)
+
+    def host(request):
+        return next(pending, None) or serve(request)
+
+    return GitHttpServer(host).url
+
+
+def grow(repository, megabytes, *, branch="main"):
+    """Give a branch history that does not compress."""
+    generator = random.Random(megabytes)
+    tip = sample.refs(repository).get(f"refs/heads/{branch}")
+
+    def stream():
+        for number in range(megabytes):
+            yield f"commit refs/heads/{branch}\n"
+            yield f"committer A <a@example.com> {1_700_000_000 + number} +0000\ndata 4\ngrow\n"
+            if not number and tip:
+                yield f"from {tip}\n"
+            yield f"M 100644 inline big/{number}\ndata {1_000_000}\n"
+            yield generator.randbytes(1_000_000)
+            yield "\n"
+
+    data = b"".join(part if isinstance(part, bytes) else part.encode() for part in stream())
+    sample.git(repository, "fast-import", "--quiet", stdin=data)

@@ -1,0 +1,168 @@
+"""The engine where the source is broken, hostile, or has very many refs: good refs arrive, nothing is lost."""
+
+import subprocess
+
+import pytest
+
+from localcloud import sample
+from localcloud.aws.git_service import packet
+from localcloud.git_http import Answer, GitHttpServer, Serve
+from pipeline_templates import mirror_sync
+
+from .sides import NAMESPACES
+
+
+def fill(sides, *names):
+    """Give the source branches that share no commit with each other but the root."""
+    sample.fill(sides.source, branches=0)
+    for name in names:
+        sample.commit(sides.source, name, f"on {name}", parent="main~5")
+
+
+def lose(repository, revision):
+    """Remove one object from a repository."""
+    name = sample.git(repository, "rev-parse", revision).strip()
+    subprocess.run(["git", "-C", str(repository), "repack", "-q", "-a", "-d"], check=True)
+    packs = list((repository / "objects" / "pack").glob("*.pack"))
+    for pack in packs:
+        moved = pack.rename(repository / pack.name)
+        pack.with_suffix(".idx").unlink()
+        with moved.open("rb") as stream:
+            subprocess.run(["git", "-C", str(repository), "unpack-objects", "-q"], stdin=stream, check=True)
+        moved.unlink()
+    loose = repository / "objects" / name[:2] / name[2:]
+    loose.chmod(0o644)
+    loose.unlink()
+    return name
+
+
+@pytest.mark.parametrize("broken", ["one", "main"])
+def test_one_missing_object_stops_no_other_branch(sides, broken):
+    fill(sides, "one", "two", "three", "four")
+    lost = lose(sides.source, f"{broken}^{{tree}}")
+    outcome = sides.mirror()
+    assert outcome.result == "Failed"
+    tags = {"refs/tags/v0.0"} if broken == "main" else set()
+    assert set(outcome.broken) == {f"refs/heads/{broken}", *tags}
+    assert "the source cannot give it" in outcome.broken[f"refs/heads/{broken}"]
+    assert lost in outcome.broken[f"refs/heads/{broken}"]
+    expected = {f"refs/heads/{name}" for name in ("main", "one", "two", "three", "four")} - {f"refs/heads/{broken}"}
+    assert {name for name in sides.refs() if name.startswith("refs/heads/")} == expected
+    assert sides.pauses == []
+
+
+def listing(sides, extra):
+    """Serve the source with refs in its list that it cannot give, as servers other than git's do."""
+
+    def host(request):
+        if not request.advertisement:
+            return Serve(sides.source)
+        capabilities = "multi_ack thin-pack side-band-64k ofs-delta no-progress symref=HEAD:refs/heads/main"
+        refs = {**sample.refs(sides.source), **extra()}
+        lines = [f"{value} {name}" for name, value in sorted(refs.items())]
+        lines[0] += f"\0{capabilities}"
+        body = packet(b"# service=git-upload-pack\n") + b"0000"
+        body += b"".join(packet(f"{line}\n".encode()) for line in lines) + b"0000"
+        return Answer(200, body, content_type="application/x-git-upload-pack-advertisement")
+
+    return GitHttpServer(host).url
+
+
+def test_a_ref_that_is_listed_and_cannot_be_given_is_named_and_the_rest_arrives(sides):
+    fill(sides, "one", "two")
+    sides.source_url = listing(sides, lambda: {"refs/heads/ghost": "1" * 40})
+    outcome = sides.mirror()
+    assert list(outcome.broken) == ["refs/heads/ghost"]
+    assert "not our ref" in outcome.broken["refs/heads/ghost"]
+    assert sides.refs() == sample.refs(sides.source, *NAMESPACES)
+    assert sides.pauses == []
+
+
+def test_a_source_that_moved_is_told_apart_from_a_broken_ref(sides):
+    fill(sides, "one", "two")
+    listings = iter([{"refs/heads/one": "1" * 40}, {}, {}, {}, {}])
+    sides.source_url = listing(sides, lambda: next(listings))
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+    assert len(sides.pauses) == 1
+
+
+def test_a_broken_note_stops_no_branch_and_no_other_note(sides):
+    fill(sides, "one")
+    sample.commit(sides.source, "tmp", "a note", parent="main~5")
+    sample.git(sides.source, "update-ref", "refs/notes/broken", "refs/heads/tmp")
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/tmp")
+    sample.git(sides.source, "update-ref", "refs/notes/fine", "main~2")
+    lose(sides.source, "refs/notes/broken^{tree}")
+    outcome = sides.mirror()
+    assert list(outcome.broken) == ["refs/notes/broken"]
+    expected = sample.refs(sides.source, *NAMESPACES)
+    del expected["refs/notes/broken"]
+    assert sides.refs() == expected
+
+
+VARIANTS = {
+    "behind the committer": "{tree}{parents}{people}parent {old}\n\nforged\n",
+    "in a signature": "{tree}{parents}{people}gpgsig x\nparent {old}\n\nforged\n",
+    "as an encoding": "{tree}{parents}{people}encoding x\nparent {old}\n\nforged\n",
+    "before the author, apart": "{tree}{parents}mergetag x\nparent {old}\n{people}\nforged\n",
+}
+
+
+@pytest.mark.parametrize("form", VARIANTS.values(), ids=VARIANTS)
+def test_a_forged_parent_does_not_defeat_the_archive(strict_sides, form):
+    """Four commits in which git sees no parent, and an engine that believes any line would see the overwritten tip."""
+    sides = strict_sides
+    fill(sides, "one")
+    sides.mirror()
+    old = sample.git(sides.source, "rev-parse", "one").strip()
+    people = "author A <a@example.com> 1700000000 +0000\ncommitter A <a@example.com> 1700000000 +0000\n"
+    tree = f"tree {sample.git(sides.source, 'rev-parse', 'main^{tree}').strip()}\n"
+    parents = f"parent {sample.git(sides.source, 'rev-parse', 'main').strip()}\n"
+    text = form.format(tree=tree, parents=parents, people=people, old=old)
+    forged = sample.git(
+        sides.source, "hash-object", "-w", "-t", "commit", "--literally", "--stdin", stdin=text.encode()
+    ).strip()
+    sample.git(sides.source, "update-ref", "refs/heads/one", forged)
+    sides.mirror()
+    assert sides.refs()["refs/heads/one"] == forged
+    assert sides.archive() == {"refs/heads/one": old}
+
+
+def test_requests_stay_small_when_there_are_many_tags(strict_sides, monkeypatch):
+    """They said all that the replica had, so that the first mirror of 50,000 tags sent 16 MB of it."""
+    sides = strict_sides
+    fill(sides)
+    tip = sample.git(sides.source, "rev-parse", "main").strip()
+    tags = "".join(f"create refs/tags/many/{n} {tip}\n" for n in range(3))
+    stream = "".join(
+        f"tag many/{n}\nfrom {tip}\ntagger A <a@example.com> 1700000000 +0000\ndata 3\ntag\n" for n in range(9000)
+    )
+    sample.git(sides.source, "update-ref", "--stdin", stdin=tags.encode())
+    sample.git(sides.source, "fast-import", "--quiet", "--force", stdin=stream.encode())
+    sizes, send = [], mirror_sync.send
+
+    def measured(endpoint, method, path, headers, body=None, length=None):
+        if path == "/git-upload-pack":
+            sizes.append(length)
+        return send(endpoint, method, path, headers, body, length)
+
+    monkeypatch.setattr(mirror_sync, "send", measured)
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+    wants = 9000 * 50
+    assert sum(sizes) < wants + 20_000
+
+
+def test_a_run_says_that_files_of_git_lfs_are_not_mirrored(strict_sides):
+    sides = strict_sides
+    fill(sides)
+    assert not sides.mirror().lfs
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 12345\n"
+    blob = sample.git(sides.source, "hash-object", "-w", "--stdin", stdin=pointer).strip()
+    tree = sample.git(sides.source, "mktree", stdin=f"100644 blob {blob}\tlarge.psd\n".encode()).strip()
+    commit = sample.git(sides.source, "commit-tree", tree, "-p", "main", "-m", "a large file").strip()
+    sample.git(sides.source, "update-ref", "refs/heads/main", commit)
+    outcome = sides.mirror()
+    assert (outcome.result, outcome.lfs) == ("Succeeded", True)
+    assert any("its large files are not in the replica" in line for line in mirror_sync.summary(outcome))
