@@ -1,7 +1,7 @@
 """Git access to CodeCommit with the operator's own AWS credentials: a signature in place of the password.
 
 This is what ``aws codecommit credential-helper`` gives to git: Signature Version 4 of the pseudo-method ``GIT``, the
-path and the host (https://docs.aws.amazon.com/codecommit/latest/userguide/setting-up-https-unixes.html).
+path and the host without its port (https://docs.aws.amazon.com/codecommit/latest/userguide/setting-up-https-unixes.html).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sign(aws: boto3.Session, url: str, now: datetime | None = None) -> tuple[str
         raise MirrorError("there are no AWS credentials; run 'aws sso login' or 'aws configure', or set AWS_PROFILE.")
     parts = urlsplit(url)
     time = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
-    canonical = f"GIT\n{parts.path}\n\nhost:{parts.netloc}\n\nhost\n"
+    canonical = f"GIT\n{parts.path}\n\nhost:{parts.hostname}\n\nhost\n"
     signer = SigV4Auth(credentials, "codecommit", aws.region_name)
     request = AWSRequest(method="GIT", url=url)
     request.context["timestamp"] = time

@@ -1,0 +1,123 @@
+"""Who gets at a replica over Git: published clients that sign their passwords, and the credentials of sessions."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import boto3
+import git_remote_codecommit
+import pytest
+
+from codecommit_mirror import signed_git, verification
+from localcloud import sample
+
+BIN = Path(sys.executable).parent
+
+
+def role_credentials(cloud, name, *actions):
+    """Return the credentials of a session: of a role that may do these on every repository."""
+    iam, sts = cloud.client("iam"), cloud.client("sts")
+    trust = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": cloud.account}}]}
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", **trust}))
+    policy = {"Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}], "Version": "2012-10-17"}
+    iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps(policy))
+    return sts.assume_role(RoleArn=role["Role"]["Arn"], RoleSessionName="alice")["Credentials"]
+
+
+def environment_of(credentials):
+    return {
+        "AWS_ACCESS_KEY_ID": credentials["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": credentials["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": credentials["SessionToken"],
+    }
+
+
+@pytest.fixture
+def replica(rig):
+    sample.fill(rig.source)
+    assert rig.run().result == "succeeded"
+    return rig
+
+
+def listed_with_credential_helper(rig, **environment):
+    # The host is not Amazon's here.
+    helper = f'!f() {{ "{BIN / "aws"}" codecommit credential-helper "$1" --ignore-host-check; }}; f'
+    options = ["-c", "credential.helper=", "-c", f"credential.helper={helper}", "-c", "credential.UseHttpPath=true"]
+    isolated = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    return subprocess.run(
+        ["git", *options, "ls-remote", rig.outputs["ReplicaUrl"]],
+        env={**isolated, **rig.cloud.environment(), "GIT_TERMINAL_PROMPT": "0", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_aws_clis_credential_helper_reads_the_replica(replica):
+    done = listed_with_credential_helper(replica)
+    assert done.returncode == 0, done.stderr
+    assert "refs/heads/main" in done.stdout
+    wrong = listed_with_credential_helper(replica, AWS_SECRET_ACCESS_KEY="wrong")
+    assert "403" in wrong.stderr
+
+
+def test_the_aws_clis_credential_helper_works_with_a_session_too(replica):
+    session = environment_of(role_credentials(replica.cloud, f"reader-{replica.name}", "codecommit:GitPull"))
+    done = listed_with_credential_helper(replica, **session)
+    assert done.returncode == 0, done.stderr
+    assert "refs/heads/main" in done.stdout
+    assert "403" in listed_with_credential_helper(replica, **{**session, "AWS_SESSION_TOKEN": "x"}).stderr
+    assert "403" in listed_with_credential_helper(replica, **{**session, "AWS_SESSION_TOKEN": ""}).stderr
+
+
+def test_the_policy_of_the_role_decides(replica):
+    session = environment_of(role_credentials(replica.cloud, f"writer-{replica.name}", "codecommit:GitPush"))
+    assert "403" in listed_with_credential_helper(replica, **session).stderr
+
+
+@pytest.mark.parametrize("kind", ["access key", "session"])
+def test_git_remote_codecommit_signs_as_we_do(replica, kind):
+    """Its own signer, for a host without the port that the embedded endpoint has."""
+    given = {
+        "aws_access_key_id": os.environ["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"],
+    }
+    if kind == "session":
+        session = role_credentials(replica.cloud, f"grc-{replica.name}", "codecommit:GitPull")
+        given = {
+            "aws_access_key_id": session["AccessKeyId"],
+            "aws_secret_access_key": session["SecretAccessKey"],
+            "aws_session_token": session["SessionToken"],
+        }
+    aws = boto3.Session(region_name=replica.cloud.region, **given)
+    url = replica.outputs["ReplicaUrl"]
+    credentials = SimpleNamespace(
+        access_key=given["aws_access_key_id"],
+        secret_key=given["aws_secret_access_key"],
+        token=given.get("aws_session_token"),
+    )
+    theirs = git_remote_codecommit.sign(urlsplit(url).hostname, urlsplit(url).path, aws.region_name, credentials)
+    user = credentials.access_key + (f"%{credentials.token}" if credentials.token else "")
+    endpoint = verification.password_endpoint(url, user, theirs)
+    assert "refs/heads/main" in verification.mirror_sync.read_refs(endpoint, "git-upload-pack").refs
+    assert signed_git.sign(aws, url)[0] == user
+    assert "refs/heads/main" in verification.replica_refs(aws, url)
+
+
+def test_an_operator_with_a_session_can_verify(replica, companion):
+    """The commonest kind of operator: single sign-on, or a role."""
+    actions = ("codecommit:*", "cloudformation:Describe*", "sts:*", "iam:*")
+    session = environment_of(role_credentials(replica.cloud, f"operator-{replica.name}", *actions))
+    done = companion(
+        "verify",
+        replica.name,
+        "--azure-repo-url",
+        replica.mirror.azure.clone_url,
+        **session,
+        AZURE_DEVOPS_EXT_PAT=replica.cloud.personal_access_token,
+    )
+    assert done.stdout == "16 refs are equal.\n", done.stderr
