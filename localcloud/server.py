@@ -49,7 +49,16 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     from hypercorn.config import Config
     from ministack.app import app
 
-    from .aws import cloudformation, codecommit, git_endpoint, git_service, operator, service_credentials, web_identity
+    from .aws import (
+        cloudformation,
+        codecommit,
+        git_endpoint,
+        git_service,
+        iam_strictness,
+        operator,
+        service_credentials,
+        web_identity,
+    )
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
     from .oidc import Issuers
@@ -59,6 +68,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     git = git_service.GitService(git_service.OtherRefs(settings["other_refs"]))
     git_server = GitHttpServer(git_endpoint.codecommit_host(repositories, credentials, git, settings["account"]))
     service_credentials.install(credentials)
+    iam_strictness.install()
     codecommit.install(repositories)
     cloudformation.install()
     operator.install(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))

@@ -7,13 +7,33 @@ from typing import Any
 
 from ministack.core import iam_actions
 from ministack.services import cloudformation
-from ministack.services.cloudformation import stacks
+from ministack.services.cloudformation import changesets, stacks
+
+_NEVER_IMPORTED = ("AWS::CodeCommit::Repository",)
 
 
 def install() -> None:
-    """Make deletions stop as the service's do, and policies see a stack's tags."""
+    """Make deletions stop as the service's do, policies see a stack's tags, and repositories not be imported."""
     _stop_deletions_at_the_first_failure()
     _let_policies_see_tags()
+    _refuse_imports()
+
+
+def _refuse_imports() -> None:
+    """Refuse to import what the service's list of supported resources lacks, in the service's words.
+
+    Recorded in https://github.com/aws-samples/aws-control-tower-cicd-cloud-custodian/issues/1; still asked for in
+    https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1002.
+    """
+    import_changes = changesets._import_changes
+
+    def refusing(resources: list[dict[str, Any]], template: Any, diff: Any) -> Any:
+        types = [entry.get("ResourceType") for entry in resources]
+        if refused := [kind for kind in types if kind in _NEVER_IMPORTED]:
+            raise ValueError(f"The following resource types are not supported for resource import: {','.join(refused)}")
+        return import_changes(resources, template, diff)
+
+    changesets._import_changes = refusing
 
 
 def _let_policies_see_tags() -> None:
