@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         return self._answer(self.server.api(request))
 
-    do_PUT = do_PATCH = do_DELETE = _call_api
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _call_api
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         username, password = self._credentials()

@@ -10,6 +10,7 @@ service connection starts only when the connection's checks allow it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import subprocess
 import tempfile
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +63,14 @@ class Run:
     """The Markdown of the run's summary page."""
     stages: dict[str, str] = field(default_factory=dict)
     """The result of each stage, ``skipped`` among them."""
+    canceled: threading.Event = field(default_factory=threading.Event, repr=False)
+    kill: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Ends the step that is running."""
+
+    def cancel(self) -> None:
+        """End the run: the step that is running, and all that would follow."""
+        self.canceled.set()
+        self.kill()
 
     @property
     def text(self) -> str:
@@ -280,12 +289,19 @@ class _Execution:
             start_new_session=True,
         )
 
-        def cancel() -> None:
-            deadline.set()
-            os.killpg(process.pid, signal.SIGKILL)
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
-        timer = threading.Timer(minutes * 60, cancel)
+        def time_out() -> None:
+            deadline.set()
+            kill()
+
+        timer = threading.Timer(minutes * 60, time_out)
         timer.start()
+        self.run.kill = kill
+        if self.run.canceled.is_set():
+            kill()
         assert process.stdout
         try:
             for raw in process.stdout:
@@ -301,7 +317,7 @@ class _Execution:
             timer.cancel()
             process.kill()
             process.wait()
-        if deadline.is_set():
+        if deadline.is_set() or self.run.canceled.is_set():
             self._worsen("canceled")
         elif status:
             self._say(record, f"##[error]Bash exited with code '{status}'.")

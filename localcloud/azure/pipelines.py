@@ -239,6 +239,21 @@ class Pipelines:
 
     # -- runs
 
+    def builds_in_project(self, organization: str, project: str) -> list[Build]:
+        """Return the runs of every pipeline of a project."""
+        own = {definition.id for definition in self.in_project(organization, project)}
+        return [build for build in self.builds.values() if build.definition.id in own]
+
+    def cancel(self, build: Build) -> None:
+        """End a run; one that still waits never starts."""
+        with self._changed:
+            if build.status == "notStarted":
+                build.status, build.result, build.finished = "completed", "canceled", now()
+            elif build.status == "inProgress":
+                build.status = "cancelling"
+                build.run.cancel()
+            self._changed.notify_all()
+
     def queue(self, definition: Definition, ref: str | None, reason: str = "manual") -> Build:
         """Queue a run by hand or by schedule; the YAML must be there and valid."""
         ref = ref or str(definition.body["repository"]["defaultBranch"])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -94,6 +95,15 @@ class Repository:
 
     def message(self, commit: str) -> str:
         return self.git("log", "-1", "--format=%B", commit)
+
+    def history(self, ref: str) -> list[str]:
+        """Return the commits that a ref reaches, the newest first."""
+        return self.git("rev-list", ref).split()
+
+    def distance(self, base: str, ref: str) -> tuple[int, int]:
+        """Return how many commits a ref is behind a base, and ahead of it."""
+        behind, ahead = self.git("rev-list", "--left-right", "--count", f"{base}...{ref}").split()
+        return int(behind), int(ahead)
 
     def commit(self, parent: str | None, changes: Mapping[str, str | None], comment: str) -> str:
         """Make a commit that writes files, or removes those whose text is None, and return its id."""
@@ -205,6 +215,11 @@ class Repositories:
         self._known.pop(repository.path, None)
         shutil.rmtree(repository.path)
 
+    def projects(self, organization: str) -> list[str]:
+        """Return the names of the projects that have a repository."""
+        folder = self._root / organization
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
     def in_project(self, organization: str, project: str) -> list[Repository]:
         """Return the project's repositories."""
         try:
@@ -222,8 +237,8 @@ class Repositories:
 def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callable[[Repository, Push], None]) -> Host:
     """Return the host function of the endpoint.
 
-    It speaks protocol v0 alone, wants ``multi_ack``, answers a wrong token with a sign-in page, and asks for the scope
-    *Code (read)* or *Code (read & write)*.
+    It only speaks protocol v0, wants ``multi_ack``, answers a wrong token with a sign-in page, as well as a personal
+    access token that comes as Bearer, and asks for the scope *Code (read)* or *Code (read & write)*.
 
     Args:
         repositories: what is served.
@@ -235,7 +250,7 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
         if request.password is None:
             return Answer(401, "", {"WWW-Authenticate": f'{CHALLENGE}"Azure DevOps"'})
         token = tokens.find(request.password)
-        if token is None:
+        if token is None or (request.username is None and not token.bearer_only):
             return SIGN_IN_PAGE
         parts = request.repository.strip("/").split("/")
         if len(parts) != 4 or parts[2] != "_git":
@@ -286,6 +301,27 @@ def create_repository(path: Path) -> None:
     """Create an empty source repository."""
     subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
     subprocess.run(["git", "-C", str(path), "config", "http.receivepack", "true"], check=True)
+
+
+_RESERVED = {"aux", "con", "defaultcollection", "nul", "prn", "server", "signalr", "web"} | {
+    f"{port}{number}" for port in ("com", "lpt") for number in range(1, 11)
+}
+
+
+def name_problem(name: str) -> str | None:
+    """Return why the service takes no repository of this name.
+
+    https://learn.microsoft.com/azure/devops/organizations/settings/naming-restrictions
+    """
+    if not 1 <= len(name) <= 64:
+        return "The repository name must have 1 to 64 characters."
+    if re.search(r"[\x00-\x1f\\/:*?\"<>|;#${},+=\[\]]", name):
+        return f"The repository name {name} contains a character that is not allowed."
+    if name.startswith(("_", ".")) or name.endswith(".") or name != name.strip():
+        return f"The repository name {name} must not begin with _ or ., end with ., or have a space at either end."
+    if name.lower() in _RESERVED:
+        return f"The repository name {name} is reserved by the system."
+    return None
 
 
 def project_id(organization: str, project: str) -> str:

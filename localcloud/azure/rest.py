@@ -10,10 +10,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from ..git_http import Answer, Api, ApiRequest
+from . import locations
 from .pipelines import Build, Definition, Lease, Pipelines
-from .repos import NO_OBJECT, SIGN_IN_PAGE, Push, RefUpdate, Refused, Repositories, Repository, now, project_id
+from .repos import (
+    NO_OBJECT,
+    SIGN_IN_PAGE,
+    Push,
+    RefUpdate,
+    Refused,
+    Repositories,
+    Repository,
+    name_problem,
+    now,
+    project_id,
+)
 from .tokens import Tokens
 
 _PAGE = 100
@@ -56,11 +69,19 @@ class Route:
     scope: str
     handle: Callable[[Call], Any]
     version: str = "7.1"
+    in_project: bool = True
+    """Whether the path names a project."""
 
     def match(self, path: str) -> dict[str, str] | None:
         pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.template)
-        found = re.fullmatch(rf"/(?P<organization>[^/]+)/(?P<project>[^/]+)/_apis/{pattern}", path, re.IGNORECASE)
+        project = "(?P<project>[^/]+)/" if self.in_project else "(?P<project>)"
+        found = re.fullmatch(rf"/(?P<organization>[^/]+)/{project}_apis/{pattern}", path, re.IGNORECASE)
         return found.groupdict() if found else None
+
+    def takes(self, version: str) -> bool:
+        """Whether this version of the resource can be asked for: a released one also as 7.0, and as any preview."""
+        known = r"7\.[01]" if self.version == "7.1" else re.escape(self.version)
+        return bool(re.fullmatch(rf"{known}(-preview(\.[0-9]+)?)?", version))
 
 
 def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tokens, weather: Weather) -> Api:
@@ -73,8 +94,13 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         if request.token is None:
             return Answer(302, "", {"Location": "https://spsprodweu1.vssps.visualstudio.com/_signin"})
         token = tokens.find(request.token)
-        if token is None or (token.bearer_only and request.scheme != "bearer"):
+        if token is None or token.bearer_only != (request.scheme == "bearer"):
             return SIGN_IN_PAGE
+        if found := re.fullmatch(r"/([^/]+)/_apis(/ResourceAreas)?", request.path, re.IGNORECASE):
+            if request.method == "OPTIONS" and not found[2]:
+                return _rendered(locations.resource_locations(), {}, "")
+            if request.method == "GET" and found[2]:
+                return _rendered(locations.resource_areas(pipelines.url, found[1]), {}, "")
         found_routes = ((route, route.match(request.path)) for route in routes if route.method == request.method)
         route, parts = next(((route, parts) for route, parts in found_routes if parts), (None, None))
         if route is None or parts is None:
@@ -82,8 +108,8 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         if not token.allows(route.scope):
             # A token without the scope is told nothing but this.
             return Answer(401, "")
-        if request.query.get("api-version") != route.version:
-            given = request.query.get("api-version", "")
+        given = request.query.get("api-version") or _version_in(request.accept)
+        if not route.takes(given):
             return _error(
                 Refused(400, f"No api-version {given!r} of this resource.", "VssVersionNotSpecifiedException")
             )
@@ -98,6 +124,12 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         return _rendered(answer, request.query, request.accept)
 
     return api
+
+
+def _version_in(accept: str) -> str:
+    """Return the version that an Accept header asks for, as published clients send it."""
+    found = re.search(r";\s*api-version=([^;,\s]+)", accept)
+    return found[1] if found else ""
 
 
 def _rendered(found: Any, query: Mapping[str, str], accept: str) -> Answer:
@@ -133,6 +165,8 @@ class Handlers:
         read, write, see, run = "vso.code", "vso.code_write", "vso.build", "vso.build_execute"
         repository, definition = "git/repositories/{repositoryId}", "build/definitions/{definitionId}"
         return (
+            Route("GET", "git/repositories", read, self.repositories),
+            Route("GET", "git/repositories", read, self.repositories, in_project=False),
             Route("POST", "git/repositories", "vso.code_manage", self.create_repository),
             Route("DELETE", repository, "vso.code_manage", self.delete_repository),
             Route("PATCH", repository, "vso.code_manage", self.update_repository),
@@ -140,8 +174,11 @@ class Handlers:
             Route("GET", f"{repository}/refs", read, self.refs),
             Route("POST", f"{repository}/refs", write, self.update_refs),
             Route("GET", f"{repository}/items", read, self.item),
+            Route("GET", f"{repository}/stats/branches", read, self.branches),
+            Route("GET", f"{repository}/commits", read, self.commits),
             Route("GET", f"{repository}/commits/{{commitId}}", read, self.commit),
             Route("GET", f"{repository}/pushes", read, self.pushes),
+            Route("GET", f"{repository}/pushes/{{pushId}}", read, self.one_push),
             Route("POST", f"{repository}/pushes", write, self.push),
             Route("GET", f"{repository}/pullrequests", read, self.pull_requests),
             Route("POST", f"{repository}/pullrequests", write, self.create_pull_request),
@@ -156,7 +193,9 @@ class Handlers:
             Route("GET", "build/builds", see, self.builds),
             Route("POST", "build/builds", run, self.queue),
             Route("GET", "build/builds/{buildId}", see, lambda call: self._shown(self._build(call))),
+            Route("PATCH", "build/builds/{buildId}", run, self.update_build),
             Route("GET", "build/builds/{buildId}/timeline", see, self.timeline),
+            Route("GET", "build/builds/{buildId}/logs", see, self.logs),
             Route("GET", "build/builds/{buildId}/logs/{logId}", see, self.log),
             Route("GET", "build/retention/leases", see, self.leases),
             Route("POST", "build/retention/leases", run, self.add_leases),
@@ -168,10 +207,19 @@ class Handlers:
 
     def create_repository(self, call: Call) -> Any:
         name = call.body["name"]
+        if problem := name_problem(name):
+            raise Refused(400, f"TF400898: {problem}", "InvalidArgumentValueException")
         if self._repositories.find(call.organization, call.project, name):
             raise Refused(409, f"TF400948: A Git repository with the name {name} already exists.")
-        made = self._repositories.create(call.organization, call.project, name)
-        return {"id": made.id, "name": made.name, "project": {"id": made.project_id, "name": made.project}}
+        return self._shown_repository(self._repositories.create(call.organization, call.project, name))
+
+    def repositories(self, call: Call) -> Any:
+        projects = [call.project] if call.project else self._repositories.projects(call.organization)
+        return [
+            self._shown_repository(found)
+            for project in projects
+            for found in self._repositories.in_project(call.organization, project)
+        ]
 
     def update_repository(self, call: Call) -> Any:
         repository, branch = self._repository(call), call.body["defaultBranch"]
@@ -184,11 +232,15 @@ class Handlers:
         self._repositories.delete(self._repository(call))
 
     def repository(self, call: Call) -> Any:
-        found = self._repository(call)
+        return self._shown_repository(self._repository(call))
+
+    def _shown_repository(self, found: Repository) -> dict[str, Any]:
+        path = quote(f"{found.organization}/{found.project}/_git/{found.name}")
         shown = {
             "id": found.id,
             "name": found.name,
             "project": {"id": found.project_id, "name": found.project},
+            "remoteUrl": f"{self._pipelines.url}/{path}",
             "isDisabled": False,
             "size": 0,
         }
@@ -205,10 +257,22 @@ class Handlers:
     def update_refs(self, call: Call) -> Any:
         repository = self._repository(call)
         updates = [RefUpdate(u["name"], u["oldObjectId"], u["newObjectId"]) for u in call.body]
-        push = repository.update_refs(updates)
-        self._pipelines.pushed(repository, push)
+        # The service answers 200 and says of each ref what became of it (Refs - Update Refs).
+        status: dict[str, str] = {}
+        for update in updates:
+            try:
+                self._pipelines.pushed(repository, repository.update_refs([update]))
+                status[update.name] = "succeeded"
+            except Refused as refusal:
+                status[update.name] = "staleOldObjectId" if refusal.status == 409 else "rejectedByPolicy"
         return [
-            {"name": u.name, "oldObjectId": u.old, "newObjectId": u.new, "success": True, "updateStatus": "succeeded"}
+            {
+                "name": u.name,
+                "oldObjectId": u.old,
+                "newObjectId": u.new,
+                "success": status[u.name] == "succeeded",
+                "updateStatus": status[u.name],
+            }
             for u in updates
         ]
 
@@ -242,12 +306,40 @@ class Handlers:
         repository, commit = self._repository(call), call.parts["commitId"]
         return {"commitId": commit, "comment": repository.message(commit)}
 
+    def commits(self, call: Call) -> Any:
+        repository = self._repository(call)
+        version = call.query.get("searchCriteria.itemVersion.version")
+        ref = f"refs/heads/{version}" if version else repository.default_branch
+        if ref is None or ref not in repository.refs():
+            return []
+        return [{"commitId": commit, "comment": repository.message(commit)} for commit in repository.history(ref)]
+
+    def branches(self, call: Call) -> Any:
+        repository = self._repository(call)
+        base = repository.default_branch
+        return [
+            {
+                "name": name.removeprefix("refs/heads/"),
+                "commit": {"commitId": value},
+                "isBaseVersion": name == base,
+                **dict(zip(("behindCount", "aheadCount"), repository.distance(str(base), name), strict=True)),
+            }
+            for name, value in repository.refs().items()
+            if name.startswith("refs/heads/")
+        ]
+
     def pushes(self, call: Call) -> Any:
         since = call.query.get("searchCriteria.fromDate", "")
         with_updates = call.query.get("searchCriteria.includeRefUpdates") == "true"
         return [
             self._push(push, with_updates) for push in reversed(self._repository(call).pushes) if push.date >= since
         ]
+
+    def one_push(self, call: Call) -> Any:
+        for push in self._repository(call).pushes:
+            if str(push.id) == call.parts["pushId"]:
+                return self._push(push, call.query.get("includeRefUpdates", "").lower() == "true")
+        raise Refused(404, f"TF401205: The push {call.parts['pushId']} does not exist.", "GitPushNotFoundException")
 
     def push(self, call: Call) -> Any:
         repository = self._repository(call)
@@ -353,8 +445,10 @@ class Handlers:
         return {"finalYaml": text}
 
     def builds(self, call: Call) -> Any:
-        wanted = {int(identifier) for identifier in call.query["definitions"].split(",")}
-        found = [b for b in self._pipelines.builds.values() if b.definition.id in wanted]
+        found = self._pipelines.builds_in_project(call.organization, call.project)
+        if "definitions" in call.query:
+            wanted = {int(identifier) for identifier in call.query["definitions"].split(",")}
+            found = [b for b in found if b.definition.id in wanted]
         if "statusFilter" in call.query:
             found = [b for b in found if b.status in call.query["statusFilter"].split(",")]
         return [self._shown(b) for b in sorted(found, key=lambda b: b.queued, reverse=True)]
@@ -362,6 +456,18 @@ class Handlers:
     def queue(self, call: Call) -> Any:
         definition = self._pipelines.find(call.organization, call.project, int(call.body["definition"]["id"]))
         return self._shown(self._pipelines.queue(definition, call.body.get("sourceBranch")))
+
+    def update_build(self, call: Call) -> Any:
+        build = self._build(call)
+        if set(call.body) - {"id"} != {"status"} or str(call.body["status"]).lower() != "cancelling":
+            raise Refused(400, "The embedded service only cancels builds.")
+        self._pipelines.cancel(build)
+        return self._shown(build)
+
+    def logs(self, call: Call) -> Any:
+        build = self._build(call)
+        counts = [len(build.run.log), *(len(step.log) for step in list(build.run.steps))] if build.started else []
+        return [{"id": number, "type": "Container", "lineCount": count} for number, count in enumerate(counts, 1)]
 
     def timeline(self, call: Call) -> Any:
         build = self._build(call)
