@@ -1,4 +1,5 @@
 # make demo    the whole job on the embedded cloud; SOURCE=<path or URL> mirrors that repository, KEEP=1 leaves it running
+#              (with REPOS=3, with three repositories to mirror)
 # make test    every test
 # make test-live   the journey on real accounts, see docs/assumptions.md; creates and removes resources, never run by CI
 # make bench       the mirror engine against the blog post's way, and provisioning; SOURCE=<path> measures with that repository
@@ -12,7 +13,8 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 .PHONY: demo bench test test-live lint setup requirements clean
 
 demo: setup
-	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep)
+	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep) \
+	  $${REPOS:+--repositories "$$REPOS"}
 
 test: setup lint
 	$(BIN)/pytest -n auto

@@ -39,8 +39,14 @@ mirrors:
 """
 
 
-def run_demo(source: str | None, *, keep: bool) -> None:
-    """Run the demo; raise MirrorError when a step does not do what it should."""
+def run_demo(source: str | None, *, keep: bool, repositories: int = 1) -> None:
+    """Run the demo; raise MirrorError when a step does not do what it should.
+
+    Args:
+        source: a Git repository to mirror instead of the sample.
+        keep: whether the cloud stays when the demo is over.
+        repositories: how many repositories it then has in Azure DevOps, each with an entry in mirrors.yaml.
+    """
     cli = cdk.find_cli(_ROOT)
     steps = Checklist((), Console(highlight=False, soft_wrap=True))
     with LocalCloud() as cloud:
@@ -60,7 +66,7 @@ def run_demo(source: str | None, *, keep: bool) -> None:
         for fact in demo.facts:
             click.echo(f"  - {fact}")
         if keep:
-            _keep(cloud, demo)
+            _keep(cloud, demo, [f"MyRepo{number}" for number in range(2, repositories + 1)])
 
 
 class _Demo:
@@ -309,11 +315,17 @@ def _clone(source: str, destination: Path) -> None:
     single_mirror(_REPLICA, "https://dev.azure.com/contoso/Shop/_git/MyRepo", default_branch=branch)
 
 
-def _keep(cloud: LocalCloud, demo: _Demo) -> None:
+def _keep(cloud: LocalCloud, demo: _Demo, more: list[str]) -> None:
+    """Leave the cloud to a person, with more repositories and a token that may create some."""
+    for name in more:
+        sample.fill(cloud.create_azure_repository("contoso", "Shop", name))
+    with (cloud.root / "mirrors.yaml").open("a") as stream:
+        stream.writelines(f"  {name}Replica:\n    azure: {{repository: {name}}}\n" for name in more)
     script = cloud.root / "environment.sh"
+    environment = {**demo.environment, "AZURE_DEVOPS_EXT_PAT": cloud.manager_token}
     lines = [
         f"export {name}={shlex.quote(value)}"
-        for name, value in demo.environment.items()
+        for name, value in environment.items()
         if name == "PATH" or os.environ.get(name) != value
     ]
     with os.fdopen(os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
@@ -327,6 +339,11 @@ def _keep(cloud: LocalCloud, demo: _Demo) -> None:
         ("source", f"{cloud.azure_url}/contoso/Shop/_git/MyRepo (any user name, password $AZURE_DEVOPS_EXT_PAT)"),
         ("replica", f"git --git-dir {cloud.replica_path(_REPLICA)} log --all --oneline"),
         ("mirrors.yaml", str(cloud.root / "mirrors.yaml")),
+        *([("next", f"codecommit-mirror up {more[0]}Replica")] if more else []),
+        (
+            "more sources",
+            f"{cloud.azure_url}/contoso/Shop/_apis/git/repositories?api-version=7.1 (GET lists, POST creates)",
+        ),
         ("stop", f"kill {cloud.pid}   (removes everything, {cloud.root} included)"),
     ):
         click.echo(f"  {label + ':':14} {text}")

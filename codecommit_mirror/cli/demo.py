@@ -12,8 +12,17 @@ from ..errors import MirrorError
 @click.command()
 @click.option("--source", metavar="PATH|URL", help="A Git repository to mirror instead of the built-in sample.")
 @click.option("--keep", is_flag=True, help="Leave the embedded cloud running, and say how to look around.")
-def demo(source: str | None, keep: bool) -> None:
+@click.option(
+    "--repositories",
+    type=click.IntRange(1, 50),
+    default=1,
+    show_default=True,
+    help="With --keep: how many repositories Azure DevOps has, to mirror more of them by hand.",
+)
+def demo(source: str | None, keep: bool, repositories: int) -> None:
     """Do the whole job on an embedded cloud; no account is needed or touched."""
+    if repositories > 1 and not keep:
+        raise click.UsageError("--repositories goes with --keep: without it the cloud ends with the demo.")
     missing = [name for name in ("ministack", "hypercorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise MirrorError(
@@ -22,4 +31,4 @@ def demo(source: str | None, keep: bool) -> None:
         )
     from ..demo import run_demo
 
-    run_demo(source, keep=keep)
+    run_demo(source, keep=keep, repositories=repositories)

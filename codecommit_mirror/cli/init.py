@@ -13,7 +13,13 @@ from ..errors import MirrorError
 
 @click.command()
 @click.option(
-    "--config", type=click.Path(path_type=Path), default=DEFAULT_FILE, show_default=True, help="The file to write."
+    "--config",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_FILE,
+    show_default=True,
+    envvar="CODECOMMIT_MIRROR_CONFIG",
+    show_envvar=True,
+    help="The file to write.",
 )
 def init(config: Path) -> None:
     """Write a commented mirrors.yaml to start from; never over an existing one."""

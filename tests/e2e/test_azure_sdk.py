@@ -1,4 +1,4 @@
-"""Microsoft's own Python SDK against the embedded Azure DevOps: it looks resources up and names versions its own way."""
+"""Microsoft's own Python SDK against the embedded Azure DevOps, whose resources and versions it looks up."""
 
 import time
 import uuid

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
 from localcloud import sample
@@ -68,9 +69,15 @@ def test_a_source_that_cannot_be_used_is_one_sentence(tmp_path):
     assert "is a shallow clone" in demo("--source", str(shallow)).stderr
 
 
+def test_more_repositories_go_with_a_cloud_that_stays():
+    done = demo("--repositories", "3")
+    assert done.returncode == 2
+    assert "--repositories goes with --keep" in done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "kill"), reason="stops a process by its id")
 def test_keep_leaves_the_cloud_running_until_it_is_stopped():
-    done = demo("--keep")
+    done = demo("--keep", "--repositories", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in done.stdout.splitlines())}
     script, pid = lines["environment"].removeprefix(". "), int(lines["stop"].split()[1])
@@ -78,6 +85,17 @@ def test_keep_leaves_the_cloud_running_until_it_is_stopped():
     look = f". {script}; {command} --config {lines['mirrors.yaml']}"
     listed = subprocess.run(["sh", "-c", look], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "Active" in listed.stdout, listed.stderr
+    # A newcomer brings up another mirror, and creates and lists repositories.
+    up = f". {script}; {sys.executable} -m codecommit_mirror up MyRepo2Replica"
+    second = subprocess.run(["sh", "-c", up], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "MyRepo2Replica is up" in second.stdout, second.stdout + second.stderr
+    url = lines["more sources"].split()[0]
+    token = subprocess.run(
+        ["sh", "-c", f'. {script}; printf %s "$AZURE_DEVOPS_EXT_PAT"'], capture_output=True, text=True
+    )
+    assert httpx.post(url, auth=("", token.stdout), json={"name": "Another"}).status_code == 200
+    names = [found["name"] for found in httpx.get(url, auth=("", token.stdout)).json()["value"]]
+    assert names == ["Another", "MyRepo", "MyRepo2"]
     os.kill(pid, 15)
     deadline = time.monotonic() + 10
     while os.path.exists(os.path.dirname(script)) and time.monotonic() < deadline:
