@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import boto3
@@ -151,22 +151,26 @@ def deployed_template(cloudformation: Any, stack_name: str) -> Mapping[str, Any]
     return document
 
 
-def keeps_replica(aws: boto3.Session, mirror: Mirror) -> bool:
-    """Return whether the deployed stack, whatever mirrors.yaml says by now, keeps the repository when it goes."""
-    document = deployed_template(client(aws, "cloudformation"), mirror.stack_name)
-    repositories = [r for r in document.get("Resources", {}).values() if r["Type"] == "AWS::CodeCommit::Repository"]
-    return any(repository.get("DeletionPolicy") == "Retain" for repository in repositories)
+def deletion_policy(template: Mapping[str, Any]) -> str | None:
+    """Return what a template says of its repository's end, ``Delete`` or ``Retain``; None when it owns none."""
+    repositories = [r for r in template.get("Resources", {}).values() if r["Type"] == "AWS::CodeCommit::Repository"]
+    return next((str(repository.get("DeletionPolicy", "Delete")) for repository in repositories), None)
 
 
-def replica_exists(aws: boto3.Session, name: str) -> bool:
-    """Return whether CodeCommit has a repository of this name in the session's region."""
+def deployed_deletion_policy(aws: boto3.Session, mirror: Mirror) -> str | None:
+    """Return the deployed stack's ``deletion_policy``, whatever mirrors.yaml says by now."""
+    return deletion_policy(deployed_template(client(aws, "cloudformation"), mirror.stack_name))
+
+
+def find_clone_url(aws: boto3.Session, name: str) -> str | None:
+    """Return the HTTPS clone URL of a repository in the session's region (GetRepository); None when there is none."""
     codecommit = client(aws, "codecommit")
     with aws_failures(f"look for the repository {name}"):
         try:
-            codecommit.get_repository(repositoryName=name)
+            found = codecommit.get_repository(repositoryName=name)
         except codecommit.exceptions.RepositoryDoesNotExistException:
-            return False
-    return True
+            return None
+    return str(found["repositoryMetadata"]["cloneUrlHttp"])
 
 
 def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
@@ -185,7 +189,7 @@ def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
         )
     outputs = stack.outputs
     try:
-        return ReplicaOutputs(
+        found = ReplicaOutputs(
             outputs["ReplicaUrl"], outputs["ReplicaArn"], outputs["PushUserName"], outputs["PushPolicyArn"]
         )
     except KeyError as missing:
@@ -193,6 +197,26 @@ def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
             f"stack {mirror.stack_name!r} in {where} is {stack.status} and has no output {missing}; "
             f"run 'cdk deploy {mirror.name}'."
         ) from None
+    if not mirror.existing:
+        return found
+    url = find_clone_url(aws, mirror.name)
+    if url is None:
+        raise Missing(repository_is_gone(mirror))
+    return replace(found, replica_url=url)
+
+
+def repository_is_gone(mirror: Mirror) -> str:
+    """Return the sentence for a deployed stack whose repository was deleted by hand."""
+    if mirror.existing:
+        return (
+            f"there is no CodeCommit repository {mirror.name!r} in this region, and mirrors.yaml says existing: true; "
+            f"create it with 'aws codecommit create-repository --repository-name {mirror.name}', or correct the name."
+        )
+    return (
+        f"the stack {mirror.stack_name!r} is there, and its CodeCommit repository {mirror.name!r} was deleted by hand, "
+        f"which CloudFormation does not notice; run 'codecommit-mirror down {mirror.name}' (or 'cdk destroy "
+        f"{mirror.name}'), then 'codecommit-mirror up {mirror.name}': the source still has every commit."
+    )
 
 
 @contextmanager
@@ -218,7 +242,7 @@ def aws_failures(action: str) -> Iterator[None]:
     except exceptions.ClientError as error:
         code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
         if code == "NoSuchEntity":
-            raise Missing(f"cannot {action}: {message.rstrip('.')}; run 'cdk deploy' to restore it.") from None
+            raise Missing(f"cannot {action}: {message.rstrip('.')}; 'codecommit-mirror up' restores it.") from None
         if code in _EXPIRED:
             raise MirrorError(f"cannot {action}: the AWS credentials have expired; sign in again.") from None
         if code in _UNKNOWN_KEY:

@@ -171,7 +171,7 @@ class AzureHttp:
         if status in (203, 301, 302) or (status < 300 and kind == "text/html"):
             raise AzureError(
                 f"cannot {action}: Azure DevOps does not know the token of {origin} (it answers with a sign-in page); "
-                f"make a new one for this organization, with the scopes {SCOPES}.",
+                f"make a new one for this organization, with the scopes {SCOPES}{self._global_token_hint()}.",
                 401,
             )
         if status < 300:
@@ -180,7 +180,7 @@ class AzureHttp:
         if status == 401:
             raise AzureError(
                 f"cannot {action}: the token of {origin} is wrong, expired, or lacks a scope{_told(message)}; it needs "
-                f"the scopes {SCOPES}.",
+                f"the scopes {SCOPES}{self._global_token_hint()}.",
                 status,
                 type_key,
             )
@@ -199,6 +199,15 @@ class AzureHttp:
                 type_key,
             )
         raise AzureError(f"cannot {action}: {message or f'Azure DevOps answers {status}'}", status, type_key)
+
+    def _global_token_hint(self) -> str:
+        """Return what ended for personal access tokens that are no organization's own.
+
+        https://devblogs.microsoft.com/devops/retirement-of-global-personal-access-tokens-in-azure-devops/
+        """
+        if self._token.bearer:
+            return ""
+        return " (a token for all accessible organizations, a global one, ends on 1 December 2026)"
 
     def _json(self, response: httpx.Response, action: str) -> Any:
         try:

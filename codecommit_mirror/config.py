@@ -21,7 +21,6 @@ from .mistakes import sentences
 DEFAULT_FILE = "mirrors.yaml"
 
 DEFAULT_REFS = ("heads", "tags", "notes")
-DEFAULT_SCHEDULE = "17 */6 * * *"
 DEFAULT_PIPELINE_PATH = "azure-pipelines-mirror.yml"
 
 
@@ -109,9 +108,11 @@ class Mirror(BaseModel):
     ] = Field(default_factory=lambda data: _default_user_name(data["name"]))
     source_auth: Literal["pat", "job-token"] = "pat"
     refs: Annotated[tuple[RefNamespace, ...], AfterValidator(not_empty)] = DEFAULT_REFS
-    schedule: Annotated[str, AfterValidator(cron)] = DEFAULT_SCHEDULE
+    schedule: Annotated[str, AfterValidator(cron)] = Field(default_factory=lambda data: derive_schedule(data["name"]))
     archive_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     """How long tips that a run deletes or overwrites stay reachable in the archive; 0 keeps none."""
+    existing: bool = False
+    """Whether the replica is a repository that is there already: the stack refers to it, and never deletes it."""
     on_destroy: Literal["delete", "retain"] = "delete"
     termination_protection: bool = False
     policy_on: Literal["user", "group"] = "user"
@@ -119,6 +120,12 @@ class Mirror(BaseModel):
     """Who is told when somebody other than the pipeline changes the replica."""
     stale_after: Annotated[int, BeforeValidator(hours)] | None = None
     """In hours; who is told when no run has confirmed the replica for so long."""
+
+    @model_validator(mode="after")
+    def _is_never_deleted(self) -> Mirror:
+        if self.existing and self.on_destroy == "delete" and "on_destroy" in self.model_fields_set:
+            raise ValueError("existing: true never deletes the repository; remove on_destroy: delete")
+        return self
 
     @model_validator(mode="after")
     def _alarm_fits(self) -> Mirror:
@@ -145,6 +152,11 @@ class Mirror(BaseModel):
         return f"codecommit-mirror-{self.name}"
 
     @property
+    def keeps_replica(self) -> bool:
+        """Whether the repository stays when the stack goes."""
+        return self.existing or self.on_destroy == "retain"
+
+    @property
     def replica_description(self) -> str:
         """What the CodeCommit console shows for the replica."""
         return self.description or (
@@ -159,6 +171,11 @@ def derive_stack_name(replica: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9]", "-", replica)
     return name if name[0].isalpha() else f"Replica-{name}"
+
+
+def derive_schedule(replica: str) -> str:
+    """Return the default schedule: every six hours, at a minute of the mirror's own, so that a fleet is spread."""
+    return f"{int(hashlib.sha256(replica.encode()).hexdigest(), 16) % 60} */6 * * *"
 
 
 def _default_pipeline_path(replica: str, pipelines_repository: str | None) -> str:

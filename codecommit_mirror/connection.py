@@ -22,6 +22,7 @@ _SKIP_CI = "[skip ci]"
 _COMMIT = "the pipeline that mirrors to CodeCommit"
 """What the comment of every commit of this program says."""
 _NO_PUSH = "TF402455"
+LFS_NOTE = "the source uses Git LFS: its large files are not in the replica, only the pointers to them"
 
 Say = Callable[[str], None]
 
@@ -37,6 +38,8 @@ class Connection:
     tip: str | None
     text: str | None
     """The YAML file as it is on that branch."""
+    lfs: bool
+    """Whether the source's default branch keeps files in Git LFS."""
     proposal: PullRequest | None
     proposed_tip: str | None
     proposed_text: str | None
@@ -105,6 +108,7 @@ def read(mirror: Mirror, azure: AzureDevOps, source: Repository | None, home: Re
         branch=branch,
         tip=tip,
         text=text,
+        lfs=source is not None and uses_lfs(azure, source),
         proposal=azure.pull_request(home, proposed) if proposed_tip else None,
         proposed_tip=proposed_tip,
         proposed_text=proposed_text,
@@ -114,6 +118,12 @@ def read(mirror: Mirror, azure: AzureDevOps, source: Repository | None, home: Re
         strangers=tuple(d for d in near.values() if d not in ours),
         protected=azure.protects_repositories() if mirror.source_auth == "job-token" else None,
     )
+
+
+def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:
+    """Return whether the .gitattributes of a repository's default branch names Git LFS."""
+    text = azure.file(source, source.default_branch, ".gitattributes") if source.default_branch else None
+    return text is not None and mirror_sync.names_lfs(text)
 
 
 def _marked_for(mirror: Mirror, definition: Definition) -> bool:
@@ -180,12 +190,13 @@ def problems(mirror: Mirror, there: Connection) -> list[str]:
 
 def notes(mirror: Mirror, there: Connection) -> list[str]:
     """Return what a person should know, and what stops nothing."""
+    notes = [LFS_NOTE] if there.lfs else []
     if mirror.source_auth == "job-token" and there.protected is None:
-        return [
+        notes.append(
             "not checked, since the token lacks the scope Project and team (read): the project setting 'Protect access "
             "to repositories in YAML pipelines', which can keep the job token from the source."
-        ]
-    return []
+        )
+    return notes
 
 
 def not_set(names: str) -> str:
@@ -326,10 +337,12 @@ def try_source(mirror: Mirror, username: str, password: str) -> None:
         MirrorError: the source does not accept them.
     """
     remedy = "check AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD, which need the scope Code (read)"
-    authorization = mirror_sync.basic(username, password)
-    endpoint = mirror_sync.Endpoint("source", mirror.azure.clone_url, authorization, username, password, remedy)
     with engine_failures():
-        mirror_sync.read_refs(endpoint, "git-upload-pack")
+        for name, value in zip(AZURE_SECRETS, (username, password), strict=True):
+            mirror_sync.check_credential(name, value)
+        authorization = mirror_sync.basic(username, password)
+        endpoint = mirror_sync.Endpoint("source", mirror.azure.clone_url, authorization, username, password, remedy)
+        mirror_sync.read_refs_patiently(endpoint, "git-upload-pack")
 
 
 def _variables(

@@ -8,8 +8,19 @@ from collections.abc import Callable
 
 from pipeline_templates import mirror_sync
 
-from . import cdk, connection, credentials, delivery, held_credential, preflight, rotation, runs, verification
-from .aws import Missing, ReplicaStackState, find_stack, keeps_replica, replica_exists, replica_outputs
+from . import (
+    cdk,
+    connection,
+    credentials,
+    delivery,
+    held_credential,
+    preflight,
+    push_user,
+    rotation,
+    runs,
+    verification,
+)
+from .aws import Missing, ReplicaStackState, deployed_deletion_policy, find_clone_url, find_stack, replica_outputs
 from .azure_http import AzureError
 from .checklist import Checklist
 from .config import Mirror
@@ -48,6 +59,8 @@ def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) 
         _wait_until_settled(operator, say)
         cdk.run(operator.folder, ["deploy", mirror.name, "--require-approval", "never", *operator.context])
         outputs = replica_outputs(operator.aws, mirror)
+        if push_user.restore(operator.iam, mirror, outputs):
+            say(f"made the user {outputs.push_user_name} anew, which somebody had deleted")
         say(f"replica {outputs.replica_url}")
         say(f"user {outputs.push_user_name}, who may push to it and nothing else")
     with checklist.step(UP[2]) as say:
@@ -205,16 +218,17 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
         going = [f"the pipeline {there.definition.name!r} with its runs"] if there and there.definition else []
         kept = False
         if stack:
-            kept = keeps_replica(operator.aws, mirror)
-            if kept != (mirror.on_destroy == "retain"):
+            kept = deployed_deletion_policy(operator.aws, mirror) != "Delete"
+            if kept != mirror.keeps_replica:
+                said = "existing: true" if mirror.existing else f"on_destroy: {mirror.on_destroy}"
+                remedy = "correct mirrors.yaml" if mirror.existing else f"run 'cdk deploy {mirror.name}' first"
                 raise MirrorError(
-                    f"mirrors.yaml says on_destroy: {mirror.on_destroy}, and the deployed stack "
-                    f"{'keeps' if kept else 'deletes'} the repository; run 'cdk deploy {mirror.name}' first, or "
-                    "correct mirrors.yaml."
+                    f"mirrors.yaml says {said}, and the deployed stack {'keeps' if kept else 'deletes'} the "
+                    f"repository; {remedy}."
                 )
             if not kept:
-                going.append(f"the CodeCommit repository {mirror.name!r}{_contents(operator, stack)}")
-            say("the replica and its history stay (on_destroy: retain)" if kept else f"going: {going[-1]}")
+                going.append(f"the CodeCommit repository {mirror.name!r}{_contents(operator)}")
+            say("the replica and its history stay" if kept else f"going: {going[-1]}")
         else:
             say(f"the stack {mirror.stack_name!r} is not in region {operator.aws.region_name} of this account")
         if there is None:
@@ -293,10 +307,11 @@ def _check_place(operator: Operator, there: Connection | None, stack: ReplicaSta
         raise MirrorError(wrong)
 
 
-def _contents(operator: Operator, stack: ReplicaStackState) -> str:
-    if "ReplicaUrl" not in stack.outputs or not replica_exists(operator.aws, operator.mirror.name):
-        return ", if it is there"
-    refs = verification.replica_refs(operator.aws, stack.outputs["ReplicaUrl"])
+def _contents(operator: Operator) -> str:
+    url = find_clone_url(operator.aws, operator.mirror.name)
+    if url is None:
+        return ", which is gone already"
+    refs = verification.replica_refs(operator.aws, url)
     archived = sum(name.startswith(mirror_sync.ARCHIVE) for name in refs)
     return f" with {mirror_sync.count(refs, 'ref')} ({archived:,} of them archived) and all history"
 

@@ -14,6 +14,9 @@ import yaml
 
 from .errors import MirrorError
 
+_MAX_VALUES = 200_000
+"""Mappings, lists and scalars with every alias written out; 10,000 mirrors have fewer."""
+
 Location = tuple[str, ...]
 _SECTIONS = ("defaults", "mirrors", "ci")
 
@@ -70,6 +73,11 @@ def read(path: Path) -> MirrorsFile:
     lines: dict[Location, int] = {}
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _size(root, {}, ()) > _MAX_VALUES:
+            raise MirrorError(
+                f"{path}: with its aliases written out it has more than {_MAX_VALUES:,} values; write out what the "
+                "aliases stand for, or split the file."
+            )
         data = {} if root is None else _plain(path, root, (), lines, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -110,6 +118,20 @@ def read(path: Path) -> MirrorsFile:
                 "a mirror's name is its key."
             )
     return MirrorsFile(path, sections["defaults"], sections["mirrors"], sections["ci"] or None, lines)
+
+
+def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, ...]) -> int:
+    """Return how many values a node has with every alias written out, without writing them out.
+
+    A few lines of aliases on aliases stand for billions, and the file may come from anybody's pull request.
+    """
+    if node in above or isinstance(node, yaml.ScalarNode):
+        return 1
+    if node not in known:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(child,) for child in node.value]
+        below = (*above, node)
+        known[node] = 1 + sum(_size(child, known, below) for pair in pairs for child in pair)
+    return known[node]
 
 
 def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int], above: tuple[yaml.Node, ...]) -> Any:

@@ -9,7 +9,16 @@ from typing import Any
 import boto3
 
 from . import cdk, connection, credentials, held_credential
-from .aws import Denied, Missing, aws_failures, client, find_stack, replica_exists
+from .aws import (
+    Denied,
+    Missing,
+    aws_failures,
+    client,
+    deployed_deletion_policy,
+    find_clone_url,
+    find_stack,
+    repository_is_gone,
+)
 from .config import Mirror
 from .connection import Connection
 from .errors import MirrorError
@@ -47,21 +56,54 @@ def _project(operator: Operator) -> Iterator[str]:
 
 
 def _account(operator: Operator) -> Iterator[str]:
-    if find_stack(operator.aws, operator.mirror) is None:
-        yield from _clashes(operator.mirror, operator.aws, operator.account)
-        yield from _full(operator.aws)
+    mirror, aws = operator.mirror, operator.aws
+    stack = find_stack(aws, mirror)
+    deployed = stack is not None and bool(stack.outputs)
+    with suppress(Denied):
+        owned = deployed_deletion_policy(aws, mirror) if deployed else None
+        problem = repository_problem(mirror, deployed, owned, find_clone_url(aws, mirror.name) is not None)
+        if problem:
+            yield problem
+    if stack is None:
+        yield from _clashes(mirror, aws, operator.account)
+        yield from _full(aws)
+
+
+def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists: bool) -> str | None:
+    """Return why a deployment would fail on the replica's repository, or lose it, with the remedy.
+
+    Args:
+        mirror: the mirror.
+        deployed: whether its stack is there.
+        owned: the deletion policy of the stack's repository; None when it owns none.
+        exists: whether CodeCommit has a repository of that name.
+    """
+    if mirror.existing and owned == "Delete":
+        return (
+            f"the deployed stack owns the repository {mirror.name!r}, and with existing: true CloudFormation would "
+            f"delete it; set on_destroy: retain in place of existing: true, run 'cdk deploy {mirror.name}', then set "
+            "existing: true."
+        )
+    if not exists and (mirror.existing or owned):
+        return repository_is_gone(mirror)
+    if exists and not mirror.existing and not owned:
+        if deployed:
+            return (
+                f"the deployed stack only refers to the repository {mirror.name!r}, and CloudFormation cannot take a "
+                "repository over; keep existing: true, or delete the repository first to have a new one."
+            )
+        return (
+            f"there is a CodeCommit repository {mirror.name!r} that belongs to no stack of this mirror (an earlier one "
+            "may have kept it with on_destroy: retain); set existing: true to use it as the replica, delete it, or "
+            "give the mirror another name."
+        )
+    return None
 
 
 def _clashes(mirror: Mirror, aws: boto3.Session, account: str) -> Iterator[str]:
     iam = client(aws, "iam")
     partition = aws.get_partition_for_region(str(aws.region_name))
     policy_arn = f"arn:{partition}:iam::{account}:policy/{mirror.policy_name}"
-    if _there(lambda: replica_exists(aws, mirror.name)):
-        yield (
-            f"there is a CodeCommit repository {mirror.name!r} that belongs to no stack of this mirror (an earlier one "
-            "may have kept it with on_destroy: retain); adopt it (README, 'Keep the replica'), delete it, or give the "
-            "mirror another name."
-        )
     if _there(lambda: iam.get_user(UserName=mirror.user_name)):
         yield f"there is an IAM user {mirror.user_name!r} already; give the mirror another user_name."
     if _there(lambda: iam.get_policy(PolicyArn=policy_arn)):

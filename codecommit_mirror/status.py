@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from . import credentials, held_credential, verification
-from .aws import Missing, find_stack
+from .aws import Missing, find_clone_url, find_stack, replica_outputs, repository_is_gone
 from .azure_devops import NO_OBJECT, Build, PushedRef
 from .errors import MirrorError
 from .journey import look
@@ -39,6 +39,8 @@ class Status:
     different: int | None = None
     behind_since: datetime | None = None
     """When the oldest push was made that the replica does not have."""
+    lfs: bool = False
+    """Whether the source keeps files in Git LFS, which are not in the replica."""
     error: str | None = None
     """Why the rest is not known."""
 
@@ -114,7 +116,7 @@ def read(operator: Operator) -> Status:
         stack = find_stack(operator.aws, operator.mirror)
         if stack is None:
             return status
-        user, url = stack.outputs.get("PushUserName", operator.mirror.user_name), stack.outputs.get("ReplicaUrl")
+        user = stack.outputs.get("PushUserName", operator.mirror.user_name)
         status = replace(status, stack=stack.status)
         try:
             issued = credentials.list_credentials(operator.iam, user)
@@ -130,12 +132,13 @@ def read(operator: Operator) -> Status:
             credential_works=not definition or any(c.status == "Active" and held in (c.id, None) for c in issued),
             credential_age_days=aged[0].age_days() if aged else None,
             pipeline=definition.name if definition else None,
+            lfs=there.lfs,
             enabled=not definition or definition.body.get("queueStatus", "enabled") == "enabled",
         )
         if definition:
             status = replace(status, last_run=next(operator.azure.builds(definition), None))
-        if url:
-            found = verification.compare(operator.mirror, url, operator.aws, operator.token)
+        if "ReplicaUrl" in stack.outputs:
+            found = _compare(operator)
             status = replace(status, refs=len(found.source), different=len(found.different))
             if found.different:
                 pushes = islice(operator.azure.pushed_refs(there.source), _REF_CHANGES_LOOKED_AT)
@@ -144,6 +147,17 @@ def read(operator: Operator) -> Status:
     except MirrorError as error:
         return replace(status, error=str(error))
     return status
+
+
+def _compare(operator: Operator) -> verification.Comparison:
+    mirror = operator.mirror
+    try:
+        url = replica_outputs(operator.aws, mirror).replica_url
+        return verification.compare(mirror, url, operator.aws, operator.token)
+    except MirrorError:
+        if find_clone_url(operator.aws, mirror.name) is None:
+            raise MirrorError(repository_is_gone(mirror)) from None
+        raise
 
 
 def duration(length: timedelta) -> str:
@@ -176,5 +190,6 @@ def as_json(status: Status, reasons: list[str], now: datetime) -> dict[str, obje
         },
         "refs": status.refs,
         "different": status.different,
+        "lfs": status.lfs,
         "lag_seconds": None if lag is None else int(lag.total_seconds()),
     }

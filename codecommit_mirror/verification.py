@@ -81,6 +81,9 @@ def engine_failures() -> Iterator[None]:
 
 
 def _endpoint(side: str, url: str, user: str, password: str, bearer: bool, remedy: str) -> mirror_sync.Endpoint:
+    with engine_failures():
+        mirror_sync.check_credential(f"the password for the {side}", password, bearer=bearer)
+        mirror_sync.check_credential(f"the user name for the {side}", user)
     url = mirror_sync.repository_url("url", {"url": url})
     authorization = f"Bearer {password}" if bearer else mirror_sync.basic(user, password)
     return mirror_sync.Endpoint(side, url, authorization, user, password, remedy)

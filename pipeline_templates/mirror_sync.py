@@ -1615,7 +1615,7 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
 
 def _pause(error: Transient, number: int) -> float:
     """Return how long to wait before the next try: what the server asked for, or twice as long each time."""
-    return max(error.wait_seconds, random.uniform(0.5, 1) * 2**number)
+    return max(error.wait_seconds, random.uniform(0.5, 1) * float(2**number))
 
 
 def compare(
@@ -1842,7 +1842,7 @@ def _name(error: BaseException) -> str:
     return shown(getattr(error, "strerror", None) or type(error).__name__)
 
 
-def count(things: Sequence[object] | Mapping[str, str], noun: str) -> str:
+def count(things: Sequence[object] | Mapping[str, object], noun: str) -> str:
     return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 

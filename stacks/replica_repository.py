@@ -8,16 +8,25 @@ from constructs import Construct
 
 
 class ReplicaRepository(Construct):
-    """A CodeCommit repository with an explicit deletion policy.
+    """A CodeCommit repository with an explicit deletion policy, or one that is there already.
+
+    CloudFormation cannot import repositories: one that it did not create is only referred to, and never deleted.
 
     Args:
         name: the repository's name, 1 to 100 of ``[A-Za-z0-9_.-]``.
         description: what the console shows, at most 1,000 characters.
+        existing: refer to a repository that is there already.
         retain: keep the repository and its history when the stack is destroyed.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, name: str, description: str, retain: bool) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, name: str, description: str, existing: bool, retain: bool
+    ) -> None:
         super().__init__(scope, construct_id)
+        if existing:
+            found = codecommit.Repository.from_repository_name(self, "Repository", name)
+            self.arn, self.clone_url = found.repository_arn, found.repository_clone_url_http
+            return
         repository = codecommit.Repository(self, "Repository", repository_name=name, description=description)
         repository.apply_removal_policy(RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY)
         self.arn = repository.repository_arn

@@ -43,6 +43,7 @@ class ReplicaStack(Stack):
             "Replica",
             name=mirror.name,
             description=mirror.replica_description,
+            existing=mirror.existing,
             retain=mirror.on_destroy == "retain",
         )
         access = PushAccess(

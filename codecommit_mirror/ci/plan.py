@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..aws import deletion_policy
 from ..ci_config import PROVISIONED_FROM, REPLICA
 
 _SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
@@ -61,6 +62,8 @@ class Plan:
     """Whose stack is still in another region, or has another name: two of one mirror would be in each other's way."""
     foreign: tuple[str, ...] = ()
     """Whose stack's name is taken, by another repository's mirror or by something else."""
+    losing: tuple[str, ...] = ()
+    """Whose repository CloudFormation would delete, since the stack owns it and is to only refer to it."""
 
     @property
     def deploy(self) -> tuple[str, ...]:
@@ -79,7 +82,7 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
     there = {(stack.region, stack.name): stack for stack in deployed}
     left = orphans(wanted, deployed, owner)
     groups: dict[str, list[str]] = {
-        name: [] for name in ("create", "update", "unchanged", "elsewhere", "moved", "foreign")
+        name: [] for name in ("create", "update", "unchanged", "elsewhere", "moved", "foreign", "losing")
     }
     for stack in wanted:
         found = there.get((stack.region, stack.stack_name))
@@ -91,6 +94,8 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
             groups["create"].append(stack.mirror)
         elif not _ours(stack, found, owner):
             groups["foreign"].append(stack.mirror)
+        elif deletion_policy(found.template or {}) == "Delete" and deletion_policy(stack.template) is None:
+            groups["losing"].append(stack.mirror)
         else:
             groups["unchanged" if _same(stack, found) else "update"].append(stack.mirror)
     removed = sorted(left.keys() - {stack.mirror for stack in wanted})

@@ -100,6 +100,11 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
             f"the names of the stacks of {', '.join(found.foreign)} are taken, by another repository's mirror or by "
             "something else, which is not touched; rename these mirrors."
         )
+    if found.losing:
+        problems.append(
+            f"the deployed stacks of {', '.join(found.losing)} own their repositories, and with existing: true "
+            "CloudFormation would delete them; deploy these mirrors with on_destroy: retain first."
+        )
     if problems:
         raise MirrorError("\n".join(problems))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from .. import credentials as git_credentials
+from .. import held_credential, journey
 from ..aws import Missing, client, replica_outputs, session
 from ..config import Mirror
 from ..errors import MirrorError
-from .mirror_option import json_option, mirror_argument
+from .mirror_option import confirmation, json_option, mirror_argument, operator_of, yes_option
 from .table import print_json, print_table
 
 
@@ -116,9 +117,13 @@ def list_(mirror: Mirror, as_json: bool) -> None:
 @mirror_argument
 @click.argument("credential_id", required=False)
 @click.option("--all", "every", is_flag=True, help="Revoke every Git credential of the mirror's user.")
+@yes_option
 @json_option
-def revoke(mirror: Mirror, credential_id: str | None, every: bool, as_json: bool) -> None:
-    """Deactivate, then delete one Git credential, or all; one that is gone already is fine."""
+def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as_json: bool) -> None:
+    """Deactivate, then delete one Git credential, or all; one that is gone already is fine.
+
+    Asks first where the mirror's pipeline holds the credential, or may hold it: its runs then fail until the next 'up'.
+    """
     if every == bool(credential_id):
         raise click.UsageError("Name one credential (see 'credentials list'), or give --all; not both.")
     if credential_id and not re.fullmatch(r"\w{20,128}", credential_id, re.ASCII):
@@ -130,16 +135,31 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, as_json: bool
     except Missing:
         # IAM is global: the user may be there without the stack.
         user = mirror.user_name
-    ids = [credential_id] if credential_id else []
-    if every:
-        try:
-            ids = [c.id for c in git_credentials.list_credentials(iam, user)]
-        except Missing:
-            ids = []
-    revoked = [identifier for identifier in ids if identifier and git_credentials.revoke(iam, user, identifier)]
+    try:
+        existing = git_credentials.list_credentials(iam, user)
+    except Missing:
+        existing = []
+    chosen = [c for c in existing if every or c.id == credential_id]
+    if any(c.status == "Active" for c in chosen):
+        _agree(mirror, [c.id for c in chosen], confirmation(yes))
+    revoked = [c.id for c in chosen if git_credentials.revoke(iam, user, c.id)]
     if as_json:
         print_json({"revoked": revoked})
     elif revoked:
         click.echo(f"Revoked {', '.join(revoked)} of {user}.")
     else:
         click.echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is gone already.")
+
+
+def _agree(mirror: Mirror, ids: list[str], confirm: Callable[[str], None]) -> None:
+    """Ask a person before the pipeline's own credential goes; one that it is known not to hold goes without a word."""
+    listed = " and ".join(ids)
+    until = f"its runs fail until 'codecommit-mirror up {mirror.name}'"
+    try:
+        definition = journey.look(operator_of(mirror))[1].definition
+    except MirrorError:
+        confirm(f"Revoke {listed}? Whether the pipeline holds it is not known; if it does, {until}.")
+        return
+    held = held_credential.of_variables(definition.variables).id if definition else None
+    if definition and (held is None or held in ids):
+        confirm(f"Revoke {listed}? The pipeline {definition.name!r} holds it, and {until}.")

@@ -10,6 +10,7 @@ import click
 
 from .. import status as mirror_status
 from ..config import Mirror, load_mirrors, single_mirror
+from ..connection import LFS_NOTE
 from .mirror_option import config_option, json_option, operator_of
 from .table import print_json, print_table
 
@@ -51,6 +52,9 @@ def status(
     else:
         header = ("MIRROR", "STACK", "CREDENTIALS", "LAST RUN", "REFS", "BEHIND", "ATTENTION")
         print_table(header, [_row(one, why, now) for one, why in zip(found, reasons, strict=True)])
+        for one in found:
+            if one.lfs:
+                click.echo(f"{one.name}: {LFS_NOTE}.")
     click.get_current_context().exit(1 if any(reasons) else 0)
 
 

@@ -96,7 +96,8 @@ class GitService:
             return _answer(f"{request.service}-advertisement", advertisement(repository, request.service))
         if request.service == "git-receive-pack":
             return self._receive(repository, request.body)
-        named = _words_after_first(request.first_line or b"", b" ")
+        # A first line is `want`, an object id, and the capabilities.
+        named = (request.first_line or b"").decode("utf-8", "replace").split()[2:]
         if set(named) - set(UPLOAD_PACK_CAPABILITIES):
             return _answer("git-upload-pack-result", b"")
         return Serve(repository)
@@ -157,7 +158,7 @@ def advertisement(repository: Path, service: str) -> bytes:
         lines.append((value, name))
         if peeled and service == "git-upload-pack":
             lines.append((peeled, f"{name}^{{}}"))
-    capabilities = RECEIVE_PACK_CAPABILITIES
+    capabilities: Sequence[str] = RECEIVE_PACK_CAPABILITIES
     if service == "git-upload-pack":
         capabilities = UPLOAD_PACK_CAPABILITIES
         head = dict((name, value) for value, name in lines).get(_head(repository))
@@ -183,16 +184,10 @@ def read_updates(body: Body) -> tuple[list[Update], list[str]]:
     while (length := int(body.read(4) or b"0", 16)) > 4:
         line = body.read(length - 4)
         if not updates:
-            capabilities = _words_after_first(line, b"\0")
+            capabilities = line.partition(b"\0")[2].decode("utf-8", "replace").split()
         old, new, ref = line.partition(b"\0")[0].rstrip(b"\n").decode("utf-8", "surrogateescape").split(" ", 2)
         updates.append(Update(old, new, ref))
     return updates, capabilities
-
-
-def _words_after_first(line: bytes, separator: bytes) -> list[str]:
-    """Return the capabilities of a line: those after a NUL, or after the id of a ``want``."""
-    text = line.partition(b"\0")[2] if separator == b"\0" else b" ".join(line.split()[2:])
-    return text.decode("utf-8", "replace").split()
 
 
 def _name_problem(update: Update) -> str | None:
@@ -220,7 +215,7 @@ def _unpack(repository: Path, quarantine: Path, body: Body) -> str | None:
         return None
     environment = {
         "GIT_OBJECT_DIRECTORY": str(quarantine),
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(_objects(repository)),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(repository / "objects"),
     }
     indexer = subprocess.Popen(
         ["git", "-C", str(repository), "index-pack", "--stdin", "--fix-thin"],
@@ -350,10 +345,6 @@ def _drain(body: Body) -> None:
 
 def _answer(kind: str, body: bytes) -> Answer:
     return Answer(200, body, {"Cache-Control": "no-cache"}, f"application/x-{kind}")
-
-
-def _objects(repository: Path) -> Path:
-    return repository / "objects"
 
 
 def _refs(repository: Path) -> dict[str, str]:

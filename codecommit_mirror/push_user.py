@@ -1,0 +1,37 @@
+"""The pipeline's IAM user, made anew when somebody deleted it: CloudFormation does not notice that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .aws import ReplicaOutputs, aws_failures
+from .config import Mirror
+
+
+def restore(iam: Any, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
+    """Create the stack's user again if it is gone, with the tags and the policy that the stack gave it.
+
+    Its Git credentials went with it, and are issued anew.
+
+    Returns:
+        Whether it was gone.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    user = outputs.push_user_name
+    with aws_failures(f"look for the user {user}"):
+        try:
+            iam.get_user(UserName=user)
+        except iam.exceptions.NoSuchEntityException:
+            pass
+        else:
+            return False
+    tags = [{"Key": key, "Value": value} for key, value in {**mirror.tags, "managed-by": "codecommit-mirror"}.items()]
+    with aws_failures(f"create the user {user} anew"):
+        iam.create_user(UserName=user, Tags=tags)
+        if mirror.policy_on == "group":
+            iam.add_user_to_group(UserName=user, GroupName=user)
+        else:
+            iam.attach_user_policy(UserName=user, PolicyArn=outputs.push_policy_arn)
+    return True
