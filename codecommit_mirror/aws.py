@@ -153,7 +153,7 @@ def deployed_template(cloudformation: Any, stack_name: str) -> Mapping[str, Any]
 
 def deletion_policy(template: Mapping[str, Any]) -> str | None:
     """Return what a template says of its repository's end, ``Delete`` or ``Retain``; None when it owns none."""
-    repositories = [r for r in template.get("Resources", {}).values() if r["Type"] == "AWS::CodeCommit::Repository"]
+    repositories = [r for r in template.get("Resources", {}).values() if r.get("Type") == "AWS::CodeCommit::Repository"]
     return next((str(repository.get("DeletionPolicy", "Delete")) for repository in repositories), None)
 
 

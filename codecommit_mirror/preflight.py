@@ -58,12 +58,13 @@ def _project(operator: Operator) -> Iterator[str]:
 def _account(operator: Operator) -> Iterator[str]:
     mirror, aws = operator.mirror, operator.aws
     stack = find_stack(aws, mirror)
-    deployed = stack is not None and bool(stack.outputs)
-    with suppress(Denied):
-        owned = deployed_deletion_policy(aws, mirror) if deployed else None
-        problem = repository_problem(mirror, deployed, owned, find_clone_url(aws, mirror.name) is not None)
-        if problem:
-            yield problem
+    # A stack without outputs is one that an interrupted deployment left; the next one goes on from there.
+    if stack is None or stack.outputs:
+        with suppress(Denied):
+            owned = deployed_deletion_policy(aws, mirror) if stack else None
+            exists = find_clone_url(aws, mirror.name) is not None
+            problem = repository_problem(mirror, stack is not None, owned, exists)
+            yield from [problem] if problem else []
     if stack is None:
         yield from _clashes(mirror, aws, operator.account)
         yield from _full(aws)

@@ -156,7 +156,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         authorization = basic(username, password)
         remedy = (
             "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the Git credentials or personal "
-            "access token may be wrong or expired, and need the scope Code (read)"
+            "access token may be wrong or expired (a global one ends on 1 December 2026), and need the scope Code (read)"
         )
     source_url = repository_url("AZURE_REPO_URL", environment)
     source = Endpoint("source", source_url, authorization, username, password, remedy)

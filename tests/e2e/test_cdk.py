@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import aws_cdk
+import boto3
 import pytest
 from aws_cdk.assertions import Template
 from botocore.exceptions import WaiterError
 
+from codecommit_mirror.aws import deployed_deletion_policy, find_clone_url
 from codecommit_mirror.config import single_mirror
 from codecommit_mirror.demo import inventory
+from codecommit_mirror.preflight import repository_problem
 from localcloud import LocalCloud, sample
 from stacks import ReplicaStack
 
@@ -33,6 +36,12 @@ mirrors:
 """
 
 
+@pytest.fixture(autouse=True)
+def _this_modules_account(account, _this_cloud_and_no_other, monkeypatch):
+    for name, value in account.environment().items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="module")
 def account():
     """A cloud of this module's own, bootstrapped."""
@@ -42,10 +51,10 @@ def account():
         yield cloud
 
 
-def cdk(cloud, folder, *arguments, **environment):
+def cdk(cloud, folder, *arguments, mirrors=MIRRORS, **environment):
     """Run the CDK CLI on this project's app, with the mirrors file of a folder."""
     config = Path(folder) / "mirrors.yaml"
-    config.write_text(MIRRORS)
+    config.write_text(mirrors)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
@@ -145,7 +154,7 @@ def test_a_cleanup_that_fails_says_why(account, tmp_path):
     assert cdk(account, tmp_path, "destroy", "my.repo_1", "--force").returncode == 0
 
 
-def test_termination_protection_refuses_and_a_kept_replica_is_adopted_again(account, tmp_path):
+def test_termination_protection_refuses_and_a_kept_replica_is_used_again(account, tmp_path):
     assert cdk(account, tmp_path, "deploy", "protected", "--require-approval", "never").returncode == 0
     refused = cdk(account, tmp_path, "destroy", "protected", "--force")
     assert refused.returncode == 1
@@ -158,14 +167,52 @@ def test_termination_protection_refuses_and_a_kept_replica_is_adopted_again(acco
     assert cdk(account, tmp_path, "destroy", "protected", "--force").returncode == 0
     assert sample.refs(replica) == before
 
-    # A new stack adopts what the old one kept.
-    data = account.client("codecommit").get_repository(repositoryName="protected")["repositoryMetadata"]
-    mapping = tmp_path / "adopt.json"
-    mapping.write_text(json.dumps({"ReplicaRepository24451859": {"RepositoryId": data["repositoryId"]}}))
-    imported = cdk(account, tmp_path, "import", "protected", "--resource-mapping", str(mapping), "--force")
-    assert imported.returncode == 0, imported.stdout
-    assert cdk(account, tmp_path, "deploy", "protected", "--require-approval", "never").returncode == 0
+    # A new stack refers to what the old one kept, and never deletes it.
+    again = MIRRORS.replace("on_destroy: retain\n    termination_protection: true", "existing: true")
+    created = cdk(account, tmp_path, "deploy", "protected", "--require-approval", "never", mirrors=again)
+    assert created.returncode == 0, created.stdout
+    assert cdk(account, tmp_path, "destroy", "protected", "--force", mirrors=again).returncode == 0
     assert sample.refs(replica) == before
+    account.client("codecommit").delete_repository(repositoryName="protected")
+
+
+def test_a_deployed_mirror_moves_from_owned_to_existing_and_loses_nothing_on_the_way_back(account, tmp_path):
+    """CloudFormation cannot take a repository over: the way back fails before anything is lost, and says why."""
+
+    def deploy(text):
+        mirrors = f"defaults:\n  azure: {{organization: o, project: p}}\nmirrors:\n  moving:\n    {text}\n"
+        options = ("--require-approval", "never")
+        return cdk(account, tmp_path, "deploy", "moving", *options, mirrors=mirrors)
+
+    def problem(text):
+        mirror = single_mirror("moving", "https://dev.azure.com/o/p/_git/r").model_copy(update=text)
+        aws = boto3.Session(region_name=account.region)
+        owned = deployed_deletion_policy(aws, mirror)
+        return repository_problem(mirror, True, owned, find_clone_url(aws, mirror.name) is not None)
+
+    assert deploy("azure: {repository: r}").returncode == 0
+    replica = account.replica_path("moving")
+    sample.fill(replica)
+    before = sample.refs(replica)
+    assert "with existing: true CloudFormation would delete it" in problem({"existing": True})
+    assert deploy("azure: {repository: r}\n    on_destroy: retain").returncode == 0
+    assert problem({"existing": True}) is None
+    moved = deploy("azure: {repository: r}\n    existing: true")
+    assert moved.returncode == 0, moved.stdout
+    assert sample.refs(replica) == before
+    assert "only refers to the repository 'moving'" in problem({"on_destroy": "retain"})
+    back = deploy("azure: {repository: r}\n    on_destroy: retain")
+    assert back.returncode == 1
+    assert "already exists" in back.stdout
+    (stack,) = account.client("cloudformation").describe_stacks(StackName="moving")["Stacks"]
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert sample.refs(replica) == before
+    # Whoever wants one that the stack owns deletes the repository first.
+    account.client("codecommit").delete_repository(repositoryName="moving")
+    assert problem({}) is None
+    owned = deploy("azure: {repository: r}")
+    assert owned.returncode == 0, owned.stdout
+    assert replica.is_dir()
 
 
 NOTHING = {

@@ -83,7 +83,7 @@ def test_json_is_for_scripts(run, bare, tmp_path):
     found = json.loads(run("list", "--json").stdout)
     assert {c["credential_id"] for c in found} == {issued["credential_id"], shown["credential_id"]}
     assert {c["status"] for c in found} == {"Active"}
-    gone = json.loads(run("revoke", "--all", "--json").stdout)
+    gone = json.loads(run("revoke", "--all", "--yes", "--json").stdout)
     assert sorted(gone["revoked"]) == sorted(c["credential_id"] for c in found)
 
 
@@ -108,7 +108,12 @@ def test_list_is_a_table(run, bare):
 
 def test_revoke_is_idempotent(run, bare):
     identifier = json.loads(run("issue", "--json", "--show").stdout)["credential_id"]
-    assert "Revoked" in run("revoke", identifier).stdout
+    asked = run("revoke", identifier)
+    assert asked.returncode == 1
+    assert f"nobody can be asked here: Revoke {identifier}? Whether the pipeline holds it is not known" in asked.stderr
+    assert f"its runs fail until 'codecommit-mirror up {bare.name}'" in asked.stderr
+    assert len(listed(bare)) == 1
+    assert "Revoked" in run("revoke", identifier, "--yes").stdout
     assert listed(bare) == []
     again = run("revoke", identifier)
     assert again.returncode == 0
@@ -208,7 +213,7 @@ def test_a_user_that_was_deleted_by_hand_is_one_sentence(run, bare, cloud):
     iam.detach_user_policy(UserName=bare.user, PolicyArn=bare.outputs["PushPolicyArn"])
     iam.delete_user(UserName=bare.user)
     done = run("issue", "--show")
-    assert "run 'cdk deploy' to restore it" in done.stderr
+    assert "'codecommit-mirror up' restores it" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import botocore.client
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from codecommit_mirror import azure_http, cdk, held_credential, journey, preflight, rotation, verification
+from codecommit_mirror import status as mirror_status
 from codecommit_mirror.aws import ReplicaStackState
 from codecommit_mirror.azure_devops import AzureDevOps
 from codecommit_mirror.checklist import Checklist
@@ -20,6 +22,7 @@ from codecommit_mirror.config import load_mirrors
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operator import Operator
 from localcloud import sample
+from pipeline_templates import mirror_sync
 
 from .conftest import NAMESPACES, ROOT, azure_environment
 
@@ -160,7 +163,8 @@ class Journey:
         assert held == held_credential.HeldCredential(identifier, account=self.cloud.account)
         sample.commit(self.source, "main", f"commit {next(counter)}")
         journey.prove_run(self.operator(), lambda line: None)
-        assert sample.refs(self.replica, *NAMESPACES) == sample.refs(self.source, *NAMESPACES)
+        mirrored = mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
+        assert mirrored == sample.refs(self.source, *NAMESPACES)
         self.assert_no_leak()
 
     def assert_no_leak(self):
@@ -434,8 +438,76 @@ def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(swift):
     swift.up()
     swift.cloud.client("codecommit").delete_repository(repositoryName=swift.name)
     swift.down()
-    assert "if it is there" in swift.said
+    assert "which is gone already" in swift.said
     assert swift.operator().azure.find_definitions(name=swift.mirror.pipeline_name) == []
+
+
+def test_a_replica_that_was_deleted_by_hand_gets_a_remedy_that_works(swift):
+    swift.up()
+    swift.cloud.client("codecommit").delete_repository(repositoryName=swift.name)
+    started = time.monotonic()
+    with pytest.raises(MirrorError, match=r"was deleted by hand, .* run 'codecommit-mirror down ") as caught:
+        swift.up()
+    assert len(str(caught.value).splitlines()) == 1
+    assert time.monotonic() - started < 20
+    status = mirror_status.read(swift.operator())
+    assert status.error == str(caught.value)
+    swift.down()
+    swift.up()
+    swift.assert_up()
+
+
+def test_a_user_that_was_deleted_by_hand_is_made_anew(swift):
+    swift.up()
+    iam, user = swift.cloud.client("iam"), swift.mirror.user_name
+    (credential,) = swift.credentials
+    iam.delete_service_specific_credential(
+        UserName=user, ServiceSpecificCredentialId=credential["ServiceSpecificCredentialId"]
+    )
+    (policy,) = iam.list_attached_user_policies(UserName=user)["AttachedPolicies"]
+    iam.detach_user_policy(UserName=user, PolicyArn=policy["PolicyArn"])
+    iam.delete_user(UserName=user)
+    status = mirror_status.read(swift.operator())
+    reasons = mirror_status.attention(status, now=datetime.now(UTC), longest_lag=timedelta(hours=1), oldest_days=None)
+    assert f"the pipeline's Git credential is gone or inactive; run 'codecommit-mirror up {swift.name}'" in reasons
+    swift.up()
+    swift.assert_up()
+    assert iam.list_attached_user_policies(UserName=user)["AttachedPolicies"] == [policy]
+    assert {"Key": "managed-by", "Value": "codecommit-mirror"} in iam.list_user_tags(UserName=user)["Tags"]
+    swift.down()
+
+
+def test_an_existing_repository_becomes_the_replica_and_stays(trip):
+    codecommit = trip.cloud.client("codecommit")
+    trip.config.write_text(trip.config.read_text() + "    existing: true\n")
+    (trip.mirror,) = load_mirrors(trip.config, trip.name)
+    with pytest.raises(MirrorError, match=r"create it with 'aws codecommit create-repository --repository-name"):
+        trip.up()
+    codecommit.create_repository(repositoryName=trip.name)
+    trip.up()
+    trip.assert_up()
+    trip.down()
+    assert "the replica and its history stay" in trip.said
+    assert mirror_sync.by_original_name(sample.refs(trip.replica), NAMESPACES)
+    trip.up()
+    trip.assert_up()
+    trip.down()
+
+
+def test_git_lfs_is_said_by_up_and_by_status(swift, companion):
+    attributes = sample.git(swift.source, "hash-object", "-w", "--stdin", stdin=b"*.psd filter=lfs -text\n").strip()
+    tree = sample.git(swift.source, "mktree", stdin=f"100644 blob {attributes}\t.gitattributes\n".encode()).strip()
+    commit = sample.git(swift.source, "commit-tree", tree, "-p", "main", "-m", "Git LFS").strip()
+    sample.git(swift.source, "update-ref", "refs/heads/main", commit)
+    swift.up()
+    assert "the source uses Git LFS: its large files are not in the replica, only the pointers to them" in swift.said
+    (build,) = swift.operator().azure.builds(journey.look(swift.operator())[1].definition)
+    (summary,) = swift.cloud.azure("run_log", build.id)["summaries"]
+    assert "The source uses Git LFS: its large files are not in the replica" in summary
+    assert mirror_status.read(swift.operator()).lfs
+    shown = companion("status", "--config", str(swift.config), **azure_environment(swift.cloud))
+    assert f"{swift.name}: the source uses Git LFS" in shown.stdout
+    assert "none" in shown.stdout
 
 
 def test_a_source_that_is_not_to_be_seen_is_asked_about(quick):

@@ -151,12 +151,12 @@ OWN = {PROVISIONED_FROM: OWNER}
 
 
 def wanted(name, **changes):
-    base = WantedStack(name, name, "1", "r", {"Resources": name}, {**OWN, REPLICA: name}, False)
+    base = WantedStack(name, name, "1", "r", {"Resources": {name: {}}}, {**OWN, REPLICA: name}, False)
     return WantedStack(**{**vars(base), **changes})
 
 
 def deployed(name, **changes):
-    base = DeployedStack(name, "r", "CREATE_COMPLETE", {**OWN, REPLICA: name}, False, {"Resources": name})
+    base = DeployedStack(name, "r", "CREATE_COMPLETE", {**OWN, REPLICA: name}, False, {"Resources": {name: {}}})
     return DeployedStack(**{**vars(base), **changes})
 
 
@@ -172,7 +172,7 @@ def test_what_is_not_there_is_created_and_what_is_the_same_stays():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"template": {"Resources": "other"}},
+        {"template": {"Resources": {"other": {}}}},
         {"tags": {**OWN, REPLICA: "a", "team": "platform"}},
         {"tags": {REPLICA: "a"}},
         {"protected": True},
@@ -183,6 +183,21 @@ def test_what_is_not_there_is_created_and_what_is_the_same_stays():
 )
 def test_whatever_differs_is_updated(changes):
     assert decide([wanted("a")], [deployed("a", **changes)]) == Plan(update=("a",))
+
+
+REPOSITORY = "AWS::CodeCommit::Repository"
+
+
+@pytest.mark.parametrize(
+    ("policy", "group"),
+    [({}, "losing"), ({"DeletionPolicy": "Delete"}, "losing"), ({"DeletionPolicy": "Retain"}, "update")],
+)
+def test_a_stack_that_would_delete_its_repository_is_not_deployed(policy, group):
+    """With existing: true the template has no repository, and CloudFormation would take that for a deletion."""
+    owning = deployed("a", template={"Resources": {"R": {"Type": REPOSITORY, **policy}}})
+    assert decide([wanted("a")], [owning]) == Plan(**{group: ("a",)})
+    still = wanted("a", template={"Resources": {"R": {"Type": REPOSITORY, "DeletionPolicy": "Retain"}}})
+    assert decide([still], [deployed("a", template={"Resources": {"R": {"Type": REPOSITORY}}})]).update == ("a",)
 
 
 def test_only_what_was_provisioned_from_here_is_removed():

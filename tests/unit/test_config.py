@@ -1,6 +1,7 @@
 """mirrors.yaml: what is accepted, and one sentence for each mistake."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -297,3 +298,53 @@ def test_two_replicas_never_share_a_derived_user_or_policy(one, other):
 def test_a_stack_name_starts_with_a_letter():
     assert derive_stack_name("my.repo_1") == "my-repo-1"
     assert derive_stack_name("1st") == "Replica-1st"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mirrors: {a: &a [x, x, x, x, x, x, x, x, x]}\n"
+        + "defaults: {"
+        + ", ".join(f"k{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else 'x'] * 9)}]" for n in range(9))
+        + "}\n",
+        "a: &a [*a]\n",
+    ],
+)
+def test_a_yaml_bomb_is_one_sentence_and_takes_no_memory(tmp_path, text):
+    """A few lines of aliases on aliases stood for 19 GB."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(MirrorError) as caught:
+            load(tmp_path, text)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_aliases_within_reason_are_read(tmp_path):
+    text = "defaults:\n  azure: {organization: o, project: p}\nmirrors:\n"
+    text += "  a: &a\n    azure: {repository: r, pipelines_repository: m}\n  b: *a\n"
+    assert [mirror.azure.repository for mirror in load(tmp_path, text)] == ["r", "r"]
+
+
+@pytest.mark.parametrize("wrong", ["alarm: {emial: a@example.com}", "alarm: {email: a@example.com, to: b}"])
+def test_an_unknown_key_of_alarm_is_a_sentence(tmp_path, wrong):
+    text = f"mirrors:\n  a:\n    azure: {{organization: o, project: p, repository: r}}\n    {wrong}\n"
+    with pytest.raises(MirrorError, match=r"alarm\.\w+ is not a known key; .* \(known: email, topic_arn\)"):
+        load(tmp_path, text)
+
+
+def test_the_default_schedule_spreads_a_fleet():
+    minutes = [single_mirror(f"m{n}", "https://dev.azure.com/o/p/_git/r").schedule.split()[0] for n in range(600)]
+    assert len(set(minutes)) == 60
+    assert max(map(minutes.count, minutes)) < 30
+    assert single_mirror("m1", "https://dev.azure.com/o/p/_git/r").schedule.endswith(" */6 * * *")
+
+
+def test_an_existing_repository_is_never_to_be_deleted(tmp_path):
+    text = "mirrors:\n  a:\n    azure: {organization: o, project: p, repository: r}\n    existing: true\n"
+    assert load(tmp_path, text)[0].keeps_replica
+    assert load(tmp_path, text + "    on_destroy: retain\n")[0].keeps_replica
+    with pytest.raises(MirrorError, match="existing: true never deletes the repository; remove on_destroy: delete"):
+        load(tmp_path, text + "    on_destroy: delete\n")

@@ -389,3 +389,27 @@ def test_cfn_lint_is_clean(tmp_path, changes):
 def test_cfn_lint_is_clean_for_the_roles(tmp_path, service):
     assert linted(tmp_path, Template.from_stack(roles_stack(service)).to_json()) == ""
     assert "E3002" in linted(tmp_path, {"Resources": {"R": {"Type": "AWS::IAM::User", "Properties": {"Nme": "x"}}}})
+
+
+def test_logical_ids_that_cloudformation_can_neither_import_nor_refactor_never_change():
+    """Another id would be another resource: CloudFormation would delete the repository."""
+    resources = template()["Resources"]
+    pinned = {
+        "ReplicaRepository24451859": "AWS::CodeCommit::Repository",
+        "CredentialCleanupCredentialsFBADE9C5": "Custom::GitCredentials",
+    }
+    assert {name: resources.get(name, {}).get("Type") for name in pinned} == pinned
+
+
+def test_an_existing_repository_is_only_referred_to():
+    document = template(existing=True)
+    assert not [r for r in document["Resources"].values() if r["Type"] == "AWS::CodeCommit::Repository"]
+    url = document["Outputs"]["ReplicaUrl"]["Value"]["Fn::Join"][1]
+    assert url[0] == "https://git-codecommit."
+    assert url[-1] == "/v1/repos/MyRepoReplica"
+    (statement,) = document["Resources"][logical_id(document, "AWS::IAM::ManagedPolicy", "PushAccess")]["Properties"][
+        "PolicyDocument"
+    ]["Statement"]
+    assert statement["Action"] == "codecommit:GitPush"
+    assert statement["Resource"]["Fn::Join"][1][-1] == ":MyRepoReplica"
+    assert sorted(document["Outputs"]) == ["PushPolicyArn", "PushUserName", "ReplicaArn", "ReplicaUrl"]
