@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from localcloud import sample
-from localcloud.git_http import GitHttpServer, Serve
+from localcloud.aws.git_service import GitService, OtherRefs, create_repository
+from localcloud.git_http import GitHttpServer, Host, Serve
 from pipeline_templates import mirror_sync
 
 MIRROR = str(Path(mirror_sync.__file__))
@@ -52,9 +53,10 @@ print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN).r
 class _Server:
     """A Git server in a process of its own, as it would be on a machine of its own."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, kind: str) -> None:
         self._pipe, child = multiprocessing.Pipe()
-        multiprocessing.get_context("spawn").Process(target=_serve, args=(str(repository), child), daemon=True).start()
+        arguments = (str(repository), kind, child)
+        multiprocessing.get_context("spawn").Process(target=_serve, args=arguments, daemon=True).start()
         self.url: str = self._pipe.recv()
 
     @property
@@ -63,8 +65,18 @@ class _Server:
         return int(self._pipe.recv())
 
 
-def _serve(repository: str, pipe: Connection) -> None:
-    server = GitHttpServer(lambda request: Serve(Path(repository)))
+def _host(path: Path, kind: str) -> Host:
+    if kind == "source":
+        return lambda request: Serve(path)
+    strict = GitService(OtherRefs.ABORTED)
+    # What the blog post's push needs, which has every ref in it, and would not get from CodeCommit.
+    generous = GitService(OtherRefs.ACCEPTED, max_updates=1_000_000)
+    service = strict if kind == "replica" else generous
+    return lambda request: service.answer(path, request)
+
+
+def _serve(repository: str, kind: str, pipe: Connection) -> None:
+    server = GitHttpServer(_host(Path(repository), kind))
     pipe.send(server.url)
     with contextlib.suppress(EOFError):
         while True:
@@ -78,7 +90,9 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.source, self.replica = folder / "source.git", folder / "replica.git"
-        self.source_server, self.replica_server = _Server(self.source), _Server(self.replica)
+        self.source_server = _Server(self.source, "source")
+        self.replica_server = _Server(self.replica, "replica")
+        self.generous_server = _Server(self.replica, "generous replica")
 
     def ours(self) -> Measurement:
         """Run the mirror program, as the pipeline does."""
@@ -97,7 +111,7 @@ class Bench:
         shutil.rmtree(clone, ignore_errors=True)
         commands = [
             ["git", "clone", "--quiet", "--mirror", f"{self.source_server.url}/r", clone],
-            ["git", "-C", clone, "push", "--quiet", "--mirror", f"{self.replica_server.url}/r"],
+            ["git", "-C", clone, "push", "--quiet", "--mirror", f"{self.generous_server.url}/r"],
         ]
         return self._measure(commands, _plain_environment())
 
@@ -108,7 +122,7 @@ class Bench:
         first = ["git", "clone", "--quiet", "--mirror", f"{self.source_server.url}/r", clone]
         refs = sorted(name for name in sample.refs(self.source) if not name.startswith("refs/pull/"))
         pushes = [
-            ["git", "-C", clone, "push", "--quiet", f"{self.replica_server.url}/r"]
+            ["git", "-C", clone, "push", "--quiet", f"{self.generous_server.url}/r"]
             + [f"+{name}:{name}" for name in refs[start : start + 2000]]
             for start in range(0, len(refs), 2000)
         ]
@@ -123,9 +137,12 @@ class Bench:
             seconds, peak, status = seconds + float(elapsed), max(peak, float(largest)), status or int(code)
         return Measurement(seconds, self.source_server.bytes_out - before, peak / 1000, status)
 
-    def empty(self, path: Path) -> None:
+    def empty(self, path: Path, *, replica: bool = False) -> None:
         """Make a bare repository anew."""
         shutil.rmtree(path, ignore_errors=True)
+        if replica:
+            create_repository(path)
+            return
         subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
         for setting, value in (("http.receivepack", "true"), ("receive.denyDeleteCurrent", "ignore"), ("gc.auto", "0")):
             sample.git(path, "config", setting, value)
@@ -138,7 +155,7 @@ class Bench:
     def check(self) -> None:
         """Fail unless both sides have the same branches, tags and notes."""
         namespaces = ("refs/heads/", "refs/tags/", "refs/notes/")
-        if sample.refs(self.source, *namespaces) != sample.refs(self.replica, *namespaces):
+        if mirror_sync.by_original_name(sample.refs(self.replica), namespaces) != sample.refs(self.source, *namespaces):
             raise SystemExit("the replica is not equal to the source")
 
 
@@ -266,7 +283,7 @@ def run(folder: Path, options: argparse.Namespace) -> tuple[list[tuple[str, Meas
         sample.git(bench.source, "gc", "--quiet")
     size = sum(path.stat().st_size for path in bench.source.rglob("*") if path.is_file())
     nothing, saved = (folder / "nothing.git", folder / "nothing.git"), (folder / "ours.git", folder / "theirs.git")
-    bench.empty(nothing[0])
+    bench.empty(nothing[0], replica=True)
     rows = [measure(bench, "first mirror", nothing, bench.blog_post, times)]
     for way, path in ((bench.ours, saved[0]), (bench.blog_post, saved[1])):
         bench.restore(nothing[0])

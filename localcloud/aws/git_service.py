@@ -85,10 +85,12 @@ class GitService:
     Attributes:
         other_refs: how refs outside branches and tags are taken.
         push_faults: what the next pushes meet in place of their answer, one each.
+        max_updates: how many updates a push may have; a benchmark lets the other way have more.
     """
 
     other_refs: OtherRefs = OtherRefs.ABORTED
     push_faults: list[Answer | HangUp] = field(default_factory=list)
+    max_updates: int = MAX_UPDATES
 
     def answer(self, repository: Path, request: GitRequest) -> Serve | Answer:
         """Answer a request that may be served."""
@@ -120,7 +122,7 @@ class GitService:
         others = {update.ref for update in updates if not update.ref.startswith(("refs/heads/", "refs/tags/"))}
         if set(capabilities) - set(RECEIVE_PACK_CAPABILITIES) or (others and self.other_refs is OtherRefs.ABORTED):
             return None
-        if len(updates) > MAX_UPDATES:
+        if len(updates) > self.max_updates:
             # https://docs.aws.amazon.com/codecommit/latest/userguide/troubleshooting-gt.html
             return _render_report("Too many reference update commands", updates, {})
         bad_names = list(filter(None, map(_name_problem, updates)))
