@@ -17,7 +17,7 @@ demo: setup
 	  $${REPOS:+--repositories "$$REPOS"}
 
 test: setup lint
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n 4
 
 test-live: setup
 	$(BIN)/pytest tests/live -v

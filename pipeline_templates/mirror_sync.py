@@ -63,6 +63,8 @@ MAXIMUM_BYTES_A_COMMAND_LINE = 500_000
 """macOS allows 1 MiB for arguments and environment together, Linux 2 MiB."""
 BUFFER_BYTES = 16 * 1024 * 1024
 """A pack up to this size is looked into before it is pushed; a larger one is streamed unseen."""
+LARGEST_COMMIT = 1_000_000
+"""Bytes of a commit that is looked into; of a larger one no update counts as a fast-forward."""
 CHUNK_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 300
 MAXIMUM_ROUNDS = 6
@@ -96,11 +98,11 @@ class MirrorFailure(Exception):
 class Transient(Exception):
     """What may go better in a moment: a connection that broke, a server that is busy, a ref that moved."""
 
-    def __init__(self, reason: str, wait_seconds: float = 0, timed_out: bool = False) -> None:
+    def __init__(self, reason: str, wait_seconds: float = 0, status: int = 0) -> None:
         super().__init__(reason)
         self.wait_seconds = wait_seconds
-        self.timed_out = timed_out
-        """Whether a server gave up waiting, which a smaller push may not make it do."""
+        self.status = status
+        """What the server answered; 0 when the connection broke."""
 
 
 class PackRefused(Exception):
@@ -156,7 +158,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         authorization = basic(username, password)
         remedy = (
             "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the Git credentials or personal "
-            "access token may be wrong or expired (a global one ends on 1 December 2026), and need the scope Code (read)"
+            "access token may be wrong, expired or global (those end on 1 December 2026); the scope is Code (read)"
         )
     source_url = repository_url("AZURE_REPO_URL", environment)
     source = Endpoint("source", source_url, authorization, username, password, remedy)
@@ -189,9 +191,16 @@ def repository_url(variable: str, environment: Mapping[str, str]) -> str:
     scheme = scheme.lower() if separator else "https"
     authority, _, path = rest.partition("/")
     host = authority.rpartition("@")[2]
-    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63})(:[0-9]{1,5})?", host)
+    usable = match and int((match.group(2) or ":443")[1:]) < 65536
     # An @ further on can be the end of a password that holds a slash: such a text is not repeated, to no log.
-    if not match or not path.strip("/") or re.search(r"[@?#\\\x00-\x1f]", path) or not re.fullmatch("[a-z]+", scheme):
+    if (
+        not match
+        or not usable
+        or not path.strip("/")
+        or re.search(r"[@?#\\\x00-\x1f]", path)
+        or not re.fullmatch("[a-z]+", scheme)
+    ):
         raise MirrorFailure(f"{variable} is not the URL of a repository; copy the HTTPS clone URL, without user@.")
     if scheme != "https" and not (scheme == "http" and is_loopback(match.group(1).strip("[]"))):
         raise MirrorFailure(f"{variable} would send the password over {scheme}, in the clear; use https://.")
@@ -473,7 +482,7 @@ def send(
             f"the {endpoint.side} {endpoint.url} asks to wait {_seconds(retry_after):,.0f} s; run again then."
         )
     if response.status in (408, 413, 429) or response.status >= 500:
-        raise Transient(what, _seconds(retry_after), timed_out=response.status in (408, 504))
+        raise Transient(what, _seconds(retry_after), response.status)
     if response.status == 400 and body is not None:
         raise (PackRefused if endpoint.side == "replica" else SourceRefused)(f"{what} to the request")
     raise MirrorFailure(_refusal(endpoint, response.status, response.headers.get("Location", "")))
@@ -486,8 +495,8 @@ def _connect(url: urllib.parse.SplitResult) -> http.client.HTTPConnection:
     proxy = urllib.request.getproxies().get(url.scheme)
     if url.scheme != "https" or not proxy or urllib.request.proxy_bypass(host):
         return kind(host, port, timeout=TIMEOUT_SECONDS)
-    via = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
+        via = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         connection = kind(via.hostname or "", via.port or 80, timeout=TIMEOUT_SECONDS)
     except ValueError:
         raise MirrorFailure("the proxy of this environment is no URL; correct https_proxy.") from None
@@ -510,10 +519,13 @@ def _whole(endpoint: Endpoint, response: http.client.HTTPResponse) -> bytes:
 
 def _seconds(retry_after: str) -> float:
     """Read a Retry-After header (RFC 9110, 10.2.3): seconds or a date."""
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    date = email.utils.parsedate_tz(retry_after)
-    return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else 0.0
+    try:
+        if retry_after.strip().isdigit():
+            return float(retry_after)
+        date = email.utils.parsedate_tz(retry_after)
+        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _refusal(endpoint: Endpoint, status: int, location: str = "") -> str:
@@ -657,10 +669,10 @@ def read_pack(pack: bytes) -> Contents:
             base = pack[position : position + 20].hex()
             position += 20
         is_commit = kind == 1 or base in commits
-        data, position = _inflate(pack, position, end, None if is_commit else len(LFS_POINTER))
+        data, position = _inflate(pack, position, end, LARGEST_COMMIT + 1 if is_commit else len(LFS_POINTER))
         if base in commits:
             data = _apply_delta(commits[base], data)
-        if is_commit:
+        if is_commit and 0 < len(data) <= LARGEST_COMMIT:
             object_id = hashlib.sha1(b"commit %d\0%s" % (len(data), data)).hexdigest()
             commits[start] = commits[object_id] = data
             contents.parents[object_id] = commit_parents(data)
@@ -678,26 +690,30 @@ def commit_parents(commit: bytes) -> tuple[str, ...]:
     return tuple(line[7:].decode().lower() for line in header.group(1).splitlines()) if header else ()
 
 
-def _inflate(pack: bytes, position: int, end: int, limit: int | None) -> tuple[bytes, int]:
-    """Return an object's data, or at least ``limit`` bytes of its start if it has them, and where the next one is."""
-    stream, kept = zlib.decompressobj(), b""
+def _inflate(pack: bytes, position: int, end: int, limit: int) -> tuple[bytes, int]:
+    """Return the first ``limit`` bytes of an object's data, and where the next object is."""
+    stream, kept = zlib.decompressobj(), bytearray()
     while not stream.eof and position < end:
         piece = pack[position : min(position + 4096, end)]
         data = stream.decompress(piece)
-        if limit is None or len(kept) < limit:
-            kept += data
+        kept += data[: max(0, limit - len(kept))]
         position += len(piece) - len(stream.unused_data)
-    return kept[:limit], position
+    return bytes(kept), position
 
 
 def _apply_delta(base: bytes, delta: bytes) -> bytes:
-    """Apply a delta (gitformat-pack, "Deltified representation")."""
-    position, result = 0, b""
+    """Apply a delta (gitformat-pack, "Deltified representation"); return nothing when the result is too large."""
+    position, sizes, result = 0, [], bytearray()
     for _ in range(2):
+        size, shift = 0, 0
         while delta[position] & 128:
-            position += 1
+            size |= (delta[position] & 127) << shift
+            position, shift = position + 1, shift + 7
+        sizes.append(size | delta[position] << shift)
         position += 1
-    while position < len(delta):
+    if sizes[1] > LARGEST_COMMIT:
+        return b""
+    while position < len(delta) and len(result) <= sizes[1]:
         operation = delta[position]
         position += 1
         if operation & 128:
@@ -713,7 +729,7 @@ def _apply_delta(base: bytes, delta: bytes) -> bytes:
         else:
             result += delta[position : position + operation]
             position += operation
-    return result
+    return bytes(result)
 
 
 def is_ancestor(old: str, new: str, parents: Mapping[str, Sequence[str]]) -> bool:
@@ -748,7 +764,12 @@ Plan = Tuple[Tuple[Command, ...], ...]
 def select(refs: Refs, namespaces: Sequence[str]) -> Refs:
     """Return the refs that are mirrored; the replica's own are not."""
     own = tuple(namespaces)
-    return {name: value for name, value in refs.items() if name.startswith(own) and not name.startswith(OWN)}
+    return {name: value for name, value in refs.items() if name.startswith(own) and not _is_own(name)}
+
+
+def _is_own(ref: str) -> bool:
+    """Whether a ref is the replica's own, or in the way of those."""
+    return f"{ref}/".startswith(OWN)
 
 
 def original_name(ref: str) -> str:
@@ -857,7 +878,7 @@ def _slashes(ref: str) -> list[int]:
 
 
 def _why_not(name: str) -> str | None:
-    if name.startswith(OWN):
+    if _is_own(name):
         return f"below {OWN} the replica keeps refs of its own; rename the tag at the source"
     kind, _, short = name[len("refs/") :].partition("/")
     what = {"heads": "branch", "tags": "tag"}.get(kind)
@@ -945,8 +966,11 @@ def to_archive(
 
 
 def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:
-    """Return the deletions of archive entries that are older than ``archive_days``."""
-    limit = time.strftime(ARCHIVE_TIME, time.gmtime(now - archive_days * 86400))
+    """Return the deletions of archive entries that are no longer needed.
+
+    One that is up to a day old stands for tips that are dropped later, so that it stays a day longer.
+    """
+    limit = time.strftime(ARCHIVE_TIME, time.gmtime(max(0, now - (archive_days + 1) * 86400)))
     return [Command(name, replica[name], None) for name, stamp, _ in _entries(replica) if stamp < limit]
 
 
@@ -1042,6 +1066,8 @@ class Transfer:
         """The source's names that the replica does not take, so that the refs are carried under others."""
         self.broken: set[str] = set()
         """Refs that the source lists and cannot give."""
+        self.done: list[Command] = []
+        """What the replica took, also in rounds that broke."""
         self.lfs_pointers = 0
         self.traffic = traffic
         self._settings = settings
@@ -1051,7 +1077,10 @@ class Transfer:
         self._source_has_given = False
         self._large = False
         self._broken_pushes = 0
+        self._broken_other_pushes = 0
         self._broken_packs = 0
+        self._isolating = False
+        """Whether a source that keeps breaking is asked for less and less, to find the refs that it breaks at."""
         self._archive_was_too_large = False
         self._halvings_left = MAXIMUM_HALVINGS
         self._source_refs: Refs = {}
@@ -1068,6 +1097,7 @@ class Transfer:
             replica: all of the replica's refs.
         """
         self._source_refs, self._wanted, self._replica_refs = dict(source), dict(wanted), dict(replica.refs)
+        self._isolating = False
         mirrored = by_original_name(replica.refs, self._settings.namespaces)
         self._before = {name: value for name, value in mirrored.items() if not name.startswith("refs/heads/")}
 
@@ -1096,7 +1126,14 @@ class Transfer:
         """
         try:
             refused = self._carry_once(commands, source, replica)
-        except PackRefused as refusal:
+        except (PackRefused, Transient) as refusal:
+            # Once it may be chance: a connection that broke, or an abort of refs that the replica has taken before.
+            self._broken_other_pushes += 1
+            known = isinstance(refusal, PackRefused) and not any(command.old for command in commands)
+            if self._broken_other_pushes < 2 and not known:
+                raise Transient(str(refusal), getattr(refusal, "wait_seconds", 0)) from None
+            if getattr(refusal, "status", 0) == 429:
+                raise
             refused = {command.ref: str(refusal) for command in commands}
         except SourceRefused as refusal:
             if not self._may_halve(commands):
@@ -1132,7 +1169,11 @@ class Transfer:
             try:
                 return self._carry_once(commands, source, replica)
             except PackRefused as refusal:
-                self._step_down(self._forms[1:], str(refusal))
+                try:
+                    self._step_down(self._forms[1:], str(refusal))
+                except MirrorFailure as failure:
+                    self._forms = forms
+                    return {command.ref: f"{refusal}, and {failure}" for command in commands}
             except SourceRefused as refusal:
                 # Once the source has given a pack in this form, it is a ref that is broken, and not the form.
                 if self._source_has_given or not self._works_in_a_simpler_form(commands, refusal):
@@ -1161,8 +1202,9 @@ class Transfer:
 
     def _use_git(self, reason: str) -> Git:
         say(f"Stepping down to plain git: {reason}.")
-        self._git = Git(self._folder)
-        return self._git
+        git = Git(self._folder)
+        self._git = git
+        return git
 
     def _works_in_a_simpler_form(self, commands: Sequence[Command], refusal: SourceRefused) -> bool:
         """Go to the next form of a pack for a source that has not given any; to plain git only if that can fetch."""
@@ -1173,10 +1215,10 @@ class Transfer:
             say(f"Trying {following[0].name}: the source refused ({refusal}).")
             self._forms = following
             return True
-        git = Git(self._folder)
         try:
+            git = Git(self._folder)
             git.fetch(self._settings.source, self._names_at_source(commands))
-        except SourceRefused:
+        except (SourceRefused, Transient, MirrorFailure):
             return False
         say(f"Stepping down to plain git: the source refuses every form of a pack ({refusal}).")
         self._git = git
@@ -1208,7 +1250,7 @@ class Transfer:
         try:
             return push(self._settings.replica, replica.capabilities, commands, pack, self.traffic)
         except Transient as error:
-            if error.timed_out or not isinstance(pack, bytes):
+            if error.status in (408, 504) or (not isinstance(pack, bytes) and error.status != 429):
                 self._broken_pushes += 1
                 if self._broken_pushes > 1:
                     raise TooLarge(f"{error}, for the second time") from None
@@ -1229,7 +1271,7 @@ class Transfer:
             capabilities += offered(source.capabilities, "ofs-delta")
         capabilities += offered(source.capabilities, AGENT)
         haves = useful_haves(commands, replica.refs, self._before, source.head) if form.haves else []
-        pack = checked(self._pack_from_source(capabilities, wants, haves))
+        pack = self._pack_from_source(capabilities, wants, haves)
         start = bytearray()
         for part in pack:
             start += part
@@ -1242,17 +1284,20 @@ class Transfer:
     ) -> Iterator[bytes]:
         """Yield a pack; raise Transient when the source has moved, SourceRefused when it cannot give what it lists."""
         try:
-            yield from request_pack(self._settings.source, capabilities, wants, haves, self.traffic)
+            yield from checked(request_pack(self._settings.source, capabilities, wants, haves, self.traffic))
             self._source_has_given = True
+            self._broken_packs = 0
         except SourceRefused as refusal:
             if "not our ref" in str(refusal):
                 now = read_refs(self._settings.source, "git-upload-pack", self.traffic).refs
-                if any(now.get(name) != value for name, value in self._source_refs.items() if value in wants):
+                asked = set(wants)
+                if any(now.get(name) != value for name, value in self._source_refs.items() if value in asked):
                     raise Transient("the source moved while its refs were read") from None
             raise
         except Transient as error:
             self._broken_packs += 1
-            if self._broken_packs > 2:
+            self._isolating = self._isolating or self._broken_packs > 2
+            if self._isolating:
                 raise SourceRefused(f"{error}, again and again") from None
             raise
 
@@ -1290,6 +1335,7 @@ class Transfer:
         archived_now = read_refs(self._settings.replica, "git-receive-pack").refs
         for ref, entry in entries.items():
             if entry.new and archived_now.get(entry.ref) == entry.new:
+                self.withheld.pop(ref, None)
                 self.archived[entry.ref] = self._replica_refs[entry.ref] = entry.new
             else:
                 self.withheld[ref] = (
@@ -1367,7 +1413,7 @@ class Git:
         result = self._run(arguments, source, _as_bytes(refspecs), check=False)
         if result.returncode:
             words = f"git could not fetch: {_last_words(result.stderr)}"
-            if re.search(b"remote: |remote error|not our ref|couldn't find remote ref", result.stderr):
+            if re.search(b"remote: |remote error|not our ref", result.stderr):
                 raise SourceRefused(words)
             raise Transient(words)
 
@@ -1559,7 +1605,9 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
     refusals: dict[str, str] = {}
     unchanged: dict[str, int] = {}
     trouble = ""
-    for number in range(MAXIMUM_ROUNDS):
+    number, done = 0, 0
+    counted: set[Command] = set()
+    while number < MAXIMUM_ROUNDS:
         if trouble:
             say(f"Trying again: {trouble}.")
         try:
@@ -1568,7 +1616,7 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
             source = read_refs(settings.source, "git-upload-pack", traffic)
             wanted = select(source.refs, settings.namespaces)
             present = by_original_name(replica.refs, settings.namespaces)
-            if not number:
+            if not trouble:
                 say(
                     f"Source {settings.source.url} has {count(wanted, 'ref')}, "
                     f"replica {settings.replica.url} has {len(present):,}."
@@ -1578,10 +1626,16 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
                     f"none of the source's {count(source.refs, 'ref')} is below {' or '.join(settings.namespaces)}; "
                     "correct refs: in mirrors.yaml and render the pipeline again."
                 )
-            stop = why_stop(wanted, present, _refs_by_rest_api(settings, wanted, present), settings.allow_deletions)
+            listed = _refs_by_rest_api(settings, wanted, present, patient=number < MAXIMUM_ROUNDS - 1)
+            stop = why_stop(wanted, present, listed, settings.allow_deletions)
             if stop:
                 raise MirrorFailure(f"nothing was changed: {stop}")
             outcome.needs_a_person.update(unmirrorable(source.refs, settings.namespaces))
+            if OWN.rstrip("/") in replica.refs:
+                outcome.needs_a_person[OWN.rstrip("/")] = (
+                    "this tag of the replica is in the way of the refs that the mirror keeps there; delete it on the "
+                    "replica"
+                )
             names = replica_names(wanted, replica.refs, transfer.refused_names)
             target = {names[name]: value for name, value in wanted.items()}
             mirrored = {name: value for name, value in replica.refs.items() if original_name(name) in present}
@@ -1591,21 +1645,28 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
             after = read_refs(settings.replica, "git-receive-pack") if plan else replica
         except Transient as error:
             trouble = str(error)
-            sleep(_pause(error, number))
+            # As long as a round brings something over, the next one has all its tries.
+            number, done = (number + 1 if len(transfer.done) == done else 1), len(transfer.done)
+            if number < MAXIMUM_ROUNDS:
+                sleep(_pause(error, number - 1))
             continue
+        counted.update(pushed)
         moved = _tally(pushed, after.refs, {**refused, **transfer.withheld}, outcome, refusals, unchanged)
         if not moved:
             break
+        number += 1
         trouble = f"{_listing(moved)} changed on the replica meanwhile, or did not change as it said"
     else:
         raise MirrorFailure(f"gave up after {MAXIMUM_ROUNDS} tries: {trouble}; what was pushed is safe, so run again.")
+    _count(set(transfer.done) - counted, after.refs, outcome)
     outcome.archived = dict(transfer.archived)
     outcome.expired = _remove_expired(settings, after, traffic)
     outcome.carried = sum(name.startswith(CARRIED) for name in after.refs)
-    outcome.lfs = bool(transfer.lfs_pointers) or (bool(pushed) and _uses_lfs(settings, source.head))
+    outcome.lfs = bool(transfer.lfs_pointers) or (bool(transfer.done) and _uses_lfs(settings, source.head))
     now = by_original_name(after.refs, settings.namespaces)
     equal = {name: value for name, value in wanted.items() if now.get(name) == value}
-    _judge(wanted, now, {original_name(ref): why for ref, why in refusals.items()}, outcome)
+    refusals = {original_name(ref): why for ref, why in refusals.items()}
+    _judge(wanted, now, refusals, {original_name(ref) for ref in transfer.withheld}, outcome)
     if not outcome.broken:
         outcome.confirmed = _confirm(settings, after, source.head, equal, traffic, sleep)
     outcome.bytes_from_source, outcome.bytes_to_replica = traffic.from_source, traffic.to_replica
@@ -1660,9 +1721,10 @@ def _apply(
         pushed += done
         refused.update(batch_refused)
         no_branch_yet = not any(name.startswith("refs/heads/") for name in replica.refs)
-        branches = [c.ref for c in done if c.new and c.ref in batch_refused and c.ref.startswith("refs/heads/")]
-        if no_branch_yet and set(branches) - transfer.broken:
-            ref, reason = branches[0], batch_refused[branches[0]]
+        branches = [c.ref for c in done if c.new and c.ref.startswith("refs/heads/")]
+        by_replica = [ref for ref in branches if ref in batch_refused and ref not in transfer.broken]
+        if no_branch_yet and by_replica and len(by_replica) == len(branches):
+            ref, reason = by_replica[0], batch_refused[by_replica[0]]
             if ref in read_refs(replica_endpoint, "git-receive-pack").refs:
                 raise Transient("another run was faster")
             raise MirrorFailure(
@@ -1671,8 +1733,10 @@ def _apply(
             )
         # What was pushed is there for the next pack to build on.
         for command in done:
-            if command.new and command.ref not in batch_refused and command.ref not in transfer.withheld:
-                replica.refs[command.ref] = command.new
+            if command.ref not in batch_refused and command.ref not in transfer.withheld:
+                transfer.done.append(command)
+                if command.new:
+                    replica.refs[command.ref] = command.new
     return pushed, refused
 
 
@@ -1689,15 +1753,11 @@ def _tally(
     What the server answered does not count: an update that it called done, and that is not there, is tried once more.
     """
     moved: list[str] = []
+    _count(pushed, after, outcome)
     for ref, old, new in pushed:
         if after.get(ref) == new:
-            if new is None:
-                outcome.deleted += 1
-            elif old is None:
-                outcome.created += 1
-            else:
-                outcome.updated += 1
-        elif after.get(ref) != old:
+            continue
+        if after.get(ref) != old:
             moved.append(ref)
         elif ref in refused:
             refusals[ref] = refused[ref]
@@ -1710,27 +1770,41 @@ def _tally(
     return moved
 
 
-def _judge(source: Refs, replica: Refs, refusals: Mapping[str, str], outcome: Outcome) -> None:
-    """Sort the refs, by the source's names, into those that are equal, need a person, or are broken."""
+def _count(commands: Iterable[Command], after: Refs, outcome: Outcome) -> None:
+    for ref, old, new in commands:
+        if after.get(ref) != new:
+            continue
+        if new is None:
+            outcome.deleted += 1
+        elif old is None:
+            outcome.created += 1
+        else:
+            outcome.updated += 1
+
+
+def _judge(source: Refs, replica: Refs, refusals: Mapping[str, str], withheld: Iterable[str], outcome: Outcome) -> None:
+    """Sort the refs, by the source's names, into those that are equal, need a person, or are broken.
+
+    Only one branch can be the replica's default one, which a person has to change before it can be deleted.
+    """
+    gone = {name for name in refusals if name not in source} - set(withheld)
+    branches = {name for name in gone if name.startswith("refs/heads/")}
+    folders = {name[:end] for name in gone for end in _slashes(name)}
     for name in sorted({*source, *replica}):
         if name in outcome.needs_a_person:
             continue
         if source.get(name) == replica.get(name):
             outcome.equal += 1
-        elif name not in source and name.startswith("refs/heads/") and name in refusals:
+        elif branches == {name}:
             outcome.needs_a_person[name] = (
                 f"is gone at the source, and the replica refused to delete it ({refusals[name]}); if it is the default "
                 "branch there, make another one the default with 'aws codecommit update-default-branch "
                 "--repository-name REPLICA --default-branch-name BRANCH' and run again"
             )
-        elif any(_in_the_way(name, left) for left in refusals if left not in source):
+        elif name in source and (name in folders or any(name[:end] in gone for end in _slashes(name))):
             outcome.needs_a_person[name] = "waits for the deletion of a branch whose name is in its way; see there"
         else:
             outcome.broken[name] = refusals.get(name) or "it differs, and nobody said why; run again"
-
-
-def _in_the_way(one: str, other: str) -> bool:
-    return one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic) -> int:
@@ -1738,8 +1812,12 @@ def _remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic
     removed = 0
     for batch in batches(commands):
         try:
-            removed += len(batch) - len(push_in_parts(settings.replica, replica.capabilities, batch, traffic))
-        except (Transient, PackRefused, TooLarge) as error:
+            refused = push_in_parts(settings.replica, replica.capabilities, batch, traffic)
+            removed += len(batch) - len(refused)
+            if refused:
+                entries = count(refused, "old archive entry", "old archive entries")
+                say(f"{entries} cannot be removed: {min(refused.values())}.")
+        except (MirrorFailure, Transient, PackRefused, TooLarge) as error:
             say(f"Old archive entries stay until the next run: {error}.")
     return removed
 
@@ -1756,6 +1834,7 @@ def _confirm(
     branches = [name for name in after.refs if name.startswith("refs/heads/")]
     branch = default_branch if default_branch in after.refs else next(iter(branches), None)
     if branch is None:
+        say("This run is not confirmed: the replica has no branch for the confirming tag.")
         return False
     tag = confirmation(settings.source.url, equal, after.refs[branch], time.time())
     object_id, pack = pack_of_tag(tag)
@@ -1767,13 +1846,24 @@ def _confirm(
             break
         except Transient as error:
             trouble = str(error)
-            sleep(_pause(error, number))
+            if number < 2:
+                sleep(_pause(error, number))
         except (MirrorFailure, PackRefused, TooLarge) as error:
             trouble = str(error)
             break
+    if trouble and _has(settings.replica, CONFIRMED, object_id):
+        return True
     if trouble:
         say(f"This run could not be confirmed on the replica ({shown(trouble)}); the next one will be.")
     return not trouble
+
+
+def _has(replica: Endpoint, ref: str, value: str) -> bool:
+    """Whether the replica has a ref at a value, whatever it answered to the push: only the list counts."""
+    try:
+        return read_refs(replica, "git-receive-pack").refs.get(ref) == value
+    except (MirrorFailure, Transient):
+        return False
 
 
 def _uses_lfs(settings: Settings, default_branch: str | None) -> bool:
@@ -1798,8 +1888,11 @@ def names_lfs(gitattributes: str) -> bool:
     return bool(re.search(r"(?m)^[^#\n]*\sfilter=lfs(\s|$)", gitattributes))
 
 
-def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs) -> set[str] | None:
-    """Return the refs that Azure's REST API lists, if a deletion is planned and the API can be asked (Refs - List)."""
+def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs, patient: bool) -> set[str] | None:
+    """Return the refs that Azure's REST API lists, if a deletion is planned and the API can be asked (Refs - List).
+
+    Raises Transient when it may be asked again in a moment, and ``patient`` says to wait for that.
+    """
     base, marker, repository = settings.source.url.partition("/_git/")
     if not marker or not replica.keys() - source.keys():
         return None
@@ -1815,7 +1908,11 @@ def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs) -> set[st
             if not token:
                 return names
         return None
-    except (MirrorFailure, Transient, ValueError, LookupError, TypeError):
+    except Transient:
+        if patient:
+            raise
+        return None
+    except (MirrorFailure, ValueError, LookupError, TypeError):
         return None
 
 
@@ -1842,8 +1939,8 @@ def _name(error: BaseException) -> str:
     return shown(getattr(error, "strerror", None) or type(error).__name__)
 
 
-def count(things: Sequence[object] | Mapping[str, object], noun: str) -> str:
-    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
+def count(things: Sequence[object] | Mapping[str, object], noun: str, plural: str = "") -> str:
+    return f"{len(things):,} {noun if len(things) == 1 else plural or f'{noun}s'}"
 
 
 def in_bytes(number: float) -> str:

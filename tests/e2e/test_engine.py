@@ -135,7 +135,8 @@ def test_a_hundred_megabytes_of_history(any_replica):
     sides.assert_equal()
 
 
-def test_memory_stays_below_a_hundred_megabytes(sides):
+def test_memory_stays_below_a_hundred_megabytes(strict_sides):
+    sides = strict_sides
     grow(sides.source, 200)
     environment = {
         "PATH": os.environ["PATH"],

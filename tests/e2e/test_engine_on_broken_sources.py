@@ -1,5 +1,6 @@
 """The engine where the source is broken, hostile, or has very many refs: good refs arrive, nothing is lost."""
 
+import json
 import subprocess
 
 import pytest
@@ -85,6 +86,87 @@ def test_a_source_that_moved_is_told_apart_from_a_broken_ref(sides):
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
     assert len(sides.pauses) == 1
+
+
+@pytest.mark.parametrize("way", ["500", "cut", "hang-up"])
+def test_a_source_that_breaks_at_one_ref_and_does_not_say_why_stops_no_other(strict_sides, way):
+    sides = strict_sides
+    fill(sides, "one", "two")
+    sides.mirror()
+    bad = sample.commit(sides.source, "bad", "at which the source breaks", parent="main~5").encode()
+    sample.commit(sides.source, "one", "fine")
+
+    def host(request):
+        if request.advertisement or bad not in (body := request.body.read(-1)):
+            return Serve(sides.source) if request.advertisement else served(sides.source, body)
+        if way == "500":
+            return Answer(500, "out of order")
+        if way == "cut":
+            answer = packet(b"NAK\n") + packet(b"\x01PACK" + bytes(40)) + b"0000"
+            return Answer(200, answer, content_type="application/x-git-upload-pack-result")
+        raise ConnectionAbortedError
+
+    sides.source_url = GitHttpServer(host).url
+    outcome = sides.mirror()
+    assert list(outcome.broken) == ["refs/heads/bad"]
+    assert "again and again" in outcome.broken["refs/heads/bad"]
+    assert sides.refs()["refs/heads/one"] == sample.refs(sides.source)["refs/heads/one"]
+    assert sum(sides.pauses) < 5
+
+
+def served(repository, body):
+    """Let git answer a request whose body was read already."""
+    command = ["git", "upload-pack", "--stateless-rpc", str(repository)]
+    answer = subprocess.run(command, input=body, capture_output=True, check=False).stdout
+    return Answer(200, answer, content_type="application/x-git-upload-pack-result")
+
+
+def test_on_an_agent_without_git_one_broken_ref_stops_no_other(strict_sides, monkeypatch):
+    sides = strict_sides
+    fill(sides, "one", "two", "three")
+    sides.mirror()
+    for name in ("one", "two"):
+        sample.commit(sides.source, name, f"next on {name}")
+    lose(sides.source, "one^{tree}")
+    monkeypatch.setattr(mirror_sync.Git, "_run", no_git)
+    outcome = sides.mirror()
+    assert list(outcome.broken) == ["refs/heads/one"]
+    assert sides.refs()["refs/heads/two"] == sample.refs(sides.source)["refs/heads/two"]
+
+
+def no_git(*arguments, **options):
+    raise mirror_sync.MirrorFailure("git is not on this agent")
+
+
+def test_a_tag_in_the_way_of_the_replicas_own_refs_is_reported(strict_sides):
+    sides = strict_sides
+    fill(sides, "one")
+    sample.git(sides.source, "update-ref", "refs/tags/codecommit-mirror", "refs/heads/one")
+    outcome = sides.mirror()
+    assert (outcome.result, outcome.confirmed) == ("SucceededWithIssues", True)
+    assert "rename the tag" in outcome.needs_a_person["refs/tags/codecommit-mirror"]
+    sample.git(sides.source, "update-ref", "-d", "refs/tags/codecommit-mirror")
+    sides.assert_equal()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_rest_api_that_is_busy_once_does_not_switch_the_guard_off(strict_sides, status):
+    """Refs that Azure lists and does not show are never deleted, also when the list needs a second try."""
+    sides = strict_sides
+    fill(sides, "one", "hidden")
+    sides.mirror()
+    everything = sorted(sample.refs(sides.source, *NAMESPACES))
+    answers = iter([Answer(status, "busy")])
+
+    def api(request):
+        body = json.dumps({"value": [{"name": name} for name in everything]})
+        return next(answers, None) or Answer(200, body, content_type="application/json")
+
+    sides.source_url = GitHttpServer(sides.serve_source, api).url
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/hidden")
+    with pytest.raises(mirror_sync.MirrorFailure, match="limited refs"):
+        sides.mirror()
+    assert "refs/heads/hidden" in sides.refs()
 
 
 def test_a_broken_note_stops_no_branch_and_no_other_note(sides):

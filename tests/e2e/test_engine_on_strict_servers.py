@@ -1,16 +1,18 @@
 """The engine where servers are strict: capabilities, aborted pushes, and refs that the replica does not take."""
 
+import dataclasses
+import io
 import itertools
 
 import pytest
 
 from localcloud import sample
-from localcloud.aws.git_service import GitService, HangUp, OtherRefs, packet
+from localcloud.aws.git_service import GitService, HangUp, OtherRefs, packet, read_updates
 from localcloud.git_http import Answer, GitHttpServer, Serve
 from pipeline_templates import mirror_sync
 from pipeline_templates.mirror_sync import CARRIED, OWN
 
-from .sides import NAMESPACES, answering, grow
+from .sides import NAMESPACES, Sides, answering, grow
 
 ABORTED = Answer(200, "", content_type="application/x-git-receive-pack-result")
 NOTE = "refs/notes/commits"
@@ -141,9 +143,6 @@ def test_one_ref_that_makes_the_replica_abort_does_not_stop_the_rest(strict_side
 
 
 def replaced(request, body):
-    import dataclasses
-    import io
-
     return dataclasses.replace(request, body=io.BytesIO(body))
 
 
@@ -274,3 +273,142 @@ def test_pull_requests_that_are_asked_for_are_carried(sides):
     kept = mirror_sync.by_original_name(sample.refs(sides.replica), (*NAMESPACES, "refs/pull/"))
     assert kept == sample.refs(sides.source)
     assert sides.mirror().result == "Succeeded"
+
+
+def test_one_aborted_push_of_a_note_that_the_replica_has_taken_before_is_tried_again(tmp_path):
+    sides = Sides(tmp_path, OtherRefs.ACCEPTED)
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.git(sides.source, "notes", "add", "-f", "-m", "another", "main~3")
+    sides.service.push_faults = [ABORTED]
+    assert sides.mirror().result == "Succeeded"
+    assert sample.refs(sides.replica, "refs/notes/") == sample.refs(sides.source, "refs/notes/")
+    assert not sample.refs(sides.replica, CARRIED)
+
+
+def test_pushes_of_notes_that_break_each_time_end_with_carried_notes(strict_sides):
+    sides = strict_sides
+    sample.fill(sides.source)
+
+    def host(request):
+        if request.advertisement:
+            return sides.serve_replica(request)
+        body = request.body.read(-1)
+        if b" refs/notes/" in body[:200]:
+            return Answer(500, "Internal Service Error")
+        return sides.serve_replica(replaced(request, body))
+
+    sides.replica_url = GitHttpServer(host).url
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+    assert len(sides.pauses) == 1
+
+
+# ------------------------------------------------------------------------------------------------------- what counts
+
+
+def refusing(sides, *refs):
+    """Serve the replica, and refuse these refs one by one."""
+
+    def host(request):
+        if request.advertisement:
+            return sides.serve_replica(request)
+        body = request.body.read(-1)
+        names = [update.ref for update in read_updates(io.BytesIO(body))[0]]
+        if not set(names) & set(refs):
+            return sides.serve_replica(replaced(request, body))
+        report = packet(b"unpack ok\n")
+        report += b"".join(packet(f"ng {name} not today\n".encode()) for name in names) + b"0000"
+        answer = packet(b"\x01" + report) + b"0000"
+        return Answer(200, answer, content_type="application/x-git-receive-pack-result")
+
+    return GitHttpServer(host).url
+
+
+@pytest.mark.parametrize(
+    ("kept", "result"), [(["feature/2"], "SucceededWithIssues"), (["feature/2", "feature/3"], "Failed")]
+)
+def test_only_one_refused_deletion_can_be_that_of_the_default_branch(strict_sides, kept, result):
+    sides = strict_sides
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sample.refs(sides.replica)[mirror_sync.CONFIRMED]
+    names = [f"refs/heads/{name}" for name in kept]
+    for name in names:
+        sample.git(sides.source, "update-ref", "-d", name)
+    sides.replica_url = refusing(sides, *names)
+    outcome = sides.mirror()
+    assert outcome.result == result
+    assert set(outcome.broken or outcome.needs_a_person) == set(names)
+    confirmed = sample.refs(sides.replica)[mirror_sync.CONFIRMED] != before
+    assert confirmed is (result != "Failed")
+
+
+def test_a_deletion_that_waits_for_the_archive_is_a_failure(strict_sides, monkeypatch):
+    sides = strict_sides
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/2")
+    push = mirror_sync.push
+
+    def without_archive(replica, capabilities, commands, *arguments):
+        if commands[0].ref.startswith(mirror_sync.ARCHIVE):
+            return {command.ref: "no archive here" for command in commands}
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(mirror_sync, "push", without_archive)
+    outcome = sides.mirror()
+    assert (outcome.result, outcome.confirmed) == ("Failed", False)
+    assert "could not be kept in the archive (no archive here)" in outcome.broken["refs/heads/feature/2"]
+
+
+def test_each_round_that_brings_something_over_gives_the_next_one_all_its_tries(strict_sides, monkeypatch):
+    sides = strict_sides
+    sample.fill(sides.source, branches=20)
+    monkeypatch.setattr(mirror_sync, "batches", lambda commands, size=2: batches_of(commands, size))
+    once, push = set(), mirror_sync.push
+
+    def busy_once(replica, capabilities, commands, *arguments):
+        if commands[0].ref not in once:
+            once.add(commands[0].ref)
+            raise mirror_sync.Transient("busy", status=503)
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(mirror_sync, "push", busy_once)
+    outcome = sides.mirror()
+    assert outcome.result == "Succeeded"
+    assert outcome.created == len(sides.refs())
+    sides.assert_equal()
+    assert len(sides.pauses) > mirror_sync.MAXIMUM_ROUNDS
+
+
+def batches_of(commands, size):
+    for start in range(0, len(commands), size):
+        yield tuple(commands[start : start + size])
+
+
+def test_an_archive_that_cannot_be_cleaned_up_spoils_no_run(strict_sides, monkeypatch, capsys):
+    sides = strict_sides
+    sample.fill(sides.source)
+    sides.mirror()
+    old = f"{mirror_sync.ARCHIVE}20200101T000000Z/heads/x"
+    sample.git(sides.replica, "update-ref", old, "refs/heads/main")
+    push = mirror_sync.push
+
+    def denied(replica, capabilities, commands, *arguments):
+        if commands[0].ref == old:
+            raise mirror_sync.MirrorFailure("the replica refused access (403)")
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(mirror_sync, "push", denied)
+    assert sides.mirror().result == "Succeeded"
+    assert "Old archive entries stay until the next run" in capsys.readouterr().out
+
+
+def test_nothing_is_waited_for_after_the_last_try(strict_sides):
+    sides = strict_sides
+    sample.fill(sides.source)
+    sides.replica_url = answering(sides.serve_replica, [Answer(429, "busy", {"Retry-After": "60"})] * 50)
+    with pytest.raises(mirror_sync.MirrorFailure, match="gave up after 6 tries"):
+        sides.mirror()
+    assert sides.pauses == [60] * 5

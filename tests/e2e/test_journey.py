@@ -489,9 +489,6 @@ def test_an_existing_repository_becomes_the_replica_and_stays(trip):
     trip.down()
     assert "the replica and its history stay" in trip.said
     assert mirror_sync.by_original_name(sample.refs(trip.replica), NAMESPACES)
-    trip.up()
-    trip.assert_up()
-    trip.down()
 
 
 def test_git_lfs_is_said_by_up_and_by_status(swift, companion):

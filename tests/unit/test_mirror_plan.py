@@ -120,7 +120,7 @@ def test_names_that_the_replica_cannot_take_are_told_with_the_remedy():
         f"refs/notes/{'a' * 40}",
         "refs/tags/@",
     ]
-    own = [f"{OWN}confirmed", f"{OWN}archive/x"]
+    own = [f"{OWN}confirmed", f"{OWN}archive/x", OWN.rstrip("/")]
     told = unmirrorable([*names, *fine, *own], NAMESPACES)
     assert list(told) == [*names, *own]
     assert all("rename the " in why for why in told.values())
@@ -296,10 +296,10 @@ def test_two_entries_never_share_a_name():
 
 
 def test_entries_expire_after_archive_days():
-    replica = {f"{ARCHIVE}{stamp(age)}/heads/a": OLD for age in (0, 89, 91, 400)}
+    replica = {f"{ARCHIVE}{stamp(age)}/heads/a": OLD for age in (0, 89, 90.5, 92, 400)}
     replica[f"{ARCHIVE}by-hand"] = replica["refs/heads/a"] = OLD
     assert sorted(c.ref for c in expired(replica, 90, NOW)) == sorted(
-        f"{ARCHIVE}{stamp(age)}/heads/a" for age in (91, 400)
+        f"{ARCHIVE}{stamp(age)}/heads/a" for age in (92, 400)
     )
 
 

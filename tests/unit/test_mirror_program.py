@@ -77,6 +77,9 @@ def test_urls_are_normalised_and_lose_what_is_secret(given_url, url):
         "user:a@b/canary=@git.example/v1",
         "https://me:tok/canary@git.example/v1",
         "https://host:canary/r",
+        "https://host:99999/r",
+        "https://host..example/r",
+        f"https://{'a' * 64}.example/r",
         "https://[canary/r",
         "https://host/r?token=canary",
     ],
@@ -121,8 +124,12 @@ def test_the_http_librarys_own_words_are_not_printed(error):
     assert mirror_sync._name(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
 
 
-def test_a_proxy_that_is_no_url_is_a_sentence(monkeypatch):
-    monkeypatch.setenv("https_proxy", "http://me:canary@proxy.example:port")
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://me:canary@proxy.example:port", "http://me:pa\u2100ss-canary@proxy:8080", "http://me:canary[@proxy:1"],
+)
+def test_a_proxy_that_is_no_url_is_a_sentence(monkeypatch, proxy):
+    monkeypatch.setenv("https_proxy", proxy)
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(MirrorFailure, match="correct https_proxy") as caught:
         mirror_sync._connect(mirror_sync.urllib.parse.urlsplit("https://dev.azure.com/r"))
@@ -202,7 +209,17 @@ def test_a_refused_request_says_what_to_check():
     assert base64.b64encode(b"user:canary").decode() not in mirror_sync._refusal(endpoint, 401)
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("", 0), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7),
+        ("", 0),
+        ("soon", 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("\u00b2", 0),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", 0),
+    ],
+)
 def test_retry_after_is_read_in_both_forms(header, seconds):
     assert mirror_sync._seconds(header) == seconds
     later = mirror_sync.email.utils.formatdate(mirror_sync.time.time() + 60, usegmt=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import tracemalloc
 import zlib
 
 import pytest
@@ -218,6 +219,24 @@ def test_a_forged_parent_shows_no_fast_forward(repository):
     assert not is_ancestor(old, new, {new: commit_parents(forged)})
     honest = b"tree %s\nparent %s\nauthor A <a> 1 +0000\n\nx" % (b"1" * 40, old.encode())
     assert is_ancestor(old, new, {new: commit_parents(honest)})
+
+
+def test_a_huge_commit_takes_no_memory_and_shows_no_fast_forward(repository):
+    parent = sample.git(repository, "rev-parse", "main").strip()
+    tree = sample.git(repository, "rev-parse", "main^{tree}").strip()
+    people = "author A <a> 1 +0000\ncommitter A <a> 1 +0000\n"
+    text = f"tree {tree}\nparent {parent}\n{people}\n{'x' * 30_000_000}".encode()
+    huge = sample.git(repository, "hash-object", "-w", "-t", "commit", "--stdin", stdin=text).strip()
+    command = ["git", "-C", str(repository), "pack-objects", "--stdout", "-q"]
+    pack = subprocess.run(command, input=f"{huge}\n{parent}\n".encode(), capture_output=True, check=True).stdout
+    tracemalloc.start()
+    try:
+        parents = read_pack(pack).parents
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert huge not in parents
+    assert parent in parents
 
 
 def test_pointers_of_git_lfs_are_counted(repository):
