@@ -37,6 +37,8 @@ class Status:
     last_run: Build | None = None
     refs: int | None = None
     different: int | None = None
+    carried: int = 0
+    """How many refs the replica only takes below its own prefix."""
     behind_since: datetime | None = None
     """When the oldest push was made that the replica does not have."""
     lfs: bool = False
@@ -139,7 +141,7 @@ def read(operator: Operator) -> Status:
             status = replace(status, last_run=next(operator.azure.builds(definition), None))
         if "ReplicaUrl" in stack.outputs:
             found = _compare(operator)
-            status = replace(status, refs=len(found.source), different=len(found.different))
+            status = replace(status, refs=len(found.source), different=len(found.different), carried=found.carried)
             if found.different:
                 pushes = islice(operator.azure.pushed_refs(there.source), _REF_CHANGES_LOOKED_AT)
                 since = behind_since(pushes, found.source, found.replica)
@@ -190,6 +192,7 @@ def as_json(status: Status, reasons: list[str], now: datetime) -> dict[str, obje
         },
         "refs": status.refs,
         "different": status.different,
+        "carried": status.carried,
         "lfs": status.lfs,
         "lag_seconds": None if lag is None else int(lag.total_seconds()),
     }

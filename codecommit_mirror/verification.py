@@ -22,6 +22,9 @@ class Comparison:
 
     source: Mapping[str, str]
     replica: Mapping[str, str]
+    """By the source's names."""
+    carried: int = 0
+    """How many of them the replica only takes below its own prefix."""
 
     @property
     def different(self) -> list[str]:

@@ -136,6 +136,12 @@ class LocalCloud:
         assert self._process.stdout
         return json.loads(self._process.stdout.readline())
 
+    def break_pushes(self, count: int, after_bytes: int | None = None) -> None:
+        """Let CodeCommit throttle the next pushes, or end their connections once so many bytes have arrived."""
+        self._tell({"call": "break_pushes", "arguments": [count, after_bytes]})
+        assert self._process.stdout
+        self._process.stdout.readline()
+
     def web_identity_token(self, issuer: str, audience: str, subject: str, seconds: float = 600) -> str:
         """Return a token of OpenID Connect as a CI service gives it to a job."""
         self._tell({"call": "sign", "arguments": [issuer, audience, subject, seconds]})

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .aws.git_service import GitService
     from .azure.service import AzureDevOps
     from .oidc import Issuers
 
@@ -97,7 +98,7 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
         "codecommit": git_server.url,
         "azure": azure.url,
     }
-    threading.Thread(target=_obey_parent, args=(loop, stop, azure, issuers), daemon=True).start()
+    threading.Thread(target=_obey_parent, args=(loop, stop, azure, git, issuers), daemon=True).start()
     loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
     await serve(_shut(_as_over_tls(app)), config, shutdown_trigger=stop.wait)
 
@@ -157,7 +158,9 @@ async def _announce(port: int, endpoints: dict[str, Any]) -> None:
     print(json.dumps(endpoints), flush=True)
 
 
-def _obey_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: AzureDevOps, issuers: Issuers) -> None:
+def _obey_parent(
+    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: AzureDevOps, git: GitService, issuers: Issuers
+) -> None:
     """Do what the parent's lines say, each answered by one line, until it leaves."""
     keep = False
     for line in sys.stdin:
@@ -167,6 +170,8 @@ def _obey_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: Az
             keep = True
         elif message["call"] == "sign":
             result = issuers.sign(*message["arguments"])
+        elif message["call"] == "break_pushes":
+            git.break_pushes(*message["arguments"])
         else:
             result = getattr(azure, message["call"])(*message["arguments"])
         print(json.dumps(result), flush=True)

@@ -1681,15 +1681,18 @@ def _pause(error: Transient, number: int) -> float:
 
 def compare(
     settings: Settings, replica_service: str = "git-receive-pack", sleep: Callable[[float], None] = time.sleep
-) -> tuple[Refs, Refs]:
+) -> tuple[Refs, Refs, int]:
     """Read both sides and return the refs that should be equal, by the source's names: the source's, the replica's.
+
+    A third value is the number of refs that the replica carries below its own prefix.
 
     Whoever may fetch from the replica, and not push to it, asks its ``git-upload-pack``.
     Raises MirrorFailure when a side cannot be read.
     """
     replica = read_refs_patiently(settings.replica, replica_service, sleep).refs
     source = read_refs_patiently(settings.source, "git-upload-pack", sleep).refs
-    return select(source, settings.namespaces), by_original_name(replica, settings.namespaces)
+    carried = sum(name.startswith(CARRIED) for name in replica)
+    return select(source, settings.namespaces), by_original_name(replica, settings.namespaces), carried
 
 
 def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float], None] = time.sleep) -> Advertisement:
@@ -1961,10 +1964,7 @@ def summary(outcome: Outcome) -> list[str]:
         f"the source, {in_bytes(outcome.bytes_to_replica)} to the replica, {outcome.seconds:.1f} s."
     ]
     if outcome.carried:
-        lines.append(
-            f"{outcome.carried:,} of them, outside branches and tags, stand on the replica below {CARRIED}, since it "
-            "takes them nowhere else."
-        )
+        lines.append(carried_note(outcome.carried))
     if outcome.lfs:
         lines.append("The source uses Git LFS: its large files are not in the replica, only the pointers to them.")
     kept = {ref: f"keeps {value}" for ref, value in outcome.archived.items()}
@@ -1981,6 +1981,11 @@ def summary(outcome: Outcome) -> list[str]:
             if len(refs) > 100:
                 lines.append(f"- and {len(refs) - 100:,} more")
     return lines
+
+
+def carried_note(number: int) -> str:
+    """Return what a report says once of refs that the replica does not take under their own names."""
+    return f"{number:,} of them, outside branches and tags: the replica only takes these below {CARRIED}."
 
 
 def as_json(outcome: Outcome) -> str:

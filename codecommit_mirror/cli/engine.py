@@ -67,13 +67,15 @@ def verify(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
     source, replica, different = found.source, found.replica, found.different
     if as_json:
         refs = {name: {"source": source.get(name), "replica": replica.get(name)} for name in different}
-        print_json({"equal": not different, "refs": len(source), "different": refs})
+        print_json({"equal": not different, "refs": len(source), "carried": found.carried, "different": refs})
     elif different:
         rows = [(mirror_sync.shown(n), source.get(n, "-"), replica.get(n, "-")) for n in different]
         print_table(("REF", "SOURCE", "REPLICA"), rows)
         click.echo(f"{len(different):,} of {len({*source, *replica}):,} refs differ.")
     else:
         click.echo(f"{len(source):,} refs are equal.")
+    if found.carried and not as_json:
+        click.echo(mirror_sync.carried_note(found.carried))
     sys.exit(1 if different else 0)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from pipeline_templates import mirror_sync
+
 from .. import status as mirror_status
 from ..config import Mirror, load_mirrors, single_mirror
 from ..connection import LFS_NOTE
@@ -55,6 +57,8 @@ def status(
         for one in found:
             if one.lfs:
                 click.echo(f"{one.name}: {LFS_NOTE}.")
+            if one.carried:
+                click.echo(f"{one.name}: {mirror_sync.carried_note(one.carried)}")
     click.get_current_context().exit(1 if any(reasons) else 0)
 
 

@@ -92,6 +92,11 @@ class GitService:
     push_faults: list[Answer | HangUp] = field(default_factory=list)
     max_updates: int = MAX_UPDATES
 
+    def break_pushes(self, count: int, after_bytes: int | None = None) -> None:
+        """Throttle the next pushes (429), or end their connections once so many bytes have arrived."""
+        fault = Answer(429, "Rate Exceeded") if after_bytes is None else HangUp(after_bytes)
+        self.push_faults += [fault] * count
+
     def answer(self, repository: Path, request: GitRequest) -> Serve | Answer:
         """Answer a request that may be served."""
         if request.advertisement:

@@ -300,7 +300,10 @@ def test_sync_and_verify_are_the_same_engine(rig, companion, tmp_path):
     rig.assert_equal()
 
     equal = companion("verify", *arguments, "--json", **environment)
-    assert (equal.returncode, json.loads(equal.stdout)) == (0, {"equal": True, "refs": 16, "different": {}})
+    assert (equal.returncode, json.loads(equal.stdout)) == (
+        0,
+        {"equal": True, "refs": 16, "carried": 1, "different": {}},
+    )
     again = companion("sync", *arguments, **environment)
     assert "0 created, 0 updated, 0 deleted" in again.stdout
 
@@ -315,9 +318,19 @@ def test_sync_and_verify_are_the_same_engine(rig, companion, tmp_path):
     assert without.returncode == 1
     assert without.stderr.startswith("error: there is no Azure DevOps token; set AZURE_DEVOPS_EXT_PAT")
     own = companion("verify", *arguments, AZURE_DEVOPS_EXT_PAT=rig.cloud.personal_access_token)
-    assert own.stdout == "16 refs are equal.\n"
+    assert own.stdout == f"16 refs are equal.\n{mirror_sync.carried_note(1)}\n"
     for command in ("sync", "verify"):
         wrong = companion(command, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
         assert wrong.returncode == 1
         assert "refused access (403)" in wrong.stderr
         assert "wrong-canary" not in wrong.stdout + wrong.stderr
+
+
+@pytest.mark.parametrize("after_bytes", [None, 1000])
+def test_a_run_outlives_throttling_and_connections_that_end(rig, after_bytes):
+    sample.fill(rig.source)
+    rig.cloud.break_pushes(2, after_bytes)
+    run = rig.run()
+    assert run.result == "succeeded", run.text
+    assert run.text.count("Trying again") == 2
+    rig.assert_equal()
