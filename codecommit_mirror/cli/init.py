@@ -7,20 +7,12 @@ from pathlib import Path
 
 import click
 
-from ..config import DEFAULT_FILE
 from ..errors import MirrorError
+from .mirror_option import config_option
 
 
 @click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_FILE,
-    show_default=True,
-    envvar="CODECOMMIT_MIRROR_CONFIG",
-    show_envvar=True,
-    help="The file to write.",
-)
+@config_option
 def init(config: Path) -> None:
     """Write a commented mirrors.yaml to start from; never over an existing one."""
     text = (resources.files("codecommit_mirror") / "mirrors.example.yaml").read_text(encoding="utf-8")
