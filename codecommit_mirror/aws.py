@@ -209,13 +209,13 @@ def repository_is_gone(mirror: Mirror) -> str:
     """Return the sentence for a deployed stack whose repository was deleted by hand."""
     if mirror.existing:
         return (
-            f"there is no CodeCommit repository {mirror.name!r} in this region, and mirrors.yaml says existing: true; "
+            f"mirrors.yaml says existing: true, but there is no CodeCommit repository {mirror.name!r} in this region; "
             f"create it with 'aws codecommit create-repository --repository-name {mirror.name}', or correct the name."
         )
     return (
-        f"the stack {mirror.stack_name!r} is there, and its CodeCommit repository {mirror.name!r} was deleted by hand, "
-        f"which CloudFormation does not notice; run 'codecommit-mirror down {mirror.name}' (or 'cdk destroy "
-        f"{mirror.name}'), then 'codecommit-mirror up {mirror.name}': the source still has every commit."
+        f"CloudFormation does not notice that the CodeCommit repository {mirror.name!r} of the stack "
+        f"{mirror.stack_name!r} was deleted by hand; run 'codecommit-mirror down {mirror.name}' (or 'cdk destroy "
+        f"{mirror.name}'), then 'codecommit-mirror up {mirror.name}', which copies everything that the source has."
     )
 
 

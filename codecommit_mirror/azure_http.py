@@ -207,7 +207,7 @@ class AzureHttp:
         """
         if self._token.bearer:
             return ""
-        return " (a token for all accessible organizations, a global one, ends on 1 December 2026)"
+        return "; a global token (All accessible organizations) stops working on 1 December 2026"
 
     def _json(self, response: httpx.Response, action: str) -> Any:
         try:

@@ -124,7 +124,7 @@ class Mirror(BaseModel):
     @model_validator(mode="after")
     def _is_never_deleted(self) -> Mirror:
         if self.existing and self.on_destroy == "delete" and "on_destroy" in self.model_fields_set:
-            raise ValueError("existing: true never deletes the repository; remove on_destroy: delete")
+            raise ValueError("with existing: true the repository is never deleted; remove on_destroy: delete")
         return self
 
     @model_validator(mode="after")

@@ -60,7 +60,7 @@ def up(operator: Operator, checklist: Checklist, *, pull_request: bool = False) 
         cdk.run(operator.folder, ["deploy", mirror.name, "--require-approval", "never", *operator.context])
         outputs = replica_outputs(operator.aws, mirror)
         if push_user.restore(operator.iam, mirror, outputs):
-            say(f"made the user {outputs.push_user_name} anew, which somebody had deleted")
+            say(f"recreated the user {outputs.push_user_name}, which somebody had deleted")
         say(f"replica {outputs.replica_url}")
         say(f"user {outputs.push_user_name}, who may push to it and nothing else")
     with checklist.step(UP[2]) as say:
@@ -223,7 +223,7 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
                 said = "existing: true" if mirror.existing else f"on_destroy: {mirror.on_destroy}"
                 remedy = "correct mirrors.yaml" if mirror.existing else f"run 'cdk deploy {mirror.name}' first"
                 raise MirrorError(
-                    f"mirrors.yaml says {said}, and the deployed stack {'keeps' if kept else 'deletes'} the "
+                    f"mirrors.yaml says {said}, but the deployed stack {'keeps' if kept else 'deletes'} the "
                     f"repository; {remedy}."
                 )
             if not kept:

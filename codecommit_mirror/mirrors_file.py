@@ -75,8 +75,8 @@ def read(path: Path) -> MirrorsFile:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None and _size(root, {}, ()) > _MAX_VALUES:
             raise MirrorError(
-                f"{path}: with its aliases written out it has more than {_MAX_VALUES:,} values; write out what the "
-                "aliases stand for, or split the file."
+                f"{path}: with its aliases expanded, the file has more than {_MAX_VALUES:,} values; remove the nested "
+                "aliases, or split the file."
             )
         data = {} if root is None else _plain(path, root, (), lines, ())
     except yaml.YAMLError as error:

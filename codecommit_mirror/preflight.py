@@ -82,16 +82,16 @@ def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists
     if mirror.existing and owned == "Delete":
         return (
             f"the deployed stack owns the repository {mirror.name!r}, and with existing: true CloudFormation would "
-            f"delete it; set on_destroy: retain in place of existing: true, run 'cdk deploy {mirror.name}', then set "
-            "existing: true."
+            f"delete it; replace existing: true with on_destroy: retain, run 'cdk deploy {mirror.name}', then set "
+            "existing: true again."
         )
     if not exists and (mirror.existing or owned):
         return repository_is_gone(mirror)
     if exists and not mirror.existing and not owned:
         if deployed:
             return (
-                f"the deployed stack only refers to the repository {mirror.name!r}, and CloudFormation cannot take a "
-                "repository over; keep existing: true, or delete the repository first to have a new one."
+                f"the deployed stack only refers to the repository {mirror.name!r}, and CloudFormation cannot take it "
+                "over; keep existing: true, or delete the repository so that the stack creates a new one."
             )
         return (
             f"there is a CodeCommit repository {mirror.name!r} that belongs to no stack of this mirror (an earlier one "

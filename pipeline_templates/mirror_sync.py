@@ -55,7 +55,7 @@ MAXIMUM_REFS_A_PUSH = 2000
 MAXIMUM_BRANCH_NAME = 256
 """Characters, without refs/heads/ (the same page)."""
 MAXIMUM_HAVES = 2000
-"""In a request for a pack: what it can build on, the most useful first."""
+"""The most object ids that a request names for the pack to build on."""
 MAXIMUM_OBJECTS_A_PUSH = 1_000_000
 """A first mirror with more objects goes in increments of history."""
 COMMITS_AN_INCREMENT = 2000
@@ -229,7 +229,9 @@ def check_credential(name: str, value: str, *, bearer: bool = False) -> None:
     (RFC 6750, 2.1).
     """
     if not (re.fullmatch("[!-~]+", value) if bearer else value.isprintable()):
-        raise MirrorFailure(f"{name} has a line break or another character that no credential has; copy it again.")
+        raise MirrorFailure(
+            f"{name} contains a line break or another character that no credential contains; copy it again."
+        )
 
 
 def _is_set(value: str) -> bool:
@@ -342,7 +344,7 @@ def request_pack(
             elif line.startswith(b"ERR "):
                 raise SourceRefused(_words(line[4:]))
             elif not line.startswith((b"ACK ", b"NAK")):
-                raise SourceRefused("it answered with something that is no pack")
+                raise SourceRefused("the source's answer is not a pack")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Transient(f"the connection to the source broke ({_name(error)})") from None
     finally:
@@ -426,7 +428,8 @@ def parse_report(body: bytes, side_band: bool) -> dict[str, str]:
         elif kind not in ("ok", "unpack", "option"):
             raise ValueError(f"not a report: {shown(kind)}")
     if not unpacked:
-        raise PackRefused(f"the replica aborted the push and gave no reason {_words(b' '.join(remarks))}".rstrip())
+        words = _words(b" ".join(remarks))
+        raise PackRefused(f"the replica aborted the push{f': {words}' if words else ' without giving a reason'}")
     return refused
 
 
@@ -499,7 +502,7 @@ def _connect(url: urllib.parse.SplitResult) -> http.client.HTTPConnection:
         via = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         connection = kind(via.hostname or "", via.port or 80, timeout=TIMEOUT_SECONDS)
     except ValueError:
-        raise MirrorFailure("the proxy of this environment is no URL; correct https_proxy.") from None
+        raise MirrorFailure("https_proxy is not a valid proxy URL; correct it.") from None
     authorization = {}
     if via.username:
         name, password = urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or "")
@@ -879,7 +882,7 @@ def _slashes(ref: str) -> list[int]:
 
 def _why_not(name: str) -> str | None:
     if _is_own(name):
-        return f"below {OWN} the replica keeps refs of its own; rename the tag at the source"
+        return f"names below {OWN} are reserved for the replica's own refs; rename the tag at the source"
     kind, _, short = name[len("refs/") :].partition("/")
     what = {"heads": "branch", "tags": "tag"}.get(kind)
     if what and re.fullmatch("[0-9a-fA-F]{40}", short):
@@ -889,7 +892,7 @@ def _why_not(name: str) -> str | None:
             f"CodeCommit takes branch names of up to {MAXIMUM_BRANCH_NAME} characters; rename the branch at the source"
         )
     if what == "branch" and short == "@":
-        return "CodeCommit takes no branch name that is the single character @; rename the branch at the source"
+        return "CodeCommit does not accept @ as a branch name; rename the branch at the source"
     return None
 
 
@@ -968,7 +971,7 @@ def to_archive(
 def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:
     """Return the deletions of archive entries that are no longer needed.
 
-    One that is up to a day old stands for tips that are dropped later, so that it stays a day longer.
+    An entry is reused for a day when the same tip is dropped again, so each entry is kept one day longer.
     """
     limit = time.strftime(ARCHIVE_TIME, time.gmtime(max(0, now - (archive_days + 1) * 86400)))
     return [Command(name, replica[name], None) for name, stamp, _ in _entries(replica) if stamp < limit]
@@ -988,8 +991,8 @@ def useful_haves(commands: Sequence[Command], replica: Refs, before: Refs, defau
     Args:
         commands: what is about to be pushed.
         replica: every ref of the replica, with what this run has pushed.
-        before: the refs, other than branches, that it had when the round began; a run with thousands of tags says
-            nothing of those that it pushed itself, which build on the same branches.
+        before: refs other than branches that the replica had when the round began; tags pushed since are left out,
+            because they build on the same branches.
         default_branch: the source's.
     """
     values = [command.old for command in commands if command.old]
@@ -1011,7 +1014,7 @@ def confirmation(source_url: str, refs: Refs, commit: str, now: float) -> bytes:
     return _as_bytes(
         f"object {commit}\ntype commit\ntag {CONFIRMED[len('refs/tags/') :]}\n"
         f"tagger codecommit-mirror <codecommit-mirror@localhost> {int(now)} +0000\n\n"
-        f"Source and replica were equal.\n\nsource: {source_url}\nrefs: {len(refs)}\n"
+        f"These refs were equal in the source and the replica.\n\nsource: {source_url}\nrefs: {len(refs)}\n"
         f"sha256: {hashlib.sha256(_as_bytes(listing)).hexdigest()}\n"
         f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
     )
@@ -1157,7 +1160,7 @@ class Transfer:
         return True
 
     def _not_given(self, commands: Sequence[Command], refusal: SourceRefused) -> dict[str, str]:
-        refused = {command.ref: f"the source cannot give it: {refusal}" for command in commands}
+        refused = {command.ref: f"the source cannot provide this ref: {refusal}" for command in commands}
         self.broken.update(refused)
         return refused
 
@@ -1190,7 +1193,7 @@ class Transfer:
                 return self._relay(commands, source, replica)
             except TooLarge as refusal:
                 self._large = True
-                git = self._use_git(f"{refusal}; in increments of history")
+                git = self._use_git(str(refusal), "plain git, in increments of history")
         return self._by_git(git, commands, replica)
 
     def _step_down(self, forms: list[Form], reason: str) -> None:
@@ -1200,8 +1203,8 @@ class Transfer:
         say(f"Stepping down to {forms[0].name}: {reason}.")
         self._forms = forms
 
-    def _use_git(self, reason: str) -> Git:
-        say(f"Stepping down to plain git: {reason}.")
+    def _use_git(self, reason: str, what: str = "plain git") -> Git:
+        say(f"Stepping down to {what}: {reason}.")
         git = Git(self._folder)
         self._git = git
         return git
@@ -1229,7 +1232,7 @@ class Transfer:
 
     def _relay(self, commands: Sequence[Command], source: Advertisement, replica: Advertisement) -> dict[str, str]:
         if "delete-refs" not in replica.capabilities and any(command.new is None for command in commands):
-            return {command.ref: "the replica offers no deletion of refs" for command in commands}
+            return {command.ref: "the replica does not support deleting refs" for command in commands}
         present = set(replica.refs.values())
         wants = sorted({command.new for command in commands if command.new} - present)
         pack: Pack = EMPTY_PACK
@@ -1264,7 +1267,7 @@ class Transfer:
         capabilities = offered(source.capabilities, "side-band-64k", "no-progress")
         capabilities += offered(source.capabilities, "multi_ack_detailed", "multi_ack")[:1]
         if "side-band-64k" not in capabilities:
-            raise SourceRefused("it does not offer side-band-64k")
+            raise SourceRefused("the source does not offer side-band-64k")
         if form.thin and "no-thin" not in replica.capabilities:
             capabilities += offered(source.capabilities, "thin-pack")
         if "ofs-delta" in replica.capabilities:
@@ -1292,13 +1295,13 @@ class Transfer:
                 now = read_refs(self._settings.source, "git-upload-pack", self.traffic).refs
                 asked = set(wants)
                 if any(now.get(name) != value for name, value in self._source_refs.items() if value in asked):
-                    raise Transient("the source moved while its refs were read") from None
+                    raise Transient("the source's refs changed while they were being read") from None
             raise
         except Transient as error:
             self._broken_packs += 1
             self._isolating = self._isolating or self._broken_packs > 2
             if self._isolating:
-                raise SourceRefused(f"{error}, again and again") from None
+                raise SourceRefused(f"{error}, repeatedly") from None
             raise
 
     def _look_into(self, commands: Sequence[Command], pack: bytes) -> list[str]:
@@ -1633,7 +1636,7 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
             outcome.needs_a_person.update(unmirrorable(source.refs, settings.namespaces))
             if OWN.rstrip("/") in replica.refs:
                 outcome.needs_a_person[OWN.rstrip("/")] = (
-                    "this tag of the replica is in the way of the refs that the mirror keeps there; delete it on the "
+                    "this tag on the replica blocks the refs that the mirror keeps below that name; delete it on the "
                     "replica"
                 )
             names = replica_names(wanted, replica.refs, transfer.refused_names)
@@ -1857,7 +1860,7 @@ def _confirm(
     if trouble and _has(settings.replica, CONFIRMED, object_id):
         return True
     if trouble:
-        say(f"This run could not be confirmed on the replica ({shown(trouble)}); the next one will be.")
+        say(f"This run could not be confirmed on the replica ({shown(trouble)}); the next run tries again.")
     return not trouble
 
 
@@ -1985,7 +1988,7 @@ def summary(outcome: Outcome) -> list[str]:
 
 def carried_note(number: int) -> str:
     """Return what a report says once of refs that the replica does not take under their own names."""
-    return f"{number:,} of them, outside branches and tags: the replica only takes these below {CARRIED}."
+    return f"Refs outside branches and tags that the replica has only below {CARRIED}: {number:,}."
 
 
 def as_json(outcome: Outcome) -> str:

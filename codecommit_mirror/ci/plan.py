@@ -63,7 +63,7 @@ class Plan:
     foreign: tuple[str, ...] = ()
     """Whose stack's name is taken, by another repository's mirror or by something else."""
     losing: tuple[str, ...] = ()
-    """Whose repository CloudFormation would delete, since the stack owns it and is to only refer to it."""
+    """Whose repository CloudFormation would delete: the deployed stack owns it, and the new one only refers to it."""
 
     @property
     def deploy(self) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def lines(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:
         ("of another account, not touched", plan.elsewhere),
         ("moved, to be removed and added again", plan.moved),
         ("name taken by another stack, not touched", plan.foreign),
-        ("would lose its repository, not touched", plan.losing),
+        ("not touched, since deploying would delete the repository", plan.losing),
     )
     told = [(what, ", ".join(names)) for what, names in groups if names]
     return [*told, ("unchanged", f"{len(plan.unchanged):,}")]

@@ -102,8 +102,9 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
         )
     if found.losing:
         problems.append(
-            f"the deployed stacks of {', '.join(found.losing)} own their repositories, and with existing: true "
-            "CloudFormation would delete them; deploy these mirrors with on_destroy: retain first."
+            f"CloudFormation would delete the repositories of {', '.join(found.losing)}: their deployed stacks own "
+            "them, and mirrors.yaml now says existing: true; replace it with on_destroy: retain, deploy, and then set "
+            "existing: true."
         )
     if problems:
         raise MirrorError("\n".join(problems))

@@ -122,7 +122,7 @@ def list_(mirror: Mirror, as_json: bool) -> None:
 def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as_json: bool) -> None:
     """Deactivate, then delete one Git credential, or all; one that is gone already is fine.
 
-    Asks first where the mirror's pipeline holds the credential, or may hold it: its runs then fail until the next 'up'.
+    Asks first if the mirror's pipeline uses the credential, or may use it: its runs then fail until you run 'up' again.
     """
     if every == bool(credential_id):
         raise click.UsageError("Name one credential (see 'credentials list'), or give --all; not both.")
@@ -154,12 +154,14 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as
 def _agree(mirror: Mirror, ids: list[str], confirm: Callable[[str], None]) -> None:
     """Ask a person before the pipeline's own credential goes; one that it is known not to hold goes without a word."""
     listed = " and ".join(ids)
-    until = f"its runs fail until 'codecommit-mirror up {mirror.name}'"
+    until = f"its runs will fail until you run 'codecommit-mirror up {mirror.name}'"
     try:
         definition = journey.look(operator_of(mirror))[1].definition
     except MirrorError:
-        confirm(f"Revoke {listed}? Whether the pipeline holds it is not known; if it does, {until}.")
+        confirm(f"It is not known whether the pipeline uses {listed}; if it does, {until}. Revoke {listed}?")
         return
     held = held_credential.of_variables(definition.variables).id if definition else None
-    if definition and (held is None or held in ids):
-        confirm(f"Revoke {listed}? The pipeline {definition.name!r} holds it, and {until}.")
+    if definition and held in ids:
+        confirm(f"The pipeline {definition.name!r} uses {held}, and {until}. Revoke {listed}?")
+    elif definition and held is None:
+        confirm(f"The pipeline {definition.name!r} may use {listed}; if so, {until}. Revoke {listed}?")

@@ -17,12 +17,14 @@ from ..errors import MirrorError
     type=click.IntRange(1, 50),
     default=1,
     show_default=True,
-    help="With --keep: how many repositories Azure DevOps has, to mirror more of them by hand.",
+    help="With --keep: the number of repositories in Azure DevOps, so that you can mirror the others by hand.",
 )
 def demo(source: str | None, keep: bool, repositories: int) -> None:
     """Do the whole job on an embedded cloud; no account is needed or touched."""
     if repositories > 1 and not keep:
-        raise click.UsageError("--repositories goes with --keep: without it the cloud ends with the demo.")
+        raise click.UsageError(
+            "--repositories requires --keep: without --keep the embedded cloud stops when the demo ends."
+        )
     missing = [name for name in ("ministack", "hypercorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise MirrorError(

@@ -29,12 +29,16 @@ UPLOAD_PACK_CAPABILITIES = (
     "allow-reachable-sha1-in-want",
 )
 """Recorded in https://github.com/isomorphic-git/isomorphic-git/issues/199."""
-_CONFIGURATION = {
-    # What the last two promise.
-    "uploadpack.allowTipSHA1InWant": "true",
-    "uploadpack.allowReachableSHA1InWant": "true",
-    "gc.auto": "0",
-}
+_CONFIGURATION = """\
+[uploadpack]
+\tallowTipSHA1InWant = true
+\tallowReachableSHA1InWant = true
+[gc]
+\tauto = 0
+[core]
+\tfsync = none
+"""
+"""What the last two promise; and nothing here outlives the machine."""
 NO_DEFAULT_BRANCH = "refs/heads/codecommit/has/no/default/branch/yet"
 """What HEAD of a new repository points at; the first branch that is pushed takes its place."""
 MAX_UPDATES = 4000
@@ -151,9 +155,9 @@ class GitService:
 def create_repository(path: Path) -> None:
     """Create an empty replica's Git data."""
     subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
-    for setting, value in _CONFIGURATION.items():
-        _git(path, "config", setting, value)
-    _git(path, "symbolic-ref", "HEAD", NO_DEFAULT_BRANCH)
+    with (path / "config").open("a") as stream:
+        stream.write(_CONFIGURATION)
+    (path / "HEAD").write_text(f"ref: {NO_DEFAULT_BRANCH}\n")
 
 
 def advertisement(repository: Path, service: str) -> bytes:
@@ -254,13 +258,13 @@ def _unpack(repository: Path, quarantine: Path, body: Body) -> str | None:
 
 def _decide(repository: Path, quarantine: Path, updates: Sequence[Update]) -> dict[str, str]:
     """Return the refs that are refused one by one, each with the reason."""
-    before = _refs(repository)
+    before, head = _refs(repository), _head(repository)
     folders = {name[:end] for name in before for end in _slashes(name)}
     refused: dict[str, str] = {}
     for update in updates:
         if update.old != before.get(update.ref, _NO_OBJECT):
             refused[update.ref] = "the reference has another value than the push says"
-        elif update.deletes and update.ref == _head(repository):
+        elif update.deletes and update.ref == head:
             refused[update.ref] = "deletion of the current branch prohibited"
         elif not update.deletes and not _REF_NAME.fullmatch(update.ref):
             refused[update.ref] = "funny refname"
@@ -314,7 +318,7 @@ def _update_at_once(repository: Path, updates: Sequence[Update]) -> str | None:
 
 def _choose_default_branch(repository: Path, updates: Sequence[Update]) -> None:
     """Make the first branch that a repository gets its default one."""
-    if _head(repository) in _refs(repository):
+    if _head(repository) != NO_DEFAULT_BRANCH:
         return
     for update in updates:
         if update.ref.startswith("refs/heads/") and not update.deletes:
@@ -360,7 +364,7 @@ def _refs(repository: Path) -> dict[str, str]:
 
 
 def _head(repository: Path) -> str:
-    return _git(repository, "symbolic-ref", "HEAD").strip()
+    return (repository / "HEAD").read_text().strip().removeprefix("ref: ")
 
 
 def _slashes(ref: str) -> Iterator[int]:

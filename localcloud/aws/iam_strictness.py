@@ -16,7 +16,7 @@ Parameters = dict[str, Any]
 
 
 def install() -> None:
-    """Make user names one whatever their case, and let CloudFormation delete only what it attached itself."""
+    """Refuse user names that differ only in case, and let CloudFormation delete only what it attached itself."""
     _let_no_name_differ_by_case_alone()
     _stop_deletions_of_what_others_attached()
 

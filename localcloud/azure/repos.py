@@ -237,8 +237,8 @@ class Repositories:
 def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callable[[Repository, Push], None]) -> Host:
     """Return the host function of the endpoint.
 
-    It only speaks protocol v0, wants ``multi_ack``, answers a wrong token with a sign-in page, as well as a personal
-    access token that comes as Bearer, and asks for the scope *Code (read)* or *Code (read & write)*.
+    It only speaks protocol v0, wants ``multi_ack``, answers with a sign-in page if the token is wrong or if a personal
+    access token is sent as Bearer, and asks for the scope *Code (read)* or *Code (read & write)*.
 
     Args:
         repositories: what is served.
@@ -300,7 +300,9 @@ def repository_path(root: Path, organization: str, project: str, repository: str
 def create_repository(path: Path) -> None:
     """Create an empty source repository."""
     subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(path)], check=True)
-    subprocess.run(["git", "-C", str(path), "config", "http.receivepack", "true"], check=True)
+    with (path / "config").open("a") as stream:
+        # Pushes are taken, and nothing here outlives the machine.
+        stream.write("[http]\n\treceivepack = true\n[core]\n\tfsync = none\n")
 
 
 _RESERVED = {"aux", "con", "defaultcollection", "nul", "prn", "server", "signalr", "web"} | {

@@ -21,6 +21,7 @@ class Sides:
     def __init__(self, folder: Path, other_refs: OtherRefs) -> None:
         self.source, self.replica = folder / "source.git", folder / "replica.git"
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.source)], check=True)
+        sample.git(self.source, "config", "core.fsync", "none")
         self.service = GitService(other_refs)
         self.empty_replica()
         self.source_url = GitHttpServer(self.serve_source).url

@@ -72,7 +72,7 @@ def test_a_source_that_cannot_be_used_is_one_sentence(tmp_path):
 def test_more_repositories_go_with_a_cloud_that_stays():
     done = demo("--repositories", "3")
     assert done.returncode == 2
-    assert "--repositories goes with --keep" in done.stderr
+    assert "--repositories requires --keep" in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "kill"), reason="stops a process by its id")

@@ -106,7 +106,7 @@ def test_an_abort_without_a_reason_is_a_refusal_and_steps_down(sides, aborts, ca
     assert len(sides.pauses) <= (aborts == 3)
     steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Stepping down")]
     assert len(steps) == aborts
-    assert all("the replica aborted the push and gave no reason" in line for line in steps)
+    assert all("the replica aborted the push without giving a reason" in line for line in steps)
     assert ("plain git" in steps[-1]) is (aborts == 3)
 
 
@@ -168,7 +168,7 @@ def test_a_hang_up_in_the_middle_of_a_large_push(sides, times, capsys):
     assert ("in increments of history" in capsys.readouterr().out) is (times == 2)
 
 
-@pytest.mark.parametrize("status", [408, 413, 429, 500, 504])
+@pytest.mark.parametrize("status", [408, 413, 504])
 @pytest.mark.parametrize("request_number", range(8))
 def test_any_request_that_is_answered_so_once_is_tried_again(strict_sides, status, request_number, monkeypatch):
     """Listings of both sides, the push, the archive's, the confirmation's: one rule for all of them."""

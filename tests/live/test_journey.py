@@ -156,7 +156,7 @@ def push_directly(live, commands, capabilities=()):
 @pytest.mark.tries("codecommit-aborts")
 def test_a_capability_that_was_not_offered_aborts_the_push(live):
     command = mirror_sync.Command("refs/tags/never", None, live.replica()["refs/heads/main"])
-    with pytest.raises(mirror_sync.PackRefused, match="aborted the push and gave no reason"):
+    with pytest.raises(mirror_sync.PackRefused, match="aborted the push without giving a reason"):
         push_directly(live, [command], [mirror_sync.AGENT])
     assert "refs/tags/never" not in live.replica()
 

@@ -346,5 +346,7 @@ def test_an_existing_repository_is_never_to_be_deleted(tmp_path):
     text = "mirrors:\n  a:\n    azure: {organization: o, project: p, repository: r}\n    existing: true\n"
     assert load(tmp_path, text)[0].keeps_replica
     assert load(tmp_path, text + "    on_destroy: retain\n")[0].keeps_replica
-    with pytest.raises(MirrorError, match="existing: true never deletes the repository; remove on_destroy: delete"):
+    with pytest.raises(
+        MirrorError, match="with existing: true the repository is never deleted; remove on_destroy: delete"
+    ):
         load(tmp_path, text + "    on_destroy: delete\n")

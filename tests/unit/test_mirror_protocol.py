@@ -130,7 +130,7 @@ def test_a_pack_that_was_not_taken_is_a_refusal_of_the_pack():
 def test_a_report_without_unpack_ok_is_a_refusal_of_the_push(body, band):
     """CodeCommit aborts with an empty one: https://github.com/isomorphic-git/isomorphic-git/issues/310."""
     inner = packet(b"\x01" + body) + b"0000" if band and body else body
-    with pytest.raises(PackRefused, match="aborted the push and gave no reason"):
+    with pytest.raises(PackRefused, match="aborted the push without giving a reason"):
         parse_report(inner, band)
 
 
