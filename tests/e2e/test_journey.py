@@ -414,7 +414,7 @@ def agree(question):
 def test_a_stack_that_is_not_as_mirrors_yaml_says_is_deployed_first(quick):
     quick.mirror = quick.mirror.model_copy(update={"on_destroy": "retain"})
     quick.effects.seen = []
-    with pytest.raises(MirrorError, match="says on_destroy: retain, and the deployed stack deletes the repository"):
+    with pytest.raises(MirrorError, match="says on_destroy: retain, but the deployed stack deletes the repository"):
         quick.down()
     assert quick.effects.seen == []
 
