@@ -1,10 +1,10 @@
-"""The pipeline's IAM user, made anew when somebody deleted it: CloudFormation does not notice that."""
+"""The pipeline's IAM user, recreated when somebody deleted it: CloudFormation does not notice that."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .aws import ReplicaOutputs, aws_failures
+from .aws import Denied, Missing, ReplicaOutputs, aws_failures
 from .config import Mirror
 
 
@@ -20,18 +20,25 @@ def restore(iam: Any, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
         MirrorError: a call failed.
     """
     user = outputs.push_user_name
-    with aws_failures(f"look for the user {user}"):
-        try:
-            iam.get_user(UserName=user)
-        except iam.exceptions.NoSuchEntityException:
-            pass
-        else:
-            return False
+    if not _is_gone(iam, user):
+        return False
     tags = [{"Key": key, "Value": value} for key, value in {**mirror.tags, "managed-by": "codecommit-mirror"}.items()]
-    with aws_failures(f"create the user {user} anew"):
+    with aws_failures(f"recreate the user {user}"):
         iam.create_user(UserName=user, Tags=tags)
         if mirror.policy_on == "group":
             iam.add_user_to_group(UserName=user, GroupName=user)
         else:
             iam.attach_user_policy(UserName=user, PolicyArn=outputs.push_policy_arn)
     return True
+
+
+def _is_gone(iam: Any, user: str) -> bool:
+    """Whether the user is known to be gone: whoever runs this may lack the permission to look."""
+    try:
+        with aws_failures(f"look for the user {user}"):
+            iam.get_user(UserName=user)
+    except Missing:
+        return True
+    except Denied:
+        pass
+    return False

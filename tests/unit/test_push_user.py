@@ -1,0 +1,55 @@
+"""The pipeline's user, recreated when it is gone, and only then."""
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from codecommit_mirror import push_user
+from codecommit_mirror.aws import ReplicaOutputs
+from codecommit_mirror.config import single_mirror
+from codecommit_mirror.errors import MirrorError
+
+MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
+USER, POLICY = MIRROR.user_name, "arn:aws:iam::111122223333:policy/CodeCommitMyRepoReplicaGitPush"
+OUTPUTS = ReplicaOutputs("https://host/v1/repos/r", "arn:aws:codecommit:eu-west-1:111122223333:r", USER, POLICY)
+FOUND = {
+    "User": {"UserName": USER, "Path": "/", "UserId": "A" * 16, "Arn": f"arn:aws:iam::1:user/{USER}", "CreateDate": 0}
+}
+
+
+@pytest.fixture
+def stub():
+    iam = boto3.client("iam", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
+    with Stubber(iam) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+def test_a_user_that_is_there_is_left_alone(stub):
+    stub.add_response("get_user", FOUND, {"UserName": USER})
+    assert not push_user.restore(stub.client, MIRROR, OUTPUTS)
+
+
+@pytest.mark.parametrize("policy_on", ["user", "group"])
+def test_a_user_that_is_gone_gets_its_tags_and_its_policy_again(stub, policy_on):
+    mirror = MIRROR.model_copy(update={"tags": {"team": "platform"}, "policy_on": policy_on})
+    stub.add_client_error("get_user", "NoSuchEntity")
+    tags = [{"Key": "team", "Value": "platform"}, {"Key": "managed-by", "Value": "codecommit-mirror"}]
+    stub.add_response("create_user", FOUND, {"UserName": USER, "Tags": tags})
+    if policy_on == "group":
+        stub.add_response("add_user_to_group", {}, {"UserName": USER, "GroupName": USER})
+    else:
+        stub.add_response("attach_user_policy", {}, {"UserName": USER, "PolicyArn": POLICY})
+    assert push_user.restore(stub.client, mirror, OUTPUTS)
+
+
+def test_whoever_may_not_look_goes_on(stub):
+    stub.add_client_error("get_user", "AccessDenied")
+    assert not push_user.restore(stub.client, MIRROR, OUTPUTS)
+
+
+def test_whoever_may_not_create_it_is_told(stub):
+    stub.add_client_error("get_user", "NoSuchEntity")
+    stub.add_client_error("create_user", "AccessDenied")
+    with pytest.raises(MirrorError, match=r"cannot recreate the user .*: AWS denies"):
+        push_user.restore(stub.client, MIRROR, OUTPUTS)
