@@ -218,10 +218,13 @@ def down(operator: Operator, checklist: Checklist, confirm: Confirm, *, pull_req
         going = [f"the pipeline {there.definition.name!r} with its runs"] if there and there.definition else []
         kept = False
         if stack:
-            kept = deployed_deletion_policy(operator.aws, mirror) != "Delete"
+            policy = deployed_deletion_policy(operator.aws, mirror)
+            kept = policy != "Delete"
             if kept != mirror.keeps_replica:
                 said = "existing: true" if mirror.existing else f"on_destroy: {mirror.on_destroy}"
                 remedy = "correct mirrors.yaml" if mirror.existing else f"run 'cdk deploy {mirror.name}' first"
+                if policy is None:
+                    remedy = "set existing: true, since the stack only refers to it"
                 raise MirrorError(
                     f"mirrors.yaml says {said}, but the deployed stack {'keeps' if kept else 'deletes'} the "
                     f"repository; {remedy}."

@@ -486,6 +486,10 @@ def test_an_existing_repository_becomes_the_replica_and_stays(trip):
     codecommit.create_repository(repositoryName=trip.name)
     trip.up()
     trip.assert_up()
+    existing, trip.mirror = trip.mirror, trip.mirror.model_copy(update={"existing": False})
+    with pytest.raises(MirrorError, match="set existing: true, since the stack only refers to it"):
+        trip.down()
+    trip.mirror = existing
     trip.down()
     assert "the replica and its history stay" in trip.said
     assert mirror_sync.by_original_name(sample.refs(trip.replica), NAMESPACES)
