@@ -18,14 +18,15 @@ from rich.console import Console
 from localcloud import LocalCloud, sample
 from pipeline_templates import mirror_sync
 
-from . import cdk, verification
-from .azure_devops import AzureDevOps
-from .azure_token import AzureToken
-from .checklist import Checklist
-from .config import single_mirror
+from .aws import cdk
+from .azure.client import AzureDevOps
+from .azure.token import AzureToken
+from .config.mirror import single_mirror
 from .errors import MirrorError
-from .journey import look
-from .operator import Operator
+from .lifecycle import verification
+from .lifecycle.context import Operator
+from .lifecycle.up import look
+from .progress import Checklist
 
 _ROOT = Path(__file__).parent.parent
 _NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")

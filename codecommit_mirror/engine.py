@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline_templates import mirror_sync
 
-from .config import Mirror
+from .config.mirror import Mirror
 from .errors import MirrorError
 
 _CREDENTIALS = {

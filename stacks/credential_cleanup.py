@@ -15,7 +15,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from .acknowledged import acknowledge
+from .nag_suppressions import acknowledge
 
 _HANDLER = Path(__file__).with_name("credential_cleanup_handler.py")
 # The same for every mirror: each call to CDK goes to another process, and there may be hundreds of mirrors.

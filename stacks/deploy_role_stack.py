@@ -6,10 +6,10 @@ from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Stack, Tags
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from codecommit_mirror.ci_config import PROVISIONED_FROM, Ci
+from codecommit_mirror.config.ci import PROVISIONED_FROM, Ci
 
-from .acknowledged import acknowledge
 from .federated_role import FederatedRole
+from .nag_suppressions import acknowledge
 
 
 class DeployRoleStack(Stack):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from .acknowledged import acknowledge
+from .nag_suppressions import acknowledge
 
 
 class PushAccess(Construct):

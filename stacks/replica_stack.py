@@ -5,16 +5,16 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, Environment, Stack, Tags
 from constructs import Construct
 
-from codecommit_mirror.ci_config import PROVISIONED_FROM, REPLICA
-from codecommit_mirror.config import Mirror
+from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA
+from codecommit_mirror.config.mirror import Mirror
 
-from .alarm_topic import AlarmTopic
+from .alarms.alarm_topic import AlarmTopic
+from .alarms.replica_changes import WatchedReplica
+from .alarms.stale_alarm import StaleAlarm
+from .alarms.tamper_alarm import TamperAlarm
 from .credential_cleanup import CredentialCleanup
 from .push_access import PushAccess
-from .replica_changes import WatchedReplica
 from .replica_repository import ReplicaRepository
-from .stale_alarm import StaleAlarm
-from .tamper_alarm import TamperAlarm
 
 
 class ReplicaStack(Stack):

@@ -10,11 +10,11 @@ from ..errors import MirrorError
 from .ci import ci
 from .credentials import credentials
 from .demo import demo
-from .engine import sync, verify
 from .init import init
-from .journey import down, rotate, up
+from .lifecycle import down, rotate, up
 from .pipeline import pipeline
 from .status import status
+from .sync import sync, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

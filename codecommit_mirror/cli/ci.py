@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from ..aws import session_in
-from ..ci import summary as ci_summary
-from ..ci.plan import Plan
-from ..ci.provision import Account
-from ..ci.render import SIGNATURE
-from ..ci.render import render as render_ci
-from ..ci_config import Ci, Service
-from ..config import load
+from ..aws.stack import session_in
+from ..config.ci import Ci, Service
+from ..config.mirror import load
 from ..errors import MirrorError
-from .mirror_option import config_option, confirmation, json_option, yes_option
+from ..provisioning import summary as ci_summary
+from ..provisioning.account import Account
+from ..provisioning.plan import Plan
+from ..provisioning.render import SIGNATURE
+from ..provisioning.render import render as render_ci
+from .options import config_option, confirmation, json_option, yes_option
 from .output_file import write
 from .table import print_json
 

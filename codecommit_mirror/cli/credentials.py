@@ -12,12 +12,13 @@ from typing import Any
 
 import click
 
-from .. import credentials as git_credentials
-from .. import held_credential, journey
-from ..aws import Missing, client, replica_outputs, session
-from ..config import Mirror
+from ..aws import git_credentials
+from ..aws.stack import Missing, client, replica_outputs, session
+from ..azure import held_credential
+from ..config.mirror import Mirror
 from ..errors import MirrorError
-from .mirror_option import confirmation, json_option, mirror_argument, operator_of, yes_option
+from ..lifecycle import up as journey
+from .options import confirmation, json_option, mirror_argument, operator_of, yes_option
 from .table import print_json, print_table
 
 

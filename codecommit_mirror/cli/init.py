@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import MirrorError
-from .mirror_option import config_option
+from .options import config_option
 
 
 @click.command()

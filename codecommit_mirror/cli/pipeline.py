@@ -6,18 +6,12 @@ from pathlib import Path
 
 import click
 
-from .. import connection, held_credential, journey
-from .. import pipeline as azure_pipeline
-from ..aws import replica_outputs, session
-from ..config import Mirror
-from .mirror_option import (
-    confirmation,
-    json_option,
-    mirror_argument,
-    operator_of,
-    pull_request_option,
-    yes_option,
-)
+from ..aws.stack import replica_outputs, session
+from ..azure import connection, held_credential
+from ..azure import pipeline as azure_pipeline
+from ..config.mirror import Mirror
+from ..lifecycle import up as journey
+from .options import confirmation, json_option, mirror_argument, operator_of, pull_request_option, yes_option
 from .output_file import write
 from .table import print_json, print_table
 

@@ -10,10 +10,10 @@ import click
 
 from pipeline_templates import mirror_sync
 
-from .. import status as mirror_status
-from ..config import Mirror, load_mirrors, single_mirror
-from ..connection import LFS_NOTE
-from .mirror_option import config_option, json_option, operator_of
+from ..azure.connection import LFS_NOTE
+from ..config.mirror import Mirror, load_mirrors, single_mirror
+from ..lifecycle import status as mirror_status
+from .options import config_option, json_option, operator_of
 from .table import print_json, print_table
 
 _AT_ONCE = 16

@@ -12,10 +12,12 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from codecommit_mirror import journey, pipeline, verification
-from codecommit_mirror.azure_devops import Build
-from codecommit_mirror.config import single_mirror
-from codecommit_mirror.operator import Operator
+from codecommit_mirror.azure import pipeline
+from codecommit_mirror.azure.client import Build
+from codecommit_mirror.config.mirror import single_mirror
+from codecommit_mirror.lifecycle import up as journey
+from codecommit_mirror.lifecycle import verification
+from codecommit_mirror.lifecycle.context import Operator
 from localcloud import LocalCloud, sample
 from localcloud.aws.git_service import OtherRefs
 from localcloud.azure.agent import Variable, run_pipeline

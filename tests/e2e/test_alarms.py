@@ -9,8 +9,8 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from codecommit_mirror import verification
-from codecommit_mirror.config import Alarm, single_mirror
+from codecommit_mirror.config.mirror import Alarm, single_mirror
+from codecommit_mirror.lifecycle import verification
 from localcloud import sample
 from pipeline_templates.mirror_sync import CONFIRMED, OWN
 from stacks import ReplicaStack

@@ -11,9 +11,9 @@ import httpx
 import jsonschema
 import pytest
 
-from codecommit_mirror.azure_devops import AzureDevOps
-from codecommit_mirror.azure_http import AzureError
-from codecommit_mirror.azure_token import AzureToken
+from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.http import AzureError
+from codecommit_mirror.azure.token import AzureToken
 from localcloud import sample
 from localcloud.azure.rest import Handlers
 

@@ -12,10 +12,10 @@ import pytest
 from aws_cdk.assertions import Template
 from botocore.exceptions import WaiterError
 
-from codecommit_mirror.aws import deployed_deletion_policy, find_clone_url
-from codecommit_mirror.config import single_mirror
+from codecommit_mirror.aws.stack import deployed_deletion_policy, find_clone_url
+from codecommit_mirror.config.mirror import single_mirror
 from codecommit_mirror.demo import inventory
-from codecommit_mirror.preflight import repository_problem
+from codecommit_mirror.lifecycle.preflight import repository_problem
 from localcloud import LocalCloud, sample
 from stacks import ReplicaStack
 

@@ -14,9 +14,9 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from codecommit_mirror.azure_devops import AzureDevOps
-from codecommit_mirror.azure_token import AzureToken
-from codecommit_mirror.config import AzureRepository
+from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import AUDIENCE, issuer, organization_id
 

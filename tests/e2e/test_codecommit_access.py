@@ -12,7 +12,8 @@ import boto3
 import git_remote_codecommit
 import pytest
 
-from codecommit_mirror import signed_git, verification
+from codecommit_mirror.aws import git_signature as signed_git
+from codecommit_mirror.lifecycle import verification
 from localcloud import sample
 
 BIN = Path(sys.executable).parent

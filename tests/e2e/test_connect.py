@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from codecommit_mirror import connection, held_credential, journey, pipeline
-from codecommit_mirror.azure_http import AzureError
+from codecommit_mirror.azure import connection, held_credential, pipeline
+from codecommit_mirror.azure.http import AzureError
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.lifecycle import up as journey
 from localcloud import sample
 
 from .conftest import azure_environment

@@ -218,7 +218,7 @@ def test_a_user_that_was_deleted_by_hand_is_one_sentence(run, bare, cloud):
 
 
 def test_a_password_that_cannot_be_written_is_revoked(bare, tmp_path, monkeypatch):
-    from codecommit_mirror import credentials
+    from codecommit_mirror.aws import git_credentials as credentials
 
     command = importlib.import_module("codecommit_mirror.cli.credentials")
     from codecommit_mirror.errors import MirrorError

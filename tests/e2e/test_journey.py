@@ -13,14 +13,19 @@ import botocore.client
 import httpx
 import pytest
 
-from codecommit_mirror import azure_http, cdk, held_credential, journey, preflight, rotation, verification
-from codecommit_mirror import status as mirror_status
-from codecommit_mirror.aws import ReplicaStackState
-from codecommit_mirror.azure_devops import AzureDevOps
-from codecommit_mirror.checklist import Checklist
-from codecommit_mirror.config import load_mirrors
+from codecommit_mirror.aws import cdk
+from codecommit_mirror.aws.stack import ReplicaStackState
+from codecommit_mirror.azure import held_credential
+from codecommit_mirror.azure import http as azure_http
+from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.config.mirror import load_mirrors
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.operator import Operator
+from codecommit_mirror.lifecycle import preflight, verification
+from codecommit_mirror.lifecycle import rotate as rotation
+from codecommit_mirror.lifecycle import status as mirror_status
+from codecommit_mirror.lifecycle import up as journey
+from codecommit_mirror.lifecycle.context import Operator
+from codecommit_mirror.progress import Checklist
 from localcloud import sample
 from pipeline_templates import mirror_sync
 
@@ -601,7 +606,7 @@ def test_a_new_user_name_waits_until_the_old_user_has_no_credentials(quick):
 
 def test_a_stack_without_its_user_yet_does_not_stop_the_preflight(bootstrapped, quick, monkeypatch):
     half = ReplicaStackState("REVIEW_IN_PROGRESS", False, {})
-    monkeypatch.setattr("codecommit_mirror.preflight.find_stack", lambda aws, mirror: half)
+    monkeypatch.setattr("codecommit_mirror.lifecycle.preflight.find_stack", lambda aws, mirror: half)
     quick.mirror = quick.mirror.model_copy(update={"user_name": "not-there-yet"})
     assert preflight.find_problems(quick.operator()) == []
 

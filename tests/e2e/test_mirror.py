@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from codecommit_mirror import pipeline
+from codecommit_mirror.azure import pipeline
 from localcloud import sample
 from localcloud.azure.agent import Variable, run_pipeline
 from pipeline_templates import mirror_sync

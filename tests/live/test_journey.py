@@ -17,9 +17,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from codecommit_mirror import azure_token, journey, verification
-from codecommit_mirror.config import single_mirror
-from codecommit_mirror.operator import Operator
+from codecommit_mirror.azure import token as azure_token
+from codecommit_mirror.config.mirror import single_mirror
+from codecommit_mirror.lifecycle import up as journey
+from codecommit_mirror.lifecycle import verification
+from codecommit_mirror.lifecycle.context import Operator
 from localcloud import sample
 from pipeline_templates import mirror_sync
 

@@ -5,9 +5,9 @@ import json
 import httpx
 import pytest
 
-from codecommit_mirror import azure_token
-from codecommit_mirror.azure_http import TRIES, AzureError, AzureHttp
-from codecommit_mirror.azure_token import AzureToken, find_token
+from codecommit_mirror.azure import token as azure_token
+from codecommit_mirror.azure.http import TRIES, AzureError, AzureHttp
+from codecommit_mirror.azure.token import AzureToken, find_token
 from codecommit_mirror.errors import MirrorError
 
 TOKEN = AzureToken("canary-token", False, "AZURE_DEVOPS_EXT_PAT")

@@ -14,14 +14,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.ci import summary
-from codecommit_mirror.ci.plan import DeployedStack, Plan, WantedStack, plan
-from codecommit_mirror.ci.render import render
-from codecommit_mirror.ci_config import PROVISIONED_FROM, REPLICA, Ci, of_file
 from codecommit_mirror.cli import cli
-from codecommit_mirror.config import load
+from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, Ci, of_file
+from codecommit_mirror.config.mirror import load
+from codecommit_mirror.config.mirrors_file import read
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.mirrors_file import read
+from codecommit_mirror.provisioning import summary
+from codecommit_mirror.provisioning.plan import DeployedStack, Plan, WantedStack, plan
+from codecommit_mirror.provisioning.render import render
 
 CONTRACTS = Path(__file__).parents[1] / "contracts"
 AZURE_SCHEMA = json.loads((CONTRACTS / "azure-pipelines-schema.json").read_text("utf-8-sig"))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror import azure_url
-from codecommit_mirror.config import Mirror, derive_stack_name, from_context, load_mirrors, single_mirror
+from codecommit_mirror.config import azure_url
+from codecommit_mirror.config.mirror import Mirror, derive_stack_name, from_context, load_mirrors, single_mirror
 from codecommit_mirror.errors import MirrorError
 
 GOOD = """\

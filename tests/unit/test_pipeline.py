@@ -9,12 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror import pipeline, yaml_text
-from codecommit_mirror.config import single_mirror
+from codecommit_mirror import rendering as yaml_text
+from codecommit_mirror.azure import pipeline
+from codecommit_mirror.config.mirror import single_mirror
 from codecommit_mirror.errors import MirrorError
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "contracts" / "azure-pipelines-schema.json").read_text("utf-8-sig"))
-PROGRAM = (Path(pipeline.__file__).parents[1] / "pipeline_templates" / "mirror_sync.py").read_text()
+PROGRAM = (Path(pipeline.__file__).parents[2] / "pipeline_templates" / "mirror_sync.py").read_text()
 MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
 NAMES = [
     "AZURE_REPO_URL",

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror import held_credential, rotation
-from codecommit_mirror.credentials import Credential
+from codecommit_mirror.aws.git_credentials import Credential
+from codecommit_mirror.azure import held_credential
+from codecommit_mirror.azure.held_credential import HeldCredential, Issuing
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.held_credential import HeldCredential, Issuing
+from codecommit_mirror.lifecycle import rotate as rotation
 
 IDS = st.from_regex(r"ACCA[A-Z2-7]{17}", fullmatch=True)
 HELD = st.one_of(

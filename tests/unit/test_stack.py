@@ -13,8 +13,8 @@ from aws_cdk import Validations
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
-from codecommit_mirror.ci_config import Ci
-from codecommit_mirror.config import Alarm, single_mirror
+from codecommit_mirror.config.ci import Ci
+from codecommit_mirror.config.mirror import Alarm, single_mirror
 from stacks import DeployRoleStack, ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror import status
-from codecommit_mirror.azure_devops import NO_OBJECT, Build, PushedRef
-from codecommit_mirror.status import Status
+from codecommit_mirror.azure.client import NO_OBJECT, Build, PushedRef
+from codecommit_mirror.lifecycle import status
+from codecommit_mirror.lifecycle.status import Status
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 

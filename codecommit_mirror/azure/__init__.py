@@ -1,0 +1,1 @@
+"""Azure DevOps: its REST API, and a mirror's pipeline there."""

@@ -1,0 +1,382 @@
+"""Azure DevOps' REST API 7.1: the calls that a mirror needs, with typed results.
+
+https://learn.microsoft.com/rest/api/azure/devops/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from ..config.mirror import AzureRepository
+from .http import AzureError, AzureHttp
+from .token import AzureToken
+
+NO_OBJECT = "0" * 40
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A Git repository (Repositories - Get)."""
+
+    id: str
+    name: str
+    project_id: str
+    default_branch: str | None
+    """Without ``refs/heads/``; None while the repository has no commit."""
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """A pull request (Pull Requests - Get)."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A pipeline definition (Definitions - Get)."""
+
+    id: int
+    body: dict[str, Any] = field(repr=False)
+    """The whole definition, as an update must send it; the values of secret variables are null."""
+
+    @property
+    def name(self) -> str:
+        return str(self.body["name"])
+
+    @property
+    def yaml_path(self) -> str:
+        """The path of its YAML file, without a slash in front."""
+        return str(self.body.get("process", {}).get("yamlFilename", "")).lstrip("/")
+
+    @property
+    def repository_id(self) -> str:
+        return str(self.body.get("repository", {}).get("id", ""))
+
+    @property
+    def variables(self) -> dict[str, dict[str, Any]]:
+        return dict(self.body.get("variables") or {})
+
+
+@dataclass(frozen=True)
+class Build:
+    """A run (Builds - Get)."""
+
+    id: int
+    status: str
+    result: str | None
+    reason: str
+    branch: str
+    queued: datetime
+    finished: datetime | None
+
+    @property
+    def done(self) -> bool:
+        return self.status == "completed"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stage, job or step of a run (Timeline - Get)."""
+
+    kind: str
+    name: str
+    state: str
+    result: str | None
+    log_id: int | None
+    order: int
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PushedRef:
+    """One ref's change in a push (Pushes - List)."""
+
+    name: str
+    new: str
+    date: datetime
+
+
+class AzureDevOps:
+    """One project of one organization.
+
+    Args:
+        azure: which project; the repository in it is given with each call.
+        token: who asks.
+        sleep, transport: as for ``AzureHttp``.
+    """
+
+    def __init__(
+        self,
+        azure: AzureRepository,
+        token: AzureToken,
+        sleep: Callable[[float], None] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        base = f"{azure.server}/{quote(azure.organization, safe='')}/{quote(azure.project, safe='')}"
+        self._http = AzureHttp(base, token, **({"sleep": sleep} if sleep else {}), transport=transport)
+        self.project = f"{azure.organization}/{azure.project}"
+
+    # -- repositories
+
+    def repository(self, name: str) -> Repository:
+        """Return a repository by its name or id."""
+        found = self._http.get(
+            f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r} of {self.project}"
+        )
+        branch = found.get("defaultBranch")
+        return Repository(
+            found["id"], found["name"], found["project"]["id"], branch and branch.removeprefix("refs/heads/")
+        )
+
+    def tip(self, repository: Repository, branch: str) -> str | None:
+        """Return the id of a branch's newest commit, None when there is no such branch."""
+        path = f"git/repositories/{repository.id}/refs"
+        for ref in self._http.pages(path, f"read the branch {branch!r}", filter=f"heads/{branch}"):
+            if ref["name"] == f"refs/heads/{branch}":
+                return str(ref["objectId"])
+        return None
+
+    def file(self, repository: Repository, branch: str, path: str) -> str | None:
+        """Return a file's text on a branch, None when the branch or the file is not there."""
+        query = {
+            "path": f"/{path}",
+            "includeContent": "true",
+            "$format": "json",
+            "versionDescriptor.versionType": "branch",
+            "versionDescriptor.version": branch,
+        }
+        try:
+            found = self._http.call(
+                "GET", f"git/repositories/{repository.id}/items", f"read {path!r} on {branch!r}", query=query
+            )
+        except AzureError as error:
+            if error.status == 404:
+                return None
+            raise
+        return str(found["content"])
+
+    def commit_comment(self, repository: Repository, commit: str) -> str:
+        """Return the comment of a commit (Commits - Get)."""
+        path = f"git/repositories/{repository.id}/commits/{commit}"
+        return str(self._http.get(path, f"read the commit {commit}")["comment"])
+
+    def commit_file(
+        self, repository: Repository, branch: str, tip: str, path: str, *, text: str | None, exists: bool, comment: str
+    ) -> None:
+        """Commit one file's new text, or its removal, on top of a branch's tip (Pushes - Create).
+
+        Raises:
+            AzureError: the branch moved meanwhile, or its policies refuse a push (status 403).
+        """
+        change: dict[str, Any] = {
+            "changeType": "delete" if text is None else "edit" if exists else "add",
+            "item": {"path": f"/{path}"},
+        }
+        if text is not None:
+            change["newContent"] = {"content": text, "contentType": "rawText"}
+        body = {
+            "refUpdates": [{"name": f"refs/heads/{branch}", "oldObjectId": tip}],
+            "commits": [{"comment": comment, "changes": [change]}],
+        }
+        action = f"commit {path!r} to {branch!r}"
+        self._http.call("POST", f"git/repositories/{repository.id}/pushes", action, body=body)
+
+    def set_branch(self, repository: Repository, branch: str, *, old: str | None, new: str | None) -> None:
+        """Create a branch, or delete it (Refs - Update Refs)."""
+        update = {
+            "name": f"refs/heads/{branch}",
+            "oldObjectId": old or NO_OBJECT,
+            "newObjectId": new or NO_OBJECT,
+        }
+        action = f"{'create' if new else 'delete'} the branch {branch!r}"
+        (result,) = self._http.call("POST", f"git/repositories/{repository.id}/refs", action, body=[update])["value"]
+        if not result["success"]:
+            raise AzureError(f"cannot {action}: Azure Repos answers {result['updateStatus']}; run again.", 409)
+
+    def pull_request(self, repository: Repository, source_branch: str) -> PullRequest | None:
+        """Return the active pull request from a branch."""
+        path = f"git/repositories/{repository.id}/pullrequests"
+        query = {"searchCriteria.sourceRefName": f"refs/heads/{source_branch}", "searchCriteria.status": "active"}
+        found = self._http.get(path, "list the pull requests", **query)["value"]
+        return _pull_request(found[0]) if found else None
+
+    def open_pull_request(
+        self, repository: Repository, source_branch: str, target_branch: str, title: str, description: str
+    ) -> PullRequest:
+        """Open a pull request (Pull Requests - Create)."""
+        body = {
+            "sourceRefName": f"refs/heads/{source_branch}",
+            "targetRefName": f"refs/heads/{target_branch}",
+            "title": title,
+            "description": description,
+        }
+        path = f"git/repositories/{repository.id}/pullrequests"
+        return _pull_request(self._http.call("POST", path, "open a pull request", body=body))
+
+    def abandon_pull_request(self, repository: Repository, pull_request: PullRequest) -> None:
+        """Close a pull request without merging it."""
+        path = f"git/repositories/{repository.id}/pullrequests/{pull_request.id}"
+        self._http.call("PATCH", path, f"abandon pull request {pull_request.id}", body={"status": "abandoned"})
+
+    def pushed_refs(self, repository: Repository) -> Iterator[PushedRef]:
+        """Yield the changes of refs, the newest push first."""
+        start = 0
+        query = {"searchCriteria.includeRefUpdates": "true", "$top": 100}
+        while True:
+            path = f"git/repositories/{repository.id}/pushes"
+            page = self._http.get(path, "list the pushes", **query, **{"$skip": start})["value"]
+            for push in page:
+                date = datetime.fromisoformat(push["date"])
+                yield from (PushedRef(u["name"], u["newObjectId"], date) for u in push.get("refUpdates", []))
+            start += len(page)
+            if len(page) < 100:
+                return
+
+    # -- pipeline definitions
+
+    def find_definitions(self, **query: str) -> list[Definition]:
+        """Return the definitions that a query finds, each in full (Definitions - List, then Get)."""
+        found = self._http.pages("build/definitions", "list the pipelines", **query)
+        return [self.definition(entry["id"]) for entry in list(found)]
+
+    def definitions_of(self, repository: Repository, path: str) -> list[Definition]:
+        """Return the definitions that run the YAML at a path of a repository."""
+        query = {"repositoryId": repository.id, "repositoryType": "TfsGit", "includeAllProperties": "true"}
+        found = self._http.pages("build/definitions", f"list the pipelines of {repository.name!r}", **query)
+        listed = [Definition(entry["id"], entry) for entry in found]
+        return [self.definition(d.id) for d in listed if (d.repository_id, d.yaml_path) == (repository.id, path)]
+
+    def definition(self, definition_id: int) -> Definition:
+        """Return a definition."""
+        path = f"build/definitions/{definition_id}"
+        return Definition(definition_id, self._http.get(path, f"read the pipeline {definition_id}"))
+
+    def create_definition(self, body: dict[str, Any]) -> Definition:
+        """Create a definition."""
+        made = self._http.call("POST", "build/definitions", f"create the pipeline {body['name']!r}", body=body)
+        return Definition(made["id"], made)
+
+    def update_definition(self, definition: Definition, body: dict[str, Any]) -> Definition:
+        """Replace a definition, which must still have the revision that ``body`` carries; null secrets are kept."""
+        action = f"update the pipeline {definition.name!r}"
+        made = self._http.call("PUT", f"build/definitions/{definition.id}", action, body=body)
+        return Definition(made["id"], made)
+
+    def delete_definition(self, definition: Definition) -> None:
+        """Delete a definition with its runs; one that is gone already is fine."""
+        action = f"delete the pipeline {definition.name!r}"
+        try:
+            self._http.call("DELETE", f"build/definitions/{definition.id}", action)
+        except AzureError as error:
+            if error.status != 404:
+                raise
+
+    def leases(self, definition: Definition) -> list[int]:
+        """Return the ids of the retention leases on a definition's runs."""
+        action = f"list what retains runs of {definition.name!r}"
+        found = self._http.get("build/retention/leases", action, definitionId=definition.id)["value"]
+        return [lease["leaseId"] for lease in found]
+
+    def delete_leases(self, ids: Sequence[int]) -> None:
+        """Delete retention leases, so that nothing keeps their runs."""
+        joined = ",".join(str(identifier) for identifier in ids)
+        self._http.call("DELETE", "build/retention/leases", "delete retention leases", query={"ids": joined})
+
+    def authorize_repository(self, definition: Definition, repository: Repository) -> None:
+        """Let a pipeline use a repository that is not its own (Resources - Authorize Definition Resources)."""
+        resource = {
+            "type": "repository",
+            "id": f"{repository.project_id}.{repository.id}",
+            "name": repository.name,
+            "authorized": True,
+        }
+        action = f"let the pipeline {definition.name!r} use the repository {repository.name!r}"
+        path = f"build/definitions/{definition.id}/resources"
+        self._http.call("PATCH", path, action, body=[resource], version="7.1-preview.1")
+
+    def validate(self, definition: Definition, yaml: str, branch: str) -> None:
+        """Let the service check a YAML text, without running it (Preview).
+
+        Raises:
+            AzureError: it is not valid (status 400), with the service's own message.
+        """
+        body = {
+            "previewRun": True,
+            "yamlOverride": yaml,
+            "resources": {"repositories": {"self": {"refName": f"refs/heads/{branch}"}}},
+        }
+        path = f"pipelines/{definition.id}/preview"
+        self._http.call("POST", path, f"use the YAML of {definition.name!r}", body=body)
+
+    def protects_repositories(self) -> bool | None:
+        """Return whether *Protect access to repositories in YAML pipelines* is on; None when the token may not ask."""
+        try:
+            found = self._http.get("build/generalsettings", "read the project's settings")
+        except AzureError as error:
+            if error.status in (401, 403):
+                return None
+            raise
+        return bool(found.get("enforceReferencedRepoScopedToken"))
+
+    # -- runs
+
+    def queue(self, definition: Definition, branch: str) -> Build:
+        """Queue a run on a branch."""
+        body = {"definition": {"id": definition.id}, "sourceBranch": f"refs/heads/{branch}"}
+        action = f"run the pipeline {definition.name!r} on {branch!r}"
+        return _build(self._http.call("POST", "build/builds", action, body=body))
+
+    def build(self, build_id: int) -> Build:
+        """Return a run."""
+        return _build(self._http.get(f"build/builds/{build_id}", f"read the run {build_id}"))
+
+    def builds(self, definition: Definition, *, status: str | None = None) -> Iterator[Build]:
+        """Yield a definition's runs, the newest first."""
+        query = {"definitions": definition.id, "queryOrder": "queueTimeDescending", "statusFilter": status}
+        found = self._http.pages("build/builds", f"list the runs of {definition.name!r}", **query)
+        return (_build(entry) for entry in found)
+
+    def timeline(self, build: Build) -> list[Record]:
+        """Return what a run has done so far, in its order."""
+        found = self._http.get(f"build/builds/{build.id}/timeline", f"read the steps of run {build.id}")
+        records = [
+            Record(
+                entry["type"],
+                entry["name"],
+                entry["state"],
+                entry.get("result"),
+                (entry.get("log") or {}).get("id"),
+                entry.get("order") or 0,
+                tuple(i["message"] for i in entry.get("issues") or () if i["type"] == "error"),
+            )
+            for entry in (found or {}).get("records", [])
+        ]
+        return sorted(records, key=lambda record: record.order)
+
+    def log(self, build: Build, log_id: int) -> str:
+        """Return the log of one step of a run."""
+        return self._http.text(f"build/builds/{build.id}/logs/{log_id}", f"read a log of run {build.id}")
+
+
+def _pull_request(found: dict[str, Any]) -> PullRequest:
+    return PullRequest(found["pullRequestId"])
+
+
+def _build(found: dict[str, Any]) -> Build:
+    finished = found.get("finishTime")
+    return Build(
+        id=found["id"],
+        status=found["status"],
+        result=found.get("result"),
+        reason=found.get("reason", ""),
+        branch=found.get("sourceBranch", "").removeprefix("refs/heads/"),
+        queued=datetime.fromisoformat(found["queueTime"]),
+        finished=datetime.fromisoformat(finished) if finished else None,
+    )

@@ -1,0 +1,245 @@
+"""HTTP to Azure DevOps' REST API: sign-in, time-outs, retries, paging, and the service's own words for a refusal."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from ..errors import MirrorError
+from .token import SCOPES, AzureToken
+
+API_VERSION = "7.1"
+TRIES = 5
+_TIMEOUT = httpx.Timeout(60, connect=15)
+_LONGEST_WAIT_SECONDS = 60.0
+_AGAIN = {429, 500, 502, 503, 504}
+_PAGE = 200
+
+
+class AzureError(MirrorError):
+    """Azure DevOps refuses; the sentence has its own message."""
+
+    def __init__(self, sentence: str, status: int, type_key: str = "") -> None:
+        super().__init__(sentence)
+        self.status, self.type_key = status, type_key
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is certain that nothing was done; after a time-out, or a gateway's answer, it is not."""
+        return 400 <= self.status < 500 and self.status not in (408, 429)
+
+
+class AzureHttp:
+    """One project's REST API.
+
+    Args:
+        base: ``https://dev.azure.com/{organization}/{project}``, percent-encoded.
+        token: who asks.
+        sleep: waits before another try.
+        transport: an httpx transport, for tests.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        token: AzureToken,
+        sleep: Callable[[float], None] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._token, self._sleep = token, sleep
+        try:
+            self._client = httpx.Client(
+                base_url=f"{base}/_apis/",
+                # Set here and not as httpx's auth: a redirect to another host must not carry it, and none is followed.
+                headers={"Authorization": token.authorization, "Accept": "application/json"},
+                timeout=_TIMEOUT,
+                follow_redirects=False,
+                transport=transport,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise MirrorError(
+                f"{base} cannot be reached ({error}); check azure.server, and HTTPS_PROXY and ALL_PROXY in the "
+                "environment (a SOCKS proxy needs 'pip install httpx[socks]')."
+            ) from None
+
+    def get(self, path: str, action: str, **query: Any) -> Any:
+        """Return one JSON document."""
+        return self.call("GET", path, action, query=query)
+
+    def pages(self, path: str, action: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """Yield a list's items, page after page by the continuation token."""
+        token = ""
+        while True:
+            more = {"continuationToken": token} if token else {}
+            response = self._send("GET", path, action, {"$top": _PAGE, **query, **more}, None, API_VERSION)
+            yield from self._json(response, action)["value"]
+            token = response.headers.get("x-ms-continuationtoken", "")
+            if not token:
+                return
+
+    def text(self, path: str, action: str, **query: Any) -> str:
+        """Return a plain text."""
+        return self._send("GET", path, action, query, None, API_VERSION, accept="text/plain").text
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        action: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        version: str = API_VERSION,
+    ) -> Any:
+        """Call an operation and return its JSON document, None when it answers without one.
+
+        Args:
+            method: the HTTP method.
+            path: below ``_apis/``, percent-encoded.
+            action: what is tried, as in "cannot ...".
+            body: sent as JSON.
+            query: what follows the question mark, ``api-version`` aside.
+            version: the ``api-version``.
+
+        Raises:
+            AzureError: the service refuses, or cannot be reached.
+        """
+        response = self._send(method, path, action, query or {}, body, version)
+        return self._json(response, action) if response.content else None
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        action: str,
+        query: Mapping[str, Any],
+        body: Any,
+        version: str,
+        accept: str = "application/json",
+    ) -> httpx.Response:
+        asked = {name: value for name, value in query.items() if value is not None}
+        wait = 0.0
+        for number in range(TRIES):
+            if wait:
+                self._sleep(wait)
+            last = number == TRIES - 1
+            wait = random.uniform(0.5, 1) * 2**number  # noqa: S311
+            try:
+                response = self._client.request(
+                    method,
+                    path,
+                    params={**asked, "api-version": version},
+                    headers={"Accept": accept},
+                    **({} if body is None else {"json": body}),
+                )
+            except (httpx.InvalidURL, UnicodeError) as error:
+                raise self._unreachable(action, error) from None
+            except httpx.ConnectError as error:
+                if last:
+                    raise self._unreachable(action, error) from None
+                continue
+            except httpx.TransportError as error:
+                # Whether it was done is not known: only what can be asked twice is asked again.
+                if last or method == "POST":
+                    raise self._unreachable(action, error) from None
+                continue
+            again = response.status_code == 429 or (response.status_code in _AGAIN and method != "POST")
+            if again and not last:
+                wait = max(wait, _retry_after(response))
+                continue
+            self._check(response, action)
+            return response
+        raise AssertionError("the last try returns or raises")
+
+    def _unreachable(self, action: str, error: Exception) -> AzureError:
+        host = self._client.base_url.host
+        reason = str(error).strip() or type(error).__name__
+        return AzureError(
+            f"cannot {action}: {host} cannot be reached ({reason}); check azure.server and the network, and run again.",
+            0,
+        )
+
+    def _check(self, response: httpx.Response, action: str) -> None:
+        status, origin = response.status_code, self._token.origin
+        kind = response.headers.get("content-type", "").partition(";")[0]
+        if status in (203, 301, 302) or (status < 300 and kind == "text/html"):
+            raise AzureError(
+                f"cannot {action}: Azure DevOps does not know the token of {origin} (it answers with a sign-in page); "
+                f"make a new one for this organization, with the scopes {SCOPES}{self._global_token_hint()}.",
+                401,
+            )
+        if status < 300:
+            return
+        message, type_key = _refusal(response)
+        if status == 401:
+            raise AzureError(
+                f"cannot {action}: the token of {origin} is wrong, expired, or lacks a scope{_told(message)}; it needs "
+                f"the scopes {SCOPES}{self._global_token_hint()}.",
+                status,
+                type_key,
+            )
+        if status == 403:
+            raise AzureError(
+                f"cannot {action}: Azure DevOps denies it{_told(message)}; the token of {origin} needs the scopes "
+                f"{SCOPES}, and its owner the permission.",
+                status,
+                type_key,
+            )
+        if status in _AGAIN:
+            raise AzureError(
+                f"cannot {action}: Azure DevOps is busy or out of order ({status}{_told(message)}); run again in a "
+                "few minutes.",
+                status,
+                type_key,
+            )
+        raise AzureError(f"cannot {action}: {message or f'Azure DevOps answers {status}'}", status, type_key)
+
+    def _global_token_hint(self) -> str:
+        """Return what ended for personal access tokens that are no organization's own.
+
+        https://devblogs.microsoft.com/devops/retirement-of-global-personal-access-tokens-in-azure-devops/
+        """
+        if self._token.bearer:
+            return ""
+        return "; a global token (All accessible organizations) stops working on 1 December 2026"
+
+    def _json(self, response: httpx.Response, action: str) -> Any:
+        try:
+            return response.json()
+        except json.JSONDecodeError:
+            raise AzureError(
+                f"cannot {action}: {self._client.base_url.host} answered with something that is no JSON; check "
+                "azure.server.",
+                response.status_code,
+            ) from None
+
+
+def _refusal(response: httpx.Response) -> tuple[str, str]:
+    try:
+        body = response.json()
+        return str(body["message"]).strip(), str(body.get("typeKey", ""))
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return "", ""
+
+
+def _told(message: str) -> str:
+    return f" ({message.rstrip('.')})" if message else ""
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds that Retry-After asks for: a number, or a date (RFC 9110, 10.2.3)."""
+    value = response.headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_WAIT_SECONDS)

@@ -1,0 +1,221 @@
+"""The section ``ci`` of ``mirrors.yaml``: the CI service that provisions the mirrors, and how AWS recognises it.
+
+No key of AWS is stored there: each job gets a token of OpenID Connect from its own service, and AWS gives credentials
+of a role for it (AssumeRoleWithWebIdentity). What a role trusts is the token's issuer, audience and subject:
+
+- https://docs.github.com/en/actions/reference/security/oidc
+- https://github.com/aws/aws-toolkit-azure-devops (its AWS service connection with *Use OIDC*)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ..errors import MirrorError
+from .fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
+from .mirrors_file import MirrorsFile
+from .validation_messages import sentences
+
+Service = Literal["azure", "github"]
+
+PREFIX = "codecommit-mirror"
+PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", "codecommit-mirror:replica"
+"""Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
+
+_GUID = matching(
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "the id of an organization",
+    "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData",
+)
+_IN_POLICIES = matching(
+    r"[\x20-\xff]*", "a name that a policy of IAM takes", "give it one without letters past \u00ff (IAM's own limit)"
+)
+_NAME = matching(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", "a short name", "use up to 20 of a-z, 0-9 and -")
+_AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
+_GITHUB_REPOSITORY = matching(
+    r"(?!.*\.git$)([A-Za-z0-9-]+/[\w.-]+|[A-Za-z0-9-]+@[0-9]+/[\w.-]+@[0-9]+)",
+    "a repository of GitHub",
+    "write contoso/mirrors, or with GitHub's ids, contoso@123/mirrors@456",
+)
+_SUBJECT = matching(r"[^*?\x00-\x1f]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
+_ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a token", "copy it from the log of a run")
+_PEOPLE = matching(
+    r"[^\x00-\x1f\"$]{1,500}",
+    "a list of people and groups",
+    "write mail addresses or [project]\\group, a comma apart",
+)
+_PROVIDER_ARN = matching(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"
+)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """By what AWS recognises the jobs of a CI service."""
+
+    issuer: str
+    audience: str
+    diff: tuple[str, ...]
+    """Subjects that may look."""
+    deploy: tuple[str, ...]
+    """Subjects that may deploy and delete."""
+
+
+class Github(BaseModel):
+    """GitHub Actions, in the repository that holds ``mirrors.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repository: Annotated[str, _GITHUB_REPOSITORY]
+    """With the ids of owner and repository where its tokens have them: in repositories made since 15 July 2026."""
+
+    @property
+    def owner(self) -> str:
+        owner, _, name = self.repository.partition("/")
+        return f"github.com/{owner.partition('@')[0]}/{name.partition('@')[0]}"
+
+    def trust(self, branch: str, diff_role: str, deploy_role: str) -> Trust:
+        repository = f"repo:{self.repository}"
+        return Trust(
+            "https://token.actions.githubusercontent.com",
+            "sts.amazonaws.com",
+            diff=(f"{repository}:pull_request",),
+            # Not the environment of approvals: until somebody protects it, any branch may use it.
+            deploy=(f"{repository}:ref:refs/heads/{branch}",),
+        )
+
+
+class AzurePipelines(BaseModel):
+    """Azure Pipelines, in the repository that holds ``mirrors.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organization: Annotated[str, AZURE_NAME, _IN_POLICIES]
+    project: Annotated[str, AZURE_NAME, _IN_POLICIES]
+    repository: Annotated[str, AZURE_NAME, _IN_POLICIES]
+    organization_id: Annotated[str, _GUID] | None = None
+    """Part of the issuer; not needed where ``issuer`` is given."""
+    issuer: Annotated[str, _ISSUER] | None = None
+    audience: Annotated[str, _AUDIENCE] = "api://AzureADTokenExchange"
+    diff_subject: Annotated[str, _SUBJECT] | None = None
+    deploy_subject: Annotated[str, _SUBJECT] | None = None
+    approvers: Annotated[str, _PEOPLE] | None = None
+    """Who approves that replicas are deleted, and is told by mail; None for whoever may run the pipeline."""
+
+    @model_validator(mode="after")
+    def _issuer_is_known(self) -> AzurePipelines:
+        if not (self.organization_id or self.issuer):
+            raise ValueError(
+                "needs organization_id; copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData"
+            )
+        return self
+
+    @property
+    def owner(self) -> str:
+        # Tags take no other letters.
+        place = f"dev.azure.com/{self.organization}/{self.project}/{self.repository}"
+        return re.sub(r"[^\w\s.:/=+@-]", "-", place)
+
+    def trust(self, branch: str, diff_role: str, deploy_role: str) -> Trust:
+        connections = f"sc://{self.organization}/{self.project}"
+        return Trust(
+            self.issuer or f"https://vstoken.dev.azure.com/{self.organization_id}",
+            self.audience,
+            diff=(self.diff_subject or f"{connections}/{diff_role}",),
+            deploy=(self.deploy_subject or f"{connections}/{deploy_role}",),
+        )
+
+
+class Ci(BaseModel):
+    """Who provisions the mirrors of one ``mirrors.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    account: Annotated[str, ACCOUNT]
+    region: Annotated[str, REGION]
+    """Where the roles' stack is, and mirrors that name no region, whoever deploys them."""
+    branch: Annotated[str, BRANCH] = "main"
+    """What is on it is deployed."""
+    name: Annotated[str, _NAME] | None = None
+    """Tells this file's provisioning from that of another file in the account."""
+    github: Github | None = None
+    azure: AzurePipelines | None = None
+    provider_arn: Annotated[str, _PROVIDER_ARN] | None = None
+    """Of the account's identity provider for the issuer, when it has one already; IAM takes each issuer once."""
+
+    @model_validator(mode="after")
+    def _one_service(self) -> Ci:
+        if self.github is None and self.azure is None:
+            raise ValueError("ci needs one of github and azure; write github: {repository: contoso/mirrors}")
+        if self.github and self.azure:
+            raise ValueError("ci has both github and azure; keep the one that holds mirrors.yaml")
+        return self
+
+    @property
+    def service(self) -> Service:
+        return "github" if self.github else "azure"
+
+    @property
+    def owner(self) -> str:
+        """The repository that holds ``mirrors.yaml``: the value of the stacks' tag ``PROVISIONED_FROM``."""
+        return self._place.owner[:200] + (f" {self.name}" if self.name else "")
+
+    @property
+    def trust(self) -> Trust:
+        """The issuer of the jobs' tokens, and their subjects."""
+        return self._place.trust(self.branch, self.diff_role, self.deploy_role)
+
+    @property
+    def stack_name(self) -> str:
+        """The stack with the roles, its construct id and its name."""
+        return self._named("ci")
+
+    @property
+    def diff_role(self) -> str:
+        """The role that looks; in Azure DevOps, the service connection for it."""
+        return self._named("diff")
+
+    @property
+    def deploy_role(self) -> str:
+        """The role that deploys and deletes; in Azure DevOps, the service connection for it."""
+        return self._named("deploy")
+
+    @property
+    def teardown_environment(self) -> str:
+        """The environment in GitHub whose reviewers approve that replicas are deleted."""
+        return self._named("teardown")
+
+    def _named(self, what: str) -> str:
+        return f"{PREFIX}-{what}-{self.name}" if self.name else f"{PREFIX}-{what}"
+
+    @property
+    def _place(self) -> Github | AzurePipelines:
+        return cast(Github | AzurePipelines, self.github or self.azure)
+
+    def role_arn(self, role: str) -> str:
+        """Return the ARN of one of the two roles."""
+        return f"arn:{_partition(self.region)}:iam::{self.account}:role/{role}"
+
+
+def of_file(file: MirrorsFile) -> Ci | None:
+    """Return the section, None when the file has none; account and region default to those under ``defaults``.
+
+    Raises:
+        MirrorError: the section is wrong; one line for each mistake.
+    """
+    if file.ci is None:
+        return None
+    inherited = {key: file.defaults[key] for key in ("account", "region") if key in file.defaults}
+    try:
+        return Ci.model_validate({**inherited, **file.ci})
+    except ValidationError as error:
+        lines = [f"{file.where('ci', *key)}: ci: {sentence}" for key, sentence in sentences(error, Ci)]
+        raise MirrorError("\n".join(lines)) from None
+
+
+def _partition(region: str) -> str:
+    return {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(region.rsplit("-", 2)[0], "aws")

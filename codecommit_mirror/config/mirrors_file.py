@@ -1,0 +1,157 @@
+"""``mirrors.yaml`` as text: parsed with the line of every value, every scalar kept as it was written.
+
+YAML's own guesses (``no`` is false, ``0123`` is octal, the last of two equal keys wins) have no place in a file of
+names and account ids, so scalars stay text and a key given twice is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import MirrorError
+
+_MAX_VALUES = 200_000
+"""Mappings, lists and scalars with every alias written out; 10,000 mirrors have fewer."""
+
+Location = tuple[str, ...]
+_SECTIONS = ("defaults", "mirrors", "ci")
+
+
+@dataclass(frozen=True)
+class MirrorsFile:
+    """The file's mappings, and where in the file each key stands."""
+
+    path: Path
+    defaults: dict[str, Any]
+    mirrors: dict[str, dict[str, Any]]
+    ci: dict[str, Any] | None
+    lines: dict[Location, int]
+
+    def where(self, *location: str) -> str:
+        """Return ``path, line N`` of the nearest key that the file has on the way to ``location``."""
+        for end in range(len(location), 0, -1):
+            if location[:end] in self.lines:
+                return f"{self.path}, line {self.lines[location[:end]]}"
+        return str(self.path)
+
+    def where_value(self, mirror: str, key: Location) -> str:
+        """Return the place of a mirror's value: in its own entry, or under ``defaults`` when it comes from there."""
+        return self.where(*(("mirrors", mirror) if self.is_own(mirror, key) else ("defaults",)), *key)
+
+    def is_own(self, mirror: str, key: Location) -> bool:
+        """Whether a value is the mirror's own, or missing, and not one of the defaults."""
+        return ("mirrors", mirror, *key) in self.lines or ("defaults", *key) not in self.lines
+
+    def merged(self, mirror: str) -> dict[str, Any]:
+        """Return the mirror's entry over the defaults; ``azure`` and ``tags`` are merged key by key."""
+        result = {**self.defaults}
+        for key, value in self.mirrors[mirror].items():
+            default = result.get(key)
+            result[key] = {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
+        return result
+
+
+def read(path: Path) -> MirrorsFile:
+    """Parse the file.
+
+    Raises:
+        MirrorError: it is missing, is not YAML, or is not shaped as its sections.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MirrorError(
+            f"{path} is not here; run 'codecommit-mirror init' to write one, or name another with --config "
+            "(cdk: -c config=FILE)."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MirrorError(f"{path} cannot be read as UTF-8 text ({error}); check the file.") from None
+    lines: dict[Location, int] = {}
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _size(root, {}, ()) > _MAX_VALUES:
+            raise MirrorError(
+                f"{path}: with its aliases expanded, the file has more than {_MAX_VALUES:,} values; remove the nested "
+                "aliases, or split the file."
+            )
+        data = {} if root is None else _plain(path, root, (), lines, ())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise MirrorError(
+            f"{path}{line}: it is not valid YAML ({problem}); correct that line; quote text that has ': ' in it."
+        ) from None
+    except RecursionError:
+        raise MirrorError(f"{path}: it is nested too deeply; see 'codecommit-mirror init' for its form.") from None
+    if not isinstance(data, dict):
+        raise MirrorError(f"{path}: it has no 'mirrors:' at the top; see 'codecommit-mirror init'.")
+    for key in data:
+        if key not in _SECTIONS:
+            raise MirrorError(
+                f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the top has {', '.join(_SECTIONS)} alone."
+            )
+    sections: dict[str, dict[str, Any]] = {}
+    for section in _SECTIONS:
+        value = data.get(section)
+        if value is not None and not isinstance(value, dict):
+            raise MirrorError(f"{path}, line {lines[(section,)]}: {section!r} is not a mapping; indent keys below it.")
+        sections[section] = value or {}
+    if "name" in sections["defaults"]:
+        raise MirrorError(
+            f"{path}, line {lines[('defaults', 'name')]}: 'name' is not a known key; a mirror's name is its key."
+        )
+    for name, entry in sections["mirrors"].items():
+        if entry is None:
+            sections["mirrors"][name] = {}
+        elif not isinstance(entry, dict):
+            raise MirrorError(
+                f"{path}, line {lines[('mirrors', name)]}: mirror {name!r} is not a mapping; indent its keys below it."
+            )
+        elif "name" in entry:
+            raise MirrorError(
+                f"{path}, line {lines[('mirrors', name, 'name')]}: mirror {name!r}: 'name' is not a known key; "
+                "a mirror's name is its key."
+            )
+    return MirrorsFile(path, sections["defaults"], sections["mirrors"], sections["ci"] or None, lines)
+
+
+def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, ...]) -> int:
+    """Return how many values a node has with every alias written out, without writing them out.
+
+    A few lines of aliases on aliases stand for billions, and the file may come from anybody's pull request.
+    """
+    if node in above or isinstance(node, yaml.ScalarNode):
+        return 1
+    if node not in known:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(child,) for child in node.value]
+        below = (*above, node)
+        known[node] = 1 + sum(_size(child, known, below) for pair in pairs for child in pair)
+    return known[node]
+
+
+def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int], above: tuple[yaml.Node, ...]) -> Any:
+    if node in above:
+        raise MirrorError(f"{path}, line {node.start_mark.line + 1}: the alias points at what holds it; write it out.")
+    above = (*above, node)
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == "tag:yaml.org,2002:null" and not node.style else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(path, item, (*at, str(index)), lines, above) for index, item in enumerate(node.value)]
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise MirrorError(f"{path}, line {line}: a key is a list or a mapping; write plain text before the colon.")
+        key = str(key_node.value)
+        if key in result:
+            raise MirrorError(
+                f"{path}, line {line}: {key!r} is there twice (first in line {lines[(*at, key)]}); remove one."
+            )
+        lines[(*at, key)] = line
+        result[key] = _plain(path, value_node, (*at, key), lines, above)
+    return result

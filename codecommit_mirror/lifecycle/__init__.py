@@ -1,0 +1,1 @@
+"""What happens to a mirror: up, down, rotate, status. It joins both clouds."""

@@ -1,0 +1,1 @@
+"""Who is told when a replica is tampered with, or is no longer confirmed."""
