@@ -4,7 +4,7 @@ import sys
 
 import aws_cdk as cdk
 
-from codecommit_mirror.config.mirror import from_context
+from codecommit_mirror.config.load import from_context
 from codecommit_mirror.errors import MirrorError
 from stacks import DeployRoleStack, ReplicaStack
 

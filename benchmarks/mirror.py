@@ -25,9 +25,9 @@ from pathlib import Path
 from localcloud import sample
 from localcloud.aws.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Host, Serve
-from pipeline_templates import mirror_sync
+from tests.program import program
 
-MIRROR = str(Path(mirror_sync.__file__))
+MIRROR = str(Path(program.__file__))
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Bench:
     def check(self) -> None:
         """Fail unless both sides have the same branches, tags and notes."""
         namespaces = ("refs/heads/", "refs/tags/", "refs/notes/")
-        if mirror_sync.by_original_name(sample.refs(self.replica), namespaces) != sample.refs(self.source, *namespaces):
+        if program.by_original_name(sample.refs(self.replica), namespaces) != sample.refs(self.source, *namespaces):
             raise SystemExit("the replica is not equal to the source")
 
 
@@ -247,7 +247,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows, size = run(Path(folder), options)
     kind = options.source or f"generated, {options.commits} commits in a pull request"
-    print(f"Source: {kind}, {mirror_sync.in_bytes(size)} on disk. ", end="")
+    print(f"Source: {kind}, {program.format_bytes(size)} on disk. ", end="")
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip() + ".")
     print("Best of " + ("one run" if options.times == 1 else f"{options.times} runs") + " of each, in turn.\n")
@@ -262,7 +262,7 @@ def main() -> None:
 
 
 def _row(measured: Measurement) -> str:
-    return f"{measured.seconds:.2f} s, {mirror_sync.in_bytes(measured.bytes)}"
+    return f"{measured.seconds:.2f} s, {program.format_bytes(measured.bytes)}"
 
 
 def run(folder: Path, options: argparse.Namespace) -> tuple[list[tuple[str, Measurement, Measurement]], int]:

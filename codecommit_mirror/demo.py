@@ -16,16 +16,15 @@ import click
 from rich.console import Console
 
 from localcloud import LocalCloud, sample
-from pipeline_templates import mirror_sync
 
+from . import engine
 from .aws import cdk
 from .azure.client import AzureDevOps
+from .azure.state import read_state
 from .azure.token import AzureToken
-from .config.mirror import single_mirror
+from .config.load import single_mirror
 from .errors import MirrorError
 from .lifecycle import verification
-from .lifecycle.context import Operator
-from .lifecycle.up import look
 from .progress import Checklist
 
 _ROOT = Path(__file__).parent.parent
@@ -126,7 +125,7 @@ class _Demo:
             options = ["-c", f"config={self._config}", "--output", str(self.cloud.root / "cdk.out"), "--no-notices"]
             self._run([self._cdk_cli, "bootstrap", target, *options], tell=False)
         self._before = self.inventory()
-        self._companion("up", _REPLICA)
+        self._command("up", _REPLICA)
         for kind, names in self.inventory().items():
             for name in sorted(set(names) - set(self._before[kind])):
                 self._steps.say(f"created {kind} {name}")
@@ -166,22 +165,22 @@ class _Demo:
             deleted = f"{self._prefix}/to-be-deleted"
             self._push(self.cloud.root / "developer.git", f":refs/heads/{deleted}")
             self._steps.say(f"a deleted branch, {deleted}")
-        self._companion("status", "--max-lag", "60")
+        self._command("status", "--max-lag", "60")
         with self._steps.step("The schedule's hour comes"):
-            self.cloud.azure("fire_schedules")
+            self.cloud.azure.fire_schedules()
             self._wait_for_runs()
             self._compare()
 
     def look_after(self) -> None:
         """Rotate the credential, and look at the mirror from outside."""
-        self._companion("rotate", _REPLICA)
+        self._command("rotate", _REPLICA)
         self._wait_for_runs()
-        self._companion("verify", _REPLICA)
-        self._companion("status")
+        self._command("verify", _REPLICA)
+        self._command("status")
 
     def take_down(self) -> None:
         """Take the mirror down, and look for anything left on either side."""
-        self._companion("down", _REPLICA, "--yes")
+        self._command("down", _REPLICA, "--yes")
         with self._steps.step("Look for anything left"):
             left = {kind: sorted(set(names) - set(self._before[kind])) for kind, names in self.inventory().items()}
             remains = [f"{kind} {name}" for kind, names in left.items() for name in names]
@@ -201,7 +200,7 @@ class _Demo:
         }
 
     def _push(self, clone: Path, *refspecs: str) -> None:
-        environment = mirror_sync.git_environment(os.environ, self._push_url)
+        environment = engine.git_environment(os.environ, self._push_url)
         command = ["git", "-C", str(clone), "push", "-q", self._push_url.url, *refspecs]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -209,8 +208,7 @@ class _Demo:
 
     def _wait_for_runs(self) -> None:
         """Wait until no run is left to do, and tell of those that ended."""
-        operator = Operator(self._mirror, self.environment, _ROOT)
-        definition = look(operator)[1].definition
+        definition = read_state(self._mirror, self._azure)[1].definition
         if definition is None:
             raise MirrorError("there is no pipeline.")
         while any(not build.done for build in self._azure.builds(definition)):
@@ -222,7 +220,7 @@ class _Demo:
             steps = [record for record in self._azure.timeline(build) if record.log_id and record.kind == "Task"]
             lines = [line for step in steps for line in self._azure.log(build, int(step.log_id or 0)).splitlines()]
             said = [line.partition(" Mirror ")[2] for line in lines if " Mirror " in line]
-            self._steps.say(f"run {build.id} ({build.reason}, {mirror_sync.shown(build.branch)}): {build.result}")
+            self._steps.say(f"run {build.id} ({build.reason}, {engine.sanitize(build.branch)}): {build.result}")
             if build.result != "succeeded":
                 raise MirrorError(f"run {build.id} {build.result}:\n" + "\n".join(lines))
             self.facts.append(f"run {build.id} ({build.reason}): {said[-1]}")
@@ -230,17 +228,17 @@ class _Demo:
     def _compare(self) -> None:
         source = sample.refs(self.source, *_NAMESPACES)
         stored = sample.refs(self.cloud.replica_path(_REPLICA))
-        replica = mirror_sync.by_original_name(stored, _NAMESPACES)
+        replica = engine.by_original_name(stored, _NAMESPACES)
         different = sorted(name for name in {*source, *replica} if source.get(name) != replica.get(name))
         if different:
             raise MirrorError(f"{len(different)} refs differ between source and replica: {', '.join(different[:5])}.")
         sample.git(self.cloud.replica_path(_REPLICA), "fsck", "--connectivity-only")
         self._steps.say(f"{len(source):,} refs are equal, and git fsck finds every object")
         for name, value in stored.items():
-            if name.startswith((mirror_sync.ARCHIVE, mirror_sync.CARRIED)):
+            if name.startswith((engine.ARCHIVE_PREFIX, engine.CARRIED_PREFIX)):
                 self._steps.say(f"kept: {value[:12]} as {name}")
 
-    def _companion(self, *arguments: str) -> None:
+    def _command(self, *arguments: str) -> None:
         with self._steps.step(shlex.join(["codecommit-mirror", *arguments])):
             command = [sys.executable, "-m", "codecommit_mirror", *arguments, "--config", str(self._config)]
             self._run(command, tell=True)
@@ -335,7 +333,7 @@ def _keep(cloud: LocalCloud, demo: _Demo, more: list[str]) -> None:
     click.secho("\nThe embedded cloud is running. Look around:", bold=True)
     for label, text in (
         ("environment", f". {script}"),
-        ("companion", "codecommit-mirror status (CODECOMMIT_MIRROR_CONFIG names the demo's mirrors.yaml)"),
+        ("commands", "codecommit-mirror status (CODECOMMIT_MIRROR_CONFIG names the demo's mirrors.yaml)"),
         ("AWS endpoint", f"{cloud.aws_url} (aws, boto3 and cdk find it in the environment)"),
         ("source", f"{cloud.azure_url}/contoso/Shop/_git/MyRepo (any user name, password $AZURE_DEVOPS_EXT_PAT)"),
         ("replica", f"git --git-dir {cloud.replica_path(_REPLICA)} log --all --oneline"),

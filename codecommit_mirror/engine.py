@@ -1,60 +1,214 @@
-"""The mirror engine for people: the program that the pipeline carries, run here with a mirror's own settings."""
+"""The one door to ``mirror_engine``: its public names, and its modules joined into the program that a pipeline carries.
+
+A pipeline must be auditable, so the program is readable text and never an archive: the modules in reading order, each
+below a ruled heading, with their imports merged at the top.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from pathlib import Path
+import ast
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
-from pipeline_templates import mirror_sync
+from mirror_engine import MODULES
+from mirror_engine.git import git_environment
+from mirror_engine.model import (
+    ARCHIVE_PREFIX,
+    CARRIED_PREFIX,
+    CONFIRMED_TAG,
+    MAX_ROUNDS,
+    Advertisement,
+    Endpoint,
+    MirrorFailure,
+    Outcome,
+    RetryableError,
+    Settings,
+    check_credential,
+    is_loopback,
+    make_endpoint,
+    parse_repository_url,
+    read_settings,
+    retry_delay,
+)
+from mirror_engine.plan import by_original_name, select
+from mirror_engine.protocol import read_refs
+from mirror_engine.report import carried_note, summary
+from mirror_engine.run import mirror, names_lfs
+from mirror_engine.text import count, equal_refs, sanitize
 
-from .config.mirror import Mirror
 from .errors import MirrorError
 
-_CREDENTIALS = {
-    "AZURE_GIT_USERNAME": "a user name for the source (any, with a personal access token)",
-    "AZURE_GIT_PASSWORD": "the source's Git password, or a personal access token with the scope Code (read)",
-    "AWS_GIT_USERNAME": "the user name of 'codecommit-mirror credentials issue'",
-    "AWS_GIT_PASSWORD": "the password of 'codecommit-mirror credentials issue'",
-}
+__all__ = [
+    "ARCHIVE_PREFIX",
+    "CARRIED_PREFIX",
+    "CONFIRMED_TAG",
+    "Endpoint",
+    "MirrorFailure",
+    "Outcome",
+    "RetryableError",
+    "Settings",
+    "by_original_name",
+    "carried_note",
+    "check_credential",
+    "count",
+    "equal_refs",
+    "failures_as_mirror_errors",
+    "git_environment",
+    "is_loopback",
+    "make_endpoint",
+    "mirror",
+    "names_lfs",
+    "parse_repository_url",
+    "program",
+    "read_refs",
+    "read_refs_patiently",
+    "read_settings",
+    "sanitize",
+    "select",
+    "summary",
+]
+
+_MAIN = 'if __name__ == "__main__":\n    sys.exit(main())\n'
+_RULE_COLUMNS = 80
 
 
-def settings(
-    mirror: Mirror, replica_url: str, environment: Mapping[str, str], credentials_file: Path | None
-) -> mirror_sync.Settings:
-    """Return the engine's settings.
+@contextmanager
+def failures_as_mirror_errors() -> Iterator[None]:
+    """Raise the engine's failures as ``MirrorError``, which ends a command with one sentence."""
+    try:
+        yield
+    except MirrorFailure as failure:
+        raise MirrorError(str(failure)) from None
+    except RetryableError as failure:
+        raise MirrorError(f"{failure}; run again.") from None
+
+
+def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float], None] = time.sleep) -> Advertisement:
+    """Read a server's refs, with retries.
 
     Args:
-        mirror: the mirror.
-        replica_url: the stack output ``ReplicaUrl``.
-        environment: has the credentials, by the pipeline variables' names.
-        credentials_file: the CSV file of ``credentials issue``, in place of the two ``AWS_GIT_`` variables.
+        endpoint: the source or the replica.
+        service: ``git-upload-pack``, or ``git-receive-pack`` for a user who may push but not fetch.
+        sleep: waits between tries.
 
     Raises:
-        MirrorError: a credential is missing; it names the variable.
+        MirrorFailure: the server refuses, or every try failed.
     """
-    values = {name: environment.get(name, "") for name in (*_CREDENTIALS, "MIRROR_ALLOW_DELETIONS")}
-    if credentials_file:
-        values["AWS_GIT_USERNAME"], values["AWS_GIT_PASSWORD"] = _read_csv(credentials_file)
-    for name, what in _CREDENTIALS.items():
-        if not values[name]:
-            hint = ", or give --credentials FILE" if name.startswith("AWS_") else ""
-            raise MirrorError(f"{name} is not set; export it with {what}{hint}.")
-    values.update(
-        AZURE_REPO_URL=mirror.azure.clone_url,
-        AWS_REPO_URL=replica_url,
-        MIRROR_REFS=" ".join(mirror.refs),
-        MIRROR_ARCHIVE_DAYS=str(mirror.archive_days),
+    for number in range(MAX_ROUNDS):
+        try:
+            return read_refs(endpoint, service)
+        except RetryableError as error:
+            if number == MAX_ROUNDS - 1:
+                raise MirrorFailure(f"{error}; run again.") from None
+            sleep(retry_delay(error, number))
+    raise AssertionError("the last try returns or raises")
+
+
+@cache
+def program() -> str:
+    """Return the engine as one program for Python 3.8 and later.
+
+    Raises:
+        AssertionError: the modules cannot be joined; see ``join``.
+    """
+    folder = resources.files("mirror_engine")
+    names = sorted(path.name.removesuffix(".py") for path in folder.iterdir() if path.name.endswith(".py"))
+    if names != sorted(["__init__", *MODULES]):
+        raise AssertionError(f"mirror_engine has the modules {names}, but MODULES names {sorted(MODULES)}")
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    return join(str(docstring), {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in MODULES})
+
+
+def join(docstring: str, texts: Mapping[str, str]) -> str:
+    """Join modules into one program that ends with a call of ``main``.
+
+    Args:
+        docstring: the program's.
+        texts: source text by module name, in the order in which the modules build on each other.
+
+    Raises:
+        AssertionError: a module imports from a later one, renames what it imports, or defines a name of another one.
+    """
+    modules = {name: _parse(name, text) for name, text in texts.items()}
+    _check(modules)
+    head = f'#!/usr/bin/env python3\n"""{docstring}\n"""\n\nfrom __future__ import annotations\n\n'
+    sections = [head + "\n".join(_merged_imports(modules)) + "\n"]
+    for number, (name, module) in enumerate(modules.items(), 1):
+        heading = f" {number}. {name}"
+        rule = f"# {'-' * (_RULE_COLUMNS - 2 - len(heading))}{heading}"
+        sections.append(f"{rule}\n#\n{module.heading}\n\n\n{module.body}\n\n")
+    return "\n".join([*sections, _MAIN])
+
+
+@dataclass(frozen=True)
+class _Module:
+    heading: str
+    """Its docstring, as comment lines."""
+    body: str
+    """Everything after the imports."""
+    imports: frozenset[str]
+    """Modules of the standard library."""
+    names: frozenset[tuple[str, str]]
+    """Names imported from the standard library, as (module, name)."""
+    needs: frozenset[str]
+    """Modules of the same package."""
+    defines: tuple[str, ...]
+
+
+def _parse(name: str, text: str) -> _Module:
+    tree = ast.parse(text)
+    imports: set[str] = set()
+    names: set[tuple[str, str]] = set()
+    needs: set[str] = set()
+    end = 0
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            needs.add(str(node.module))
+        elif isinstance(node, ast.ImportFrom):
+            names.update((str(node.module), alias.name) for alias in node.names if node.module != "__future__")
+        else:
+            continue
+        if any(alias.asname for alias in node.names):
+            raise AssertionError(f"mirror_engine/{name}.py imports a name as another one, which cannot be joined")
+        end = int(node.end_lineno or 0)
+    heading = [f"# {line}".rstrip() for line in (ast.get_docstring(tree) or "").splitlines()]
+    body = "\n".join(text.splitlines()[end:]).strip("\n")
+    return _Module(
+        "\n".join(heading), body, frozenset(imports), frozenset(names), frozenset(needs), tuple(_defined_in(tree))
     )
-    return mirror_sync.read_settings(values)
 
 
-def _read_csv(path: Path) -> tuple[str, str]:
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            row = next(csv.DictReader(stream))
-        return row["User Name"], row["Password"]
-    except OSError as error:
-        raise MirrorError(f"{path} cannot be read ({error.strerror}); name the file of 'credentials issue'.") from None
-    except (StopIteration, KeyError, UnicodeDecodeError):
-        raise MirrorError(f"{path} has no User Name and Password; name the file of 'credentials issue'.") from None
+def _defined_in(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _check(modules: Mapping[str, _Module]) -> None:
+    """Refuse what would mean something else in one file than in several."""
+    owner: dict[str, str] = {}
+    seen: set[str] = set()
+    for name, module in modules.items():
+        if later := module.needs - seen:
+            raise AssertionError(f"mirror_engine/{name}.py imports from {', '.join(sorted(later))}, which comes later")
+        seen.add(name)
+        for defined in module.defines:
+            if defined in owner:
+                raise AssertionError(f"{owner[defined]} and {name} of mirror_engine both define {defined}")
+            owner[defined] = name
+
+
+def _merged_imports(modules: Mapping[str, _Module]) -> Iterator[str]:
+    yield from (f"import {name}" for name in sorted({n for module in modules.values() for n in module.imports}))
+    names = sorted({pair for module in modules.values() for pair in module.names})
+    for source in sorted({source for source, _ in names}):
+        yield f"from {source} import {', '.join(name for where, name in names if where == source)}"

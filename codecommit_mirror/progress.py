@@ -1,4 +1,4 @@
-"""A list of steps that is ticked off: live on a terminal, one plain line after the other elsewhere."""
+"""The progress of a command, step by step: a live checklist on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,96 +6,143 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
 
 Say = Callable[[str], None]
+"""Prints a line about what is happening."""
+Confirm = Callable[[str], None]
+"""Asks a person; raises MirrorError if the answer is no, or if there is nobody to ask."""
+
+_MAX_LIVE_DETAILS = 8
+"""How many lines a step shows while it is running; all of them stay on the screen when it has ended."""
+_DETAIL_INDENT = 4
 
 
 class Checklist:
-    """Tells steps with elapsed times; a context manager.
+    """Shows steps with their details and elapsed times; a context manager.
 
     Args:
-        titles: the steps, in their order; empty when they are not known beforehand, which tells them plainly.
-        console: where to; standard error by default, which leaves standard output to the result.
+        titles: the steps, in order; empty if they are not known beforehand, which prints plain lines.
+        console: where to print; standard error by default, which leaves standard output to the result.
     """
 
     def __init__(self, titles: Sequence[str], console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        # Rich takes longer to import than most commands need to run.
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True, highlight=False)
         self._titles = list(titles)
-        self._live_wanted = bool(titles) and self._console.is_terminal
+        self._is_live = bool(titles) and self._console.is_terminal
         self.done: list[tuple[str, float]] = []
-        """The steps that are done, with their times in seconds."""
+        """The steps that have ended, with their times in seconds."""
         self._began = self._step_began = time.monotonic()
         self._current: str | None = None
-        self._spinner = Spinner("dots")
+        self._ended: set[str] = set()
+        self._details: list[str] = []
         self._live = self._new_live()
 
     def __enter__(self) -> Checklist:
-        if self._live_wanted:
+        if self._is_live:
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live_wanted:
+        if self._is_live:
             self._live.stop()
+        remaining = [title for title in self._titles if title not in self._ended]
+        if error and self._ended and remaining:
+            self._print_plain(f"not done: {', '.join(remaining)}")
 
     @contextmanager
     def step(self, title: str) -> Iterator[Say]:
-        """Do one step; yields what prints a line below it."""
-        self._current, self._step_began = title, time.monotonic()
-        if not self._live_wanted:
-            self._print(f"[{self._step_began - self._began:6.1f} s] {title}")
+        """Do one step; yield a function that prints a line below it."""
+        self._current, self._details, self._step_began = title, [], time.monotonic()
+        if not self._is_live:
+            self._print_plain(f"[{self._step_began - self._began:6.1f} s] {title}")
         try:
             yield self.say
-            self.done.append((title, time.monotonic() - self._step_began))
-        finally:
-            self._current = None
+        except BaseException:
+            self._end_step("✘", "red")
+            raise
+        self.done.append((title, time.monotonic() - self._step_began))
+        self._end_step("✔", "green")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal alone, for as long as a person is asked something."""
-        if self._live_wanted:
-            # Erased, not left behind: the list is drawn again below the answer.
+        """Leave the terminal alone while a person is asked something."""
+        if self._is_live:
+            # Transient: the list is drawn again below the answer.
             self._live.transient = True
             self._live.stop()
         try:
             yield
         finally:
-            if self._live_wanted:
+            if self._is_live:
                 self._live = self._new_live()
                 self._live.start()
 
     def seconds(self) -> float:
-        """Return the time since the list was made."""
+        """Return the seconds since the checklist was made."""
         return time.monotonic() - self._began
 
     def say(self, line: str) -> None:
-        """Print a line below the step."""
-        self._print(f"           {line}")
+        """Print a line below the current step."""
+        if self._is_live and self._current is not None:
+            self._details.append(line)
+        else:
+            self._print_plain(f"           {line}")
+
+    def _end_step(self, mark: str, style: str) -> None:
+        """Move a step with its details out of the live part of the screen, where it stays."""
+        from rich.text import Text
+
+        if self._is_live and self._current is not None:
+            elapsed = time.monotonic() - self._step_began
+            self._console.print(
+                Text.assemble((mark, style), " ", self._current, "  ", (f"{elapsed:.1f} s", "dim")),
+                *(self._detail(line) for line in self._details),
+                sep="\n",
+            )
+        self._ended.add(str(self._current))
+        self._current = None
 
     def _new_live(self) -> Live:
-        return Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
+        from rich.live import Live
 
-    def _print(self, line: str) -> None:
-        # As text: a branch may be called [bold].
-        self._console.print(Text(line))
+        return Live(get_renderable=self._render, console=self._console, refresh_per_second=8, transient=True)
+
+    def _print_plain(self, line: str) -> None:
+        from rich.text import Text
+
+        # As text, because a branch may be called [bold]; unwrapped, because scripts and logs read these lines.
+        self._console.print(Text(line), soft_wrap=True)
+
+    @staticmethod
+    def _detail(line: str) -> RenderableType:
+        from rich.padding import Padding
+        from rich.text import Text
+
+        return Padding(Text(line, overflow="fold"), (0, 0, 0, _DETAIL_INDENT), expand=False)
 
     def _render(self) -> RenderableType:
-        table = Table.grid(padding=(0, 1))
-        seconds = dict(self.done)
+        """Return the live part: the current step with its latest details, and the steps that follow."""
+        from rich.console import Group
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        rows: list[RenderableType] = []
         for title in self._titles:
-            if title in seconds:
-                table.add_row(Text("✔", "green"), title, Text(f"{seconds[title]:.1f} s", "dim"))
-            elif title == self._current:
+            if title == self._current:
                 elapsed = time.monotonic() - self._step_began
-                table.add_row(self._spinner, Text(title, "bold"), Text(f"{elapsed:.0f} s", "dim"))
-            else:
-                table.add_row(Text("·", "dim"), Text(title, "dim"), "")
-        return table
+                rows.append(Spinner("dots", Text.assemble((title, "bold"), "  ", (f"{elapsed:.0f} s", "dim"))))
+                latest = self._details[-_MAX_LIVE_DETAILS:]
+                rows += [Text(" " * _DETAIL_INDENT + line, no_wrap=True, overflow="ellipsis") for line in latest]
+            elif title not in self._ended:
+                rows.append(Text(f"· {title}", "dim"))
+        return Group(*rows)

@@ -18,10 +18,11 @@ import boto3
 
 from .aws.git_service import OtherRefs
 from .azure import repos
+from .azure.controls import AzureControls
 
 ACCOUNT = "111122223333"
 REGION = "eu-west-1"
-_AWAY_FROM_THE_USERS_OWN = {
+_ISOLATED_ENVIRONMENT = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -39,12 +40,13 @@ class LocalCloud:
         aws_url: endpoint of every AWS API.
         codecommit_url: base of the replicas' clone URLs.
         azure_url: base URL of Azure DevOps.
+        azure: what can be done to Azure DevOps that no API call does.
         personal_access_token: of Azure DevOps, with the scope Code (read); a pipeline's Git password.
         operator_token: one with the scopes Code (read & write) and Build (read & execute).
         manager_token: one that may also create and delete repositories, Code (read, write & manage).
         entra_token: an access token of Microsoft Entra, which may do what the operator's token may.
-        job_token: what a running job has.
-        root: private folder with all of its state, removed at the end.
+        job_token: the token of a running job.
+        root: the private folder with all of its state, removed at the end.
     """
 
     aws_url: str
@@ -61,6 +63,7 @@ class LocalCloud:
         self.manager_token = secrets.token_urlsafe(39)
         self.entra_token = secrets.token_urlsafe(300)
         self.job_token = secrets.token_urlsafe(60)
+        self.azure = AzureControls(lambda method, *arguments: self._call("azure", method, *arguments))
         self._kept = False
         self._access_key_id = f"AKIA{secrets.token_hex(8).upper()}"
         self._secret_access_key = secrets.token_urlsafe(30)
@@ -83,7 +86,7 @@ class LocalCloud:
                 self.job_token: ["vso.code"],
             },
             "azure_bearer_tokens": [self.entra_token, self.job_token],
-            "aws_environment": _AWAY_FROM_THE_USERS_OWN,
+            "aws_environment": _ISOLATED_ENVIRONMENT,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "localcloud.server"],
@@ -94,7 +97,7 @@ class LocalCloud:
             start_new_session=True,
             text=True,
         )
-        self._tell(settings)
+        self._send(settings)
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
@@ -126,27 +129,17 @@ class LocalCloud:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def keep_running(self) -> None:
-        """Let the cloud outlive this process; ``kill`` of :attr:`pid` stops it and removes its folder."""
-        self.azure("keep")
+        """Let the cloud outlive this process; killing :attr:`pid` stops it and removes its folder."""
+        self._call("keep")
         self._kept = True
-
-    def azure(self, call: str, *arguments: Any) -> Any:
-        """Do to Azure DevOps what no API call does: one of the methods of ``localcloud.azure.service.AzureDevOps``."""
-        self._tell({"call": call, "arguments": arguments})
-        assert self._process.stdout
-        return json.loads(self._process.stdout.readline())
 
     def break_pushes(self, count: int, after_bytes: int | None = None) -> None:
         """Let CodeCommit throttle the next pushes, or end their connections once so many bytes have arrived."""
-        self._tell({"call": "break_pushes", "arguments": [count, after_bytes]})
-        assert self._process.stdout
-        self._process.stdout.readline()
+        self._call("break_pushes", count, after_bytes)
 
     def web_identity_token(self, issuer: str, audience: str, subject: str, seconds: float = 600) -> str:
-        """Return a token of OpenID Connect as a CI service gives it to a job."""
-        self._tell({"call": "sign", "arguments": [issuer, audience, subject, seconds]})
-        assert self._process.stdout
-        return str(json.loads(self._process.stdout.readline()))
+        """Return an OpenID Connect token as a CI service gives it to a job."""
+        return str(self._call("sign", issuer, audience, subject, seconds))
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point ``cdk``, boto3 and ``aws`` at this cloud and away from the user's own.
@@ -160,7 +153,7 @@ class LocalCloud:
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "CDK_HOME": str(self.root / "cdk"),
-            **_AWAY_FROM_THE_USERS_OWN,
+            **_ISOLATED_ENVIRONMENT,
         }
 
     def client(self, service: str, region: str | None = None) -> Any:
@@ -178,7 +171,13 @@ class LocalCloud:
         """Return the bare Git folder of a CodeCommit repository in the cloud's own account and region."""
         return self.root / "codecommit" / self.account / self.region / f"{name}.git"
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _call(self, call: str, *arguments: Any) -> Any:
+        """Call a function in the cloud's process, and return its result."""
+        self._send({"call": call, "arguments": arguments})
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+    def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()

@@ -9,7 +9,6 @@ import base64
 import binascii
 import contextlib
 import io
-import os
 import subprocess
 import sys
 import threading
@@ -20,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from .isolated_git import isolated_environment
 
 _CHUNK = 1 << 18
 _SERVICES = ("git-upload-pack", "git-receive-pack")
@@ -111,7 +112,7 @@ class GitHttpServer(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, name="git-http", daemon=True).start()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that went away; print anything else."""
+        """Ignore a client that disconnected; print anything else."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -180,19 +181,28 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if isinstance(decision, Answer):
             return self._answer(decision)
+        self._serve(
+            decision,
+            body,
+            {
+                "PATH_INFO": path_info,
+                "QUERY_STRING": query,
+                "HTTP_CONTENT_ENCODING": encoding,
+                "REMOTE_USER": username or "bearer",
+            },
+        )
+        return None
+
+    def _serve(self, decision: Serve, body: Body, variables: Mapping[str, str]) -> None:
+        """Let ``git http-backend`` answer a request (CGI, RFC 3875)."""
         environment = {
-            "PATH": os.environ["PATH"],
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
+            **isolated_environment(),
             "GIT_PROJECT_ROOT": str(decision.repository),
             "GIT_HTTP_EXPORT_ALL": "1",
-            "PATH_INFO": path_info,
-            "QUERY_STRING": query,
             "REQUEST_METHOD": self.command,
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-            "HTTP_CONTENT_ENCODING": encoding,
-            "REMOTE_USER": username or "bearer",
             "REMOTE_ADDR": "127.0.0.1",
+            **variables,
         }
         backend = subprocess.Popen(
             ["git", "http-backend"],
@@ -255,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Keep quiet: request lines are of no use to who runs a mirror."""
+        """Suppress request logging."""
 
 
 def _cgi_headers(output: IO[bytes]) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from .isolated_git import isolated_environment
 
 _PERSON = "Ada Example <ada@example.com>"
 _TIME = 1_700_000_000
@@ -99,9 +100,7 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
     """Run git in a bare repository, away from the user's own settings, and return its output."""
     name, email = _PERSON.rstrip(">").split(" <")
     environment = {
-        "PATH": os.environ["PATH"],
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
+        **isolated_environment(),
         **{
             f"GIT_{who}_{what}": text
             for who in ("AUTHOR", "COMMITTER")

@@ -1,4 +1,4 @@
-"""The embedded cloud's process: AWS's control plane and both Git endpoints, on 127.0.0.1 alone.
+"""The embedded cloud's process: AWS's control plane and both Git endpoints, only on 127.0.0.1.
 
 Started by ``localcloud.cloud``, which writes the settings as one line of JSON to standard input, and reads one line of
 JSON with the endpoints from standard output when all of them answer; later lines are calls and their results. It stops,
@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _CUSTOM_RESOURCES_ANSWER = "/_ministack/cfn-response/"
-"""Where a custom resource's function answers CloudFormation; on AWS a presigned address of S3."""
+"""Where a custom resource's function answers CloudFormation; on AWS, a presigned S3 URL."""
 
 
 def main() -> None:
@@ -37,19 +38,53 @@ def main() -> None:
         asyncio.run(_serve(root, settings))
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    # Worker threads of ministack are not daemons; nothing of them is worth waiting for.
+    # ministack's worker threads are not daemons, and none is worth waiting for.
     os._exit(0)
 
 
 async def _serve(root: Path, settings: dict[str, Any]) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     port = listener.getsockname()[1]
+    # ministack reads its environment when it is imported.
     os.environ.update(_ministack_environment(root, port, settings))
+    clouds = _start_clouds(root, port, settings)
 
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from ministack.app import app
 
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 0.1
+    config.errorlog = None
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    endpoints = {
+        "pid": os.getpid(),
+        "aws": f"http://127.0.0.1:{port}",
+        "codecommit": clouds.codecommit_url,
+        "azure": clouds.azure.url,
+    }
+    threading.Thread(target=_serve_commands, args=(loop, stop, clouds), daemon=True).start()
+    loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
+    await serve(_without_administration(_as_over_tls(app)), config, shutdown_trigger=stop.wait)
+
+
+@dataclass(frozen=True)
+class _Clouds:
+    """What runs in this process."""
+
+    codecommit_url: str
+    git: GitService
+    issuers: Issuers
+    azure: AzureDevOps
+
+
+def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
+    """Extend ministack with CodeCommit and stricter IAM, STS and CloudFormation, and start Azure DevOps."""
     from .aws import (
         cloudformation,
         codecommit,
@@ -82,29 +117,11 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
         issuers,
         {**settings["aws_environment"], "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
     )
-
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.keep_alive_timeout = 75
-    config.graceful_timeout = 0.1
-    config.errorlog = None
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
-    endpoints = {
-        "pid": os.getpid(),
-        "aws": f"http://127.0.0.1:{port}",
-        "codecommit": git_server.url,
-        "azure": azure.url,
-    }
-    threading.Thread(target=_obey_parent, args=(loop, stop, azure, git, issuers), daemon=True).start()
-    loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
-    await serve(_shut(_as_over_tls(app)), config, shutdown_trigger=stop.wait)
+    return _Clouds(git_server.url, git, issuers, azure)
 
 
-def _shut(app: Any) -> Any:
-    """Let nobody call ministack's own administration, which takes no signature and can wipe the account."""
+def _without_administration(app: Any) -> Any:
+    """Hide ministack's own administration, which checks no signature and can wipe the account."""
 
     async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
         path = scope.get("path", "")
@@ -118,7 +135,7 @@ def _shut(app: Any) -> Any:
 
 
 def _as_over_tls(app: Any) -> Any:
-    """Let requests from this machine count as sent over TLS, which the bootstrap bucket's policy asks for."""
+    """Treat requests as sent over TLS, which the bootstrap bucket's policy requires."""
 
     async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -158,22 +175,24 @@ async def _announce(port: int, endpoints: dict[str, Any]) -> None:
     print(json.dumps(endpoints), flush=True)
 
 
-def _obey_parent(
-    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, azure: AzureDevOps, git: GitService, issuers: Issuers
-) -> None:
-    """Do what the parent's lines say, each answered by one line, until it leaves."""
+def _serve_commands(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, clouds: _Clouds) -> None:
+    """Call what the parent's lines name, and answer each with one line, until the parent is gone."""
     keep = False
     for line in sys.stdin:
         message = json.loads(line)
+        name, arguments = message["call"], message["arguments"]
         result = None
-        if message["call"] == "keep":
+        if name == "keep":
             keep = True
-        elif message["call"] == "sign":
-            result = issuers.sign(*message["arguments"])
-        elif message["call"] == "break_pushes":
-            git.break_pushes(*message["arguments"])
+        elif name == "sign":
+            result = clouds.issuers.sign(*arguments)
+        elif name == "break_pushes":
+            clouds.git.break_pushes(*arguments)
+        elif name == "azure":
+            method, *rest = arguments
+            result = getattr(clouds.azure, method)(*rest)
         else:
-            result = getattr(azure, message["call"])(*message["arguments"])
+            raise ValueError(f"no such command: {name}")
         print(json.dumps(result), flush=True)
     if not keep:
         loop.call_soon_threadsafe(stop.set)

@@ -1,25 +1,52 @@
-"""The CDK CLI as a program: found, asked for its version, run on this project's app."""
+"""The CDK CLI: found, and run on this project's app while its CloudFormation events are passed on."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MirrorError
+from ..progress import Say
 
 _DEFAULT_QUALIFIER = "hnb659fds"
-"""Of a bootstrap stack that was given none: https://docs.aws.amazon.com/cdk/v2/guide/bootstrapping-customizing.html"""
+"""Of a bootstrap stack without a qualifier: https://docs.aws.amazon.com/cdk/v2/guide/bootstrapping-customizing.html"""
+_EVENT = re.compile(
+    r"\s*\S+ \|(?:\s*\d+(?:/\d+)? \|)?[^|]*\| (?P<status>[A-Z_]+)\s*\| (?P<type>\S+)\s*\| "
+    r"(?P<resource>\S+)(?: \(\w+\))?(?P<reason>.*)"
+)
+"""A line of the CLI's events: stack, count, time, status, type, construct path, (logical id), reason."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_LAST_LINES = 15
+"""How much of the CLI's output an error shows if no resource failed."""
+
+
+@dataclass(frozen=True)
+class StackEvent:
+    """One event of a CloudFormation stack."""
+
+    status: str
+    resource_type: str
+    resource: str
+    reason: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether CloudFormation could not do something."""
+        return self.status.endswith("_FAILED")
 
 
 def find_cli(folder: Path) -> str:
-    """Return the path of the CDK CLI: the project's own, else the one on the PATH.
+    """Return the path of the CDK CLI: the project's own, or else the one on the PATH.
 
     Raises:
         MirrorError: there is none.
@@ -31,7 +58,7 @@ def find_cli(folder: Path) -> str:
 
 
 def bootstrap_parameter(folder: Path) -> str:
-    """Return the name of the SSM parameter that ``cdk bootstrap`` leaves.
+    """Return the name of the SSM parameter that ``cdk bootstrap`` creates.
 
     Raises:
         MirrorError: the folder is not this project's.
@@ -39,29 +66,52 @@ def bootstrap_parameter(folder: Path) -> str:
     try:
         context = json.loads((folder / "cdk.json").read_text(encoding="utf-8")).get("context", {})
     except FileNotFoundError:
-        raise MirrorError(f"{folder} has no cdk.json; run this in the project's folder.") from None
+        raise MirrorError(f"{folder} has no cdk.json; run this command in the project's folder.") from None
     except ValueError as error:
         raise MirrorError(f"{folder / 'cdk.json'} is not JSON ({error}); correct it.") from None
     return f"/cdk-bootstrap/{context.get('@aws-cdk/core:bootstrapQualifier', _DEFAULT_QUALIFIER)}/version"
 
 
-def run(folder: Path, arguments: Sequence[str], assembly: Path | None = None) -> str:
-    """Run the CLI in the project's folder and return what it printed.
-
-    Args:
-        folder: the project's.
-        arguments: the command.
-        assembly: what an earlier ``cdk synth`` wrote; without it the app is synthesised anew, into a folder of its
-            own, so that several runs do not wait for each other.
+def deploy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None:
+    """Run ``cdk deploy`` for one mirror, passing on each event of its stack.
 
     Raises:
-        MirrorError: it failed; the message has its whole output.
+        MirrorError: it failed; the message has the reasons.
+    """
+    run(folder, ["deploy", mirror, "--require-approval", "never", "--progress", "events", *context], say=say)
+
+
+def destroy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None:
+    """Run ``cdk destroy`` for one mirror, passing on each event of its stack.
+
+    Raises:
+        MirrorError: it failed; the message has the reasons.
+    """
+    # Unlike 'deploy', 'destroy' has no option --progress; it prints events when it is not on a terminal.
+    run(folder, ["destroy", mirror, "--force", *context], say=say)
+
+
+def run(folder: Path, arguments: Sequence[str], assembly: Path | None = None, say: Say | None = None) -> str:
+    """Run the CLI in the project's folder and return its output.
+
+    Args:
+        folder: the project's folder.
+        arguments: the command.
+        assembly: the output of an earlier ``cdk synth``; without it the app is synthesised anew, into a folder of its
+            own, so that several runs do not wait for each other.
+        say: receives a line for each event of a stack, with the seconds since the start.
+
+    Raises:
+        MirrorError: it failed; the message has the reasons of failed resources, or else the end of its output.
     """
     with tempfile.TemporaryDirectory(prefix="cdk-") as fresh:
         where = ["--output", fresh] if assembly is None else ["--app", str(assembly.resolve())]
-        command = [find_cli(folder), *arguments, *where, "--no-notices", "--progress", "events"]
+        command = [find_cli(folder), *arguments, *where, "--no-notices"]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        done = subprocess.run(
+        began = time.monotonic()
+        lines: list[str] = []
+        reported: set[StackEvent] = set()
+        with subprocess.Popen(
             command,
             cwd=folder,
             env={**os.environ, "PATH": path},
@@ -70,9 +120,36 @@ def run(folder: Path, arguments: Sequence[str], assembly: Path | None = None) ->
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            check=False,
-        )
-    if done.returncode:
-        shown = shlex.join(["cdk", *arguments])
-        raise MirrorError(f"{shown} failed; running again goes on from there. It said:\n{done.stdout.rstrip()}")
-    return done.stdout
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line.rstrip())
+                event = parse_event(line)
+                if say and event and event not in reported:
+                    reported.add(event)
+                    say(f"{time.monotonic() - began:5.1f} s  {event.status}  {event.resource_type}  {event.resource}")
+    if process.returncode:
+        raise MirrorError(_failure(arguments, lines))
+    return "\n".join(lines)
+
+
+def parse_event(line: str) -> StackEvent | None:
+    """Return the event that a line of the CLI's output reports, None for any other line."""
+    match = _EVENT.fullmatch(_COLOURS.sub("", line.rstrip()))
+    return match and StackEvent(match["status"], match["type"], match["resource"], match["reason"].strip())
+
+
+def _failure(arguments: Sequence[str], lines: Sequence[str]) -> str:
+    """Return the sentence for a failed command: the reasons of the resources, or else the end of the output."""
+    command = shlex.join(["cdk", *arguments[:2]])
+    reasons = _reasons([event for line in lines if (event := parse_event(line))])
+    if reasons:
+        return "\n".join([*reasons, f"{command} failed; running again is safe, and resumes from there."])
+    end = [line for line in lines if line.strip()][-_LAST_LINES:]
+    return "\n".join([f"{command} failed; running again is safe. The end of its output:", *end])
+
+
+def _reasons(events: Sequence[StackEvent]) -> list[str]:
+    """Return why resources failed, without those that were only canceled because of another one."""
+    failed = [event for event in events if event.failed and not re.search("cancell?ed", event.reason, re.IGNORECASE)]
+    causes = [event for event in failed if event.resource_type != "AWS::CloudFormation::Stack"] or failed
+    return list(dict.fromkeys(f"{one.resource} ({one.resource_type}) is {one.status}: {one.reason}" for one in causes))

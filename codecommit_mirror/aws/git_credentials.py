@@ -1,4 +1,4 @@
-"""HTTPS Git credentials for CodeCommit: IAM service-specific credentials, which CloudFormation has no type for."""
+"""Git credentials for CodeCommit: IAM service-specific credentials, for which CloudFormation has no resource type."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MirrorError
-from .stack import aws_failures
+from .session import aws_failures
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
 
 SERVICE = "codecommit.amazonaws.com"
-MAXIMUM = 2
-"""Service-specific credentials of a user for one service (IAM quotas)."""
+MAX_PER_USER = 2
+"""How many service-specific credentials a user can have for one service (IAM quotas)."""
 
 
 @dataclass(frozen=True)
 class Credential:
-    """One HTTPS Git credential, as IAM lists it."""
+    """A Git credential, as IAM lists it."""
 
     id: str
     user_name: str
-    """The Git user name, like ``name-at-123456789012``; not the IAM user's."""
+    """The Git user name, like ``name-at-123456789012``, which is not the IAM user's name."""
     status: str
     created: datetime
 
@@ -41,7 +41,7 @@ class Credential:
 
 @dataclass(frozen=True)
 class IssuedCredential(Credential):
-    """A credential whose password is known; IAM shows it once, at creation."""
+    """A credential with its password, which IAM only shows at creation."""
 
     password: str = field(repr=False)
 
@@ -61,22 +61,22 @@ def list_credentials(iam: IAMClient, user: str) -> list[Credential]:
     return sorted(found, key=lambda credential: credential.created)
 
 
-def check_room(existing: Sequence[Credential], user: str, mirror: str, in_use: str | None = None) -> None:
-    """Raise MirrorError when IAM would refuse one more credential, and say how to free a place.
+def ensure_credential_slot(existing: Sequence[Credential], user: str, mirror: str, in_use: str | None = None) -> None:
+    """Raise MirrorError if IAM would refuse another credential; it says which one to delete.
 
     Args:
         existing: the user's credentials.
         user: the IAM user.
         mirror: the mirror's name, for the command.
-        in_use: the credential that a pipeline is known to hold, which is not the one to revoke.
+        in_use: the credential that the pipeline is known to hold, which should not be deleted.
     """
-    if len(existing) < MAXIMUM:
+    if len(existing) < MAX_PER_USER:
         return
     listed = ", ".join(f"{c.id} ({c.status}, {c.age_days()} days old)" for c in existing)
     free = min((c for c in existing if c.id != in_use), key=lambda c: (c.status == "Active", c.created))
     warning = f"the pipeline uses {in_use}" if in_use else "a pipeline that uses it stops"
     raise MirrorError(
-        f"{user} has {len(existing)} Git credentials already, and IAM allows {MAXIMUM}: {listed}; free one with "
+        f"{user} has {len(existing)} Git credentials already, and IAM allows {MAX_PER_USER}: {listed}; delete one with "
         f"'codecommit-mirror credentials revoke {mirror} {free.id}' ({warning})."
     )
 
@@ -85,9 +85,9 @@ def issue(iam: IAMClient, user: str, mirror: str) -> IssuedCredential:
     """Create a credential.
 
     Raises:
-        MirrorError: the user has the maximum already, or the call failed.
+        MirrorError: the user has two credentials already, or the call failed.
     """
-    check_room(list_credentials(iam, user), user, mirror)
+    ensure_credential_slot(list_credentials(iam, user), user, mirror)
     with aws_failures(f"issue a Git credential for {user}"):
         created = iam.create_service_specific_credential(UserName=user, ServiceName=SERVICE)
     c = created["ServiceSpecificCredential"]
@@ -101,7 +101,7 @@ def issue(iam: IAMClient, user: str, mirror: str) -> IssuedCredential:
 
 
 def deactivate(iam: IAMClient, user: str, credential_id: str) -> None:
-    """Make a credential useless, and keep it; one that is gone is fine.
+    """Deactivate a credential without deleting it; one that no longer exists is fine.
 
     Raises:
         MirrorError: the call failed.
@@ -116,7 +116,7 @@ def deactivate(iam: IAMClient, user: str, credential_id: str) -> None:
 
 
 def revoke(iam: IAMClient, user: str, credential_id: str) -> bool:
-    """Deactivate, then delete a credential; return False when it was already gone.
+    """Deactivate and delete a credential; return False if it no longer existed.
 
     Raises:
         MirrorError: a call failed.
@@ -131,7 +131,7 @@ def revoke(iam: IAMClient, user: str, credential_id: str) -> bool:
 
 
 def to_csv(credential: IssuedCredential) -> str:
-    """Return the console's own download: a header and one row."""
+    """Return the CSV text that the IAM console offers for download."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [("User Name", "Password"), (credential.user_name, credential.password)]
@@ -141,12 +141,12 @@ def to_csv(credential: IssuedCredential) -> str:
 
 @contextmanager
 def private_file(path: Path) -> Iterator[int]:
-    """Create a file that nobody else can read, and never an existing one; it goes again when the block fails.
+    """Create a file that only its owner can read, and delete it again if the block fails.
 
-    Yields its descriptor, so that the file is there before a password is asked for that can be had only once.
+    Yields its descriptor, so that the file exists before a password is issued that is shown only once.
 
     Raises:
-        MirrorError: the file exists, or cannot be made there.
+        MirrorError: the file exists already, or cannot be created.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

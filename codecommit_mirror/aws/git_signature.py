@@ -1,4 +1,4 @@
-"""Git access to CodeCommit with the operator's own AWS credentials: a signature in place of the password.
+"""Git access to CodeCommit with AWS credentials: a signature in place of a password.
 
 This is what ``aws codecommit credential-helper`` gives to git: Signature Version 4 of the pseudo-method ``GIT``, the
 path and the host without its port (https://docs.aws.amazon.com/codecommit/latest/userguide/setting-up-https-unixes.html).
@@ -15,11 +15,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from ..errors import MirrorError
-from .stack import aws_failures
+from .session import aws_failures
 
 
 def sign(aws: boto3.Session, url: str, now: datetime | None = None) -> tuple[str, str]:
-    """Return a user name and a password for a clone URL; they are good for 15 minutes.
+    """Return a user name and a password for a clone URL; they are valid for 15 minutes.
 
     Raises:
         MirrorError: there are no AWS credentials.

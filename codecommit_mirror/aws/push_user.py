@@ -1,30 +1,34 @@
-"""The pipeline's IAM user, recreated when somebody deleted it: CloudFormation does not notice that."""
+"""The pipeline's IAM user, recreated if somebody deleted it, which CloudFormation does not notice."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config.mirror import Mirror
-from .stack import Denied, Missing, ReplicaOutputs, aws_failures
+from .session import DeniedError, NotFoundError, aws_failures
+from .stack import ReplicaOutputs
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
 
 
-def restore(iam: Any, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
-    """Create the stack's user again if it is gone, with the tags and the policy that the stack gave it.
+def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
+    """Create the stack's user again if it does not exist, with the tags and the policy that the stack gave it.
 
-    Its Git credentials went with it, and are issued anew.
+    Its Git credentials were deleted with it, and are issued anew later.
 
     Returns:
-        Whether it was gone.
+        Whether the user did not exist.
 
     Raises:
         MirrorError: a call failed.
     """
     user = outputs.push_user_name
-    if not _is_gone(iam, user):
+    if not _is_missing(iam, user):
         return False
-    tags = [{"Key": key, "Value": value} for key, value in {**mirror.tags, "managed-by": "codecommit-mirror"}.items()]
+    tags = {**mirror.tags, "managed-by": "codecommit-mirror"}
     with aws_failures(f"recreate the user {user}"):
-        iam.create_user(UserName=user, Tags=tags)
+        iam.create_user(UserName=user, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
         if mirror.policy_on == "group":
             iam.add_user_to_group(UserName=user, GroupName=user)
         else:
@@ -32,13 +36,13 @@ def restore(iam: Any, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
     return True
 
 
-def _is_gone(iam: Any, user: str) -> bool:
-    """Whether the user is known to be gone: whoever runs this may lack the permission to look."""
+def _is_missing(iam: IAMClient, user: str) -> bool:
+    """Whether the user is known not to exist; these credentials may not be allowed to look."""
     try:
         with aws_failures(f"look for the user {user}"):
             iam.get_user(UserName=user)
-    except Missing:
+    except NotFoundError:
         return True
-    except Denied:
-        pass
+    except DeniedError:
+        return False
     return False

@@ -1,13 +1,11 @@
-"""AWS as the companion sees it: a session, a stack's outputs, and failures as sentences."""
+"""A mirror's CloudFormation stack and its CodeCommit repository, as AWS reports them."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import yaml
@@ -16,27 +14,18 @@ from botocore import exceptions
 from ..config.ci import REPLICA
 from ..config.mirror import Mirror
 from ..errors import MirrorError
+from ..progress import Say
+from .session import NotFoundError, aws_failures, client
 
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-_UNKNOWN_KEY = {
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "SignatureDoesNotMatch",
-    "InvalidSignatureException",
-}
-_BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
 
-
-ServiceName = Literal["cloudformation", "codecommit", "iam", "ssm", "sts"]
-
-
-class Missing(MirrorError):
-    """The stack or the IAM user that was looked for is not there."""
-
-
-class Denied(MirrorError):
-    """AWS denies the call to these credentials."""
+COMPLETE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
+"""Statuses of a stack that has what its template says, or what it had before a failed update."""
+NOT_CREATED_YET = "REVIEW_IN_PROGRESS"
+"""The status of a stack that only has a change set which nobody has executed."""
+_SETTLING_SECONDS = 30 * 60
+_POLL_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -49,81 +38,63 @@ class ReplicaOutputs:
     push_policy_arn: str
 
 
-def session(mirror: Mirror) -> boto3.Session:
-    """Return a session in the mirror's region, or in the one that the ``cdk`` CLI would take.
-
-    Raises:
-        MirrorError: there is no region, the configured profile does not exist, or the credentials are for another
-            account than the mirror's.
-    """
-    # boto3 knows AWS_DEFAULT_REGION alone; the CDK CLI goes by AWS_REGION first.
-    result = session_in(mirror.region or os.environ.get("AWS_REGION") or None)
-    if not result.region_name:
-        raise MirrorError(f"mirror {mirror.name!r} has no region; set AWS_REGION, or write region: in mirrors.yaml.")
-    if mirror.account:
-        account = account_of(result)
-        if account != mirror.account:
-            raise MirrorError(
-                f"mirror {mirror.name!r} belongs to account {mirror.account}, and the AWS credentials are for "
-                f"{account}; choose the other AWS profile."
-            )
-    return result
-
-
-def session_in(region: str | None) -> boto3.Session:
-    """Return a session in a region, or in that of the AWS configuration.
-
-    Raises:
-        MirrorError: the configured profile does not exist.
-    """
-    try:
-        return boto3.Session(region_name=region)
-    except exceptions.BotoCoreError as error:
-        remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
-        raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
-
-
-def account_of(aws: boto3.Session) -> str:
-    """Return the account of the credentials."""
-    with aws_failures("ask AWS whose credentials these are"):
-        return str(client(aws, "sts").get_caller_identity()["Account"])
-
-
-def client(aws: boto3.Session, service: ServiceName, region: str | None = None) -> Any:
-    """Return a client, in the session's own region unless told; an endpoint that is no URL is a user's mistake."""
-    try:
-        return aws.client(service, region_name=region)
-    except ValueError as error:
-        raise MirrorError(f"{error}; correct AWS_ENDPOINT_URL and the AWS configuration.") from None
-
-
 @dataclass(frozen=True)
 class ReplicaStackState:
-    """What CloudFormation says of a mirror's stack."""
+    """A mirror's stack, as CloudFormation describes it."""
 
     status: str
     protected: bool
     """Whether termination protection is on."""
-    outputs: Mapping[str, str]
+    outputs: ReplicaOutputs | None
+    """None for a stack without all of its outputs, which an interrupted deployment can leave."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
-    def is_of(self, mirror: Mirror) -> bool:
-        """Whether it is this mirror's, as far as it is anybody's yet: stacks of other things may have such a name."""
-        early = self.status == "REVIEW_IN_PROGRESS" or self.status.startswith("IMPORT_")
-        replica = self.tags.get(REPLICA) or self.outputs.get("ReplicaArn", "").rpartition(":")[2]
+    def belongs_to(self, mirror: Mirror) -> bool:
+        """Whether it is the mirror's stack and not another stack of that name, as far as its early status shows."""
+        early = self.status == NOT_CREATED_YET or self.status.startswith("IMPORT_")
+        arn = self.outputs.replica_arn if self.outputs else ""
+        replica = self.tags.get(REPLICA) or arn.rpartition(":")[2]
         return replica == mirror.name or (early and not replica)
 
-    @property
-    def working(self) -> bool:
-        """Whether CloudFormation is at work; a change set that nobody has executed yet is none."""
-        return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
+    def user_name(self, mirror: Mirror) -> str:
+        """Return the name of the stack's IAM user, or the configured name if the stack has no outputs."""
+        return self.outputs.push_user_name if self.outputs else mirror.user_name
+
+
+def has_operation_in_progress(status: str) -> bool:
+    """Whether CloudFormation is working on a stack of this status."""
+    return status.endswith("_IN_PROGRESS") and status != NOT_CREATED_YET
+
+
+def wait_until_settled(in_progress: Callable[[], Mapping[str, str]], say: Say) -> None:
+    """Wait while CloudFormation finishes what an interrupted run, or a person, has begun.
+
+    Args:
+        in_progress: returns the status of each stack that has an operation in progress, by the stack's name.
+        say: prints a line.
+
+    Raises:
+        MirrorError: the operations take more than half an hour.
+    """
+    reported, deadline = False, time.monotonic() + _SETTLING_SECONDS
+    while stacks := in_progress():
+        name, status = next(iter(stacks.items()))
+        if not reported:
+            say(f"CloudFormation is still working on the stack {name} ({status}); waiting for it")
+            reported = True
+        if time.monotonic() > deadline:
+            raise MirrorError(
+                f"the stack {name!r} has been {status} for half an hour; look at it in the CloudFormation console, "
+                "and run again."
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
-    """Return the mirror's stack (DescribeStacks), None when there is none in this account and region.
+    """Return the mirror's stack (DescribeStacks), or None if this account and region has none.
 
     Raises:
-        MirrorError: there is a stack of that name, and it is something else's; or the call failed.
+        MirrorError: there is another stack of that name, or the call failed.
     """
     with aws_failures(f"read the stack {mirror.stack_name}"):
         try:
@@ -134,134 +105,100 @@ def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
             return None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])}
-    found = ReplicaStackState(stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), outputs, tags)
-    if not found.is_of(mirror):
+    state = ReplicaStackState(
+        stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), _parse_outputs(outputs), tags
+    )
+    if not state.belongs_to(mirror):
         raise MirrorError(
-            f"the stack {mirror.stack_name!r} in region {aws.region_name} is not that of the mirror {mirror.name!r}; "
-            "it is not touched: give the mirror another name."
+            f"the stack {mirror.stack_name!r} in region {aws.region_name} does not belong to the mirror "
+            f"{mirror.name!r} and is left alone; give the mirror another name."
         )
-    return found
+    return state
 
 
-def deployed_template(cloudformation: Any, stack_name: str) -> Mapping[str, Any]:
-    """Return the template that a stack was deployed with."""
+def _parse_outputs(outputs: Mapping[str, str]) -> ReplicaOutputs | None:
+    try:
+        return ReplicaOutputs(
+            outputs["ReplicaUrl"], outputs["ReplicaArn"], outputs["PushUserName"], outputs["PushPolicyArn"]
+        )
+    except KeyError:
+        return None
+
+
+def read_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
+    """Read the stack's outputs.
+
+    Raises:
+        NotFoundError: this account and region has no such stack, or its repository does not exist.
+        MirrorError: the stack has no outputs or belongs to something else, or the call failed.
+    """
+    location = f"region {aws.region_name}"
+    stack = find_stack(aws, mirror)
+    if stack is None:
+        raise NotFoundError(
+            f"stack {mirror.stack_name!r} is not in {location} of this account; run 'codecommit-mirror up "
+            f"{mirror.name}' or 'cdk deploy {mirror.name}', or correct the region or the AWS profile."
+        )
+    if stack.outputs is None:
+        raise MirrorError(
+            f"stack {mirror.stack_name!r} in {location} is {stack.status} and lacks outputs; run 'cdk deploy "
+            f"{mirror.name}'."
+        )
+    if not mirror.existing:
+        return stack.outputs
+    url = find_clone_url(aws, mirror.name)
+    if url is None:
+        raise NotFoundError(missing_repository(mirror))
+    return replace(stack.outputs, replica_url=url)
+
+
+def read_template(cloudformation: CloudFormationClient, stack_name: str) -> Mapping[str, Any]:
+    """Return the template that a stack was deployed with.
+
+    Raises:
+        MirrorError: the call failed.
+    """
     with aws_failures(f"read the template of the stack {stack_name}"):
-        template = cloudformation.get_template(StackName=stack_name)["TemplateBody"]
+        template: Any = cloudformation.get_template(StackName=stack_name)["TemplateBody"]
     document: Mapping[str, Any] = yaml.safe_load(template) if isinstance(template, str) else template
     return document
 
 
 def deletion_policy(template: Mapping[str, Any]) -> str | None:
-    """Return what a template says of its repository's end, ``Delete`` or ``Retain``; None when it owns none."""
+    """Return the deletion policy of a template's repository, ``Delete`` or ``Retain``; None if it owns none."""
     repositories = [r for r in template.get("Resources", {}).values() if r.get("Type") == "AWS::CodeCommit::Repository"]
     return next((str(repository.get("DeletionPolicy", "Delete")) for repository in repositories), None)
 
 
 def deployed_deletion_policy(aws: boto3.Session, mirror: Mirror) -> str | None:
-    """Return the deployed stack's ``deletion_policy``, whatever mirrors.yaml says by now."""
-    return deletion_policy(deployed_template(client(aws, "cloudformation"), mirror.stack_name))
+    """Return the ``deletion_policy`` of the deployed stack, which mirrors.yaml may no longer match."""
+    return deletion_policy(read_template(client(aws, "cloudformation"), mirror.stack_name))
 
 
 def find_clone_url(aws: boto3.Session, name: str) -> str | None:
-    """Return the HTTPS clone URL of a repository in the session's region (GetRepository); None when there is none."""
+    """Return the HTTPS clone URL of a repository in the session's region (GetRepository), or None.
+
+    Raises:
+        MirrorError: the call failed.
+    """
     codecommit = client(aws, "codecommit")
     with aws_failures(f"look for the repository {name}"):
         try:
-            found = codecommit.get_repository(repositoryName=name)
+            metadata = codecommit.get_repository(repositoryName=name)["repositoryMetadata"]
         except codecommit.exceptions.RepositoryDoesNotExistException:
             return None
-    return str(found["repositoryMetadata"]["cloneUrlHttp"])
+    return str(metadata.get("cloneUrlHttp"))
 
 
-def replica_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
-    """Read the stack's outputs.
-
-    Raises:
-        Missing: there is no such stack in this account and region.
-        MirrorError: the stack is there without outputs, in another account, or the call failed.
-    """
-    where = f"region {aws.region_name}"
-    stack = find_stack(aws, mirror)
-    if stack is None:
-        raise Missing(
-            f"stack {mirror.stack_name!r} is not in {where} of this account; run 'codecommit-mirror up "
-            f"{mirror.name}' or 'cdk deploy {mirror.name}', or correct the region or the AWS profile."
-        )
-    outputs = stack.outputs
-    try:
-        found = ReplicaOutputs(
-            outputs["ReplicaUrl"], outputs["ReplicaArn"], outputs["PushUserName"], outputs["PushPolicyArn"]
-        )
-    except KeyError as missing:
-        raise MirrorError(
-            f"stack {mirror.stack_name!r} in {where} is {stack.status} and has no output {missing}; "
-            f"run 'cdk deploy {mirror.name}'."
-        ) from None
-    if not mirror.existing:
-        return found
-    url = find_clone_url(aws, mirror.name)
-    if url is None:
-        raise Missing(repository_is_gone(mirror))
-    return replace(found, replica_url=url)
-
-
-def repository_is_gone(mirror: Mirror) -> str:
-    """Return the sentence for a deployed stack whose repository was deleted by hand."""
+def missing_repository(mirror: Mirror) -> str:
+    """Return the sentence for a deployed stack whose repository does not exist."""
     if mirror.existing:
         return (
             f"mirrors.yaml says existing: true, but there is no CodeCommit repository {mirror.name!r} in this region; "
             f"create it with 'aws codecommit create-repository --repository-name {mirror.name}', or correct the name."
         )
     return (
-        f"CloudFormation does not notice that the CodeCommit repository {mirror.name!r} of the stack "
-        f"{mirror.stack_name!r} was deleted by hand; run 'codecommit-mirror down {mirror.name}' (or 'cdk destroy "
-        f"{mirror.name}'), then 'codecommit-mirror up {mirror.name}', which copies everything that the source has."
+        f"the CodeCommit repository {mirror.name!r} of the stack {mirror.stack_name!r} was deleted by hand, which "
+        f"CloudFormation does not notice; run 'codecommit-mirror down {mirror.name}' (or 'cdk destroy {mirror.name}'), "
+        f"then 'codecommit-mirror up {mirror.name}', which copies everything that the source has."
     )
-
-
-@contextmanager
-def aws_failures(action: str) -> Iterator[None]:
-    """Turn what AWS refuses into one sentence; let what is our own fault keep its traceback.
-
-    Args:
-        action: what was tried, as in "cannot ...".
-    """
-    try:
-        yield
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError):
-        raise MirrorError(
-            f"cannot {action}: there are no AWS credentials; run 'aws sso login' or 'aws configure', or set "
-            "AWS_PROFILE."
-        ) from None
-    except (exceptions.TokenRetrievalError, exceptions.SSOError):
-        raise MirrorError(f"cannot {action}: the AWS sign-in has expired; run 'aws sso login'.") from None
-    except (exceptions.EndpointConnectionError, exceptions.HTTPClientError) as error:
-        raise MirrorError(
-            f"cannot {action}: AWS cannot be reached ({error}); check the region, the network and AWS_ENDPOINT_URL."
-        ) from None
-    except exceptions.ClientError as error:
-        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-        if code == "NoSuchEntity":
-            raise Missing(f"cannot {action}: {message.rstrip('.')}; 'codecommit-mirror up' restores it.") from None
-        if code in _EXPIRED:
-            raise MirrorError(f"cannot {action}: the AWS credentials have expired; sign in again.") from None
-        if code in _UNKNOWN_KEY:
-            raise MirrorError(
-                f"cannot {action}: AWS does not know these credentials ({code}); check AWS_PROFILE, or "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-            ) from None
-        if code in _DENIED:
-            match = re.search(r"perform: (\S+)", message)
-            needed = match.group(1) if match else error.operation_name
-            raise Denied(
-                f"cannot {action}: AWS denies {needed}; ask for that permission, or use another AWS profile."
-            ) from None
-        if code in _BUSY:
-            raise MirrorError(f"cannot {action}: AWS is busy ({code}); run again in a minute.") from None
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-            raise MirrorError(f"cannot {action}: AWS is out of order ({code}); run again in a few minutes.") from None
-        if code == "LimitExceeded":
-            raise MirrorError(f"cannot {action}: {message.rstrip('.')}; free a place first.") from None
-        raise
-    except exceptions.BotoCoreError as error:
-        raise MirrorError(f"cannot {action}: {str(error).rstrip('.')}; check the AWS configuration.") from None

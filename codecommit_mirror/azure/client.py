@@ -1,4 +1,4 @@
-"""Azure DevOps' REST API 7.1: the calls that a mirror needs, with typed results.
+"""A typed client for the operations of Azure DevOps' REST API 7.1 that a mirror needs.
 
 https://learn.microsoft.com/rest/api/azure/devops/
 """
@@ -107,9 +107,10 @@ class AzureDevOps:
     """One project of one organization.
 
     Args:
-        azure: which project; the repository in it is given with each call.
-        token: who asks.
-        sleep, transport: as for ``AzureHttp``.
+        azure: the project; each call names a repository in it.
+        token: the token to sign in with.
+        sleep: waits before another try.
+        transport: an httpx transport, for tests.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class AzureDevOps:
         )
 
     def tip(self, repository: Repository, branch: str) -> str | None:
-        """Return the id of a branch's newest commit, None when there is no such branch."""
+        """Return the id of a branch's newest commit, or None if there is no such branch."""
         path = f"git/repositories/{repository.id}/refs"
         for ref in self._http.pages(path, f"read the branch {branch!r}", filter=f"heads/{branch}"):
             if ref["name"] == f"refs/heads/{branch}":
@@ -144,7 +145,7 @@ class AzureDevOps:
         return None
 
     def file(self, repository: Repository, branch: str, path: str) -> str | None:
-        """Return a file's text on a branch, None when the branch or the file is not there."""
+        """Return a file's text on a branch, or None if the branch or the file does not exist."""
         query = {
             "path": f"/{path}",
             "includeContent": "true",
@@ -173,7 +174,7 @@ class AzureDevOps:
         """Commit one file's new text, or its removal, on top of a branch's tip (Pushes - Create).
 
         Raises:
-            AzureError: the branch moved meanwhile, or its policies refuse a push (status 403).
+            AzureError: the branch moved in the meantime, or its policies refuse a push (status 403).
         """
         change: dict[str, Any] = {
             "changeType": "delete" if text is None else "edit" if exists else "add",
@@ -226,7 +227,7 @@ class AzureDevOps:
         self._http.call("PATCH", path, f"abandon pull request {pull_request.id}", body={"status": "abandoned"})
 
     def pushed_refs(self, repository: Repository) -> Iterator[PushedRef]:
-        """Yield the changes of refs, the newest push first."""
+        """Yield the ref changes of all pushes, the newest push first (Pushes - List)."""
         start = 0
         query = {"searchCriteria.includeRefUpdates": "true", "$top": 100}
         while True:
@@ -242,12 +243,12 @@ class AzureDevOps:
     # -- pipeline definitions
 
     def find_definitions(self, **query: str) -> list[Definition]:
-        """Return the definitions that a query finds, each in full (Definitions - List, then Get)."""
+        """Return the definitions that match a query, in full (Definitions - List, then Get)."""
         found = self._http.pages("build/definitions", "list the pipelines", **query)
         return [self.definition(entry["id"]) for entry in list(found)]
 
     def definitions_of(self, repository: Repository, path: str) -> list[Definition]:
-        """Return the definitions that run the YAML at a path of a repository."""
+        """Return the definitions that run the YAML file at a path of a repository."""
         query = {"repositoryId": repository.id, "repositoryType": "TfsGit", "includeAllProperties": "true"}
         found = self._http.pages("build/definitions", f"list the pipelines of {repository.name!r}", **query)
         listed = [Definition(entry["id"], entry) for entry in found]
@@ -264,13 +265,13 @@ class AzureDevOps:
         return Definition(made["id"], made)
 
     def update_definition(self, definition: Definition, body: dict[str, Any]) -> Definition:
-        """Replace a definition, which must still have the revision that ``body`` carries; null secrets are kept."""
+        """Replace a definition that still has the revision of ``body``; secrets that are null keep their values."""
         action = f"update the pipeline {definition.name!r}"
         made = self._http.call("PUT", f"build/definitions/{definition.id}", action, body=body)
         return Definition(made["id"], made)
 
     def delete_definition(self, definition: Definition) -> None:
-        """Delete a definition with its runs; one that is gone already is fine."""
+        """Delete a definition with its runs; one that no longer exists is fine."""
         action = f"delete the pipeline {definition.name!r}"
         try:
             self._http.call("DELETE", f"build/definitions/{definition.id}", action)
@@ -280,12 +281,12 @@ class AzureDevOps:
 
     def leases(self, definition: Definition) -> list[int]:
         """Return the ids of the retention leases on a definition's runs."""
-        action = f"list what retains runs of {definition.name!r}"
+        action = f"list the retention leases of {definition.name!r}"
         found = self._http.get("build/retention/leases", action, definitionId=definition.id)["value"]
         return [lease["leaseId"] for lease in found]
 
     def delete_leases(self, ids: Sequence[int]) -> None:
-        """Delete retention leases, so that nothing keeps their runs."""
+        """Delete retention leases."""
         joined = ",".join(str(identifier) for identifier in ids)
         self._http.call("DELETE", "build/retention/leases", "delete retention leases", query={"ids": joined})
 
@@ -302,7 +303,7 @@ class AzureDevOps:
         self._http.call("PATCH", path, action, body=[resource], version="7.1-preview.1")
 
     def validate(self, definition: Definition, yaml: str, branch: str) -> None:
-        """Let the service check a YAML text, without running it (Preview).
+        """Validate YAML on the server without running it (Preview).
 
         Raises:
             AzureError: it is not valid (status 400), with the service's own message.
@@ -316,7 +317,7 @@ class AzureDevOps:
         self._http.call("POST", path, f"use the YAML of {definition.name!r}", body=body)
 
     def protects_repositories(self) -> bool | None:
-        """Return whether *Protect access to repositories in YAML pipelines* is on; None when the token may not ask."""
+        """Whether *Protect access to repositories in YAML pipelines* is on; None if the token may not read that."""
         try:
             found = self._http.get("build/generalsettings", "read the project's settings")
         except AzureError as error:
@@ -344,7 +345,7 @@ class AzureDevOps:
         return (_build(entry) for entry in found)
 
     def timeline(self, build: Build) -> list[Record]:
-        """Return what a run has done so far, in its order."""
+        """Return a run's records so far, in order."""
         found = self._http.get(f"build/builds/{build.id}/timeline", f"read the steps of run {build.id}")
         records = [
             Record(

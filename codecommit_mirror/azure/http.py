@@ -1,9 +1,10 @@
-"""HTTP to Azure DevOps' REST API: sign-in, time-outs, retries, paging, and the service's own words for a refusal."""
+"""HTTP to Azure DevOps' REST API: sign-in, time-outs, retries, paging, and errors with the service's own message."""
 
 from __future__ import annotations
 
 import email.utils
 import json
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,14 +17,15 @@ from .token import SCOPES, AzureToken
 
 API_VERSION = "7.1"
 TRIES = 5
+_LOG = logging.getLogger(__name__)
 _TIMEOUT = httpx.Timeout(60, connect=15)
-_LONGEST_WAIT_SECONDS = 60.0
-_AGAIN = {429, 500, 502, 503, 504}
-_PAGE = 200
+_MAX_WAIT_SECONDS = 60.0
+_RETRYABLE = {429, 500, 502, 503, 504}
+_PAGE_SIZE = 200
 
 
 class AzureError(MirrorError):
-    """Azure DevOps refuses; the sentence has its own message."""
+    """Raised when Azure DevOps refuses a call; the sentence contains the service's own message."""
 
     def __init__(self, sentence: str, status: int, type_key: str = "") -> None:
         super().__init__(sentence)
@@ -31,7 +33,7 @@ class AzureError(MirrorError):
 
     @property
     def refused(self) -> bool:
-        """Whether it is certain that nothing was done; after a time-out, or a gateway's answer, it is not."""
+        """Whether certainly nothing was done, which is unclear after a time-out or a gateway's answer."""
         return 400 <= self.status < 500 and self.status not in (408, 429)
 
 
@@ -40,7 +42,7 @@ class AzureHttp:
 
     Args:
         base: ``https://dev.azure.com/{organization}/{project}``, percent-encoded.
-        token: who asks.
+        token: the token to sign in with.
         sleep: waits before another try.
         transport: an httpx transport, for tests.
     """
@@ -56,7 +58,7 @@ class AzureHttp:
         try:
             self._client = httpx.Client(
                 base_url=f"{base}/_apis/",
-                # Set here and not as httpx's auth: a redirect to another host must not carry it, and none is followed.
+                # Not httpx's auth, which a redirect could carry to another host; none is followed either.
                 headers={"Authorization": token.authorization, "Accept": "application/json"},
                 timeout=_TIMEOUT,
                 follow_redirects=False,
@@ -69,22 +71,22 @@ class AzureHttp:
             ) from None
 
     def get(self, path: str, action: str, **query: Any) -> Any:
-        """Return one JSON document."""
+        """Get one JSON document."""
         return self.call("GET", path, action, query=query)
 
     def pages(self, path: str, action: str, **query: Any) -> Iterator[dict[str, Any]]:
-        """Yield a list's items, page after page by the continuation token."""
+        """Yield the items of a list, page by page."""
         token = ""
         while True:
             more = {"continuationToken": token} if token else {}
-            response = self._send("GET", path, action, {"$top": _PAGE, **query, **more}, None, API_VERSION)
+            response = self._send("GET", path, action, {"$top": _PAGE_SIZE, **query, **more}, None, API_VERSION)
             yield from self._json(response, action)["value"]
             token = response.headers.get("x-ms-continuationtoken", "")
             if not token:
                 return
 
     def text(self, path: str, action: str, **query: Any) -> str:
-        """Return a plain text."""
+        """Get plain text."""
         return self._send("GET", path, action, query, None, API_VERSION, accept="text/plain").text
 
     def call(
@@ -97,14 +99,14 @@ class AzureHttp:
         query: Mapping[str, Any] | None = None,
         version: str = API_VERSION,
     ) -> Any:
-        """Call an operation and return its JSON document, None when it answers without one.
+        """Call an operation and return its JSON document, or None if the answer is empty.
 
         Args:
             method: the HTTP method.
             path: below ``_apis/``, percent-encoded.
-            action: what is tried, as in "cannot ...".
+            action: what is being tried, as in "cannot ...".
             body: sent as JSON.
-            query: what follows the question mark, ``api-version`` aside.
+            query: the parameters other than ``api-version``.
             version: the ``api-version``.
 
         Raises:
@@ -145,12 +147,13 @@ class AzureHttp:
                     raise self._unreachable(action, error) from None
                 continue
             except httpx.TransportError as error:
-                # Whether it was done is not known: only what can be asked twice is asked again.
+                # It may have been done, so only what can safely be done twice is sent again.
                 if last or method == "POST":
                     raise self._unreachable(action, error) from None
                 continue
-            again = response.status_code == 429 or (response.status_code in _AGAIN and method != "POST")
-            if again and not last:
+            _LOG.info("%s %s -> %s", method, self._client.base_url.join(path).path, response.status_code)
+            retry = response.status_code == 429 or (response.status_code in _RETRYABLE and method != "POST")
+            if retry and not last:
                 wait = max(wait, _retry_after(response))
                 continue
             self._check(response, action)
@@ -176,24 +179,24 @@ class AzureHttp:
             )
         if status < 300:
             return
-        message, type_key = _refusal(response)
+        message, type_key = _error_message(response)
         if status == 401:
             raise AzureError(
-                f"cannot {action}: the token of {origin} is wrong, expired, or lacks a scope{_told(message)}; it needs "
-                f"the scopes {SCOPES}{self._global_token_hint()}.",
+                f"cannot {action}: the token of {origin} is wrong, expired, or lacks a scope{_quoted(message)}; it "
+                f"needs the scopes {SCOPES}{self._global_token_hint()}.",
                 status,
                 type_key,
             )
         if status == 403:
             raise AzureError(
-                f"cannot {action}: Azure DevOps denies it{_told(message)}; the token of {origin} needs the scopes "
+                f"cannot {action}: Azure DevOps denies it{_quoted(message)}; the token of {origin} needs the scopes "
                 f"{SCOPES}, and its owner the permission.",
                 status,
                 type_key,
             )
-        if status in _AGAIN:
+        if status in _RETRYABLE:
             raise AzureError(
-                f"cannot {action}: Azure DevOps is busy or out of order ({status}{_told(message)}); run again in a "
+                f"cannot {action}: Azure DevOps is busy or has an outage ({status}{_quoted(message)}); run again in a "
                 "few minutes.",
                 status,
                 type_key,
@@ -201,7 +204,7 @@ class AzureHttp:
         raise AzureError(f"cannot {action}: {message or f'Azure DevOps answers {status}'}", status, type_key)
 
     def _global_token_hint(self) -> str:
-        """Return what ended for personal access tokens that are no organization's own.
+        """Return the note about personal access tokens for all organizations.
 
         https://devblogs.microsoft.com/devops/retirement-of-global-personal-access-tokens-in-azure-devops/
         """
@@ -214,13 +217,12 @@ class AzureHttp:
             return response.json()
         except json.JSONDecodeError:
             raise AzureError(
-                f"cannot {action}: {self._client.base_url.host} answered with something that is no JSON; check "
-                "azure.server.",
+                f"cannot {action}: {self._client.base_url.host} did not answer with JSON; check azure.server.",
                 response.status_code,
             ) from None
 
 
-def _refusal(response: httpx.Response) -> tuple[str, str]:
+def _error_message(response: httpx.Response) -> tuple[str, str]:
     try:
         body = response.json()
         return str(body["message"]).strip(), str(body.get("typeKey", ""))
@@ -228,12 +230,12 @@ def _refusal(response: httpx.Response) -> tuple[str, str]:
         return "", ""
 
 
-def _told(message: str) -> str:
+def _quoted(message: str) -> str:
     return f" ({message.rstrip('.')})" if message else ""
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Return the seconds that Retry-After asks for: a number, or a date (RFC 9110, 10.2.3)."""
+    """Return the seconds that Retry-After asks for, as a number or a date (RFC 9110, 10.2.3)."""
     value = response.headers.get("retry-after", "")
     try:
         seconds = float(value)
@@ -242,4 +244,4 @@ def _retry_after(response: httpx.Response) -> float:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except ValueError:
             return 0.0
-    return min(max(seconds, 0.0), _LONGEST_WAIT_SECONDS)
+    return min(max(seconds, 0.0), _MAX_WAIT_SECONDS)

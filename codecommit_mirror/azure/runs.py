@@ -1,80 +1,80 @@
-"""A run of the pipeline: queue it, follow it to its end, and show the log of what failed."""
+"""Runs of a pipeline: queue one, follow it to its end, and show the logs of failed steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline_templates.mirror_sync import shown
-
+from ..engine import sanitize
 from ..errors import MirrorError
+from ..progress import Say
 from .client import AzureDevOps, Build, Definition
 
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
-_WAITING_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 5.0
+_NOTICE_SECONDS = 60.0
 _SUMMARY = "Mirror "
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run that came to its end."""
+class RunResult:
+    """A completed run."""
 
     build: Build
     summary: str | None
-    """The engine's last word, when its log has one."""
+    """The engine's summary line, if its log has one."""
 
     @property
     def succeeded(self) -> bool:
-        """Whether everything was mirrored, or all but what only a person can mend."""
+        """Whether everything was mirrored, except for refs that need a person's attention."""
         return self.build.result in ("succeeded", "partiallySucceeded")
 
 
-def run(azure: AzureDevOps, definition: Definition, branch: str, say: Say, *, timeout_minutes: float = 150) -> Finished:
+def run(
+    azure: AzureDevOps, definition: Definition, branch: str, say: Say, *, timeout_minutes: float = 150
+) -> RunResult:
     """Queue a run and follow it.
 
     Args:
         azure: the project.
         definition: the pipeline.
-        branch: the branch whose YAML is run.
-        say: told what goes on.
-        timeout_minutes: how long to wait for the run's end.
+        branch: the branch whose YAML to run.
+        say: prints a line.
+        timeout_minutes: how long to wait for the run to end.
 
     Raises:
-        MirrorError: the run did not end in time; it goes on all the same.
+        MirrorError: the run did not end in time; it continues nevertheless.
     """
     build = azure.queue(definition, branch)
     say(f"queued run {build.id} on {branch!r}")
     return follow(azure, build, say, timeout_minutes=timeout_minutes)
 
 
-def follow(azure: AzureDevOps, build: Build, say: Say, *, timeout_minutes: float) -> Finished:
-    """Wait for a run's end, and tell of each step that starts."""
-    began, pause, told, next_notice = time.monotonic(), _FIRST_PAUSE_SECONDS, set(), _WAITING_SECONDS
+def follow(azure: AzureDevOps, build: Build, say: Say, *, timeout_minutes: float) -> RunResult:
+    """Wait for a run to end, and report each step that starts."""
+    began, pause, next_notice = time.monotonic(), _FIRST_PAUSE_SECONDS, _NOTICE_SECONDS
+    reported: set[str] = set()
     while not build.done:
         waited = time.monotonic() - began
         if waited > timeout_minutes * 60:
             raise MirrorError(
-                f"run {build.id} has not ended within {timeout_minutes:g} minutes ({_state(build)}); it goes on: look "
-                "at it in Azure DevOps, and run again later."
+                f"run {build.id} has not ended within {timeout_minutes:g} minutes ({_state(build)}); it continues: "
+                "look at it in Azure DevOps, and run this again later."
             )
         if build.status == "notStarted" and waited > next_notice:
-            next_notice += _WAITING_SECONDS
-            say(f"run {build.id} waits for an agent, since {waited / 60:.0f} min")
+            next_notice += _NOTICE_SECONDS
+            say(f"run {build.id} has been waiting for an agent for {waited / 60:.0f} min")
         time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+        pause = min(pause * 1.5, _MAX_PAUSE_SECONDS)
         build = azure.build(build.id)
         for record in azure.timeline(build):
-            if record.kind == "Task" and record.name not in told and record.state != "pending":
-                told.add(record.name)
-                say(f"step: {shown(record.name)}")
-    return Finished(build, _summary(azure, build, say))
+            if record.kind == "Task" and record.name not in reported and record.state != "pending":
+                reported.add(record.name)
+                say(f"step: {sanitize(record.name)}")
+    return RunResult(build, _summary(azure, build, say))
 
 
 def _summary(azure: AzureDevOps, build: Build, say: Say) -> str | None:
-    """Return the engine's last word; print the logs of steps that failed."""
+    """Return the engine's summary line; print the logs of failed steps."""
     records = azure.timeline(build)
     summary = None
     for record in records:
@@ -82,25 +82,25 @@ def _summary(azure: AzureDevOps, build: Build, say: Say) -> str | None:
             continue
         lines = [_without_time(line) for line in azure.log(build, record.log_id).splitlines()]
         ends = [line for line in lines if line.startswith(_SUMMARY)]
-        summary = shown(ends[-1]) if ends else summary
+        summary = sanitize(ends[-1]) if ends else summary
         if record.result in ("failed", "canceled"):
-            say(f"log of the step {shown(record.name)!r}:")
+            say(f"log of the step {sanitize(record.name)!r}:")
             for line in lines:
-                # What the agent obeyed is told by the lines around it.
+                # Logging commands repeat what the lines around them say.
                 if not line.startswith("##vso["):
-                    say(f"  {shown(line)}")
+                    say(f"  {sanitize(line)}")
     if build.result not in ("succeeded", "partiallySucceeded"):
-        # A run that came to no step says why on its job.
+        # If no step ran, the reason is on the job.
         for message in dict.fromkeys(m for r in records if r.kind != "Task" for m in r.errors):
-            say(f"  {shown(message)}")
+            say(f"  {sanitize(message)}")
     return summary
 
 
 def _without_time(line: str) -> str:
-    """Return a line of a log without the time stamp that the service writes in front."""
+    """Return a line of a log without the timestamp that the service puts first."""
     stamp, _, rest = line.partition(" ")
     return rest if stamp[:2].isdigit() and stamp.endswith("Z") else line
 
 
 def _state(build: Build) -> str:
-    return "it waits for an agent" if build.status == "notStarted" else "it is running"
+    return "it is waiting for an agent" if build.status == "notStarted" else "it is running"

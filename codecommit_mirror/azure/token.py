@@ -1,4 +1,4 @@
-"""Who this program is to Azure DevOps: a personal access token, a pipeline's own token, or Microsoft Entra."""
+"""Azure DevOps authentication: a personal access token, a pipeline's own token, or Microsoft Entra."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from ..errors import MirrorError
 
 SCOPES = "Code (read & write) and Build (read & execute)"
-"""What a personal access token needs for everything that this program does."""
+"""The scopes that a personal access token needs for all commands."""
 _RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798/.default"
-"""Azure DevOps, to Entra: https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/service-principal-managed-identity"""
+"""Azure DevOps as a resource of Entra: https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/service-principal-managed-identity"""
 
 
 @dataclass(frozen=True)
 class AzureToken:
-    """A token, and how it is sent."""
+    """A token and how to send it."""
 
     secret: str = field(repr=False)
     bearer: bool
     origin: str
-    """What to correct when the token is refused."""
+    """Where the token came from, for messages."""
 
     @property
     def authorization(self) -> str:
@@ -38,12 +38,14 @@ def find_token(environment: Mapping[str, str]) -> AzureToken:
     """Return the token of ``AZURE_DEVOPS_EXT_PAT``, else ``SYSTEM_ACCESSTOKEN``, else of the Entra sign-in.
 
     Raises:
-        MirrorError: there is none; it says how to get one, and with which scopes.
+        MirrorError: there is no token; it says how to get one, and with which scopes.
     """
     for name, bearer in (("AZURE_DEVOPS_EXT_PAT", False), ("SYSTEM_ACCESSTOKEN", True)):
         if secret := environment.get(name, "").strip():
             if not re.fullmatch(r"[!-~]+", secret):
-                raise MirrorError(f"{name} is not a token: it has spaces, line breaks or other letters; set it anew.")
+                raise MirrorError(
+                    f"{name} is not a token: it contains spaces, line breaks or other characters; set it again."
+                )
             return AzureToken(secret, bearer, name)
     remedy = f"set AZURE_DEVOPS_EXT_PAT to a personal access token with the scopes {SCOPES}"
     if importlib.util.find_spec("azure") is None or importlib.util.find_spec("azure.identity") is None:
@@ -51,10 +53,10 @@ def find_token(environment: Mapping[str, str]) -> AzureToken:
     from azure.core.exceptions import ClientAuthenticationError
     from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 
-    # What was tried, one after the other, is of no use to who has no token.
+    # The list of sign-in methods that were tried would not help a user who has no token.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     try:
-        found = DefaultAzureCredential().get_token(_RESOURCE)
+        token = DefaultAzureCredential().get_token(_RESOURCE)
     except (CredentialUnavailableError, ClientAuthenticationError):
         raise MirrorError(f"there is no Azure DevOps token; {remedy}, or run 'az login'.") from None
-    return AzureToken(found.token, True, "the Entra sign-in")
+    return AzureToken(token.token, True, "the Entra sign-in")

@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import sys
+import traceback
 
 import click
 
 from ..errors import MirrorError
-from .ci import ci
-from .credentials import credentials
-from .demo import demo
-from .init import init
-from .lifecycle import down, rotate, up
-from .pipeline import pipeline
-from .status import status
-from .sync import sync, verify
+
+_LOG = logging.getLogger("codecommit_mirror")
+
+COMMANDS = {
+    "ci": ("ci", "Provision the mirrors of mirrors.yaml from CI, on AWS."),
+    "credentials": ("credentials", "Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."),
+    "demo": ("demo", "Show the whole journey on an embedded cloud; no account is needed or touched."),
+    "down": ("lifecycle", "Take a mirror down: disconnect, revoke, destroy."),
+    "init": ("init", "Write a commented mirrors.yaml to start from; never overwrites an existing one."),
+    "pipeline": ("pipeline", "Render, connect, run and disconnect a mirror's Azure pipeline."),
+    "rotate": ("lifecycle", "Replace the pipeline's Git credential, and verify the new one with a run."),
+    "status": ("status", "Show the status of each mirror, or of the one that NAME names."),
+    "sync": ("sync", "Mirror once from this machine, as a run of the pipeline does."),
+    "up": ("lifecycle", "Bring a mirror up: deploy, connect, issue the credential, run, verify."),
+    "verify": ("sync", "Compare source and replica ref by ref; exit 0 only if they are equal."),
+}
+"""The module and the summary of each command: a module is imported when its command is needed."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _LazyGroup(click.Group):
+    """A group that imports a command when it is called, so that help and completion are fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        command: click.Command = getattr(module, cmd_name)
+        _add_verbose(command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+def _turn_on_log(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+    _LOG.setLevel(logging.INFO)
+
+
+def _add_verbose(command: click.Command) -> None:
+    """Give a command, and all below it, the option -v."""
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _add_verbose(one)
+    elif not any(param.name == "verbose" for param in command.params):
+        command.params.append(
+            click.Option(
+                ["-v", "--verbose"],
+                is_flag=True,
+                expose_value=False,
+                is_eager=True,
+                callback=_turn_on_log,
+                help="Log each request to AWS and Azure DevOps, and show tracebacks.",
+            )
+        )
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="codecommit-mirror")
 def cli() -> None:
     """Mirror Azure Repos repositories to AWS CodeCommit.
@@ -26,15 +82,13 @@ def cli() -> None:
     """
 
 
-for command in (init, up, status, rotate, down, credentials, pipeline, sync, verify, ci, demo):
-    cli.add_command(command)
-
-
 def main() -> None:
-    """Run a command; a user's mistake ends in one sentence and exit status 1."""
+    """Run a command; a user's mistake ends with one sentence and exit status 1."""
     try:
         sys.exit(cli.main(prog_name="codecommit-mirror", standalone_mode=False))
     except MirrorError as error:
+        if _LOG.isEnabledFor(logging.INFO):
+            traceback.print_exc()
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
         sys.exit(1)
@@ -42,5 +96,5 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        click.echo("stopped; running it again is safe, and goes on from there.", err=True)
+        click.echo("stopped; running it again is safe, and resumes from there.", err=True)
         sys.exit(130)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..aws.stack import session_in
+from ..aws.session import session_in
 from ..config.ci import Ci, Service
-from ..config.mirror import load
+from ..config.load import load
 from ..errors import MirrorError
 from ..provisioning import summary as ci_summary
 from ..provisioning.account import Account
@@ -16,18 +16,17 @@ from ..provisioning.plan import Plan
 from ..provisioning.render import SIGNATURE
 from ..provisioning.render import render as render_ci
 from .options import config_option, confirmation, json_option, yes_option
-from .output_file import write
-from .table import print_json
+from .output import print_json, write_rendered
 
 summary_option = click.option(
-    "--summary", type=click.Path(path_type=Path), help="A file that a summary in Markdown is added to."
+    "--summary", type=click.Path(path_type=Path), help="A file to which a summary in Markdown is appended."
 )
 app_option = click.option(
     "--app",
     type=click.Path(path_type=Path),
     default="cdk.out",
     show_default=True,
-    help="What 'cdk synth' has written.",
+    help="The output of 'cdk synth'.",
 )
 
 
@@ -35,7 +34,7 @@ app_option = click.option(
 def ci() -> None:
     """Provision the mirrors of mirrors.yaml from CI, on AWS.
 
-    The file's section 'ci' says who may; 'cdk deploy codecommit-mirror-ci' creates the roles.
+    The file's section 'ci' names the CI service; 'cdk deploy codecommit-mirror-ci' creates its roles.
     """
 
 
@@ -44,31 +43,31 @@ def ci() -> None:
 @config_option
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
 def render(service: Service, config: Path, output: Path | None) -> None:
-    """Print the pipeline of the repository that holds mirrors.yaml; it holds no secret."""
+    """Print the pipeline for the repository that holds mirrors.yaml; it contains no secret."""
     section, _ = _section(config)
     if section.service != service:
-        raise MirrorError(f"the section ci of {config} is for {section.service}; add {service}: to it, in its place.")
-    write(render_ci(section, service, _inside(config)), output, SIGNATURE)
+        raise MirrorError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
+    write_rendered(render_ci(section, service, _inside(config)), output, SIGNATURE)
 
 
 @ci.command()
 @config_option
 @app_option
-@click.option("--diff", is_flag=True, help="Add what 'cdk diff' says.")
+@click.option("--diff", is_flag=True, help="Add the output of 'cdk diff'.")
 @summary_option
 @json_option
 def plan(config: Path, app: Path, diff: bool, summary: Path | None, as_json: bool) -> None:
-    """Show what would be created, updated and removed; changes nothing."""
+    """Show what would be created, updated and removed, without changing anything."""
     account = _account(config, app)
     found = account.plan()
-    said = account.diff(found.deploy) if diff else ""
-    _append(summary, ci_summary.of_plan(found, said))
+    differences = account.diff(found.deploy) if diff else ""
+    _append(summary, ci_summary.of_plan(found, differences))
     if as_json:
         print_json(vars(found))
     else:
-        click.echo(_told(found, "to create", "to update"))
-        if said:
-            click.echo(f"\n{said}")
+        click.echo(_format_plan(found, "to create", "to update"))
+        if differences:
+            click.echo(f"\n{differences}")
 
 
 @ci.command()
@@ -79,7 +78,7 @@ def plan(config: Path, app: Path, diff: bool, summary: Path | None, as_json: boo
 def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None:
     """Deploy the mirrors that are new or changed; remove nothing.
 
-    Which mirrors are to be removed is told: it takes 'ci remove'.
+    Mirrors that are to be removed are listed; 'ci remove' removes them.
     """
     account = _account(config, app)
     found = account.plan()
@@ -88,17 +87,17 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
     if as_json:
         print_json(vars(found))
     else:
-        click.echo(_told(found, "created", "updated"))
+        click.echo(_format_plan(found, "created", "updated"))
     problems = []
     if found.moved:
         problems.append(
-            f"the stacks of {', '.join(found.moved)} are still in another region, or have another name: take these "
-            "mirrors out of mirrors.yaml, let that be deployed and the removal approved, then add them again."
+            f"the stacks of {', '.join(found.moved)} are still in another region or have another name: remove these "
+            "mirrors from mirrors.yaml, deploy that and approve the removal, then add them again."
         )
     if found.foreign:
         problems.append(
-            f"the names of the stacks of {', '.join(found.foreign)} are taken, by another repository's mirror or by "
-            "something else, which is not touched; rename these mirrors."
+            f"the stack names of {', '.join(found.foreign)} are taken by another repository's mirror or by something "
+            "else, which is left alone; rename these mirrors."
         )
     if found.losing:
         problems.append(
@@ -118,13 +117,15 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
 @summary_option
 @json_option
 def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: Path | None, as_json: bool) -> None:
-    """Delete the stacks of mirrors that are gone from mirrors.yaml.
+    """Delete the stacks of mirrors that are no longer in mirrors.yaml.
 
-    Only those that were provisioned from it; the replicas go with their history, unless they were deployed with
-    on_destroy: retain. One that is gone already is fine. The Azure side is left: 'pipeline disconnect NAME' takes it
-    away before, or with --azure-repo-url afterwards.
+    Only stacks that were provisioned from it are deleted, each with its replica and history unless it was deployed with
+    on_destroy: retain. A stack that is already gone is fine. The Azure side stays: 'pipeline disconnect NAME' deletes
+    it before, or with --azure-repo-url afterwards.
     """
     account = _account(config, app)
+    for name in names:
+        account.check_removable(name)
     confirmation(yes)(f"Delete the stacks of {', '.join(names)}?")
     removed: list[str] = []
     problems: list[str] = []
@@ -141,7 +142,7 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
     if as_json:
         print_json({"removed": removed})
     else:
-        click.echo(f"Removed: {', '.join(removed) or 'nothing, all of it was gone already'}.")
+        click.echo(f"Removed: {', '.join(removed) or 'nothing, because all of them were already gone'}.")
 
 
 def _section(config: Path) -> tuple[Ci, list[str]]:
@@ -154,13 +155,17 @@ def _section(config: Path) -> tuple[Ci, list[str]]:
 
 def _account(config: Path, app: Path) -> Account:
     section, mirrors = _section(config)
-    return Account(session_in(section.region), section, mirrors, Path.cwd(), app)
+    return Account(session_in(section.region), section, mirrors, Path.cwd(), app, _say)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _inside(config: Path) -> str:
-    """Return the path of the file in its repository, which the pipeline runs in."""
+    """Return the file's path in its repository, where the pipeline runs."""
     if config.is_absolute() or ".." in config.parts:
-        raise MirrorError(f"{config} is not in this folder; run this in the repository that holds it.")
+        raise MirrorError(f"{config} is not in this folder; run this command in the repository that contains it.")
     return config.as_posix()
 
 
@@ -174,5 +179,5 @@ def _append(path: Path | None, text: str) -> None:
         raise MirrorError(f"{path} cannot be written ({error.strerror}); name another with --summary.") from None
 
 
-def _told(found: Plan, created: str, updated: str) -> str:
-    return "\n".join(f"{what}: {which}" for what, which in ci_summary.lines(found, created, updated))
+def _format_plan(found: Plan, created: str, updated: str) -> str:
+    return "\n".join(f"{label}: {mirrors}" for label, mirrors in ci_summary.rows(found, created, updated))

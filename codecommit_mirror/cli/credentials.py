@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..aws import git_credentials
-from ..aws.stack import Missing, client, replica_outputs, session
-from ..azure import held_credential
+from ..aws.git_credentials import Credential, IssuedCredential
+from ..aws.session import NotFoundError, client, session
+from ..aws.stack import read_outputs
+from ..azure.client import Definition
+from ..azure.state import read_state
+from ..azure.variables import held_credential
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from ..lifecycle import up as journey
-from .options import confirmation, json_option, mirror_argument, operator_of, yes_option
-from .table import print_json, print_table
+from .options import confirmation, context_of, json_option, mirror_argument, yes_option
+from .output import print_json, print_table
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
 
 
 @click.group()
@@ -33,15 +39,15 @@ def credentials() -> None:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="The CSV file to write, readable by you alone.  [default: USER_codecommit_credentials.csv]",
+    help="The CSV file to write, which only you can read.  [default: USER_codecommit_credentials.csv]",
 )
 @json_option
 def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> None:
-    """Create a Git credential; its password is given once."""
+    """Create a Git credential; its password is shown only once."""
     if show and output:
         raise click.UsageError("--show prints the password and --output writes it to a file; choose one.")
     aws = session(mirror)
-    user = replica_outputs(aws, mirror).push_user_name
+    user = read_outputs(aws, mirror).push_user_name
     iam = client(aws, "iam")
     if show:
         issued = git_credentials.issue(iam, user, mirror.name)
@@ -55,11 +61,11 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
         with _revoked_if_lost(iam, user, issued):
             data = git_credentials.to_csv(issued).encode()
             if os.write(descriptor, data) != len(data):
-                raise OSError("no room on the disk")
+                raise OSError("the disk is full")
     _print_issued(issued, user, {"file": str(path)}, as_json)
 
 
-def _print_issued(issued: git_credentials.IssuedCredential, user: str, answer: dict[str, str], as_json: bool) -> None:
+def _print_issued(issued: IssuedCredential, user: str, answer: dict[str, str], as_json: bool) -> None:
     if as_json:
         print_json({"credential_id": issued.id, "iam_user": user, "user_name": issued.user_name, **answer})
     elif "password" in answer:
@@ -71,14 +77,14 @@ def _print_issued(issued: git_credentials.IssuedCredential, user: str, answer: d
 
 
 @contextmanager
-def _revoked_if_lost(iam: Any, user: str, issued: git_credentials.IssuedCredential) -> Iterator[None]:
-    """Revoke a credential whose password did not reach the user: it would take one of two places for nothing."""
+def _revoked_if_lost(iam: IAMClient, user: str, issued: IssuedCredential) -> Iterator[None]:
+    """Revoke a credential whose password did not reach the user, since it would only use up one of two slots."""
     try:
         yield
     except OSError as error:
         git_credentials.revoke(iam, user, issued.id)
         raise MirrorError(
-            f"the password could not be written ({error}), so {issued.id} was revoked again; make room and run again."
+            f"the password could not be written ({error}), so {issued.id} was revoked; free some space and run again."
         ) from None
     except BaseException:
         git_credentials.revoke(iam, user, issued.id)
@@ -91,19 +97,21 @@ def _revoked_if_lost(iam: Any, user: str, issued: git_credentials.IssuedCredenti
 def list_(mirror: Mirror, as_json: bool) -> None:
     """Show each Git credential's id, status and age."""
     aws = session(mirror)
-    found = git_credentials.list_credentials(client(aws, "iam"), replica_outputs(aws, mirror).push_user_name)
+    found = git_credentials.list_credentials(client(aws, "iam"), read_outputs(aws, mirror).push_user_name)
     if as_json:
         print_json(
-            [
-                {
-                    "credential_id": c.id,
-                    "user_name": c.user_name,
-                    "status": c.status,
-                    "created": c.created.isoformat(),
-                    "age_days": c.age_days(),
-                }
-                for c in found
-            ]
+            {
+                "credentials": [
+                    {
+                        "credential_id": c.id,
+                        "user_name": c.user_name,
+                        "status": c.status,
+                        "created": c.created.isoformat(),
+                        "age_days": c.age_days(),
+                    }
+                    for c in found
+                ]
+            }
         )
     elif found:
         rows = [(c.id, c.status, f"{c.created:%Y-%m-%d %H:%M}", f"{c.age_days()} days") for c in found]
@@ -121,7 +129,7 @@ def list_(mirror: Mirror, as_json: bool) -> None:
 @yes_option
 @json_option
 def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as_json: bool) -> None:
-    """Deactivate, then delete one Git credential, or all; one that is gone already is fine.
+    """Deactivate and delete one Git credential, or all; one that is already gone is fine.
 
     Asks first if the mirror's pipeline uses the credential, or may use it: its runs then fail until you run 'up' again.
     """
@@ -129,20 +137,12 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as
         raise click.UsageError("Name one credential (see 'credentials list'), or give --all; not both.")
     if credential_id and not re.fullmatch(r"\w{20,128}", credential_id, re.ASCII):
         raise MirrorError(f"{credential_id!r} is not the id of a credential; see 'credentials list'.")
-    aws = session(mirror)
-    iam = client(aws, "iam")
-    try:
-        user = replica_outputs(aws, mirror).push_user_name
-    except Missing:
-        # IAM is global: the user may be there without the stack.
-        user = mirror.user_name
-    try:
-        existing = git_credentials.list_credentials(iam, user)
-    except Missing:
-        existing = []
+    iam, user, existing = _read_credentials(mirror)
     chosen = [c for c in existing if every or c.id == credential_id]
     if any(c.status == "Active" for c in chosen):
-        _agree(mirror, [c.id for c in chosen], confirmation(yes))
+        question = revocation_question(mirror.name, [c.id for c in chosen], *_read_definition(mirror))
+        if question:
+            confirmation(yes)(question)
     revoked = [c.id for c in chosen if git_credentials.revoke(iam, user, c.id)]
     if as_json:
         print_json({"revoked": revoked})
@@ -152,17 +152,49 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as
         click.echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is gone already.")
 
 
-def _agree(mirror: Mirror, ids: list[str], confirm: Callable[[str], None]) -> None:
-    """Ask a person before the pipeline's own credential goes; one that it is known not to hold goes without a word."""
-    listed = " and ".join(ids)
-    until = f"its runs will fail until you run 'codecommit-mirror up {mirror.name}'"
+def _read_credentials(mirror: Mirror) -> tuple[IAMClient, str, list[Credential]]:
+    """Return an IAM client, the mirror's user, and the user's credentials."""
+    aws = session(mirror)
+    iam = client(aws, "iam")
     try:
-        definition = journey.look(operator_of(mirror))[1].definition
+        user = read_outputs(aws, mirror).push_user_name
+    except NotFoundError:
+        # IAM is global: the user may exist without the stack.
+        user = mirror.user_name
+    try:
+        return iam, user, git_credentials.list_credentials(iam, user)
+    except NotFoundError:
+        return iam, user, []
+
+
+def _read_definition(mirror: Mirror) -> tuple[bool, Definition | None]:
+    """Return whether the mirror's pipeline could be read, and the pipeline."""
+    context = context_of(mirror)
+    try:
+        return True, read_state(mirror, context.azure)[1].definition
     except MirrorError:
-        confirm(f"It is not known whether the pipeline uses {listed}; if it does, {until}. Revoke {listed}?")
-        return
-    held = held_credential.of_variables(definition.variables).id if definition else None
+        return False, None
+
+
+def revocation_question(mirror: str, ids: list[str], known: bool, definition: Definition | None) -> str | None:
+    """Decide what to ask before Git credentials are revoked.
+
+    Args:
+        mirror: the mirror's name.
+        ids: the credentials.
+        known: whether the pipeline could be read.
+        definition: the pipeline; None if there is none.
+
+    Returns:
+        None if the pipeline certainly does not use any of them.
+    """
+    listed = " and ".join(ids)
+    until = f"its runs will fail until you run 'codecommit-mirror up {mirror}'"
+    if not known:
+        return f"It is not known whether the pipeline uses {listed}; if it does, {until}. Revoke {listed}?"
+    held = held_credential(definition.variables).id if definition else None
     if definition and held in ids:
-        confirm(f"The pipeline {definition.name!r} uses {held}, and {until}. Revoke {listed}?")
-    elif definition and held is None:
-        confirm(f"The pipeline {definition.name!r} may use {listed}; if so, {until}. Revoke {listed}?")
+        return f"The pipeline {definition.name!r} uses {held}, and {until}. Revoke {listed}?"
+    if definition and held is None:
+        return f"The pipeline {definition.name!r} may use {listed}; if so, {until}. Revoke {listed}?"
+    return None

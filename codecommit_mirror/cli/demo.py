@@ -11,16 +11,16 @@ from ..errors import MirrorError
 
 @click.command()
 @click.option("--source", metavar="PATH|URL", help="A Git repository to mirror instead of the built-in sample.")
-@click.option("--keep", is_flag=True, help="Leave the embedded cloud running, and say how to look around.")
+@click.option("--keep", is_flag=True, help="Leave the embedded cloud running, and print how to explore it.")
 @click.option(
     "--repositories",
     type=click.IntRange(1, 50),
     default=1,
     show_default=True,
-    help="With --keep: the number of repositories in Azure DevOps, so that you can mirror the others by hand.",
+    help="With --keep: how many repositories Azure DevOps has, so that you can mirror the others yourself.",
 )
 def demo(source: str | None, keep: bool, repositories: int) -> None:
-    """Do the whole job on an embedded cloud; no account is needed or touched."""
+    """Show the whole journey on an embedded cloud; no account is needed or touched."""
     if repositories > 1 and not keep:
         raise click.UsageError(
             "--repositories requires --keep: without --keep the embedded cloud stops when the demo ends."

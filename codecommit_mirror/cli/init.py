@@ -14,7 +14,7 @@ from .options import config_option
 @click.command()
 @config_option
 def init(config: Path) -> None:
-    """Write a commented mirrors.yaml to start from; never over an existing one."""
+    """Write a commented mirrors.yaml to start from; never overwrites an existing one."""
     text = (resources.files("codecommit_mirror") / "mirrors.example.yaml").read_text(encoding="utf-8")
     try:
         with config.open("x", encoding="utf-8") as stream:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from ..config.mirror import Mirror
-from ..lifecycle import up as journey
+from ..lifecycle import down as down_journey
+from ..lifecycle import rotate as rotate_journey
+from ..lifecycle import up as up_journey
 from ..progress import Checklist
-from .options import confirmation, mirror_argument, operator_of, pull_request_option, yes_option
+from .options import confirmation, context_of, mirror_argument, pull_request_option, yes_option
 
 
 @click.command()
@@ -16,12 +18,12 @@ from .options import confirmation, mirror_argument, operator_of, pull_request_op
 def up(mirror: Mirror, pull_request: bool) -> None:
     """Bring a mirror up: deploy, connect, issue the credential, run, verify.
 
-    Run it in the project's folder. Tokens: AWS credentials as for cdk, and AZURE_DEVOPS_EXT_PAT. It goes on from where
-    an earlier run stopped, and is safe to run again at any time.
+    Run it in the project's folder, with AWS credentials as for cdk and with AZURE_DEVOPS_EXT_PAT. It is safe to run
+    again at any time, and resumes where an earlier run stopped.
     """
-    with Checklist(journey.UP) as checklist:
-        last = journey.up(operator_of(mirror, checklist), checklist, pull_request=pull_request)
-    click.echo(f"{last} ({checklist.seconds():.0f} s)")
+    with Checklist(up_journey.STEPS) as checklist:
+        message = up_journey.up(context_of(mirror, checklist), checklist, pull_request=pull_request)
+    click.echo(f"{message} ({checklist.seconds():.0f} s)")
 
 
 @click.command()
@@ -31,23 +33,23 @@ def up(mirror: Mirror, pull_request: bool) -> None:
 def down(mirror: Mirror, pull_request: bool, yes: bool) -> None:
     """Take a mirror down: disconnect, revoke, destroy.
 
-    The source repository loses the pipeline's YAML and nothing else. It goes on from where an earlier run stopped.
+    The source repository only loses the pipeline's YAML. Run it again to resume where an earlier run stopped.
     """
-    with Checklist(journey.DOWN) as checklist:
-        last = journey.down(
-            operator_of(mirror, checklist), checklist, confirmation(yes, checklist), pull_request=pull_request
+    with Checklist(down_journey.STEPS) as checklist:
+        message = down_journey.down(
+            context_of(mirror, checklist), checklist, confirmation(yes, checklist), pull_request=pull_request
         )
-    click.echo(f"{last} ({checklist.seconds():.0f} s)")
+    click.echo(f"{message} ({checklist.seconds():.0f} s)")
 
 
 @click.command()
 @mirror_argument
 @yes_option
 def rotate(mirror: Mirror, yes: bool) -> None:
-    """Replace the pipeline's Git credential, proven by a run.
+    """Replace the pipeline's Git credential, and verify the new one with a run.
 
-    At every moment the pipeline holds one that works. Run it again to finish a rotation that was interrupted.
+    At every moment the pipeline holds a credential that works. Run it again to finish an interrupted rotation.
     """
-    with Checklist(journey.ROTATE) as checklist:
-        last = journey.rotate(operator_of(mirror, checklist), checklist, confirmation(yes, checklist))
-    click.echo(f"{last} ({checklist.seconds():.0f} s)")
+    with Checklist(rotate_journey.STEPS) as checklist:
+        message = rotate_journey.rotate(context_of(mirror, checklist), checklist, confirmation(yes, checklist))
+    click.echo(f"{message} ({checklist.seconds():.0f} s)")

@@ -1,4 +1,4 @@
-"""What every command that works on a mirror takes: its name, and where its configuration is."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 
 import click
 
-from ..config.mirror import DEFAULT_FILE, Mirror, load_mirrors, single_mirror
+from ..config.load import DEFAULT_FILE, load_mirrors, single_mirror
+from ..config.mirror import Mirror
+from ..config.mirrors_file import read
 from ..errors import MirrorError
-from ..lifecycle.context import Operator
-from ..progress import Checklist
+from ..lifecycle.context import MirrorContext
+from ..progress import Checklist, Confirm
 
 config_option = click.option(
     "--config",
@@ -28,10 +30,19 @@ config_option = click.option(
 )
 
 
+def complete_mirror(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of the file's mirrors that begin with a text, for the shell's completion."""
+    path = ctx.params.get("config") or os.environ.get("CODECOMMIT_MIRROR_CONFIG") or DEFAULT_FILE
+    try:
+        return [name for name in read(Path(path)).mirrors if name.startswith(incomplete)]
+    except MirrorError:
+        return []
+
+
 def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument NAME and the options that find it, and call it with a ``Mirror``."""
 
-    @click.argument("name")
+    @click.argument("name", shell_complete=complete_mirror)
     @config_option
     @click.option(
         "--azure-repo-url",
@@ -49,13 +60,13 @@ def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def operator_of(mirror: Mirror, checklist: Checklist | None = None) -> Operator:
-    """Return who runs the command that is under way, in this folder, with this environment and terminal."""
+def context_of(mirror: Mirror, checklist: Checklist | None = None) -> MirrorContext:
+    """Return the context of the current command: this folder, this environment and this terminal."""
     given = click.get_current_context().params
-    context = ["-c", f"config={Path(given['config']).resolve()}", "-c", f"mirror={mirror.name}"]
+    cdk_context = ["-c", f"config={Path(given['config']).resolve()}", "-c", f"mirror={mirror.name}"]
     if given.get("azure_repo_url"):
-        # Not as it was given: there may be a password in it.
-        context = ["-c", f"replica={mirror.name}", "-c", f"azure_repo_url={mirror.azure.clone_url}"]
+        # Not the URL that was given, which may contain a password.
+        cdk_context = ["-c", f"replica={mirror.name}", "-c", f"azure_repo_url={mirror.azure.clone_url}"]
 
     def ask(name: str) -> str:
         with checklist.paused() if checklist else contextlib.nullcontext():
@@ -63,17 +74,17 @@ def operator_of(mirror: Mirror, checklist: Checklist | None = None) -> Operator:
             answer: str = click.prompt(text, hide_input=True, err=True)
         return answer
 
-    return Operator(mirror, os.environ, Path.cwd(), tuple(context), ask if sys.stdin.isatty() else None)
+    return MirrorContext(mirror, os.environ, Path.cwd(), tuple(cdk_context), ask if sys.stdin.isatty() else None)
 
 
-def confirmation(yes: bool, checklist: Checklist | None = None) -> Callable[[str], None]:
-    """Return what asks a person before something is deleted; ``--yes`` answers for them."""
+def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:
+    """Return a function that asks before something is deleted; ``--yes`` answers for the user."""
 
     def confirm(question: str) -> None:
         if yes:
             return
         if not sys.stdin.isatty():
-            raise MirrorError(f"nobody can be asked here: {question} Give --yes to agree.")
+            raise MirrorError(f"there is nobody to ask here: {question} Give --yes to agree.")
         with checklist.paused() if checklist else contextlib.nullcontext():
             agreed = click.confirm(question, err=True)
         if not agreed:
@@ -82,8 +93,8 @@ def confirmation(yes: bool, checklist: Checklist | None = None) -> Callable[[str
     return confirm
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before something is deleted; for CI.")
 pull_request_option = click.option(
-    "--pull-request", is_flag=True, help="Bring the YAML in, or out, by a pull request; where policies forbid a push."
+    "--pull-request", is_flag=True, help="Bring the YAML in, or out, by a pull request, if policies forbid a push."
 )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from pipeline_templates import mirror_sync
-
+from .. import engine
 from ..azure.connection import LFS_NOTE
-from ..config.mirror import Mirror, load_mirrors, single_mirror
-from ..lifecycle import status as mirror_status
-from .options import config_option, json_option, operator_of
-from .table import print_json, print_table
+from ..config.load import load_mirrors, single_mirror
+from ..config.mirror import Mirror
+from ..lifecycle.status import Status, attention, duration, read
+from .options import complete_mirror, config_option, context_of, json_option
+from .output import print_json, print_table
 
-_AT_ONCE = 16
+_MAX_WORKERS = 16
+_NEEDS_ATTENTION, _UNKNOWN = 1, 3
+"""Exit statuses; 3 is what monitoring plug-ins return for "unknown"."""
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_mirror)
 @config_option
 @click.option("--azure-repo-url", metavar="URL", help="The source's clone URL, for a mirror that is in no file.")
 @click.option(
@@ -31,9 +35,10 @@ _AT_ONCE = 16
 def status(
     name: str | None, config: Path, azure_repo_url: str | None, max_lag: int, max_age: int | None, as_json: bool
 ) -> None:
-    """Show how each mirror is, or the one that NAME names.
+    """Show the status of each mirror, or of the one that NAME names.
 
-    Exit status: 0 when every mirror is well, 1 when one needs attention; for monitors.
+    Exit status, for monitors: 0 if every mirror is well, 1 if one needs attention, 3 if none is known to need attention
+    but one could not be read.
     """
     if azure_repo_url:
         if not name:
@@ -41,38 +46,96 @@ def status(
         mirrors: tuple[Mirror, ...] = (single_mirror(name, azure_repo_url),)
     else:
         mirrors = load_mirrors(config, name)
-    operators = [operator_of(mirror) for mirror in mirrors]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = list(pool.map(mirror_status.read, operators))
+    contexts = [context_of(mirror) for mirror in mirrors]
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool:
+        found = list(pool.map(read, contexts))
     now = datetime.now(UTC)
-    reasons = [
-        mirror_status.attention(one, now=now, longest_lag=timedelta(minutes=max_lag), oldest_days=max_age)
-        for one in found
+    judged = [
+        (one, attention(one, now=now, longest_lag=timedelta(minutes=max_lag), oldest_days=max_age)) for one in found
     ]
     if as_json:
-        print_json([mirror_status.as_json(one, why, now) for one, why in zip(found, reasons, strict=True)])
+        print_json({"mirrors": [as_object(one, reasons, now) for one, reasons in judged]})
     else:
         header = ("MIRROR", "STACK", "CREDENTIALS", "LAST RUN", "REFS", "BEHIND", "ATTENTION")
-        print_table(header, [_row(one, why, now) for one, why in zip(found, reasons, strict=True)])
-        for one in found:
-            if one.lfs:
-                click.echo(f"{one.name}: {LFS_NOTE}.")
-            if one.carried:
-                click.echo(f"{one.name}: {mirror_sync.carried_note(one.carried)}")
-    click.get_current_context().exit(1 if any(reasons) else 0)
+        print_table(header, [_row(one, reasons, now) for one, reasons in judged])
+        _print_notes(found)
+    click.get_current_context().exit(exit_status(judged))
 
 
-def _row(one: mirror_status.Status, reasons: list[str], now: datetime) -> tuple[str, ...]:
+def exit_status(judged: Sequence[tuple[Status, Sequence[str]]]) -> int:
+    """Return the exit status for mirrors and why they need attention."""
+    if any(reasons for _, reasons in judged):
+        return _NEEDS_ATTENTION
+    return _UNKNOWN if any(one.error for one, _ in judged) else 0
+
+
+def as_object(status: Status, reasons: Sequence[str], now: datetime) -> dict[str, object]:
+    """Return what ``status --json`` prints about a mirror; what is unknown is null."""
+    run, lag = status.last_run, status.lag(now)
+    return {
+        "mirror": status.name,
+        "healthy": False if reasons else None if status.error else True,
+        "attention": list(reasons),
+        "error": status.error,
+        "stack": status.stack,
+        "credentials": status.credentials,
+        "credential_age_days": status.credential_age_days,
+        "pipeline": status.pipeline,
+        "last_run": run
+        and {
+            "id": run.id,
+            "status": run.status,
+            "result": run.result,
+            "reason": run.reason,
+            "finished": run.finished.astimezone(UTC).isoformat() if run.finished else None,
+        },
+        "refs": status.refs,
+        "different": status.different,
+        "carried": status.carried,
+        "lfs": status.lfs,
+        "lag_seconds": None if lag is None else int(lag.total_seconds()),
+    }
+
+
+def group_errors(statuses: Sequence[Status]) -> dict[str, list[str]]:
+    """Return the mirrors that could not be read, by cause: a refused token is the same cause for all of them."""
+    causes: dict[str, list[str]] = {}
+    for one in statuses:
+        if one.error:
+            causes.setdefault(re.sub(r"^cannot [^:]*: ", "", one.error), []).append(one.name)
+    return causes
+
+
+def _print_notes(statuses: Sequence[Status]) -> None:
+    """Print what does not fit into the table."""
+    for cause, names in group_errors(statuses).items():
+        what = names[0] if len(names) == 1 else f"{len(names):,} mirrors"
+        click.echo(f"{what} could not be read: {cause}")
+    for one in statuses:
+        if one.lfs:
+            click.echo(f"{one.name}: {LFS_NOTE}.")
+        if one.carried:
+            click.echo(f"{one.name}: {engine.carried_note(one.carried)}")
+
+
+def _row(one: Status, reasons: Sequence[str], now: datetime) -> tuple[str, ...]:
     run, lag = one.last_run, one.lag(now)
     age = "" if one.credential_age_days is None else f" ({one.credential_age_days} d)"
-    ended = f" {mirror_status.duration(now - run.finished)} ago" if run and run.finished else ""
-    refs = "-" if one.refs is None else f"{one.refs:,} equal" if not one.different else f"{one.different:,} differ"
+    ended = f" {duration(now - run.finished)} ago" if run and run.finished else ""
     return (
         one.name,
         one.stack or "-",
         f"{one.credentials}{age}",
         f"{run.result or run.status}{ended}" if run else "-",
-        refs,
-        "-" if lag is None else mirror_status.duration(lag) if lag else "in sync",
-        "; ".join(reasons) or "none",
+        _refs(one),
+        "-" if lag is None else duration(lag) if lag else "in sync",
+        "; ".join([*reasons, *(["could not be read"] if one.error else [])]) or "none",
+    )
+
+
+def _refs(one: Status) -> str:
+    if one.refs is None:
+        return "-"
+    return (
+        f"{one.different:,} {'differs' if one.different == 1 else 'differ'}" if one.different else f"{one.refs:,} equal"
     )

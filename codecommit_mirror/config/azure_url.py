@@ -1,4 +1,4 @@
-"""Azure Repos clone URLs: how they are read and how they are written.
+"""Azure Repos clone URLs: parsed and built.
 
 The forms that Azure DevOps shows are ``https://{organization}@dev.azure.com/{organization}/{project}/_git/{repository}``,
 the same without ``{project}/`` when the project has the repository's name, and the older
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline_templates.mirror_sync import is_loopback
-
+from ..engine import is_loopback
 from ..errors import MirrorError
 
 AZURE_DEVOPS_SERVICES = "https://dev.azure.com"
@@ -18,43 +17,51 @@ _EXAMPLE = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 
 
 def normalise_server(url: str) -> str:
-    """Return ``scheme://host[:port][/path]`` of an Azure DevOps server, without user, query or slash at the end.
+    """Return ``scheme://host[:port][/path]`` of an Azure DevOps server, without user, query or trailing slash.
 
     Raises:
-        MirrorError: it is not an ``https`` URL (``http`` is taken for this machine alone).
+        MirrorError: it is not an ``https`` URL (``http`` is accepted for this machine only).
     """
+    try:
+        return check_server(url)
+    except ValueError as error:
+        raise MirrorError(f"{_without_user(url)!r} {error}.") from None
+
+
+def check_server(url: str) -> str:
+    """Normalise a server's URL like :func:`normalise_server`; raise ValueError, which does not repeat the URL."""
     candidate = url if "://" in url else f"https://{url}"
     try:
         parts = urlsplit(candidate)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise MirrorError(f"{_shown(url)!r} is not a URL; write one like {AZURE_DEVOPS_SERVICES}.") from None
+        raise ValueError(f"is not a URL; write one like {AZURE_DEVOPS_SERVICES}") from None
     if not host or parts.query or parts.fragment:
-        raise MirrorError(
-            f"{_shown(url)!r} is not the URL of an Azure DevOps server; write one like {AZURE_DEVOPS_SERVICES}."
-        )
+        raise ValueError(f"is not the URL of an Azure DevOps server; write one like {AZURE_DEVOPS_SERVICES}")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise MirrorError(
-            f"{_shown(url)!r} would send credentials over {parts.scheme}, which anyone on the way can read; use https://."
-        )
+        raise ValueError(f"would send credentials over {parts.scheme}, unencrypted; use https://")
     authority = f"[{host}]" if ":" in host else host
     if port is not None:
         authority += f":{port}"
     return f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
 
 
-def _shown(url: str) -> str:
-    """Return a URL without user and password, which may stand in it."""
+def check_configured_server(url: str) -> str:
+    """Check ``azure.server`` like :func:`check_server`, which must also not be an organization's old address."""
+    server = check_server(url)
+    host = urlsplit(server).hostname or ""
+    if host.endswith(".visualstudio.com"):
+        organization = host.removesuffix(".visualstudio.com")
+        raise ValueError(
+            f"is the old address of one organization; remove it, and set azure.organization to {organization!r}"
+        )
+    return server
+
+
+def _without_user(url: str) -> str:
+    """Return a URL without the user and password that it may contain."""
     scheme, separator, rest = url.rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
-
-
-def check_server(url: str) -> str:
-    """Do as :func:`normalise_server`, with the error that a pydantic validator raises."""
-    try:
-        return normalise_server(url)
-    except MirrorError as error:
-        raise ValueError(str(error)) from None
 
 
 def build_clone_url(server: str, organization: str, project: str, repository: str) -> str:
@@ -63,14 +70,14 @@ def build_clone_url(server: str, organization: str, project: str, repository: st
 
 
 def parse_clone_url(url: str) -> dict[str, str]:
-    """Take an Azure Repos clone URL apart into ``server``, ``organization``, ``project`` and ``repository``.
+    """Parse an Azure Repos clone URL into ``server``, ``organization``, ``project`` and ``repository``.
 
     A missing ``https://``, a ``user@`` and percent-encoding are all accepted.
 
     Raises:
-        MirrorError: the URL is not of a form that Azure DevOps shows.
+        MirrorError: it is not a URL that Azure DevOps shows.
     """
-    unusable = MirrorError(f"{_shown(url)!r} is not an Azure Repos clone URL; it looks like {_EXAMPLE}.")
+    unusable = MirrorError(f"{_without_user(url)!r} is not an Azure Repos clone URL; it looks like {_EXAMPLE}.")
     base, marker, tail = url.partition("/_git/")
     if not marker or not tail.strip("/"):
         raise unusable

@@ -1,7 +1,7 @@
-"""The section ``ci`` of ``mirrors.yaml``: the CI service that provisions the mirrors, and how AWS recognises it.
+"""The section ``ci`` of ``mirrors.yaml``: which CI service provisions the mirrors, and how AWS recognises its jobs.
 
-No key of AWS is stored there: each job gets a token of OpenID Connect from its own service, and AWS gives credentials
-of a role for it (AssumeRoleWithWebIdentity). What a role trusts is the token's issuer, audience and subject:
+No AWS key is stored there: each job gets an OpenID Connect token from its own service, and AWS exchanges it for the
+credentials of a role (AssumeRoleWithWebIdentity). A role trusts the token's issuer, audience and subject:
 
 - https://docs.github.com/en/actions/reference/security/oidc
 - https://github.com/aws/aws-toolkit-azure-devops (its AWS service connection with *Use OIDC*)
@@ -46,7 +46,7 @@ _ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a tok
 _PEOPLE = matching(
     r"[^\x00-\x1f\"$]{1,500}",
     "a list of people and groups",
-    "write mail addresses or [project]\\group, a comma apart",
+    "write e-mail addresses or [project]\\group, separated by commas",
 )
 _PROVIDER_ARN = matching(
     r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"
@@ -55,12 +55,12 @@ _PROVIDER_ARN = matching(
 
 @dataclass(frozen=True)
 class Trust:
-    """By what AWS recognises the jobs of a CI service."""
+    """How AWS recognises the jobs of a CI service."""
 
     issuer: str
     audience: str
     diff: tuple[str, ...]
-    """Subjects that may look."""
+    """Subjects that may read."""
     deploy: tuple[str, ...]
     """Subjects that may deploy and delete."""
 
@@ -104,7 +104,7 @@ class AzurePipelines(BaseModel):
     diff_subject: Annotated[str, _SUBJECT] | None = None
     deploy_subject: Annotated[str, _SUBJECT] | None = None
     approvers: Annotated[str, _PEOPLE] | None = None
-    """Who approves that replicas are deleted, and is told by mail; None for whoever may run the pipeline."""
+    """Who approves the deletion of replicas, and is notified by e-mail; None for anyone who may run the pipeline."""
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:
@@ -116,7 +116,7 @@ class AzurePipelines(BaseModel):
 
     @property
     def owner(self) -> str:
-        # Tags take no other letters.
+        # Tags accept no other characters.
         place = f"dev.azure.com/{self.organization}/{self.project}/{self.repository}"
         return re.sub(r"[^\w\s.:/=+@-]", "-", place)
 
@@ -137,15 +137,15 @@ class Ci(BaseModel):
 
     account: Annotated[str, ACCOUNT]
     region: Annotated[str, REGION]
-    """Where the roles' stack is, and mirrors that name no region, whoever deploys them."""
+    """The region of the roles' stack, and of mirrors that name none."""
     branch: Annotated[str, BRANCH] = "main"
-    """What is on it is deployed."""
+    """The branch that is deployed."""
     name: Annotated[str, _NAME] | None = None
-    """Tells this file's provisioning from that of another file in the account."""
+    """Distinguishes this file's roles from those of another file for the same account."""
     github: Github | None = None
     azure: AzurePipelines | None = None
     provider_arn: Annotated[str, _PROVIDER_ARN] | None = None
-    """Of the account's identity provider for the issuer, when it has one already; IAM takes each issuer once."""
+    """The account's existing identity provider for the issuer, if any; IAM accepts each issuer once."""
 
     @model_validator(mode="after")
     def _one_service(self) -> Ci:
@@ -172,24 +172,24 @@ class Ci(BaseModel):
     @property
     def stack_name(self) -> str:
         """The stack with the roles, its construct id and its name."""
-        return self._named("ci")
+        return self._name_of("ci")
 
     @property
     def diff_role(self) -> str:
-        """The role that looks; in Azure DevOps, the service connection for it."""
-        return self._named("diff")
+        """The read-only role; in Azure DevOps, also the name of its service connection."""
+        return self._name_of("diff")
 
     @property
     def deploy_role(self) -> str:
-        """The role that deploys and deletes; in Azure DevOps, the service connection for it."""
-        return self._named("deploy")
+        """The role that deploys and deletes; in Azure DevOps, also the name of its service connection."""
+        return self._name_of("deploy")
 
     @property
     def teardown_environment(self) -> str:
-        """The environment in GitHub whose reviewers approve that replicas are deleted."""
-        return self._named("teardown")
+        """The GitHub environment whose reviewers approve the deletion of replicas."""
+        return self._name_of("teardown")
 
-    def _named(self, what: str) -> str:
+    def _name_of(self, what: str) -> str:
         return f"{PREFIX}-{what}-{self.name}" if self.name else f"{PREFIX}-{what}"
 
     @property
@@ -201,8 +201,8 @@ class Ci(BaseModel):
         return f"arn:{_partition(self.region)}:iam::{self.account}:role/{role}"
 
 
-def of_file(file: MirrorsFile) -> Ci | None:
-    """Return the section, None when the file has none; account and region default to those under ``defaults``.
+def load_section(file: MirrorsFile) -> Ci | None:
+    """Return the section, or None if the file has none; account and region default to those below ``defaults``.
 
     Raises:
         MirrorError: the section is wrong; one line for each mistake.

@@ -1,32 +1,27 @@
-"""One mirror's configuration: read from ``mirrors.yaml``, checked once, then trusted everywhere as a ``Mirror``."""
+"""One mirror's configuration: a frozen ``Mirror``, validated once and trusted everywhere."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..errors import MirrorError
-from . import azure_url, mirrors_file
-from . import ci as ci_config
-from .ci import Ci
-from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, cron, hours, matching, not_empty
+from . import azure_url
+from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, hours, matching, not_empty
 from .fields import tags as check_tags
-from .mirrors_file import MirrorsFile
-from .validation_messages import sentences
-
-DEFAULT_FILE = "mirrors.yaml"
+from .schedule import check as check_schedule
+from .schedule import longest_gap_minutes
 
 DEFAULT_REFS = ("heads", "tags", "notes")
 DEFAULT_PIPELINE_PATH = "azure-pipelines-mirror.yml"
 
 
 # https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html#limits-repository-names
-_REPLICA_NAME = re.compile(r"(?!-)(?!.*\.git$)[A-Za-z0-9_.-]{1,100}")
+REPLICA_NAME = re.compile(r"(?!-)(?!\.{1,2}$)(?!.*\.git$)[A-Za-z0-9_.-]{1,100}")
+_BOOTSTRAP_STACK = "CDKToolkit"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-names
 _USER_NAME_LIMIT = 64
 
@@ -39,7 +34,7 @@ class AzureRepository(BaseModel):
     organization: Annotated[str, AZURE_NAME]
     project: Annotated[str, AZURE_NAME]
     repository: Annotated[str, AZURE_NAME]
-    server: Annotated[str, AfterValidator(azure_url.check_server)] = azure_url.AZURE_DEVOPS_SERVICES
+    server: Annotated[str, AfterValidator(azure_url.check_configured_server)] = azure_url.AZURE_DEVOPS_SERVICES
     default_branch: Annotated[str, BRANCH] = "main"
     """The source's default branch."""
     pipelines_repository: Annotated[str, AZURE_NAME] | None = None
@@ -60,7 +55,7 @@ class AzureRepository(BaseModel):
 
 
 class Alarm(BaseModel):
-    """Who is told when something is wrong with a replica: exactly one of the two."""
+    """Who is notified when something is wrong with a replica: an e-mail address or an SNS topic."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +73,7 @@ class Alarm(BaseModel):
     ) = None
 
 
-def _one_receiver(value: Alarm) -> Alarm:
+def _has_one_recipient(value: Alarm) -> Alarm:
     if (value.email is None) == (value.topic_arn is None):
         raise ValueError("needs one of email and topic_arn; write alarm: {email: you@example.com}")
     return value
@@ -102,25 +97,28 @@ class Mirror(BaseModel):
     ) = None
     tags: Annotated[dict[str, str], AfterValidator(check_tags)] = Field(default_factory=dict)
     policy_name: Annotated[
-        str, matching(r"[\w+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -")
-    ] = Field(default_factory=lambda data: _default_policy_name(data["name"]))
+        str,
+        matching(r"[A-Za-z0-9_+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -"),
+    ] = Field(default_factory=lambda data: default_policy_name(data["name"]))
     user_name: Annotated[
-        str, matching(r"[\w+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
-    ] = Field(default_factory=lambda data: _default_user_name(data["name"]))
+        str, matching(r"[A-Za-z0-9_+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
+    ] = Field(default_factory=lambda data: default_user_name(data["name"]))
     source_auth: Literal["pat", "job-token"] = "pat"
     refs: Annotated[tuple[RefNamespace, ...], AfterValidator(not_empty)] = DEFAULT_REFS
-    schedule: Annotated[str, AfterValidator(cron)] = Field(default_factory=lambda data: derive_schedule(data["name"]))
+    schedule: Annotated[str, AfterValidator(check_schedule)] = Field(
+        default_factory=lambda data: derive_schedule(data["name"])
+    )
     archive_days: Annotated[int, Field(ge=0, le=36_500)] = 90
-    """How long tips that a run deletes or overwrites stay reachable in the archive; 0 keeps none."""
+    """How many days the archive keeps tips that a run deleted or overwrote; 0 turns it off."""
     existing: bool = False
-    """Whether the replica is a repository that is there already: the stack refers to it, and never deletes it."""
+    """Whether the replica is an existing repository, which the stack refers to and never deletes."""
     on_destroy: Literal["delete", "retain"] = "delete"
     termination_protection: bool = False
     policy_on: Literal["user", "group"] = "user"
-    alarm: Annotated[Alarm, AfterValidator(_one_receiver)] | None = None
-    """Who is told when somebody other than the pipeline changes the replica."""
+    alarm: Annotated[Alarm, AfterValidator(_has_one_recipient)] | None = None
+    """Who is notified when anybody other than the pipeline changes the replica."""
     stale_after: Annotated[int, BeforeValidator(hours)] | None = None
-    """In hours; who is told when no run has confirmed the replica for so long."""
+    """After how many hours without a confirming run the alarm's recipient is notified."""
 
     @model_validator(mode="after")
     def _is_never_deleted(self) -> Mirror:
@@ -131,10 +129,22 @@ class Mirror(BaseModel):
     @model_validator(mode="after")
     def _alarm_fits(self) -> Mirror:
         if self.stale_after and not self.alarm:
-            raise ValueError("stale_after needs somebody to tell; add alarm: {email: you@example.com}")
+            raise ValueError("stale_after needs a recipient; add alarm: {email: you@example.com}")
         topic = self.alarm.topic_arn.split(":") if self.alarm and self.alarm.topic_arn else []
         if topic and self.region and topic[3] != self.region:
-            raise ValueError(f"alarm.topic_arn is in {topic[3]}, and the replica in {self.region}; they go together")
+            raise ValueError(
+                f"alarm.topic_arn is in {topic[3]}, but the replica is in {self.region}; both must be in one region"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_confirmed_in_time(self) -> Mirror:
+        hours = longest_gap_minutes(self.schedule) / 60
+        if self.stale_after and self.stale_after < hours:
+            raise ValueError(
+                f"stale_after is {self.stale_after} h, but the schedule {self.schedule!r} can leave {hours:,.0f} h "
+                "between two runs; use a longer stale_after or a more frequent schedule"
+            )
         return self
 
     @property
@@ -145,7 +155,7 @@ class Mirror(BaseModel):
     @property
     def pipeline_path(self) -> str:
         """The path of the pipeline's YAML in its repository."""
-        return self.azure.pipeline_path or _default_pipeline_path(self.name, self.azure.pipelines_repository)
+        return self.azure.pipeline_path or default_pipeline_path(self.name, self.azure.pipelines_repository)
 
     @property
     def pipeline_name(self) -> str:
@@ -175,19 +185,22 @@ def derive_stack_name(replica: str) -> str:
 
 
 def derive_schedule(replica: str) -> str:
-    """Return the default schedule: every six hours, at a minute of the mirror's own, so that a fleet is spread."""
+    """Return the default schedule: every six hours, at a minute derived from the name, so that runs are spread out."""
     return f"{int(hashlib.sha256(replica.encode()).hexdigest(), 16) % 60} */6 * * *"
 
 
-def _default_pipeline_path(replica: str, pipelines_repository: str | None) -> str:
+def default_pipeline_path(replica: str, pipelines_repository: str | None) -> str:
+    """Return the path of the YAML: one of its own in a repository that several mirrors share."""
     return f"{replica}.yml" if pipelines_repository else DEFAULT_PIPELINE_PATH
 
 
-def _default_policy_name(replica: str) -> str:
+def default_policy_name(replica: str) -> str:
+    """Return the default name of the IAM policy."""
     return f"CodeCommit{replica}GitPush"
 
 
-def _default_user_name(replica: str) -> str:
+def default_user_name(replica: str) -> str:
+    """Return the default name of the IAM user, shortened with a hash if IAM would refuse its length."""
     name = f"azure-devops-pipeline-{replica}"
     if len(name) <= _USER_NAME_LIMIT:
         return name
@@ -196,167 +209,16 @@ def _default_user_name(replica: str) -> str:
 
 
 def check_replica_name(name: str) -> str:
-    """Return ``name`` when CodeCommit takes it as a repository's name.
+    """Return ``name`` if CodeCommit and CDK accept it.
 
     Raises:
-        MirrorError: CodeCommit would refuse it.
+        MirrorError: CodeCommit would refuse it, or its stack would have the name of CDK's own.
     """
-    if not _REPLICA_NAME.fullmatch(name):
+    if not REPLICA_NAME.fullmatch(name):
         raise MirrorError(
             f"{name!r} is not a CodeCommit repository name; use 1 to 100 letters, digits or . _ -, "
-            "without .git at the end, and without a hyphen in front, where cdk takes it for an option."
+            "without .git at the end, and without a hyphen in front, which cdk would read as an option."
         )
+    if name.lower() == _BOOTSTRAP_STACK.lower():
+        raise MirrorError(f"{name!r} is the name of the stack of 'cdk bootstrap'; give the mirror another name.")
     return name
-
-
-class Configuration(NamedTuple):
-    """What ``mirrors.yaml`` says."""
-
-    mirrors: tuple[Mirror, ...]
-    ci: Ci | None
-    """Who provisions the mirrors, if not people alone."""
-
-
-def load(path: Path, only: str | None = None) -> Configuration:
-    """Read ``mirrors.yaml`` and return its mirrors, or the one that ``only`` names.
-
-    The whole file is read each time, but with ``only`` just that mirror is validated in full, so that one
-    mirror out of many costs what one out of one does.
-
-    Raises:
-        MirrorError: the file is missing or wrong; one line for each mistake.
-    """
-    file = mirrors_file.read(path)
-    if only is not None and only not in file.mirrors:
-        raise MirrorError(f"{path}: there is no mirror {only!r}; it has {', '.join(sorted(file.mirrors)) or 'none'}.")
-    chosen = [only] if only is not None else list(file.mirrors)
-    mistakes: list[str] = []
-    mirrors: list[Mirror] = []
-    for name in chosen:
-        try:
-            mirrors.append(_validated(file, name))
-        except MirrorError as error:
-            mistakes.append(str(error))
-    mistakes += _clashes(file, chosen)
-    ci = None
-    try:
-        ci = ci_config.of_file(file)
-    except MirrorError as error:
-        mistakes.append(str(error))
-    if mistakes:
-        # A mistake in the defaults is every mirror's, and is told once.
-        raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
-    return Configuration(tuple(_placed(mirror, ci) for mirror in mirrors), ci)
-
-
-def _placed(mirror: Mirror, ci: Ci | None) -> Mirror:
-    """Return the mirror where CI provisions it, unless it names a place of its own: for who works by hand, too."""
-    if ci is None:
-        return mirror
-    return mirror.model_copy(update={"account": mirror.account or ci.account, "region": mirror.region or ci.region})
-
-
-def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
-    """Do as :func:`load`, for who needs the mirrors alone."""
-    return load(path, only).mirrors
-
-
-def single_mirror(
-    name: str,
-    azure_repo_url: str,
-    *,
-    region: str | None = None,
-    account: str | None = None,
-    default_branch: str | None = None,
-) -> Mirror:
-    """Return a mirror that is given without a file, every option at its default.
-
-    Raises:
-        MirrorError: the name or the URL is wrong.
-    """
-    check_replica_name(name)
-    azure = {
-        **azure_url.parse_clone_url(azure_repo_url),
-        **({"default_branch": default_branch} if default_branch else {}),
-    }
-    entry = {"name": name, "azure": azure, "region": region, "account": account}
-    try:
-        return Mirror.model_validate(entry)
-    except ValidationError as error:
-        raise MirrorError("\n".join(f"mirror {name!r}: {text}" for _, text in sentences(error, Mirror))) from None
-
-
-def from_context(context: Callable[[str], Any]) -> Configuration:
-    """Return what a CDK app's context asks for.
-
-    Keys: ``replica`` with ``azure_repo_url`` (and ``region``, ``account``) give one mirror without a file;
-    ``mirror`` chooses one from the file; ``config`` is the file's path (default ``mirrors.yaml``).
-
-    Raises:
-        MirrorError: the context or the file is wrong.
-    """
-    replica, url = context("replica"), context("azure_repo_url")
-    if replica or url:
-        if not (replica and url):
-            raise MirrorError("-c replica=NAME and -c azure_repo_url=URL go together; give both or neither.")
-        mirror = single_mirror(replica, url, region=context("region"), account=context("account"))
-        return Configuration((mirror,), None)
-    return load(Path(context("config") or DEFAULT_FILE), context("mirror"))
-
-
-def _validated(file: MirrorsFile, name: str) -> Mirror:
-    where = file.where("mirrors", name)
-    try:
-        check_replica_name(name)
-    except MirrorError as error:
-        raise MirrorError(f"{where}: {error}") from None
-    try:
-        return Mirror.model_validate({**file.merged(name), "name": name})
-    except ValidationError as error:
-        lines = []
-        for key, sentence in sentences(error, Mirror):
-            whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
-            lines.append(f"{file.where_value(name, key)}: {whose}: {sentence}")
-        raise MirrorError("\n".join(lines)) from None
-
-
-def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
-    """Name what two mirrors of one file may not share: it would make one stack overwrite the other's resources.
-
-    Works on the file's own text, so that choosing one mirror does not validate all of them.
-    """
-    mistakes: list[str] = []
-    seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
-    for name in filter(_REPLICA_NAME.fullmatch, file.mirrors):
-        if f"{derive_stack_name(name).lower()}-".startswith(f"{ci_config.PREFIX}-ci-") and name in chosen:
-            where = file.where("mirrors", name)
-            mistakes.append(f"{where}: mirror {name!r}: its stack would have the name of CI's own; rename it.")
-        for what, value, place, remedy in _identities(name, file.merged(name)):
-            others = seen.setdefault((what, value.lower()), [])
-            for other, elsewhere in others:
-                apart = any(a and b and a != b for a, b in zip(place, elsewhere, strict=True))
-                if not apart and {name, other} & set(chosen):
-                    mistakes.append(
-                        f"{file.where('mirrors', name)}: mirror {name!r}: its {what} {value!r} is also that of "
-                        f"mirror {other!r}; {remedy}."
-                    )
-                    break
-            others.append((name, place))
-    return mistakes
-
-
-def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str | None, ...], str]]:
-    """Yield what must be unique, its value, where (account, region; None is not known), and the remedy."""
-    account, region = entry.get("account"), entry.get("region")
-    user = str(entry.get("user_name", _default_user_name(name)))
-    policy = str(entry.get("policy_name", _default_policy_name(name)))
-    yield "stack name", derive_stack_name(name), (account, region), "rename one of the two"
-    # IAM is global, and does not tell upper from lower case when it compares names.
-    yield "user_name", user, (account,), "give one of them a user_name of its own"
-    yield "policy_name", policy, (account,), "give one of them a policy_name of its own"
-    azure = entry.get("azure")
-    if isinstance(azure, dict):
-        home = azure.get("pipelines_repository") or azure.get("repository")
-        path = azure.get("pipeline_path") or _default_pipeline_path(name, azure.get("pipelines_repository"))
-        place = "/".join(str(azure.get(key, "")) for key in ("server", "organization", "project"))
-        yield "pipeline", f"{path} in {place.lstrip('/')}/{home}", (), "give one of them an azure.pipeline_path"

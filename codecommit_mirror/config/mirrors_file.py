@@ -1,11 +1,12 @@
-"""``mirrors.yaml`` as text: parsed with the line of every value, every scalar kept as it was written.
+"""``mirrors.yaml`` as text: parsed with the line of every value, and with every scalar kept as it was written.
 
 YAML's own guesses (``no`` is false, ``0123`` is octal, the last of two equal keys wins) have no place in a file of
-names and account ids, so scalars stay text and a key given twice is refused.
+names and account ids, so scalars stay text and a duplicate key is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 from ..errors import MirrorError
 
 _MAX_VALUES = 200_000
-"""Mappings, lists and scalars with every alias written out; 10,000 mirrors have fewer."""
+"""Mappings, lists and scalars with every alias expanded; 10,000 mirrors have fewer."""
 
 Location = tuple[str, ...]
 _SECTIONS = ("defaults", "mirrors", "ci")
@@ -23,7 +24,7 @@ _SECTIONS = ("defaults", "mirrors", "ci")
 
 @dataclass(frozen=True)
 class MirrorsFile:
-    """The file's mappings, and where in the file each key stands."""
+    """The file's mappings, and the line of each key."""
 
     path: Path
     defaults: dict[str, Any]
@@ -39,7 +40,7 @@ class MirrorsFile:
         return str(self.path)
 
     def where_value(self, mirror: str, key: Location) -> str:
-        """Return the place of a mirror's value: in its own entry, or under ``defaults`` when it comes from there."""
+        """Return the location of a mirror's value: in its own entry, or below ``defaults`` if it comes from there."""
         return self.where(*(("mirrors", mirror) if self.is_own(mirror, key) else ("defaults",)), *key)
 
     def is_own(self, mirror: str, key: Location) -> bool:
@@ -59,41 +60,17 @@ def read(path: Path) -> MirrorsFile:
     """Parse the file.
 
     Raises:
-        MirrorError: it is missing, is not YAML, or is not shaped as its sections.
+        MirrorError: it is missing, is not YAML, or does not have the form of its sections.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise MirrorError(
-            f"{path} is not here; run 'codecommit-mirror init' to write one, or name another with --config "
-            "(cdk: -c config=FILE)."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MirrorError(f"{path} cannot be read as UTF-8 text ({error}); check the file.") from None
     lines: dict[Location, int] = {}
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None and _size(root, {}, ()) > _MAX_VALUES:
-            raise MirrorError(
-                f"{path}: with its aliases expanded, the file has more than {_MAX_VALUES:,} values; remove the nested "
-                "aliases, or split the file."
-            )
-        data = {} if root is None else _plain(path, root, (), lines, ())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise MirrorError(
-            f"{path}{line}: it is not valid YAML ({problem}); correct that line; quote text that has ': ' in it."
-        ) from None
-    except RecursionError:
-        raise MirrorError(f"{path}: it is nested too deeply; see 'codecommit-mirror init' for its form.") from None
+    data = _parse(path, lines)
     if not isinstance(data, dict):
         raise MirrorError(f"{path}: it has no 'mirrors:' at the top; see 'codecommit-mirror init'.")
     for key in data:
         if key not in _SECTIONS:
             raise MirrorError(
-                f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the top has {', '.join(_SECTIONS)} alone."
+                f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the only sections are "
+                f"{', '.join(_SECTIONS)}."
             )
     sections: dict[str, dict[str, Any]] = {}
     for section in _SECTIONS:
@@ -105,25 +82,58 @@ def read(path: Path) -> MirrorsFile:
         raise MirrorError(
             f"{path}, line {lines[('defaults', 'name')]}: 'name' is not a known key; a mirror's name is its key."
         )
-    for name, entry in sections["mirrors"].items():
-        if entry is None:
-            sections["mirrors"][name] = {}
-        elif not isinstance(entry, dict):
+    mirrors = {name: _entry(path, name, entry, lines) for name, entry in sections["mirrors"].items()}
+    return MirrorsFile(path, sections["defaults"], mirrors, sections["ci"] or None, lines)
+
+
+def _entry(path: Path, name: str, entry: Any, lines: Mapping[Location, int]) -> dict[str, Any]:
+    """Return a mirror's entry, empty if only its name is given."""
+    if entry is None:
+        return {}
+    if not isinstance(entry, dict):
+        raise MirrorError(
+            f"{path}, line {lines[('mirrors', name)]}: mirror {name!r} is not a mapping; indent its keys below it."
+        )
+    if "name" in entry:
+        raise MirrorError(
+            f"{path}, line {lines[('mirrors', name, 'name')]}: mirror {name!r}: 'name' is not a known key; "
+            "a mirror's name is its key."
+        )
+    return entry
+
+
+def _parse(path: Path, lines: dict[Location, int]) -> Any:
+    """Return the file's data, and record the line of each key in ``lines``."""
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if root is not None and _size(root, {}, ()) > _MAX_VALUES:
             raise MirrorError(
-                f"{path}, line {lines[('mirrors', name)]}: mirror {name!r} is not a mapping; indent its keys below it."
+                f"{path}: with its aliases expanded, the file has more than {_MAX_VALUES:,} values; remove the nested "
+                "aliases, or split the file."
             )
-        elif "name" in entry:
-            raise MirrorError(
-                f"{path}, line {lines[('mirrors', name, 'name')]}: mirror {name!r}: 'name' is not a known key; "
-                "a mirror's name is its key."
-            )
-    return MirrorsFile(path, sections["defaults"], sections["mirrors"], sections["ci"] or None, lines)
+        return {} if root is None else _plain(path, root, (), lines, ())
+    except FileNotFoundError:
+        raise MirrorError(
+            f"{path} does not exist; run 'codecommit-mirror init' to create it, or name another file with --config "
+            "(cdk: -c config=FILE)."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MirrorError(f"{path} cannot be read as UTF-8 text ({error}); check the file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise MirrorError(
+            f"{path}{line}: it is not valid YAML ({problem}); correct that line; quote text that contains ': '."
+        ) from None
+    except RecursionError:
+        raise MirrorError(f"{path}: it is nested too deeply; see 'codecommit-mirror init' for its form.") from None
 
 
 def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, ...]) -> int:
-    """Return how many values a node has with every alias written out, without writing them out.
+    """Return how many values a node has with every alias expanded, without expanding them.
 
-    A few lines of aliases on aliases stand for billions, and the file may come from anybody's pull request.
+    A few lines of nested aliases can stand for billions of values, and anybody's pull request may contain them.
     """
     if node in above or isinstance(node, yaml.ScalarNode):
         return 1
@@ -136,7 +146,9 @@ def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, 
 
 def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int], above: tuple[yaml.Node, ...]) -> Any:
     if node in above:
-        raise MirrorError(f"{path}, line {node.start_mark.line + 1}: the alias points at what holds it; write it out.")
+        raise MirrorError(
+            f"{path}, line {node.start_mark.line + 1}: the alias refers to what contains it; write it out."
+        )
     above = (*above, node)
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == "tag:yaml.org,2002:null" and not node.style else node.value

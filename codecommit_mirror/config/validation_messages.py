@@ -1,15 +1,15 @@
-"""What pydantic finds wrong in ``mirrors.yaml``, as sentences for the one who wrote it."""
+"""Validation errors of pydantic as sentences for the author of ``mirrors.yaml``."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-_SAYS_ITSELF = (("tags",), ("refs",), ("alarm",), ("github",), ("azure",))
-"""Fields whose value is no text: the sentence does not begin with it."""
+_NOT_TEXT = (("tags",), ("refs",), ("alarm",), ("github",), ("azure",))
+"""Fields that are not text, so that the sentence does not begin with the value."""
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -17,7 +17,7 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[
 
     Args:
         error: what pydantic raised.
-        model: what the entry should have been, which knows the keys that there are.
+        model: the entry's model, which knows the valid keys.
     """
     for mistake in error.errors():
         # A default that is derived from other values is not derived when one of them is wrong: no second mistake.
@@ -31,15 +31,31 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
         message = str(error["ctx"]["error"])
         if not key:
             return f"{message}."
-        shown = "" if error["loc"] in _SAYS_ITSELF else f"{error['input']!r} "
+        shown = "" if error["loc"] in _NOT_TEXT else f"{error['input']!r} "
         return f"{key}: {shown}{message}."
     if error["type"] == "extra_forbidden":
-        fields = _model_at(model, error["loc"][:-1]).model_fields.items()
-        # A mirror's own name is no key of its entry.
-        known = ", ".join(name for name, field in fields if name != "name" or not field.is_required())
-        return f"{key} is not a known key; remove it or correct its spelling (known: {known})."
+        return _unknown_key(key, _model_at(model, error["loc"][:-1]))
     remedy = _REMEDIES.get(error["type"])
     return f"{key} {remedy(error)}" if remedy else f"{key} is {error['input']!r}: {error['msg']}."
+
+
+def unknown_keys(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the place and the sentence of each key that a model does not know, without validating any value."""
+    for key, value in values.items():
+        if key not in model.model_fields:
+            yield (key,), _unknown_key(key, model)
+            continue
+        below = next(_models_in(model.model_fields[key].annotation), None)
+        if below and isinstance(value, Mapping):
+            for inner in value:
+                if inner not in below.model_fields:
+                    yield (key, inner), _unknown_key(f"{key}.{inner}", below)
+
+
+def _unknown_key(key: str, model: type[BaseModel]) -> str:
+    # A mirror's name is not a key of its entry.
+    known = ", ".join(name for name, field in model.model_fields.items() if name != "name" or not field.is_required())
+    return f"{key} is not a known key; remove it or correct its spelling (known: {known})."
 
 
 _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -1,4 +1,4 @@
-"""Who runs this program, and for which mirror: an AWS session and an Azure DevOps client, made when first needed."""
+"""What a command works with: a mirror, and clients for both clouds that are made when they are first needed."""
 
 from __future__ import annotations
 
@@ -6,58 +6,70 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import boto3
+import httpx
 
-from ..aws import stack as aws
-from ..azure import token as azure_token
+from ..aws import session
 from ..azure.client import AzureDevOps
-from ..azure.connection import AZURE_SECRETS
+from ..azure.token import AzureToken, find_token
+from ..azure.variables import AZURE_SECRETS
 from ..config.mirror import Mirror
 
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+
 Ask = Callable[[str], str]
+"""Asks a person for a secret."""
 
 
 @dataclass
-class Operator:
-    """What the commands that change something work with.
+class MirrorContext:
+    """A mirror and what is needed to work on it.
 
     Args:
         mirror: the mirror.
-        environment: has the tokens.
-        folder: the CDK project's.
-        context: what tells the CDK app of the mirror: ``-c key=value`` pairs.
-        ask: asks a person for a secret; None where nobody can be asked.
+        environment: has the tokens and secrets.
+        folder: the CDK project's folder.
+        cdk_context: how the CDK app finds the mirror: ``-c key=value`` pairs.
+        ask: asks a person for a secret; None if there is nobody to ask.
+        azure_transport: an httpx transport for Azure DevOps, for tests.
     """
 
     mirror: Mirror
     environment: Mapping[str, str] = field(repr=False)
     folder: Path
-    context: tuple[str, ...] = ()
+    cdk_context: tuple[str, ...] = ()
     ask: Ask | None = None
+    azure_transport: httpx.BaseTransport | None = None
 
     @cached_property
     def source_secrets(self) -> dict[str, str]:
-        """The source's Git credentials, by their variables' names: those of the environment, and what was asked for."""
+        """The source's Git credentials, by variable name: from the environment, and as a person enters them."""
         return {name: self.environment[name] for name in AZURE_SECRETS if self.environment.get(name)}
 
     @cached_property
     def aws(self) -> boto3.Session:
-        return aws.session(self.mirror)
+        """A session in the mirror's account and region."""
+        return session.session(self.mirror)
 
     @cached_property
     def account(self) -> str:
-        return aws.account_of(self.aws)
+        """The account of the AWS credentials."""
+        return session.account_of(self.aws)
 
     @cached_property
-    def iam(self) -> Any:
-        return aws.client(self.aws, "iam")
+    def iam(self) -> IAMClient:
+        """A client for IAM."""
+        return session.client(self.aws, "iam")
 
     @cached_property
-    def token(self) -> azure_token.AzureToken:
-        return azure_token.find_token(self.environment)
+    def token(self) -> AzureToken:
+        """The token for Azure DevOps."""
+        return find_token(self.environment)
 
     @cached_property
     def azure(self) -> AzureDevOps:
-        return AzureDevOps(self.mirror.azure, self.token)
+        """A client for the mirror's Azure DevOps project."""
+        return AzureDevOps(self.mirror.azure, self.token, transport=self.azure_transport)

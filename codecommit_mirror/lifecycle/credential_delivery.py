@@ -1,92 +1,53 @@
-"""Git credentials from IAM into the pipeline's secret variables; on the way a password is in memory alone."""
+"""Deliver Git credentials from IAM into the pipeline's secret variables; a password is only ever in memory."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-from pipeline_templates import mirror_sync
-
-from ..aws import git_credentials as credentials
+from .. import engine
+from ..aws import git_credentials
 from ..aws.git_credentials import Credential, IssuedCredential
-from ..azure import held_credential
 from ..azure.client import AzureDevOps, Definition
-from ..azure.held_credential import HeldCredential, Issuing
 from ..azure.http import AzureError
+from ..azure.variables import (
+    AWS_PASSWORD,
+    AWS_USER_NAME,
+    HELD_CREDENTIAL,
+    ConcurrentRunError,
+    HeldCredential,
+    Issuing,
+    check_unchanged,
+    has_replica_secrets,
+    held_credential,
+    plain_variable,
+    secret_variable,
+    update_variables,
+)
 from ..errors import MirrorError
+from ..progress import Say
 from .verification import password_endpoint
 
-_CONFLICTS = 5
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+
 _PROPAGATION_SECONDS = 120
 """IAM is eventually consistent: a new credential can be refused for some seconds."""
-
-Say = Callable[[str], None]
-
-
-class TakenOver(MirrorError):
-    """Another run of this program has changed what the pipeline holds."""
-
-
-def _check_still_ours(definition: Definition, held: HeldCredential) -> None:
-    if held_credential.of_variables(definition.variables) != held:
-        raise TakenOver(f"another run of this program works on {definition.name!r}; run again when it is done.")
-
-
-def set_variables(
-    azure: AzureDevOps,
-    definition: Definition,
-    changes: Mapping[str, Mapping[str, Any] | None],
-    only_if: HeldCredential | None = None,
-) -> Definition:
-    """Set variables of a pipeline, or remove those that are None, and leave every other one as it is.
-
-    Somebody else's change in between is not overwritten: the definition is read again and changed anew.
-
-    Args:
-        azure, definition: the pipeline.
-        changes: values by name.
-        only_if: what the pipeline must still say of its credential; another run of this program may have taken over.
-    """
-    for _ in range(_CONFLICTS):
-        definition = azure.definition(definition.id)
-        note = changes.get(held_credential.VARIABLE)
-        if only_if is not None and note == definition.variables.get(held_credential.VARIABLE):
-            return definition  # Done by an update whose answer was lost on the way.
-        if only_if is not None:
-            _check_still_ours(definition, only_if)
-        variables = {name: value for name, value in definition.variables.items() if name not in changes}
-        variables.update({name: dict(value) for name, value in changes.items() if value is not None})
-        if variables == definition.variables:
-            return definition
-        try:
-            return azure.update_definition(definition, {**definition.body, "variables": variables})
-        except AzureError as error:
-            if error.status != 409:
-                raise
-    raise MirrorError(f"the pipeline {definition.name!r} is changed by somebody else all the time; run again later.")
-
-
-def plain(value: str) -> dict[str, Any]:
-    """Return a variable that everybody may read."""
-    return {"value": value}
-
-
-def secret(value: str) -> dict[str, Any]:
-    """Return a secret variable."""
-    return {"value": value, "isSecret": True}
+_MAX_ISSUING_TIME = timedelta(minutes=15)
+"""Between the record and the credential that it announces, allowing for clock skew."""
 
 
 @dataclass(frozen=True)
-class Recipient:
-    """The pipeline that holds a credential, and the IAM user whose credential it is."""
+class CredentialTarget:
+    """The pipeline that holds a credential, and the IAM user that the credential belongs to."""
 
     azure: AzureDevOps
     definition: Definition
-    iam: Any
+    iam: IAMClient
     user: str
     account: str
     replica_url: str
@@ -95,80 +56,104 @@ class Recipient:
     """The mirror's name, for messages."""
 
     def held(self) -> HeldCredential:
-        """Return what the pipeline said that it holds, when its definition was read."""
-        return held_credential.of_variables(self.definition.variables)
+        """Return which credential the pipeline recorded when its definition was read."""
+        return held_credential(self.definition.variables)
 
-    def write_held(self, held: HeldCredential) -> None:
-        """Write which credential the pipeline holds."""
-        text = replace(held, account=self.account).text()
-        set_variables(self.azure, self.definition, {held_credential.VARIABLE: plain(text)})
+    def record(self, held: HeldCredential) -> None:
+        """Record which credential the pipeline holds."""
+        text = replace(held, account=self.account).to_json()
+        update_variables(self.azure, self.definition, {HELD_CREDENTIAL: plain_variable(text)})
 
     def credentials(self) -> list[Credential]:
         """Return the user's credentials, oldest first."""
-        return credentials.list_credentials(self.iam, self.user)
+        return git_credentials.list_credentials(self.iam, self.user)
 
     def revoke(self, credential_id: str) -> None:
-        """Deactivate and delete one of them."""
-        credentials.revoke(self.iam, self.user, credential_id)
+        """Deactivate and delete one of the user's credentials."""
+        git_credentials.revoke(self.iam, self.user, credential_id)
 
 
-def ensure_credential(to: Recipient, say: Say) -> None:
-    """Make sure that the pipeline holds a credential that works as far as can be known; issue one if it does not.
+def ensure_credential(target: CredentialTarget, say: Say) -> None:
+    """Make sure that the pipeline holds a credential that appears to work; issue one if it does not.
 
-    A pipeline that was given secrets by hand keeps them.
+    Secrets that were entered by hand are kept.
+
+    Raises:
+        MirrorError: a call failed; running again is safe.
     """
-    held = revoke_strays(to, say)
-    existing = {credential.id: credential for credential in to.credentials()}
-    if held_credential.has_secrets(to.definition.variables):
+    held = revoke_undelivered(target, say)
+    existing = {credential.id: credential for credential in target.credentials()}
+    if has_replica_secrets(target.definition.variables):
         if held.id is None and any(credential.status == "Active" for credential in existing.values()):
             say("kept the credential that the pipeline has")
             return
         if held.id in existing and existing[held.id].status == "Active":
             say(f"kept {held.id}")
             return
-    issued = issue_into(to, held)
+    issued = issue_into(target, held)
     say(f"issued {issued} into the pipeline's secret variables")
 
 
-def revoke_strays(to: Recipient, say: Say) -> HeldCredential:
-    """Revoke what an interrupted run issued and did not deliver, and return what the pipeline holds."""
-    held = to.held()
+def undelivered_credentials(existing: Collection[Credential], held: HeldCredential) -> list[Credential]:
+    """Return the credentials that an interrupted command issued, and whose passwords are lost."""
+    if held.issuing is None:
+        return []
+    return [
+        credential
+        for credential in existing
+        if credential.id not in held.issuing.existing
+        and abs(credential.created - held.issuing.since) < _MAX_ISSUING_TIME
+    ]
+
+
+def revoke_undelivered(target: CredentialTarget, say: Say) -> HeldCredential:
+    """Revoke what an interrupted command issued but did not deliver; return what the pipeline holds.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    held = target.held()
     if held.issuing is None:
         return held
-    for stray in held_credential.strays(to.credentials(), held):
-        to.revoke(stray.id)
-        say(f"revoked {stray.id}, which an interrupted run had issued and not delivered")
+    for credential in undelivered_credentials(target.credentials(), held):
+        target.revoke(credential.id)
+        say(f"revoked {credential.id}, which an interrupted command had issued but not delivered")
     settled = HeldCredential(held.id)
-    to.write_held(settled)
+    target.record(settled)
     return settled
 
 
-def issue_into(to: Recipient, held: HeldCredential, replaces: str | None = None) -> str:
-    """Issue a credential, wait until the replica takes it, put it into the pipeline in one update; return its id.
+def issue_into(target: CredentialTarget, held: HeldCredential, replaces: str | None = None) -> str:
+    """Issue a credential, wait until the replica accepts it, store it in the pipeline in one update; return its id.
 
     Args:
-        to: who gets it.
+        target: the pipeline and the user.
         held: what the pipeline holds until then.
-        replaces: the credential that this one takes the place of.
+        replaces: the credential that this one replaces.
+
+    Raises:
+        MirrorError: a call failed, the replica does not accept the credential, or another command interfered.
     """
-    existing = to.credentials()
-    credentials.check_room(existing, to.user, to.mirror)
-    before = Issuing(datetime.now(UTC), frozenset(c.id for c in existing))
-    issuing = HeldCredential(held.id, before, account=to.account)
-    delivered = HeldCredential(None, replaces=replaces, account=to.account)
-    to.write_held(issuing)
-    issued = credentials.issue(to.iam, to.user, to.mirror)
-    with _revoked_unless_delivered(to, issued):
+    existing = target.credentials()
+    git_credentials.ensure_credential_slot(existing, target.user, target.mirror)
+    before = Issuing(datetime.now(UTC), frozenset(credential.id for credential in existing))
+    issuing = HeldCredential(held.id, before, account=target.account)
+    target.record(issuing)
+    issued = git_credentials.issue(target.iam, target.user, target.mirror)
+    delivered = HeldCredential(issued.id, replaces=replaces, account=target.account)
+    with _revoked_unless_delivered(target, issued):
         _wait_until_accepted(
-            to.replica_url, issued, lambda: _check_still_ours(to.azure.definition(to.definition.id), issuing)
+            target.replica_url,
+            issued,
+            lambda: check_unchanged(target.azure.definition(target.definition.id), issuing),
         )
-        set_variables(
-            to.azure,
-            to.definition,
+        update_variables(
+            target.azure,
+            target.definition,
             {
-                held_credential.USER_NAME: secret(issued.user_name),
-                held_credential.PASSWORD: secret(issued.password),
-                held_credential.VARIABLE: plain(replace(delivered, id=issued.id).text()),
+                AWS_USER_NAME: secret_variable(issued.user_name),
+                AWS_PASSWORD: secret_variable(issued.password),
+                HELD_CREDENTIAL: plain_variable(delivered.to_json()),
             },
             only_if=issuing,
         )
@@ -176,13 +161,13 @@ def issue_into(to: Recipient, held: HeldCredential, replaces: str | None = None)
 
 
 @contextlib.contextmanager
-def _revoked_unless_delivered(to: Recipient, issued: IssuedCredential) -> Iterator[None]:
+def _revoked_unless_delivered(target: CredentialTarget, issued: IssuedCredential) -> Iterator[None]:
     try:
         yield
-    except (AzureError, TakenOver) as error:
-        if isinstance(error, TakenOver) or error.refused:
-            to.revoke(issued.id)
-        # Where the answer is not clear, the update may have been done: the next run sees what the pipeline says.
+    except (AzureError, ConcurrentRunError) as error:
+        if isinstance(error, ConcurrentRunError) or error.refused:
+            target.revoke(issued.id)
+        # After an unclear answer the update may have been made: the next command sees what the pipeline records.
         raise
 
 
@@ -191,12 +176,12 @@ def _wait_until_accepted(replica_url: str, issued: IssuedCredential, check: Call
     deadline, pause = time.monotonic() + _PROPAGATION_SECONDS, 0.5
     while True:
         try:
-            mirror_sync.read_refs(endpoint, "git-receive-pack")
+            engine.read_refs(endpoint, "git-receive-pack")
             return
-        except (mirror_sync.MirrorFailure, mirror_sync.Transient) as failure:
+        except (engine.MirrorFailure, engine.RetryableError) as failure:
             if time.monotonic() + pause > deadline:
                 raise MirrorError(
-                    f"{issued.id} was issued, but the replica has not taken it for {_PROPAGATION_SECONDS} seconds "
+                    f"{issued.id} was issued, but the replica has not accepted it for {_PROPAGATION_SECONDS} seconds "
                     f"({str(failure).rstrip('.')}); run again, which revokes it and issues another."
                 ) from None
         check()

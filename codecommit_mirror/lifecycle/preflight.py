@@ -1,75 +1,72 @@
-"""What would stop a mirror from coming up, found before anything is changed, and told all at once."""
+"""Find everything that would stop a mirror from coming up, before anything is changed; reported together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import boto3
 
-from ..aws import cdk
-from ..aws import git_credentials as credentials
-from ..aws.stack import (
-    Denied,
-    Missing,
-    aws_failures,
-    client,
-    deployed_deletion_policy,
-    find_clone_url,
-    find_stack,
-    repository_is_gone,
-)
-from ..azure import connection, held_credential
-from ..azure.connection import Connection
+from ..aws import cdk, git_credentials
+from ..aws.session import DeniedError, NotFoundError, aws_failures, client
+from ..aws.stack import deployed_deletion_policy, find_clone_url, find_stack, missing_repository
+from ..azure import connection
+from ..azure.state import AzureState, read_state
+from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from .context import Operator
+from . import verification
+from .connect import missing_secrets
+from .context import MirrorContext
 
 _QUOTAS = (("Users", "UsersQuota", "IAM users"), ("Policies", "PoliciesQuota", "IAM policies"))
 
 
-def find_problems(operator: Operator) -> list[str]:
+def find_problems(context: MirrorContext) -> list[str]:
     """Return every problem, one sentence each."""
-    found: list[str] = []
-    for check in (_tools, _project, _account, _source):
+    problems: list[str] = []
+    for check in (_check_tools, _check_bootstrap, _check_account, _check_source):
         try:
-            found.extend(check(operator))
+            problems.extend(check(context))
         except MirrorError as error:
-            found.append(str(error))
-    # What one check needs and another reports is told once.
-    return list(dict.fromkeys(found))
+            problems.append(str(error))
+    # Several checks can meet the same problem.
+    return list(dict.fromkeys(problems))
 
 
-def _tools(operator: Operator) -> Iterator[str]:
-    cdk.find_cli(operator.folder)
-    yield from ()
+def _check_tools(context: MirrorContext) -> list[str]:
+    cdk.find_cli(context.folder)
+    return []
 
 
-def _project(operator: Operator) -> Iterator[str]:
-    parameter, ssm = cdk.bootstrap_parameter(operator.folder), client(operator.aws, "ssm")
-    # Whoever deploys may lack the permissions of these looks, since cdk works through roles of its own.
-    with suppress(Denied), aws_failures("look for the CDK bootstrap"):
+def _check_bootstrap(context: MirrorContext) -> list[str]:
+    parameter, ssm = cdk.bootstrap_parameter(context.folder), client(context.aws, "ssm")
+    # The caller may not be allowed to look, because cdk works through roles of its own.
+    with suppress(DeniedError), aws_failures("look for the CDK bootstrap"):
         try:
             ssm.get_parameter(Name=parameter)
         except ssm.exceptions.ParameterNotFound:
-            target = f"aws://{operator.account}/{operator.aws.region_name}"
-            yield f"the account is not bootstrapped for CDK; run: cdk bootstrap {target}"
+            target = f"aws://{context.account}/{context.aws.region_name}"
+            return [f"the account is not bootstrapped for CDK; run: cdk bootstrap {target}"]
+    return []
 
 
-def _account(operator: Operator) -> Iterator[str]:
-    mirror, aws = operator.mirror, operator.aws
+def _check_account(context: MirrorContext) -> list[str]:
+    mirror, aws = context.mirror, context.aws
+    problems: list[str] = []
     stack = find_stack(aws, mirror)
-    # A stack without outputs is one that an interrupted deployment left; the next one goes on from there.
+    # An interrupted deployment leaves a stack without outputs; the next deployment resumes it.
     if stack is None or stack.outputs:
-        with suppress(Denied):
+        with suppress(DeniedError):
             owned = deployed_deletion_policy(aws, mirror) if stack else None
             exists = find_clone_url(aws, mirror.name) is not None
             problem = repository_problem(mirror, stack is not None, owned, exists)
-            yield from [problem] if problem else []
+            problems += [problem] if problem else []
     if stack is None:
-        yield from _clashes(mirror, aws, operator.account)
-        yield from _full(aws)
+        problems += _name_problems(mirror, aws, context.account)
+        problems += _read_quota_problems(aws)
+    return problems
 
 
 def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists: bool) -> str | None:
@@ -77,8 +74,8 @@ def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists
 
     Args:
         mirror: the mirror.
-        deployed: whether its stack is there.
-        owned: the deletion policy of the stack's repository; None when it owns none.
+        deployed: whether its stack exists.
+        owned: the deletion policy of the stack's repository; None if it owns none.
         exists: whether CodeCommit has a repository of that name.
     """
     if mirror.existing and owned == "Delete":
@@ -88,7 +85,7 @@ def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists
             "existing: true again."
         )
     if not exists and (mirror.existing or owned):
-        return repository_is_gone(mirror)
+        return missing_repository(mirror)
     if exists and not mirror.existing and not owned:
         if deployed:
             return (
@@ -103,56 +100,83 @@ def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists
     return None
 
 
-def _clashes(mirror: Mirror, aws: boto3.Session, account: str) -> Iterator[str]:
+def _name_problems(mirror: Mirror, aws: boto3.Session, account: str) -> list[str]:
     iam = client(aws, "iam")
     partition = aws.get_partition_for_region(str(aws.region_name))
     policy_arn = f"arn:{partition}:iam::{account}:policy/{mirror.policy_name}"
-    if _there(lambda: iam.get_user(UserName=mirror.user_name)):
-        yield f"there is an IAM user {mirror.user_name!r} already; give the mirror another user_name."
-    if _there(lambda: iam.get_policy(PolicyArn=policy_arn)):
-        yield f"there is an IAM policy {mirror.policy_name!r} already; give the mirror another policy_name."
+    problems = []
+    if _exists(lambda: iam.get_user(UserName=mirror.user_name)):
+        problems.append(f"there is already an IAM user {mirror.user_name!r}; give the mirror another user_name.")
+    if _exists(lambda: iam.get_policy(PolicyArn=policy_arn)):
+        problems.append(f"there is already an IAM policy {mirror.policy_name!r}; give the mirror another policy_name.")
+    return problems
 
 
-def _there(look: Callable[[], Any]) -> bool:
-    with suppress(Missing, Denied), aws_failures("look for what has the mirror's names"):
-        return bool(look())
+def _exists(get: Callable[[], object]) -> bool:
+    """Whether something exists that these credentials may see."""
+    with suppress(NotFoundError, DeniedError), aws_failures("look for resources with the mirror's names"):
+        return bool(get())
     return False
 
 
-def _full(aws: boto3.Session) -> Iterator[str]:
-    summary: dict[str, int] = {}
-    with suppress(Denied), aws_failures("read the account's IAM quotas"):
-        summary = client(aws, "iam").get_account_summary()["SummaryMap"]
-    for used, quota, what in _QUOTAS:
-        if quota in summary and summary.get(used, 0) >= summary[quota]:
-            yield f"the account has {summary[used]:,} {what}, as many as its quota allows; raise the quota."
+def _read_quota_problems(aws: boto3.Session) -> list[str]:
+    with suppress(DeniedError), aws_failures("read the account's IAM quotas"):
+        summary: Any = client(aws, "iam").get_account_summary()["SummaryMap"]
+        return quota_problems(summary)
+    return []
 
 
-def _source(operator: Operator) -> Iterator[str]:
-    mirror, source, home = connection.at_home(operator.mirror, operator.azure)
-    there = connection.read(mirror, operator.azure, source, home)
-    yield from connection.problems(mirror, there)
-    yield from _credential(operator, there)
+def quota_problems(summary: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each IAM quota that is used up.
+
+    Args:
+        summary: the numbers of GetAccountSummary.
+    """
+    return [
+        f"the account has {summary[used]:,} {what}, as many as its quota allows; raise the quota."
+        for used, quota, what in _QUOTAS
+        if quota in summary and summary.get(used, 0) >= summary[quota]
+    ]
+
+
+def _check_source(context: MirrorContext) -> list[str]:
+    mirror, state = read_state(context.mirror, context.azure)
+    problems = connection.find_problems(mirror, state)
+    problems += _credential_problems(context, state)
     if mirror.source_auth == "job-token":
-        return
-    given = operator.source_secrets
-    missing = [name for name in connection.missing_secrets(mirror, there.definition) if name not in given]
-    if missing and operator.ask is None:
-        yield connection.not_set(f"{' and '.join(missing)} {'are' if missing[1:] else 'is'}")
-    elif len(given) == len(connection.AZURE_SECRETS):
-        connection.try_source(mirror, *(given[name] for name in connection.AZURE_SECRETS))
+        return problems
+    given = context.source_secrets
+    missing = [name for name in missing_source_secrets(mirror, state.definition) if name not in given]
+    if missing and context.ask is None:
+        problems.append(missing_secrets(missing))
+    elif len(given) == len(AZURE_SECRETS):
+        problems += _source_problems(mirror, [given[name] for name in AZURE_SECRETS])
+    return problems
 
 
-def _credential(operator: Operator, there: Connection) -> Iterator[str]:
-    """Find out whether the pipeline's credential can be issued, or the pipeline mirrors to elsewhere."""
-    mirror, stack = operator.mirror, find_stack(operator.aws, operator.mirror)
+def _source_problems(mirror: Mirror, credentials: Iterable[str]) -> list[str]:
+    try:
+        verification.check_source_credentials(mirror, *credentials)
+    except MirrorError as error:
+        return [str(error)]
+    return []
+
+
+def _credential_problems(context: MirrorContext, state: AzureState) -> list[str]:
+    """Return why a credential cannot be issued, or that the pipeline mirrors to another region or account."""
+    mirror, stack = context.mirror, find_stack(context.aws, context.mirror)
     if stack is None:
-        wrong = connection.elsewhere(there, str(operator.aws.region_name), operator.account)
-        yield from [wrong] if wrong else []
-        return
-    variables = there.definition.variables if there.definition else {}
-    if held_credential.has_secrets(variables) or held_credential.of_variables(variables).issuing:
-        return
-    user = stack.outputs.get("PushUserName", mirror.user_name)
-    with suppress(Missing):
-        credentials.check_room(credentials.list_credentials(operator.iam, user), user, mirror.name)
+        wrong = connection.wrong_replica(state, str(context.aws.region_name), context.account)
+        return [wrong] if wrong else []
+    variables = state.variables
+    if has_replica_secrets(variables) or held_credential(variables).issuing:
+        return []
+    user = stack.user_name(mirror)
+    try:
+        existing = git_credentials.list_credentials(context.iam, user)
+        git_credentials.ensure_credential_slot(existing, user, mirror.name)
+    except NotFoundError:
+        return []
+    except MirrorError as error:
+        return [str(error)]
+    return []

@@ -1,7 +1,7 @@
-"""A new credential in, proven by a run, the old one out: through the second of IAM's two slots.
+"""Rotate the pipeline's Git credential: issue a new one, verify it with a run, delete the old one.
 
-At every moment the pipeline holds one credential that works. What is under way is written beside the pipeline's secrets
-(``held_credential``), so that a rotation that was killed is finished by the next.
+IAM allows two credentials, so the pipeline holds one that works at every moment. What is being done is recorded beside
+the pipeline's secrets, so that the next rotation finishes one that was killed.
 """
 
 from __future__ import annotations
@@ -10,85 +10,122 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from ..aws import git_credentials as credentials
+from ..aws import git_credentials
 from ..aws.git_credentials import Credential
-from ..azure import held_credential
-from ..azure.held_credential import HeldCredential
-from .credential_delivery import Recipient, issue_into, revoke_strays
+from ..azure import runs
+from ..azure.variables import HeldCredential, has_replica_secrets
+from ..progress import Checklist, Confirm, Say
+from .connect import credential_target
+from .context import MirrorContext
+from .credential_delivery import CredentialTarget, issue_into, revoke_undelivered
+from .run import RUN_MINUTES, run_until_equal
 
-Say = Callable[[str], None]
-STEPS = ("New credential", "Run with the new credential", "Run without the old credential, and delete it")
+STEPS = (
+    "Read the current state",
+    "New credential",
+    "Run with the new credential",
+    "Run without the old credential, and delete it",
+)
 
 
 @dataclass(frozen=True)
-class Rotation:
-    """What is to be done."""
+class RotationPlan:
+    """What a rotation has to do."""
 
     old: str | None
-    """The credential to take out; None when none is left."""
+    """The credential to delete; None if there is none."""
     issue: bool
-    """Whether a new one is still to be issued: not when an interrupted rotation has delivered it."""
-    sure: bool
-    """Whether the pipeline says that it holds ``old``; else a person must agree."""
+    """Whether to issue a new one, which an interrupted rotation may have done already."""
+    certain: bool
+    """Whether the pipeline records that it holds ``old``; otherwise a person must confirm it."""
 
 
-def plan(existing: Collection[Credential], held: HeldCredential, has_secrets: bool, user: str, mirror: str) -> Rotation:
+def rotate(context: MirrorContext, checklist: Checklist, confirm: Confirm) -> str:
+    """Rotate the pipeline's credential, or finish a rotation that was interrupted; return the closing message.
+
+    Raises:
+        MirrorError: a step failed; running again resumes from there.
+    """
+    with checklist.step(STEPS[0]) as say:
+        target = credential_target(context)
+        say(f"pipeline {target.definition.name!r}, user {target.user}")
+
+    def verify(say: Say) -> None:
+        run_until_equal(context, target.replica_url, say)
+        # Runs that began with the old credential need it until they end.
+        for build in list(context.azure.builds(target.definition, status="inProgress")):
+            runs.follow(context.azure, build, say, timeout_minutes=RUN_MINUTES)
+
+    replace_credential(target, step=checklist.step, verify=verify, confirm=confirm)
+    return f"{context.mirror.name} has a new credential, and the old one is deleted."
+
+
+def plan(
+    existing: Collection[Credential], held: HeldCredential, has_secrets: bool, user: str, mirror: str
+) -> RotationPlan:
     """Decide what a rotation has to do.
 
     Args:
-        existing: the user's credentials, strays aside.
-        held: what the pipeline says that it holds.
+        existing: the user's credentials, without undelivered ones.
+        held: which credential the pipeline records.
         has_secrets: whether the pipeline has the secret variables at all.
-        user, mirror: for messages.
+        user: the IAM user, for messages.
+        mirror: the mirror's name, for messages.
 
     Raises:
-        MirrorError: there is no room for a new credential; it names what is in the way.
+        MirrorError: IAM would refuse a new credential; it says which one to delete.
     """
     ids = [credential.id for credential in existing]
     if held.replaces is not None and held.id in ids:
-        return Rotation(held.replaces, issue=False, sure=True)
+        return RotationPlan(held.replaces, issue=False, certain=True)
     if held.id not in ids and held.replaces not in ids and has_secrets and len(ids) == 1:
-        return Rotation(ids[0], issue=True, sure=False)
-    credentials.check_room(list(existing), user, mirror, in_use=held.id)
+        return RotationPlan(ids[0], issue=True, certain=False)
+    git_credentials.ensure_credential_slot(list(existing), user, mirror, in_use=held.id)
     old = next((identifier for identifier in (held.id, held.replaces) if identifier in ids), None)
-    return Rotation(old, issue=True, sure=True)
+    return RotationPlan(old, issue=True, certain=True)
 
 
-def rotate(
-    to: Recipient,
+def replace_credential(
+    target: CredentialTarget,
     *,
     step: Callable[[str], AbstractContextManager[Say]],
-    prove: Callable[[Say], None],
-    confirm: Callable[[str], None],
+    verify: Callable[[Say], None],
+    confirm: Confirm,
 ) -> None:
-    """Rotate the pipeline's credential, or finish a rotation that was interrupted.
+    """Replace the credential in the pipeline.
 
     Args:
-        to: the pipeline and the user.
+        target: the pipeline and the user.
         step: begins one of ``STEPS``.
-        prove: runs the pipeline and compares both sides; raises when the credential does not do.
-        confirm: asks a person; raises when the answer is no.
+        verify: runs the pipeline and compares both sides; raises if the credential does not work.
+        confirm: asks a person.
+
+    Raises:
+        MirrorError: a step failed; running again resumes from there.
     """
-    with step(STEPS[0]) as say:
-        held = revoke_strays(to, say)
-        todo = plan(to.credentials(), held, held_credential.has_secrets(to.definition.variables), to.user, to.mirror)
+    with step(STEPS[1]) as say:
+        held = revoke_undelivered(target, say)
+        has_secrets = has_replica_secrets(target.definition.variables)
+        todo = plan(target.credentials(), held, has_secrets, target.user, target.mirror)
         new = held.id
         if todo.issue:
-            if not todo.sure:
-                confirm(f"The pipeline does not say which credential it holds. Is it {todo.old}? It will be deleted.")
-            new = issue_into(to, held, replaces=todo.old)
+            if not todo.certain:
+                confirm(
+                    f"The pipeline does not record which credential it holds. Is it {todo.old}? It will be deleted."
+                )
+            new = issue_into(target, held, replaces=todo.old)
             say(f"issued {new} into the pipeline's secret variables")
         else:
-            say(f"going on with {new}, which an interrupted rotation has delivered")
-    with step(STEPS[1]) as say:
-        prove(say)
+            say(f"continuing with {new}, which an interrupted rotation has delivered")
     with step(STEPS[2]) as say:
-        if any(credential.id == todo.old for credential in to.credentials()):
-            credentials.deactivate(to.iam, to.user, str(todo.old))
+        verify(say)
+    with step(STEPS[3]) as say:
+        if any(credential.id == todo.old for credential in target.credentials()):
+            git_credentials.deactivate(target.iam, target.user, str(todo.old))
             say(f"deactivated {todo.old}")
-            prove(say)
-            to.revoke(str(todo.old))
+            verify(say)
+            target.revoke(str(todo.old))
             say(f"deleted {todo.old}")
         else:
-            say("there is none")
-        to.write_held(HeldCredential(new))
+            say("there is no old credential")
+        target.record(HeldCredential(new))

@@ -1,62 +1,69 @@
-"""How a mirror is: its stack, its credentials, its last run, and how far the replica is behind the source."""
+"""A mirror's status: its stack, credentials, last run, and how far the replica is behind the source.
+
+Read first (``read``), then judged by pure functions (``attention``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 
-from ..aws import git_credentials as credentials
-from ..aws.stack import Missing, find_clone_url, find_stack, replica_outputs, repository_is_gone
-from ..azure import held_credential
+from ..aws import git_credentials
+from ..aws.git_credentials import Credential
+from ..aws.session import NotFoundError
+from ..aws.stack import COMPLETE, ReplicaStackState, find_clone_url, find_stack, missing_repository, read_outputs
 from ..azure.client import NO_OBJECT, Build, PushedRef
+from ..azure.state import AzureState, read_state
+from ..azure.variables import held_credential
 from ..errors import MirrorError
 from . import verification
-from .context import Operator
-from .up import look
+from .context import MirrorContext
+from .verification import Comparison, differing_refs
 
-_GOOD_STACK = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
-_REF_CHANGES_LOOKED_AT = 2_000
-_GOOD_RUN = ("succeeded", "partiallySucceeded")
+_MAX_REF_CHANGES = 2_000
+"""How many changes of refs are read to find out how far a replica is behind."""
+_GOOD_RESULTS = ("succeeded", "partiallySucceeded")
 
 
 @dataclass(frozen=True)
 class Status:
-    """One mirror, at one moment."""
+    """A mirror at one moment."""
 
     name: str
     stack: str | None = None
-    """CloudFormation's word; None when there is no stack."""
+    """CloudFormation's status; None if there is no stack."""
     credentials: int = 0
+    """How many Git credentials the mirror's user has."""
     credential_age_days: int | None = None
-    """Of the credential that the pipeline holds, or of the oldest where that is not known."""
+    """Of the credential that the pipeline holds, or of the oldest one if that is unknown."""
     credential_works: bool = True
-    """Whether the credential that the pipeline holds is there and active, as far as the pipeline tells."""
+    """Whether the credential that the pipeline holds exists and is active, as far as it is known."""
     pipeline: str | None = None
     enabled: bool = True
-    """Whether the pipeline takes runs."""
+    """Whether the pipeline accepts runs."""
     last_run: Build | None = None
     refs: int | None = None
     different: int | None = None
     carried: int = 0
-    """How many refs the replica only takes below its own prefix."""
+    """How many refs the replica only accepts below the engine's own prefix."""
     behind_since: datetime | None = None
     """When the oldest push was made that the replica does not have."""
     lfs: bool = False
     """Whether the source keeps files in Git LFS, which are not in the replica."""
     error: str | None = None
-    """Why the rest is not known."""
+    """Why something could not be read."""
 
     def lag(self, now: datetime) -> timedelta | None:
-        """Return how long the replica has been behind; zero when the refs are equal, None when it is not known."""
+        """Return how long the replica has been behind: zero if the refs are equal, None if it is unknown."""
         if self.different == 0:
             return timedelta()
         return now - self.behind_since if self.behind_since else None
 
 
 def attention(status: Status, *, now: datetime, longest_lag: timedelta, oldest_days: int | None) -> list[str]:
-    """Return why somebody should look at a mirror; nothing when it is well.
+    """Return why a mirror needs attention; nothing if it is well, as far as it could be read.
 
     Args:
         status: the mirror's.
@@ -64,13 +71,22 @@ def attention(status: Status, *, now: datetime, longest_lag: timedelta, oldest_d
         longest_lag: how long the replica may be behind.
         oldest_days: how old the credential may be; None for any age.
     """
+    return [
+        *_stack_reasons(status),
+        *_run_reasons(status),
+        *_lag_reasons(status, now, longest_lag),
+        *_age_reasons(status, oldest_days),
+    ]
+
+
+def _stack_reasons(status: Status) -> list[str]:
+    if status.stack is None:
+        return [] if status.error else ["not deployed"]
+    return [] if status.stack in COMPLETE else [f"the stack is {status.stack}"]
+
+
+def _run_reasons(status: Status) -> list[str]:
     reasons = []
-    if status.error:
-        reasons.append(status.error)
-    if status.stack is None and not status.error:
-        reasons.append("not deployed")
-    elif status.stack and status.stack not in _GOOD_STACK:
-        reasons.append(f"the stack is {status.stack}")
     if status.stack and not status.error:
         if status.pipeline is None:
             reasons.append("no pipeline")
@@ -80,16 +96,22 @@ def attention(status: Status, *, now: datetime, longest_lag: timedelta, oldest_d
             reasons.append("the pipeline is disabled or paused")
     if not status.credential_works:
         reasons.append(f"the pipeline's Git credential is gone or inactive; run 'codecommit-mirror up {status.name}'")
-    if status.last_run and status.last_run.done and status.last_run.result not in _GOOD_RUN:
+    if status.last_run and status.last_run.done and status.last_run.result not in _GOOD_RESULTS:
         reasons.append(f"run {status.last_run.id} {status.last_run.result}")
-    if status.different:
-        lag = status.lag(now)
-        if lag is None or lag > longest_lag:
-            behind = "" if lag is None else f", behind for {duration(lag)}"
-            reasons.append(f"{status.different:,} refs differ{behind}")
-    if oldest_days is not None and (status.credential_age_days or 0) > oldest_days:
-        reasons.append(f"the credential is {status.credential_age_days} days old")
     return reasons
+
+
+def _lag_reasons(status: Status, now: datetime, longest_lag: timedelta) -> list[str]:
+    lag = status.lag(now)
+    if not status.different or (lag is not None and lag <= longest_lag):
+        return []
+    behind = "" if lag is None else f", behind for {duration(lag)}"
+    return [f"{differing_refs(status.different)}{behind}"]
+
+
+def _age_reasons(status: Status, oldest_days: int | None) -> list[str]:
+    age = status.credential_age_days or 0
+    return [f"the credential is {age} days old"] if oldest_days is not None and age > oldest_days else []
 
 
 def behind_since(pushes: Iterable[PushedRef], source: Mapping[str, str], replica: Mapping[str, str]) -> datetime | None:
@@ -97,7 +119,8 @@ def behind_since(pushes: Iterable[PushedRef], source: Mapping[str, str], replica
 
     Args:
         pushes: changes of the source's refs, the newest first.
-        source, replica: the refs of both sides.
+        source: the source's refs.
+        replica: the replica's refs, by the source's names.
     """
     waiting = {name for name in {*source, *replica} if source.get(name) != replica.get(name)}
     oldest = None
@@ -113,54 +136,103 @@ def behind_since(pushes: Iterable[PushedRef], source: Mapping[str, str], replica
     return oldest
 
 
-def read(operator: Operator) -> Status:
-    """Look at a mirror; what cannot be read is said in ``error``."""
-    status = Status(operator.mirror.name)
+def read(context: MirrorContext) -> Status:
+    """Read a mirror's status; ``error`` says what could not be read, and the rest is what could."""
+    state = _PartialState()
+    error = None
     try:
-        stack = find_stack(operator.aws, operator.mirror)
-        if stack is None:
-            return status
-        user = stack.outputs.get("PushUserName", operator.mirror.user_name)
-        status = replace(status, stack=stack.status)
-        try:
-            issued = credentials.list_credentials(operator.iam, user)
-        except Missing:
-            issued = []
-        status = replace(status, credentials=len(issued))
-        _, there = look(operator)
-        definition = there.definition
-        held = held_credential.of_variables(definition.variables).id if definition else None
-        aged = [c for c in issued if c.id == held] or issued
-        status = replace(
-            status,
-            credential_works=not definition or any(c.status == "Active" and held in (c.id, None) for c in issued),
-            credential_age_days=aged[0].age_days() if aged else None,
-            pipeline=definition.name if definition else None,
-            lfs=there.lfs,
-            enabled=not definition or definition.body.get("queueStatus", "enabled") == "enabled",
-        )
-        if definition:
-            status = replace(status, last_run=next(operator.azure.builds(definition), None))
-        if "ReplicaUrl" in stack.outputs:
-            found = _compare(operator)
-            status = replace(status, refs=len(found.source), different=len(found.different), carried=found.carried)
-            if found.different:
-                pushes = islice(operator.azure.pushed_refs(there.source), _REF_CHANGES_LOOKED_AT)
-                since = behind_since(pushes, found.source, found.replica)
-                status = replace(status, behind_since=since)
-    except MirrorError as error:
-        return replace(status, error=str(error))
-    return status
+        state.read(context)
+    except MirrorError as failure:
+        error = str(failure)
+    return summarize(
+        context.mirror.name,
+        stack=state.stack,
+        credentials=state.credentials,
+        azure=state.azure,
+        last_run=state.last_run,
+        comparison=state.comparison,
+        since=state.since,
+        error=error,
+    )
 
 
-def _compare(operator: Operator) -> verification.Comparison:
-    mirror = operator.mirror
+@dataclass
+class _PartialState:
+    """What has been read so far."""
+
+    stack: ReplicaStackState | None = None
+    credentials: Sequence[Credential] = ()
+    azure: AzureState | None = None
+    last_run: Build | None = None
+    comparison: Comparison | None = None
+    since: datetime | None = None
+
+    def read(self, context: MirrorContext) -> None:
+        """Read one thing after the other, until one cannot be read."""
+        self.stack = find_stack(context.aws, context.mirror)
+        if self.stack is None:
+            return
+        self.credentials = _list_credentials(context, self.stack)
+        _, self.azure = read_state(context.mirror, context.azure)
+        if self.azure.definition:
+            self.last_run = next(context.azure.builds(self.azure.definition), None)
+        if self.stack.outputs is None:
+            return
+        self.comparison = _compare(context)
+        if self.comparison.different:
+            pushes = islice(context.azure.pushed_refs(self.azure.source), _MAX_REF_CHANGES)
+            self.since = behind_since(pushes, self.comparison.source, self.comparison.replica)
+
+
+def summarize(
+    name: str,
+    *,
+    stack: ReplicaStackState | None,
+    credentials: Sequence[Credential],
+    azure: AzureState | None,
+    last_run: Build | None,
+    comparison: Comparison | None,
+    since: datetime | None,
+    error: str | None,
+) -> Status:
+    """Return the status that these readings mean; each is None if it was not read or does not exist."""
+    definition = azure.definition if azure else None
+    held = held_credential(definition.variables).id if definition else None
+    aged = [credential for credential in credentials if credential.id == held] or credentials
+    return Status(
+        name=name,
+        stack=stack.status if stack else None,
+        credentials=len(credentials),
+        credential_age_days=aged[0].age_days() if azure and aged else None,
+        credential_works=not definition
+        or any(credential.status == "Active" and held in (credential.id, None) for credential in credentials),
+        pipeline=definition.name if definition else None,
+        enabled=not definition or definition.body.get("queueStatus", "enabled") == "enabled",
+        last_run=last_run,
+        refs=len(comparison.source) if comparison else None,
+        different=len(comparison.different) if comparison else None,
+        carried=comparison.carried if comparison else 0,
+        behind_since=since,
+        lfs=azure.lfs if azure else False,
+        error=error,
+    )
+
+
+def _list_credentials(context: MirrorContext, stack: ReplicaStackState) -> list[Credential]:
     try:
-        url = replica_outputs(operator.aws, mirror).replica_url
-        return verification.compare(mirror, url, operator.aws, operator.token)
+        return git_credentials.list_credentials(context.iam, stack.user_name(context.mirror))
+    except NotFoundError:
+        return []
+
+
+def _compare(context: MirrorContext) -> Comparison:
+    mirror = context.mirror
+    try:
+        url = read_outputs(context.aws, mirror).replica_url
+        return verification.compare(mirror, url, context.aws, context.token)
     except MirrorError:
-        if find_clone_url(operator.aws, mirror.name) is None:
-            raise MirrorError(repository_is_gone(mirror)) from None
+        if find_clone_url(context.aws, mirror.name) is None:
+            raise MirrorError(missing_repository(mirror)) from None
         raise
 
 
@@ -171,30 +243,3 @@ def duration(length: timedelta) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def as_json(status: Status, reasons: list[str], now: datetime) -> dict[str, object]:
-    """Return what ``status --json`` prints of a mirror."""
-    run, lag = status.last_run, status.lag(now)
-    return {
-        "mirror": status.name,
-        "healthy": not reasons,
-        "attention": reasons,
-        "stack": status.stack,
-        "credentials": status.credentials,
-        "credential_age_days": status.credential_age_days,
-        "pipeline": status.pipeline,
-        "last_run": run
-        and {
-            "id": run.id,
-            "status": run.status,
-            "result": run.result,
-            "reason": run.reason,
-            "finished": run.finished.astimezone(UTC).isoformat() if run.finished else None,
-        },
-        "refs": status.refs,
-        "different": status.different,
-        "carried": status.carried,
-        "lfs": status.lfs,
-        "lag_seconds": None if lag is None else int(lag.total_seconds()),
-    }

@@ -1,30 +1,42 @@
-"""Are both sides equal? Read with the operator's own tokens, so that no password of the pipeline is needed."""
+"""Compare both sides of a mirror, and try credentials before they are stored.
+
+By default both sides are read with the user's own tokens, so that no password of the pipeline is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import csv
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import boto3
 
-from pipeline_templates import mirror_sync
-
+from .. import engine
 from ..aws.git_signature import sign
 from ..azure.token import AzureToken
+from ..azure.variables import AZURE_SECRETS
 from ..config.mirror import Mirror
 from ..errors import MirrorError
+
+_CREDENTIALS = {
+    "AZURE_GIT_USERNAME": "a user name for the source (any, with a personal access token)",
+    "AZURE_GIT_PASSWORD": "the source's Git password, or a personal access token with the scope Code (read)",
+    "AWS_GIT_USERNAME": "the user name from 'codecommit-mirror credentials issue'",
+    "AWS_GIT_PASSWORD": "the password from 'codecommit-mirror credentials issue'",
+}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The refs of both sides, those that are mirrored."""
+    """The mirrored refs of both sides."""
 
     source: Mapping[str, str]
     replica: Mapping[str, str]
     """By the source's names."""
     carried: int = 0
-    """How many of them the replica only takes below its own prefix."""
+    """How many refs the replica only accepts below the engine's own prefix."""
 
     @property
     def different(self) -> list[str]:
@@ -33,60 +45,138 @@ class Comparison:
         return sorted(name for name in names if self.source.get(name) != self.replica.get(name))
 
 
-def source_endpoint(mirror: Mirror, token: AzureToken) -> mirror_sync.Endpoint:
-    """Return the source as the operator reaches it."""
-    return _endpoint("source", mirror.azure.clone_url, "operator", token.secret, token.bearer, f"check {token.origin}")
+def differing_refs(number: int) -> str:
+    """Return the statement that so many refs differ."""
+    return f"{engine.count(number, 'ref')} {'differs' if number == 1 else 'differ'}"
 
 
-def replica_endpoint(aws: boto3.Session, replica_url: str) -> mirror_sync.Endpoint:
-    """Return the replica as the operator reaches it."""
+def source_endpoint(mirror: Mirror, token: AzureToken) -> engine.Endpoint:
+    """Return the source, to be read with the user's token."""
+    remedy = f"check {token.origin}"
+    return _endpoint("source", mirror.azure.clone_url, "operator", token.secret, remedy, bearer=token.bearer)
+
+
+def replica_endpoint(aws: boto3.Session, replica_url: str) -> engine.Endpoint:
+    """Return the replica, to be read with the user's AWS credentials."""
     user, password = sign(aws, replica_url)
     remedy = "your AWS credentials need codecommit:GitPull on this repository"
-    return _endpoint("replica", replica_url, user, password, False, remedy)
+    return _endpoint("replica", replica_url, user, password, remedy)
 
 
-def password_endpoint(replica_url: str, user_name: str, password: str) -> mirror_sync.Endpoint:
-    """Return the replica as the pipeline reaches it."""
-    return _endpoint("replica", replica_url, user_name, password, False, "the credential is not accepted")
+def password_endpoint(replica_url: str, user_name: str, password: str) -> engine.Endpoint:
+    """Return the replica, to be read with a Git credential as the pipeline does."""
+    return _endpoint("replica", replica_url, user_name, password, "the credential is not accepted")
+
+
+def pipeline_settings(
+    mirror: Mirror, replica_url: str, environment: Mapping[str, str], credentials_file: Path | None
+) -> engine.Settings:
+    """Return the engine's settings as a run of the pipeline has them.
+
+    Args:
+        mirror: the mirror.
+        replica_url: the stack output ``ReplicaUrl``.
+        environment: has the credentials, by the pipeline variables' names.
+        credentials_file: the CSV file of ``credentials issue``, in place of the two ``AWS_GIT_`` variables.
+
+    Raises:
+        MirrorError: a credential is missing; it names the variable.
+    """
+    values = {name: environment.get(name, "") for name in (*_CREDENTIALS, "MIRROR_ALLOW_DELETIONS")}
+    if credentials_file:
+        values["AWS_GIT_USERNAME"], values["AWS_GIT_PASSWORD"] = _read_csv(credentials_file)
+    for name, what in _CREDENTIALS.items():
+        if not values[name]:
+            hint = ", or give --credentials FILE" if name.startswith("AWS_") else ""
+            raise MirrorError(f"{name} is not set; export it with {what}{hint}.")
+    values.update(
+        AZURE_REPO_URL=mirror.azure.clone_url,
+        AWS_REPO_URL=replica_url,
+        MIRROR_REFS=" ".join(mirror.refs),
+        MIRROR_ARCHIVE_DAYS=str(mirror.archive_days),
+    )
+    with engine.failures_as_mirror_errors():
+        return engine.read_settings(values)
 
 
 def compare(mirror: Mirror, replica_url: str, aws: boto3.Session, token: AzureToken) -> Comparison:
-    """Read both sides.
+    """Read both sides with the user's own tokens.
 
     Raises:
         MirrorError: a side cannot be read.
     """
     namespaces = tuple(f"refs/{name}/" for name in mirror.refs)
-    settings = mirror_sync.Settings(source_endpoint(mirror, token), replica_endpoint(aws, replica_url), namespaces)
-    with engine_failures():
-        return Comparison(*mirror_sync.compare(settings, "git-upload-pack"))
+    settings = engine.Settings(source_endpoint(mirror, token), replica_endpoint(aws, replica_url), namespaces)
+    return compare_with(settings, "git-upload-pack")
+
+
+def compare_with(
+    settings: engine.Settings,
+    replica_service: str = "git-receive-pack",
+    sleep: Callable[[float], None] = time.sleep,
+) -> Comparison:
+    """Read both sides with the credentials of the engine's settings.
+
+    Args:
+        settings: the engine's settings.
+        replica_service: ``git-upload-pack`` for a user who may fetch from the replica but not push to it.
+        sleep: waits between tries.
+
+    Raises:
+        MirrorError: a side cannot be read.
+    """
+    with engine.failures_as_mirror_errors():
+        replica = engine.read_refs_patiently(settings.replica, replica_service, sleep).refs
+        source = engine.read_refs_patiently(settings.source, "git-upload-pack", sleep).refs
+    return Comparison(
+        engine.select(source, settings.namespaces),
+        engine.by_original_name(replica, settings.namespaces),
+        sum(name.startswith(engine.CARRIED_PREFIX) for name in replica),
+    )
 
 
 def replica_refs(aws: boto3.Session, replica_url: str) -> Mapping[str, str]:
-    """Return every ref of the replica, its own included.
+    """Return all refs on the replica, including the engine's own.
 
     Raises:
         MirrorError: it cannot be read.
     """
-    with engine_failures():
-        return mirror_sync.read_refs_patiently(replica_endpoint(aws, replica_url), "git-upload-pack").refs
+    with engine.failures_as_mirror_errors():
+        return engine.read_refs_patiently(replica_endpoint(aws, replica_url), "git-upload-pack").refs
 
 
-@contextmanager
-def engine_failures() -> Iterator[None]:
-    """Turn what the engine says into this program's own error."""
+def check_source_credentials(mirror: Mirror, username: str, password: str) -> None:
+    """Try the source's Git credentials.
+
+    Raises:
+        MirrorError: the source does not accept them.
+    """
+    remedy = "check AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD, which need the scope Code (read)"
+    with engine.failures_as_mirror_errors():
+        for name, value in zip(AZURE_SECRETS, (username, password), strict=True):
+            engine.check_credential(name, value)
+        endpoint = engine.make_endpoint("source", mirror.azure.clone_url, username, password, remedy)
+        engine.read_refs_patiently(endpoint, "git-upload-pack")
+
+
+def _endpoint(side: str, url: str, user: str, password: str, remedy: str, *, bearer: bool = False) -> engine.Endpoint:
+    with engine.failures_as_mirror_errors():
+        engine.check_credential(f"the password for the {side}", password, bearer=bearer)
+        engine.check_credential(f"the user name for the {side}", user)
+        checked = engine.parse_repository_url(f"the URL of the {side}", url)
+    return engine.make_endpoint(side, checked, user, password, remedy, bearer=bearer)
+
+
+def _read_csv(path: Path) -> tuple[str, str]:
     try:
-        yield
-    except mirror_sync.MirrorFailure as failure:
-        raise MirrorError(str(failure)) from None
-    except mirror_sync.Transient as failure:
-        raise MirrorError(f"{failure}; run again.") from None
-
-
-def _endpoint(side: str, url: str, user: str, password: str, bearer: bool, remedy: str) -> mirror_sync.Endpoint:
-    with engine_failures():
-        mirror_sync.check_credential(f"the password for the {side}", password, bearer=bearer)
-        mirror_sync.check_credential(f"the user name for the {side}", user)
-    url = mirror_sync.repository_url("url", {"url": url})
-    authorization = f"Bearer {password}" if bearer else mirror_sync.basic(user, password)
-    return mirror_sync.Endpoint(side, url, authorization, user, password, remedy)
+        with path.open(newline="", encoding="utf-8") as stream:
+            row = next(csv.DictReader(stream))
+        return row["User Name"], row["Password"]
+    except OSError as error:
+        raise MirrorError(
+            f"{path} cannot be read ({error.strerror}); name the file that 'credentials issue' wrote."
+        ) from None
+    except (StopIteration, KeyError, UnicodeDecodeError):
+        raise MirrorError(
+            f"{path} has no User Name and Password; name the file that 'credentials issue' wrote."
+        ) from None

@@ -1,1 +1,1 @@
-"""Provisioning from CI: what a pipeline for the repository that holds ``mirrors.yaml`` does, and who it is to AWS."""
+"""Provisioning from CI: plan, deploy and remove the stacks of mirrors.yaml, and render the pipeline that does it."""

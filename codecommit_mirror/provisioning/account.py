@@ -1,59 +1,63 @@
-"""The account made to have the mirrors of ``mirrors.yaml``: looked at, deployed, freed of those that are gone."""
+"""Reconcile an account with mirrors.yaml: plan, deploy, remove."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import boto3
 from botocore import exceptions
 
-from pipeline_templates import mirror_sync
-
 from ..aws import cdk
-from ..aws.stack import account_of, aws_failures, client, deployed_template
+from ..aws.session import account_of, aws_failures, client
+from ..aws.stack import read_template, wait_until_settled
 from ..config.ci import REPLICA, Ci
+from ..engine import sanitize
 from ..errors import MirrorError
+from ..progress import Say
 from . import assembly
 from .plan import DeployedStack, Plan, WantedStack, orphans, plan
 
-_AT_ONCE = 16
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+
+_MAX_WORKERS = 16
 _CONCURRENCY = "10"
-_DIFFS = 20
-"""Differences that are shown in full; a summary page takes no more than a mebibyte."""
+_MAX_DIFFS = 20
+"""How many mirrors a diff shows; a summary page accepts at most a mebibyte."""
 _NOISE = re.compile(r"^(current credentials could not be used to assume|Lookup role arn:).*\n", re.MULTILINE)
-"""What the CDK CLI says of roles that it does without."""
-_DELETION_SECONDS, _SETTLING_SECONDS, _POLL_SECONDS = 30 * 60, 30 * 60, 2
+"""Lines of the CDK CLI about roles that it does not need."""
+_DELETION_SECONDS, _POLL_SECONDS = 30 * 60, 2
 
 
 class Account:
-    """What the credentials' account has, and should have.
+    """An account that is to have the mirrors of ``mirrors.yaml``.
 
     Args:
         aws: the credentials, in CI's region.
         ci: the section ``ci`` of ``mirrors.yaml``.
         mirrors: the names of all its mirrors.
-        folder: the CDK project's.
-        assembly_folder: where ``cdk synth`` wrote to.
+        folder: the CDK project's folder.
+        assembly_folder: the output of ``cdk synth``.
+        say: prints a line.
 
     Raises:
-        MirrorError: the credentials are another account's, or ``cdk synth`` worked on another list of mirrors.
+        MirrorError: the credentials belong to another account, or ``cdk synth`` ran for another list of mirrors.
     """
 
     def __init__(
-        self, aws: boto3.Session, ci: Ci, mirrors: Collection[str], folder: Path, assembly_folder: Path
+        self, aws: boto3.Session, ci: Ci, mirrors: Collection[str], folder: Path, assembly_folder: Path, say: Say
     ) -> None:
-        self._ci, self._folder, self._assembly = ci, folder, assembly_folder
+        self._ci, self._folder, self._assembly, self._say = ci, folder, assembly_folder, say
         self._account = account_of(aws)
         if self._account != ci.account:
-            raise MirrorError(f"ci.account is {ci.account}, and the AWS credentials are for {self._account}.")
+            raise MirrorError(f"ci.account is {ci.account}, but the AWS credentials are for {self._account}.")
         self._wanted = assembly.read(assembly_folder)
-        # What is missing there would be taken for gone.
+        # A mirror that is missing there would be taken for one to remove.
         if {stack.mirror for stack in self._wanted} != set(mirrors):
             raise MirrorError(f"{assembly_folder} does not have the mirrors of mirrors.yaml; run 'cdk synth' for all.")
         self._needed = {ci.region, *(stack.region for stack in self._wanted if stack.account == self._account)}
@@ -61,77 +65,93 @@ class Account:
         self._clients = {name: client(aws, "cloudformation", name) for name in {*self._needed, *everywhere}}
 
     def plan(self) -> Plan:
-        """Compare what there is with what there should be."""
+        """Compare what is deployed with what is wanted."""
         return plan(self._wanted, self._deployed(self._wanted), self._account, self._ci.owner)
 
     def diff(self, mirrors: Sequence[str]) -> str:
-        """Return what ``cdk diff`` says of the first mirrors; it reads templates and nothing else.
+        """Return the output of ``cdk diff`` for the first mirrors, which only reads templates.
 
-        Texts of a pull request are in it: nothing of them is a command to who runs the job.
+        It contains text of a pull request, which must not become a logging command.
         """
         if not mirrors:
             return ""
-        said = self._cdk(["diff", *mirrors[:_DIFFS], "--method", "template", "--no-color"])
-        rest = f"\n... and {len(mirrors) - _DIFFS:,} more mirrors" if len(mirrors) > _DIFFS else ""
-        return "\n".join(mirror_sync.shown(line) for line in _NOISE.sub("", said).strip().split("\n")) + rest
+        output = self._cdk(["diff", *mirrors[:_MAX_DIFFS], "--method", "template", "--no-color"])
+        rest = f"\n... and {len(mirrors) - _MAX_DIFFS:,} more mirrors" if len(mirrors) > _MAX_DIFFS else ""
+        return "\n".join(sanitize(line) for line in _NOISE.sub("", output).strip().split("\n")) + rest
 
     def deploy(self, mirrors: Sequence[str]) -> None:
         """Deploy mirrors, several at a time.
 
         Raises:
-            MirrorError: one failed; the message has what the CLI said, and what is still to be done.
+            MirrorError: one failed; the message has the reasons, and what remains to be deployed.
         """
         if not mirrors:
             return
         self._wait_until_settled(mirrors)
-        command = ["deploy", *mirrors, "--require-approval", "never", "--concurrency", _CONCURRENCY]
+        command = [
+            "deploy",
+            *mirrors,
+            "--require-approval",
+            "never",
+            "--progress",
+            "events",
+            "--concurrency",
+            _CONCURRENCY,
+        ]
         try:
-            self._cdk(command)
+            self._cdk(command, self._say)
         except MirrorError as error:
-            left = [name for name in self.plan().deploy if name in mirrors]
-            done = [name for name in mirrors if name not in left]
+            remaining = [name for name in self.plan().deploy if name in mirrors]
+            done = [name for name in mirrors if name not in remaining]
             raise MirrorError(
-                f"{error}\ndeployed: {', '.join(done) or 'none'}; still to be deployed: {', '.join(left) or 'none'}."
+                f"{error}\ndeployed: {', '.join(done) or 'none'}; not deployed: {', '.join(remaining) or 'none'}."
             ) from None
 
     def remove(self, mirror: str) -> bool:
-        """Delete the stack of a mirror that is in ``mirrors.yaml`` no more; return False when it is gone already.
+        """Delete the stack of a mirror that is no longer in ``mirrors.yaml``; return False if it is already gone.
 
         Raises:
             MirrorError: it is still wanted, was not provisioned from here, or cannot be deleted.
         """
+        self.check_removable(mirror)
+        existing = self._deployed(())
+        stack = orphans(self._wanted, existing, self._ci.owner).get(mirror)
+        if stack is not None:
+            self._delete(mirror, stack)
+        elif any(mirror in (other.name, other.tags.get(REPLICA)) for other in existing):
+            raise MirrorError(f"the stack of {mirror} was not provisioned from {self._ci.owner}; it is not deleted.")
+        return stack is not None
+
+    def check_removable(self, mirror: str) -> None:
+        """Raise MirrorError if a mirror is still in ``mirrors.yaml``."""
         if any(stack.mirror == mirror for stack in self._wanted):
-            raise MirrorError(f"{mirror} is in mirrors.yaml, and stays.")
-        there = self._deployed(())
-        found = orphans(self._wanted, there, self._ci.owner).get(mirror)
-        if found is not None:
-            self._delete(mirror, found)
-        elif any(mirror in (stack.name, stack.tags.get(REPLICA)) for stack in there):
-            raise MirrorError(f"the stack of {mirror} was not provisioned from {self._ci.owner}, and stays.")
-        return found is not None
+            raise MirrorError(
+                f"{mirror} is still in mirrors.yaml, so its stack is not deleted; remove its entry first."
+            )
 
     def _wait_until_settled(self, mirrors: Sequence[str]) -> None:
-        """Wait while CloudFormation still works on what another run, or a person, has begun."""
-        places = {(stack.region, stack.stack_name) for stack in self._wanted if stack.mirror in mirrors}
-        deadline = time.monotonic() + _SETTLING_SECONDS
-        while any(
-            stack.working and (region, stack.name) in places
-            for region in {region for region, _ in places}
-            for stack in self._stacks(region)
-        ):
-            if time.monotonic() > deadline:
-                raise MirrorError("CloudFormation works on these stacks for too long; look at it, and run again.")
-            time.sleep(_POLL_SECONDS)
+        """Wait while CloudFormation finishes what another run, or a person, has begun."""
+        wanted = {(stack.region, stack.stack_name) for stack in self._wanted if stack.mirror in mirrors}
 
-    def _cdk(self, arguments: Sequence[str]) -> str:
-        return cdk.run(self._folder, arguments, self._assembly)
+        def in_progress() -> dict[str, str]:
+            return {
+                stack.name: stack.status
+                for region in {region for region, _ in wanted}
+                for stack in self._stacks(region)
+                if stack.has_operation_in_progress and (region, stack.name) in wanted
+            }
+
+        wait_until_settled(in_progress, self._say)
+
+    def _cdk(self, arguments: Sequence[str], say: Say | None = None) -> str:
+        return cdk.run(self._folder, arguments, self._assembly, say)
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]
         if stack.protected:
             raise MirrorError(
-                f"the stack {stack.name!r} has termination protection, and stays: put {mirror} back into mirrors.yaml "
-                "with termination_protection: false, deploy it, and remove it again."
+                f"the stack {stack.name!r} has termination protection and is not deleted: put {mirror} back into "
+                "mirrors.yaml with termination_protection: false, deploy it, and remove it again."
             )
         with aws_failures(f"delete the stack {stack.name}"):
             cloudformation.delete_stack(StackName=stack.name)
@@ -143,24 +163,24 @@ class Account:
             except exceptions.WaiterError:
                 reasons = self._reasons(cloudformation, stack.name)
                 raise MirrorError(
-                    f"the stack {stack.name!r} was not deleted ({reasons}); mend that, and run again."
+                    f"the stack {stack.name!r} was not deleted ({reasons}); correct that, and run again."
                 ) from None
 
-    def _reasons(self, cloudformation: Any, stack_name: str) -> str:
+    def _reasons(self, cloudformation: CloudFormationClient, stack_name: str) -> str:
         events = cloudformation.describe_stack_events(StackName=stack_name)["StackEvents"]
         failed = [e for e in events if e["ResourceStatus"] == "DELETE_FAILED" and e.get("ResourceStatusReason")]
-        return failed[-1]["ResourceStatusReason"].rstrip(".") if failed else "it takes too long"
+        return failed[-1]["ResourceStatusReason"].rstrip(".") if failed else "it took too long"
 
     def _deployed(self, with_templates: Sequence[WantedStack]) -> list[DeployedStack]:
-        """Return the stacks of every region: the last mirror of one may have gone."""
-        places = {(stack.region, stack.stack_name) for stack in with_templates}
+        """Return the stacks of every region, including regions whose last mirror was removed."""
+        wanted = {(stack.region, stack.stack_name) for stack in with_templates}
 
         def complete(stack: DeployedStack) -> DeployedStack:
-            if (stack.region, stack.name) not in places:
+            if (stack.region, stack.name) not in wanted:
                 return stack
-            return replace(stack, template=deployed_template(self._clients[stack.region], stack.name))
+            return replace(stack, template=read_template(self._clients[stack.region], stack.name))
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_MAX_WORKERS) as pool:
             found = [stack for stacks in pool.map(self._stacks, sorted(self._clients)) for stack in stacks]
             return list(pool.map(complete, found))
 

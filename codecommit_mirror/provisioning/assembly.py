@@ -1,4 +1,4 @@
-"""The CDK app's output, ``cdk.out``, read back: one stack for each mirror.
+"""Read the CDK app's output, ``cdk.out``: one stack for each mirror.
 
 https://docs.aws.amazon.com/cdk/v2/guide/deploy.html#deploy-how-synth-assemblies
 """
@@ -16,13 +16,13 @@ from .plan import WantedStack
 
 
 def read(folder: Path) -> list[WantedStack]:
-    """Return the mirrors' stacks, each with the account and region that every mirror has where there is a CI.
+    """Return the mirrors' stacks with their accounts and regions.
 
     Args:
-        folder: where ``cdk synth`` wrote to.
+        folder: the output of ``cdk synth``.
 
     Raises:
-        MirrorError: there is nothing that ``cdk synth`` wrote.
+        MirrorError: it is not an output of ``cdk synth``.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))

@@ -1,25 +1,21 @@
-"""What has to be deployed and deleted, so that the account has the mirrors of ``mirrors.yaml``: decided, not done.
+"""Decide which stacks to deploy and which to delete, so that an account has the mirrors of ``mirrors.yaml``.
 
-What is deployed counts, not what changed since the last commit: a run that failed, or that never came, is made good by
-the next one.
+The plan compares with what is deployed, not with the last commit, so that a run makes up for a failed one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..aws.stack import deletion_policy
+from ..aws.stack import COMPLETE, NOT_CREATED_YET, deletion_policy, has_operation_in_progress
 from ..config.ci import PROVISIONED_FROM, REPLICA
-
-_SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
-_NOTHING_YET = "REVIEW_IN_PROGRESS"
 
 
 @dataclass(frozen=True)
 class WantedStack:
-    """A mirror's stack, as the app synthesised it."""
+    """A mirror's stack, as the CDK app synthesised it."""
 
     mirror: str
     stack_name: str
@@ -40,72 +36,77 @@ class DeployedStack:
     tags: Mapping[str, str]
     protected: bool
     template: Mapping[str, Any] | None = field(default=None, repr=False)
-    """None where nobody needs it."""
+    """None if it is not needed."""
 
     @property
-    def working(self) -> bool:
-        """Whether CloudFormation is at work."""
-        return self.status.endswith("_IN_PROGRESS") and self.status != _NOTHING_YET
+    def has_operation_in_progress(self) -> bool:
+        """Whether CloudFormation is working on it."""
+        return has_operation_in_progress(self.status)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Names of mirrors; a mirror to be removed is in ``mirrors.yaml`` no more, and was provisioned from it."""
+    """Names of mirrors; those to be removed were provisioned from ``mirrors.yaml``, and are no longer in it."""
 
     create: tuple[str, ...] = ()
     update: tuple[str, ...] = ()
+    only_settings: tuple[str, ...] = ()
+    """Those of ``update`` whose template is unchanged: only tags or termination protection change."""
     unchanged: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
-    """Of another account, which these credentials cannot provision."""
+    """Mirrors of another account, which these credentials cannot provision."""
     moved: tuple[str, ...] = ()
-    """Whose stack is still in another region, or has another name: two of one mirror would be in each other's way."""
+    """Mirrors whose stack is still in another region or has another name; two stacks of one mirror would conflict."""
     foreign: tuple[str, ...] = ()
-    """Whose stack's name is taken, by another repository's mirror or by something else."""
+    """Mirrors whose stack name is taken, by another repository's mirror or by something else."""
     losing: tuple[str, ...] = ()
-    """Whose repository CloudFormation would delete: the deployed stack owns it, and the new one only refers to it."""
+    """Mirrors whose repository CloudFormation would delete: the deployed stack owns it, the new one only refers."""
 
     @property
     def deploy(self) -> tuple[str, ...]:
+        """The mirrors to deploy."""
         return self.create + self.update
 
 
 def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], account: str, owner: str) -> Plan:
-    """Compare what there is with what there should be.
+    """Compare what is deployed with what is wanted.
 
     Args:
         wanted: every mirror's stack.
-        deployed: what CloudFormation has; with templates for those that are wanted.
+        deployed: all stacks of the account; with templates for those that are wanted.
         account: the account of the credentials.
-        owner: the repository that holds ``mirrors.yaml``; what it has not provisioned is never removed.
+        owner: the repository that holds ``mirrors.yaml``; stacks that it has not provisioned are never removed.
     """
-    there = {(stack.region, stack.name): stack for stack in deployed}
-    left = orphans(wanted, deployed, owner)
-    groups: dict[str, list[str]] = {
-        name: [] for name in ("create", "update", "unchanged", "elsewhere", "moved", "foreign", "losing")
-    }
+    existing = {(stack.region, stack.name): stack for stack in deployed}
+    orphaned = orphans(wanted, deployed, owner)
+    groups: dict[str, list[str]] = {field.name: [] for field in fields(Plan) if field.name != "remove"}
     for stack in wanted:
-        found = there.get((stack.region, stack.stack_name))
+        found = existing.get((stack.region, stack.stack_name))
         if stack.account != account:
             groups["elsewhere"].append(stack.mirror)
-        elif stack.mirror in left:
+        elif stack.mirror in orphaned:
             groups["moved"].append(stack.mirror)
-        elif found is None or found.status == _NOTHING_YET:
+        elif found is None or found.status == NOT_CREATED_YET:
             groups["create"].append(stack.mirror)
         elif not _ours(stack, found, owner):
             groups["foreign"].append(stack.mirror)
         elif deletion_policy(found.template or {}) == "Delete" and deletion_policy(stack.template) is None:
             groups["losing"].append(stack.mirror)
+        elif _is_unchanged(stack, found):
+            groups["unchanged"].append(stack.mirror)
         else:
-            groups["unchanged" if _same(stack, found) else "update"].append(stack.mirror)
-    removed = sorted(left.keys() - {stack.mirror for stack in wanted})
+            groups["update"].append(stack.mirror)
+            if stack.template == found.template and found.status in COMPLETE:
+                groups["only_settings"].append(stack.mirror)
+    removed = sorted(orphaned.keys() - {stack.mirror for stack in wanted})
     return Plan(**{name: tuple(sorted(names)) for name, names in groups.items()}, remove=tuple(removed))
 
 
 def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], owner: str) -> dict[str, DeployedStack]:
-    """Return the stacks that were provisioned from ``owner`` and are wanted no more, by their mirrors' names.
+    """Return the stacks that were provisioned from ``owner`` and are no longer wanted, by their mirrors' names.
 
-    The name may still be wanted, with a stack elsewhere.
+    A mirror of that name may still be wanted, with a stack elsewhere.
     """
     places = {(stack.region, stack.stack_name) for stack in wanted}
     return {
@@ -118,12 +119,12 @@ def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], 
 
 
 def _ours(wanted: WantedStack, found: DeployedStack, owner: str) -> bool:
-    """Whether a stack is the mirror's, deployed from here or by a person before there was a CI."""
+    """Whether a stack is the mirror's, deployed from here or by a person before CI was set up."""
     return found.tags.get(REPLICA) == wanted.mirror and found.tags.get(PROVISIONED_FROM, owner) == owner
 
 
-def _same(wanted: WantedStack, found: DeployedStack) -> bool:
-    return found.status in _SETTLED and (wanted.template, wanted.tags, wanted.protected) == (
+def _is_unchanged(wanted: WantedStack, found: DeployedStack) -> bool:
+    return found.status in COMPLETE and (wanted.template, wanted.tags, wanted.protected) == (
         found.template,
         found.tags,
         found.protected,

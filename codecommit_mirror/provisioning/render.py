@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
-from jinja2 import Environment, StrictUndefined
-
 from ..config.ci import Ci, Service
-from ..rendering import comment, scalar
+from ..rendering import load_template
 
 SIGNATURE = "# Written by 'codecommit-mirror ci render'"
-"""The line that tells a file of ours."""
+"""The line that identifies a rendered file."""
 _TEMPLATES = {"azure": "ci-azure.yml.j2", "github": "ci-github.yml.j2"}
 _INSTALL = """\
 python3 -m venv .venv
@@ -34,27 +30,17 @@ read -r removed < removed.txt || true"""
 
 
 def render(ci: Ci, service: Service, config: str) -> str:
-    """Return the pipeline's YAML; it holds no secret.
+    """Return the pipeline's YAML, which contains no secret.
 
     Args:
         ci: the section ``ci`` of ``mirrors.yaml``.
-        service: whose YAML.
+        service: the CI service.
         config: the path of ``mirrors.yaml`` in the repository.
 
     Raises:
-        MirrorError: a name holds text that the CI service would replace.
+        MirrorError: a name contains text that the CI service would replace.
     """
-    # YAML, not HTML: every value goes through a filter of ours.
-    environment = Environment(
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701
-        variable_start_string="@{",
-        variable_end_string="}@",
-    )
-    environment.filters.update(scalar=scalar, comment=comment)
-    template = (resources.files("pipeline_templates") / _TEMPLATES[service]).read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return load_template(_TEMPLATES[service], "@{", "}@").render(
         ci=ci,
         config=config,
         install=lambda requirements: _INSTALL.format(requirements=requirements),

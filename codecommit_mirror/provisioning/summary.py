@@ -1,4 +1,4 @@
-"""What a run of CI did, or would do, as Markdown for the run's page."""
+"""What a CI run did, or would do, as Markdown for its page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from .plan import Plan
 
-_LONGEST_DIFF = 500_000
-"""GitHub takes a mebibyte for a step's summary."""
+_MAX_DIFF = 500_000
+"""Characters; GitHub accepts a mebibyte for a step's summary."""
 
 
 def of_plan(plan: Plan, diff: str) -> str:
-    """Return what a pull request would change, with what ``cdk diff`` says of it."""
-    shown = diff if len(diff) <= _LONGEST_DIFF else diff[:_LONGEST_DIFF] + "\n... and more"
+    """Return what a pull request would change, with the output of ``cdk diff``."""
+    shown = diff if len(diff) <= _MAX_DIFF else diff[:_MAX_DIFF] + "\n... and more"
     return "\n".join([_table(plan, "to create", "to update"), *(["", _fenced(shown)] if shown else []), ""])
 
 
@@ -23,32 +23,33 @@ def of_deployment(plan: Plan) -> str:
 
 
 def of_removal(removed: Sequence[str], asked: Sequence[str]) -> str:
-    """Return what was deleted, what was not, and what a person has to do about the Azure side."""
+    """Return what was deleted, what was not, and what a person must do on the Azure side."""
     left = [name for name in asked if name not in removed]
-    rows = [f"- `{name}`: deleted" for name in removed] + [f"- `{name}`: not deleted" for name in left]
+    outcome = [f"- `{name}`: deleted" for name in removed] + [f"- `{name}`: not deleted" for name in left]
     hint = "`codecommit-mirror pipeline disconnect NAME --azure-repo-url URL`"
-    rest = ["", f"Where a pipeline of theirs is left in Azure DevOps: {hint} takes it away, with its YAML."]
-    return "\n".join(["## Replicas", "", *rows, *rest, ""])
+    rest = ["", f"If one of them still has a pipeline in Azure DevOps, {hint} deletes it with its YAML."]
+    return "\n".join(["## Replicas", "", *outcome, *rest, ""])
 
 
-def lines(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:
-    """Return what there is to say of a plan, and of which mirrors, or of how many."""
+def rows(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:
+    """Return the plan as (label, mirrors) rows."""
     groups = (
         (created, plan.create),
         (updated, plan.update),
-        ("to remove, once approved", plan.remove),
-        ("of another account, not touched", plan.elsewhere),
+        ("of these, only tags or termination protection change", plan.only_settings),
+        ("to remove after approval", plan.remove),
+        ("in another account, left alone", plan.elsewhere),
         ("moved, to be removed and added again", plan.moved),
-        ("name taken by another stack, not touched", plan.foreign),
-        ("not touched, since deploying would delete the repository", plan.losing),
+        ("name taken by another stack, left alone", plan.foreign),
+        ("left alone, since deploying would delete the repository", plan.losing),
     )
-    told = [(what, ", ".join(names)) for what, names in groups if names]
-    return [*told, ("unchanged", f"{len(plan.unchanged):,}")]
+    filled = [(label, ", ".join(names)) for label, names in groups if names]
+    return [*filled, ("unchanged", f"{len(plan.unchanged):,}")]
 
 
 def _table(plan: Plan, created: str, updated: str) -> str:
-    rows = [f"| {what} | {which} |" for what, which in lines(plan, created, updated)]
-    return "\n".join(["## Mirrors", "", "| | |", "|---|---|", *rows])
+    lines = [f"| {label} | {mirrors} |" for label, mirrors in rows(plan, created, updated)]
+    return "\n".join(["## Mirrors", "", "| | |", "|---|---|", *lines])
 
 
 def _fenced(text: str) -> str:

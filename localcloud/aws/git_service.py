@@ -7,7 +7,6 @@ whole list. The service reads and writes a bare repository with git's own plumbi
 from __future__ import annotations
 
 import enum
-import os
 import re
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..git_http import Answer, Body, GitRequest, Serve
+from ..isolated_git import isolated_environment
 from . import pack_files
 
 RECEIVE_PACK_CAPABILITIES = ("side-band-64k", "report-status", "delete-refs", "thin-pack")
@@ -379,5 +379,5 @@ def _git(repository: Path, *arguments: str) -> str:
 
 
 def _environment(more: dict[str, str] | None = None) -> dict[str, str]:
-    isolated = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    isolated = isolated_environment()
     return {**isolated, **(more or {})}

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from . import triggers
-from .agent import Run, Variable, run_pipeline
-from .definition import UnsupportedPipeline, read_definition, repository_resources, stages
-from .repos import Push, RefUpdate, Refused, Repositories, Repository, now, project_id
+from .agent.definition import UnsupportedPipeline, read_definition, repository_resources, stages
+from .agent.execution import run_pipeline
+from .agent.run import Run, Variable
+from .repos import Push, RefUpdate, Repositories, Repository, ServiceError, now, project_id
 from .service_connections import ServiceConnections
 from .tokens import Tokens
 
@@ -68,7 +69,7 @@ class Build:
 
 @dataclass
 class Lease:
-    """What keeps a run, and with it its pipeline, from being deleted."""
+    """Keeps a run, and thereby its pipeline, from being deleted."""
 
     id: int
     definition_id: int
@@ -95,7 +96,7 @@ class Pipelines:
         self.validated: list[tuple[str, str, int]] = []
         """Branch policies *Build validation*: repository id, full name of the branch, definition id."""
         self.questions: dict[int, str] = {}
-        """What waits for a person, by run: the instructions."""
+        """The instructions of each run that is waiting for a person's approval."""
         self._decisions: dict[int, bool] = {}
         self.agent_online = True
         self._ids = itertools.count(1)
@@ -107,7 +108,7 @@ class Pipelines:
     def find(self, organization: str, project: str, definition_id: int) -> Definition:
         found = self.definitions.get(definition_id)
         if not found or (found.organization.lower(), found.project.lower()) != (organization.lower(), project.lower()):
-            raise Refused(
+            raise ServiceError(
                 404,
                 f"The requested pipeline {definition_id} could not be found.",
                 "DefinitionNotFoundException",
@@ -126,10 +127,10 @@ class Pipelines:
 
     def update(self, definition: Definition, body: dict[str, Any]) -> Definition:
         if body.get("id") != definition.id:
-            raise Refused(400, f"The definition id in the body is {body.get('id')}, not {definition.id}.")
+            raise ServiceError(400, f"The definition id in the body is {body.get('id')}, not {definition.id}.")
         with self._changed:
             if body.get("revision") != definition.revision:
-                raise Refused(
+                raise ServiceError(
                     409,
                     f"You are trying to save revision {body.get('revision')} of the pipeline, but its revision is "
                     f"{definition.revision}. Get the newest revision and apply your changes again.",
@@ -142,7 +143,7 @@ class Pipelines:
     def delete(self, definition: Definition) -> None:
         with self._changed:
             if any(lease.definition_id == definition.id for lease in self.leases.values()):
-                raise Refused(
+                raise ServiceError(
                     400,
                     "One or more builds associated with the requested pipeline(s) are retained by a release. The "
                     "pipeline(s) and builds will not be deleted.",
@@ -158,28 +159,28 @@ class Pipelines:
         body = copy.deepcopy(body)
         name = str(body.get("name") or "")
         if not name or _NAME_FORBIDS & set(name) or len(name) > 260:
-            raise Refused(400, f"{name!r} is not a name of a pipeline.", "InvalidDefinitionException")
+            raise ServiceError(400, f"{name!r} is not a name of a pipeline.", "InvalidDefinitionException")
         folder = body.setdefault("path", "\\")
         for other in self.in_project(organization, project):
             if other is not existing and (other.body["name"].lower(), other.body["path"]) == (name.lower(), folder):
-                raise Refused(
+                raise ServiceError(
                     409,
                     f"A pipeline definition with name {name} already exists in folder {folder}.",
                     "DefinitionExistsException",
                 )
         process, repository = body.get("process") or {}, body.get("repository") or {}
         if process.get("type") != 2 or not process.get("yamlFilename"):
-            raise Refused(400, "The process of a YAML pipeline has type 2 and a yamlFilename.")
+            raise ServiceError(400, "The process of a YAML pipeline has type 2 and a yamlFilename.")
         if repository.get("type") != "TfsGit" or not self._repositories.find(
             organization, project, str(repository.get("id"))
         ):
-            raise Refused(400, "The repository of the pipeline was not found.", "InvalidDefinitionException")
+            raise ServiceError(400, "The repository of the pipeline was not found.", "InvalidDefinitionException")
         if not str(repository.get("defaultBranch")).startswith("refs/heads/"):
-            raise Refused(400, "The repository's defaultBranch is the full name of a ref, like refs/heads/main.")
+            raise ServiceError(400, "The repository's defaultBranch is the full name of a ref, like refs/heads/main.")
         stored = existing.body.get("variables", {}) if existing else {}
         for key, variable in (body.setdefault("variables", {}) or {}).items():
             if set(variable) - {"value", "isSecret", "allowOverride"}:
-                raise Refused(400, f"The variable {key} has unknown keys.")
+                raise ServiceError(400, f"The variable {key} has unknown keys.")
             if variable.get("value") is None:
                 kept = variable.get("isSecret") and stored.get(key, {}).get("isSecret")
                 variable["value"] = stored[key]["value"] if kept else ""
@@ -194,11 +195,11 @@ class Pipelines:
         repository = self._repository(definition)
         commit = repository.refs().get(ref)
         if commit is None:
-            raise Refused(400, f"Could not find a valid branch or tag {ref}.", "PipelineValidationException")
+            raise ServiceError(400, f"Could not find a valid branch or tag {ref}.", "PipelineValidationException")
         path = definition.yaml_path
         text = repository.file(repository.git("rev-parse", f"{commit}^{{commit}}").strip(), path)
         if text is None:
-            raise Refused(
+            raise ServiceError(
                 400,
                 f"File {path} not found in repository {repository.name} branch {ref} version {commit}.",
                 "PipelineValidationException",
@@ -212,7 +213,7 @@ class Pipelines:
             for resource in repository_resources(data):
                 self._resource(definition, resource)
         except UnsupportedPipeline as error:
-            raise Refused(
+            raise ServiceError(
                 400, f"{definition.yaml_path} (Line: 1, Col: 1): {error}", "PipelineValidationException"
             ) from None
         return data
@@ -260,7 +261,7 @@ class Pipelines:
         commit, text = self.yaml(definition, ref)
         self.validate(definition, text)
         if definition.body.get("queueStatus") == "disabled":
-            raise Refused(400, "The pipeline is disabled.", "DefinitionDisabledException")
+            raise ServiceError(400, "The pipeline is disabled.", "DefinitionDisabledException")
         return self._add(definition, ref, commit, reason, text)
 
     def pushed(self, repository: Repository, push: Push) -> None:
@@ -281,11 +282,11 @@ class Pipelines:
         ref = update.name if own is repository else str(own.default_branch)
         try:
             commit, text = self.yaml(definition, ref)
-        except Refused:
+        except ServiceError:
             return
         try:
             data = self.validate(definition, text)
-        except Refused as error:
+        except ServiceError as error:
             self._add(definition, ref, commit, "individualCI", None, str(error))
             return
         if own is repository:
@@ -321,14 +322,14 @@ class Pipelines:
             return self._decisions.pop(build.id, False)
 
     def fire_schedules(self) -> int:
-        """Let every schedule's hour come once; return how many runs that started."""
+        """Trigger every schedule once; return how many runs that started."""
         started = 0
         for definition in list(self.definitions.values()):
             repository = self._repository(definition)
             for ref in [name for name in repository.refs() if name.startswith("refs/heads/")]:
                 try:
                     data = self.validate(definition, self.yaml(definition, ref)[1])
-                except Refused:
+                except ServiceError:
                     continue
                 if triggers.scheduled_branches(data, [ref.removeprefix("refs/heads/")]):
                     self.queue(definition, ref, "schedule")
@@ -343,7 +344,10 @@ class Pipelines:
 
     def authorize(self, definition: Definition, repository_id: str, authorized: bool) -> None:
         with self._changed:
-            (definition.authorized.add if authorized else definition.authorized.discard)(repository_id)
+            if authorized:
+                definition.authorized.add(repository_id)
+            else:
+                definition.authorized.discard(repository_id)
             self._changed.notify_all()
 
     def set_agent_online(self, online: bool) -> None:
@@ -455,9 +459,9 @@ class _ServiceOfRun:
     def checkout(self, folder: Path) -> None:
         self.repository.checkout(self.build.version, folder)
 
-    def why_not(self, connection: str) -> str | None:
+    def denial_reason(self, connection: str) -> str | None:
         definition = self.build.definition.id
-        return self.pipelines.connections.why_not(self._project, connection, definition, self.build.ref)
+        return self.pipelines.connections.denial_reason(self._project, connection, definition, self.build.ref)
 
     def aws_environment(self, connection: str, region: str, seconds: int) -> Mapping[str, str]:
         return self.pipelines.connections.aws_environment(self._project, connection, region, seconds)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
+from ..isolated_git import isolated_environment
 from .tokens import Tokens
 
 NO_OBJECT = "0" * 40
@@ -46,7 +46,7 @@ class Push:
     updates: tuple[RefUpdate, ...]
 
 
-class Refused(Exception):
+class ServiceError(Exception):
     """The service refuses; the message is its own."""
 
     def __init__(self, status: int, message: str, type_key: str = "InvalidOperationException") -> None:
@@ -128,12 +128,12 @@ class Repository:
         """Make ``ref`` the merge of two branches, as the service does for a pull request.
 
         Raises:
-            Refused: they conflict.
+            ServiceError: they conflict.
         """
         try:
             tree = self.git("merge-tree", "--write-tree", target, source).strip()
         except RuntimeError:
-            raise Refused(409, f"{source} cannot be merged into {target} without conflicts.") from None
+            raise ServiceError(409, f"{source} cannot be merged into {target} without conflicts.") from None
         self.git("update-ref", ref, self.git("commit-tree", tree, "-p", target, "-p", source, "-m", "Merge").strip())
 
     def checkout(self, commit: str, folder: Path) -> None:
@@ -146,13 +146,13 @@ class Repository:
         """Move refs as one push does, each from the value that it must have.
 
         Raises:
-            Refused: a ref moved meanwhile, or a branch's policy refuses a push.
+            ServiceError: a ref moved meanwhile, or a branch's policy refuses a push.
         """
         with self.lock:
             before = self.refs()
             for update in updates:
                 if before.get(update.name, NO_OBJECT) != update.old:
-                    raise Refused(
+                    raise ServiceError(
                         409,
                         f"TF401028: The reference '{update.name}' has already been updated by another client, so you "
                         "cannot update it. Please try again.",
@@ -165,7 +165,7 @@ class Repository:
 
     def check_policy(self, ref: str) -> None:
         if ref in self.protected:
-            raise Refused(
+            raise ServiceError(
                 403,
                 "TF402455: Pushes to this branch are not permitted; you must use a pull request to update this branch.",
                 "GitPushRejectedByPolicyException",
@@ -182,8 +182,7 @@ class Repository:
             ["git", "--literal-pathspecs", "-C", str(self.path), *arguments],
             input=None if stdin is None else stdin.encode(),
             capture_output=True,
-            env={"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", **who}
-            | dict(environment or {}),
+            env={**isolated_environment(), **who, **(environment or {})},
             check=False,
         )
         if done.returncode:

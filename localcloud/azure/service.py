@@ -10,7 +10,7 @@ from ..git_http import Answer, GitHttpServer
 from ..oidc import Issuers
 from .pipelines import Pipelines
 from .repos import Push, Repositories, Repository, azure_repos_host, project_id
-from .rest import Weather, azure_rest_api
+from .rest_api.api import QueuedResponses, azure_rest_api
 from .service_connections import ServiceConnections
 from .tokens import Token, Tokens
 
@@ -39,9 +39,9 @@ class AzureDevOps:
             known.add(Token(secret, frozenset(scopes), secret in bearer))
         self._repositories = Repositories(root)
         self._pipelines = Pipelines(self._repositories, known, ServiceConnections(issuers, aws), os.environ["PATH"])
-        self._weather = Weather()
+        self._queued = QueuedResponses()
         host = azure_repos_host(self._repositories, known, self._pushed)
-        self._server = GitHttpServer(host, azure_rest_api(self._repositories, self._pipelines, known, self._weather))
+        self._server = GitHttpServer(host, azure_rest_api(self._repositories, self._pipelines, known, self._queued))
         self.url = self._pipelines.url = self._server.url
 
     def _pushed(self, repository: Repository, push: Push) -> None:
@@ -103,4 +103,4 @@ class AzureDevOps:
     def answer_next(self, status: int, count: int, retry_after: str | None = None) -> None:
         """Give this status to the next REST calls, whatever they ask."""
         headers = {} if retry_after is None else {"Retry-After": retry_after}
-        self._weather.coming += [Answer(status, "", headers)] * count
+        self._queued.responses += [Answer(status, "", headers)] * count

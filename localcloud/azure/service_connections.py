@@ -61,7 +61,7 @@ class ServiceConnections:
     def permit(self, project: Project, name: str, definition_id: int) -> None:
         self._known[project, name].pipelines.add(definition_id)
 
-    def why_not(self, project: Project, name: str, definition_id: int, ref: str) -> str | None:
+    def denial_reason(self, project: Project, name: str, definition_id: int, ref: str) -> str | None:
         """Return why a pipeline's run for a ref may not use a connection."""
         found = self._known.get((project, name))
         if found is None:

@@ -14,7 +14,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_sns as sns
 from constructs import Construct
 
-from pipeline_templates.mirror_sync import CONFIRMED
+from codecommit_mirror.engine import CONFIRMED_TAG
 
 from .replica_changes import WatchedReplica
 
@@ -38,7 +38,7 @@ class StaleAlarm(Construct):
             description=f"Runs of the mirror that did not fail, for the replica {replica.name}",
             event_pattern=replica.changes(
                 ("referenceCreated", "referenceUpdated"),
-                referenceFullName=[CONFIRMED],
+                referenceFullName=[CONFIRMED_TAG],
                 callerUserArn=events.Match.any_of(
                     events.Match.exact_string(replica.user_arn), events.Match.does_not_exist()
                 ),

@@ -14,15 +14,16 @@ from aws_cdk.assertions import Template
 
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.client import Build
-from codecommit_mirror.config.mirror import single_mirror
+from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.lifecycle import up as journey
 from codecommit_mirror.lifecycle import verification
 from codecommit_mirror.lifecycle.context import Operator
 from localcloud import LocalCloud, sample
 from localcloud.aws.git_service import OtherRefs
-from localcloud.azure.agent import Variable, run_pipeline
-from pipeline_templates import mirror_sync
+from localcloud.azure.agent.execution import run_pipeline
+from localcloud.azure.agent.run import Variable
 from stacks import ReplicaStack
+from tests.program import program
 
 from . import servers
 from .sides import NAMESPACES, Sides
@@ -127,7 +128,7 @@ class Rig:
         endpoint = verification.source_endpoint(self.mirror, self.operator().token)
         subprocess.run(
             ["git", "-C", str(clone), "push", "-q", endpoint.url, *refspecs],
-            env=mirror_sync.git_environment(os.environ, endpoint),
+            env=program.git_environment(os.environ, endpoint),
             check=True,
             capture_output=True,
         )
@@ -139,7 +140,7 @@ class Rig:
 
     def assert_equal(self) -> None:
         """The replica has the source's refs and no others, and every object."""
-        mirrored = mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
+        mirrored = program.by_original_name(sample.refs(self.replica), NAMESPACES)
         assert mirrored == sample.refs(self.source, *NAMESPACES)
         sample.git(self.replica, "fsck", "--connectivity-only")
 

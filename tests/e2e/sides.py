@@ -9,8 +9,7 @@ from pathlib import Path
 from localcloud import sample
 from localcloud.aws.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Serve
-from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import ARCHIVE
+from tests.program import program
 
 NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 
@@ -54,19 +53,21 @@ class Sides:
             "AWS_GIT_PASSWORD": "p",
             **changes,
         }
-        return mirror_sync.read_settings(environment)
+        return program.read_settings(environment)
 
     def mirror(self, **changes):
         with tempfile.TemporaryDirectory() as folder:
-            return mirror_sync.mirror(self.settings(**changes), folder, self.pauses.append)
+            return program.mirror(self.settings(**changes), folder, self.pauses.append)
 
     def refs(self):
         """Return what the replica mirrors, by the source's names."""
-        return mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
+        return program.by_original_name(sample.refs(self.replica), NAMESPACES)
 
     def archive(self):
         """Return the archived tips by their old names."""
-        return {f"refs/{name.split('/', 5)[5]}": v for name, v in sample.refs(self.replica, ARCHIVE).items()}
+        return {
+            f"refs/{name.split('/', 5)[5]}": v for name, v in sample.refs(self.replica, program.ARCHIVE_PREFIX).items()
+        }
 
     def assert_equal(self):
         assert self.refs() == sample.refs(self.source, *NAMESPACES)

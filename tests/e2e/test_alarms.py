@@ -9,11 +9,12 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from codecommit_mirror.config.mirror import Alarm, single_mirror
+from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.config.mirror import Alarm
 from codecommit_mirror.lifecycle import verification
 from localcloud import sample
-from pipeline_templates.mirror_sync import CONFIRMED, OWN
 from stacks import ReplicaStack
+from tests.program import program
 
 ARN = "arn:aws:codecommit:eu-west-1:111122223333:MyRepoReplica"
 USER = "arn:aws:iam::111122223333:user/azure-devops-pipeline-MyRepoReplica"
@@ -107,10 +108,10 @@ def test_nothing_else_is_told(cloud, rules):
 
 def test_only_the_confirming_tag_of_the_mirrors_user_counts(cloud, rules):
     rule = rules["Stale"]
-    assert matches(cloud, rule, event("referenceCreated", USER, CONFIRMED))
-    assert matches(cloud, rule, event("referenceUpdated", USER, CONFIRMED))
-    assert matches(cloud, rule, event("referenceCreated", None, CONFIRMED))
-    assert not matches(cloud, rule, event("referenceCreated", OTHER, CONFIRMED))
+    assert matches(cloud, rule, event("referenceCreated", USER, program.CONFIRMED_TAG))
+    assert matches(cloud, rule, event("referenceUpdated", USER, program.CONFIRMED_TAG))
+    assert matches(cloud, rule, event("referenceCreated", None, program.CONFIRMED_TAG))
+    assert not matches(cloud, rule, event("referenceCreated", OTHER, program.CONFIRMED_TAG))
     assert not matches(cloud, rule, event("referenceCreated", USER, "refs/tags/v1"))
     assert not matches(cloud, rule, event("referenceUpdated", USER))
 
@@ -155,7 +156,7 @@ def test_the_stack_with_alarms_deploys_and_goes(cloud):
 
 def confirmed(rig):
     """Return the lines of the confirming tag's message, as plain git shows them."""
-    text = sample.git(rig.replica, "for-each-ref", "--format=%(contents:body)", CONFIRMED)
+    text = sample.git(rig.replica, "for-each-ref", "--format=%(contents:body)", program.CONFIRMED_TAG)
     return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
 
 
@@ -164,7 +165,7 @@ def test_each_run_says_anew_what_was_equal_also_when_there_is_nothing_to_push(ri
     tags = set()
     for _ in range(2):
         assert rig.run().result == "succeeded"
-        tags.add(sample.refs(rig.replica)[CONFIRMED])
+        tags.add(sample.refs(rig.replica)[program.CONFIRMED_TAG])
         operator = rig.operator()
         assert verification.compare(rig.mirror, rig.outputs["ReplicaUrl"], operator.aws, operator.token).different == []
         time.sleep(1)
@@ -183,10 +184,13 @@ def test_each_run_says_anew_what_was_equal_also_when_there_is_nothing_to_push(ri
 def test_a_run_that_fails_confirms_nothing(rig):
     sample.fill(rig.source)
     assert rig.run(AZURE_GIT_PASSWORD="wrong").result == "failed"
-    assert CONFIRMED not in sample.refs(rig.replica)
+    assert program.CONFIRMED_TAG not in sample.refs(rig.replica)
 
 
-@pytest.mark.parametrize("name", [CONFIRMED, f"{OWN}archive/x", f"{OWN}mine", f"refs/tags/{'ab' * 20}"])
+@pytest.mark.parametrize(
+    "name",
+    [program.CONFIRMED_TAG, f"{program.OWN_PREFIX}archive/x", f"{program.OWN_PREFIX}mine", f"refs/tags/{'ab' * 20}"],
+)
 def test_a_tag_that_the_replica_cannot_take_is_reported_and_the_rest_is_mirrored(rig, name):
     sample.fill(rig.source)
     tip = sample.git(rig.source, "rev-parse", "feature/0").strip()

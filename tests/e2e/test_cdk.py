@@ -13,7 +13,7 @@ from aws_cdk.assertions import Template
 from botocore.exceptions import WaiterError
 
 from codecommit_mirror.aws.stack import deployed_deletion_policy, find_clone_url
-from codecommit_mirror.config.mirror import single_mirror
+from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.demo import inventory
 from codecommit_mirror.lifecycle.preflight import repository_problem
 from localcloud import LocalCloud, sample

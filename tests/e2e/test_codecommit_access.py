@@ -104,7 +104,7 @@ def test_git_remote_codecommit_signs_as_we_do(replica, kind):
     theirs = git_remote_codecommit.sign(urlsplit(url).hostname, urlsplit(url).path, aws.region_name, credentials)
     user = credentials.access_key + (f"%{credentials.token}" if credentials.token else "")
     endpoint = verification.password_endpoint(url, user, theirs)
-    assert "refs/heads/main" in verification.mirror_sync.read_refs(endpoint, "git-upload-pack").refs
+    assert "refs/heads/main" in verification.program.read_refs(endpoint, "git-upload-pack").refs
     assert signed_git.sign(aws, url)[0] == user
     assert "refs/heads/main" in verification.replica_refs(aws, url)
 

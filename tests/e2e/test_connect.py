@@ -143,7 +143,7 @@ def test_a_person_is_asked_for_them(filled, said):
 
 
 def test_a_policy_that_forbids_a_push_names_the_way_out_and_that_way_works(filled, said):
-    filled.cloud.azure("protect_branch", "contoso", "Shop", filled.name, "main")
+    filled.cloud.azure.protect_branch("contoso", "Shop", filled.name, "main")
     with pytest.raises(MirrorError, match="forbid a push; run again with --pull-request"):
         connect(filled, said)
     there = connect(filled, said, pull_request=True)
@@ -161,7 +161,7 @@ def test_a_policy_that_forbids_a_push_names_the_way_out_and_that_way_works(fille
 
 def test_a_merged_yaml_is_taken_out_by_a_pull_request(filled, said):
     connect(filled, said)
-    filled.cloud.azure("protect_branch", "contoso", "Shop", filled.name, "main")
+    filled.cloud.azure.protect_branch("contoso", "Shop", filled.name, "main")
     with pytest.raises(MirrorError, match="forbid a push"):
         disconnect(filled, said)
     disconnect(filled, said, pull_request=True)
@@ -213,7 +213,7 @@ def pipelines_home(filled):
 @pytest.mark.parametrize("source_auth", ["pat", "job-token"])
 @pytest.mark.parametrize("protected", [False, True])
 def test_a_repository_of_its_own_for_pipelines(filled, pipelines_home, said, tmp_path, source_auth, protected):
-    filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", protected)
+    filled.cloud.azure.set_project_setting("contoso", "Shop", "enforceReferencedRepoScopedToken", protected)
     try:
         mirror = changed(filled.mirror, pipelines_repository=f"mirrors-of-{filled.name}").model_copy(
             update={"source_auth": source_auth}
@@ -232,7 +232,7 @@ def test_a_repository_of_its_own_for_pipelines(filled, pipelines_home, said, tmp
         disconnect(filled, said, mirror)
         assert f"{filled.name}.yml" not in sample.git(pipelines_home, "ls-tree", "--name-only", "main")
     finally:
-        filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", False)
+        filled.cloud.azure.set_project_setting("contoso", "Shop", "enforceReferencedRepoScopedToken", False)
 
 
 def test_a_job_token_needs_no_git_credentials_and_its_obstacle_is_named(filled, said):
@@ -243,14 +243,14 @@ def test_a_job_token_needs_no_git_credentials_and_its_obstacle_is_named(filled, 
     assert any("not checked, since the token lacks the scope" in line for line in said)
     assert run(filled, mirror).succeeded
     operator = filled.operator(mirror, AZURE_DEVOPS_EXT_PAT="", SYSTEM_ACCESSTOKEN=filled.cloud.entra_token)
-    filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", True)
+    filled.cloud.azure.set_project_setting("contoso", "Shop", "enforceReferencedRepoScopedToken", True)
     try:
         with pytest.raises(MirrorError, match="'Protect access to repositories in YAML pipelines' keeps the job token"):
             journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
         failed = run(filled, mirror)
         assert failed.build.result == "failed"
     finally:
-        filled.cloud.azure("set_project_setting", "contoso", "Shop", "enforceReferencedRepoScopedToken", False)
+        filled.cloud.azure.set_project_setting("contoso", "Shop", "enforceReferencedRepoScopedToken", False)
 
 
 def test_the_log_of_a_failed_step_is_printed(filled, said, companion):
@@ -277,12 +277,12 @@ def test_the_log_of_a_failed_step_is_printed(filled, said, companion):
 
 def test_an_empty_agent_pool_is_waited_for_and_then_told(filled, said):
     connect(filled, said)
-    filled.cloud.azure("set_agent_online", False)
+    filled.cloud.azure.set_agent_online(False)
     try:
         with pytest.raises(MirrorError, match=r"has not ended within 0\.01 minutes \(it waits for an agent\)"):
             journey.run(filled.operator(), said.append, branch=None, timeout_minutes=0.01)
     finally:
-        filled.cloud.azure("set_agent_online", True)
+        filled.cloud.azure.set_agent_online(True)
     filled.runs_are_done()
 
 

@@ -11,8 +11,7 @@ import pytest
 from localcloud import sample
 from localcloud.aws.git_service import OtherRefs
 from localcloud.git_http import Answer, GitHttpServer, Serve
-from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import ARCHIVE, MirrorFailure
+from tests.program import program
 
 from . import servers
 from .sides import NAMESPACES, Sides, answering, grow
@@ -92,7 +91,7 @@ def test_a_renamed_default_branch(any_replica):
     outcome = sides.mirror()
     if outcome.result == "SucceededWithIssues":
         # CodeCommit does not delete its default branch: a person chooses another one.
-        assert "update-default-branch" in outcome.needs_a_person["refs/heads/main"]
+        assert "update-default-branch" in outcome.needs_attention["refs/heads/main"]
         sample.git(sides.replica, "symbolic-ref", "HEAD", "refs/heads/trunk")
         sides.mirror()
     sides.assert_equal()
@@ -149,7 +148,7 @@ def test_memory_stays_below_a_hundred_megabytes(strict_sides):
         "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:], stdout=2);"
         "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    command = [sys.executable, "-c", launcher, sys.executable, mirror_sync.__file__]
+    command = [sys.executable, "-c", launcher, sys.executable, program.__file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     status, kilobytes = map(int, done.stdout.split())
     assert status == 0, done.stderr
@@ -194,12 +193,12 @@ def test_old_archive_entries_are_removed_and_young_ones_stay(sides):
     sample.fill(sides.source)
     tip = sample.git(sides.source, "rev-parse", "main").strip()
     sides.mirror()
-    young = mirror_sync.time.strftime(mirror_sync.ARCHIVE_TIME)
+    young = program.time.strftime(program.ARCHIVE_TIME)
     for stamp in ("20200101T000000Z", young):
-        sample.git(sides.replica, "update-ref", f"{ARCHIVE}{stamp}/heads/x", tip)
+        sample.git(sides.replica, "update-ref", f"{program.ARCHIVE_PREFIX}{stamp}/heads/x", tip)
     outcome = sides.mirror()
     assert outcome.expired == 1
-    assert list(sample.refs(sides.replica, ARCHIVE)) == [f"{ARCHIVE}{young}/heads/x"]
+    assert list(sample.refs(sides.replica, program.ARCHIVE_PREFIX)) == [f"{program.ARCHIVE_PREFIX}{young}/heads/x"]
 
 
 def test_what_cannot_be_archived_is_not_overwritten(git_sides):
@@ -232,7 +231,7 @@ def test_a_source_without_refs_changes_nothing(sides):
     for name in sample.refs(sides.source):
         sample.git(sides.source, "update-ref", "-d", name)
     with pytest.raises(
-        MirrorFailure, match=r"the source has no branches and tags; this run would delete .* MIRROR_ALLOW"
+        program.MirrorFailure, match=r"the source has no branches and tags; this run would delete .* MIRROR_ALLOW"
     ):
         sides.mirror()
     assert sides.refs() == before
@@ -245,7 +244,7 @@ def test_a_source_that_lost_most_of_its_branches_changes_nothing_until_told(side
     for number in range(25):
         sample.git(sides.source, "update-ref", "-d", f"refs/heads/feature/{number}")
     sample.commit(sides.source, "main", "next")
-    with pytest.raises(MirrorFailure, match=r"refs/heads/feature/0, .*MIRROR_ALLOW_DELETIONS=1"):
+    with pytest.raises(program.MirrorFailure, match=r"refs/heads/feature/0, .*MIRROR_ALLOW_DELETIONS=1"):
         sides.mirror()
     assert sides.refs() == before
     assert sides.mirror(MIRROR_ALLOW_DELETIONS="1").deleted == 25
@@ -268,7 +267,7 @@ def test_refs_that_azure_lists_and_does_not_show_are_not_deleted(sides):
 
     sides.source_url = servers.with_rest_api(sides.source, rest)
     sample.git(sides.source, "update-ref", "-d", hidden)
-    with pytest.raises(MirrorFailure, match=r"refs/heads/feature/0\), but does not show them .*limited refs"):
+    with pytest.raises(program.MirrorFailure, match=r"refs/heads/feature/0\), but does not show them .*limited refs"):
         sides.mirror()
     assert hidden in sides.refs()
     del everything[hidden]
@@ -283,19 +282,19 @@ def test_a_push_by_somebody_else_between_plan_and_push(sides, monkeypatch):
     sides.mirror()
     sample.commit(sides.source, "main", "from the source")
     theirs = []
-    push = mirror_sync.push
+    push = program.push
 
     def late(replica, capabilities, commands, *arguments):
         if not theirs and commands[0].ref == "refs/heads/main":
             theirs.append(sample.commit(sides.replica, "main", "pushed by a stranger"))
         return push(replica, capabilities, commands, *arguments)
 
-    monkeypatch.setattr(mirror_sync, "push", late)
+    monkeypatch.setattr(program, "push", late)
     outcome = sides.mirror()
     assert outcome.result == "Succeeded"
     sides.assert_equal()
     assert sides.archive() == {"refs/heads/main": theirs[0]}
-    assert theirs[0] in mirror_sync.summary(outcome)[-1]
+    assert theirs[0] in program.summary(outcome)[-1]
 
 
 def test_a_branch_that_a_stranger_made_is_archived_and_removed(sides):
@@ -311,7 +310,7 @@ def test_a_branch_that_a_stranger_made_is_archived_and_removed(sides):
 def test_a_source_that_moves_during_a_run(sides, monkeypatch):
     sample.fill(sides.source)
     sides.mirror()
-    request_pack, moves = mirror_sync.request_pack, itertools.count()
+    request_pack, moves = program.request_pack, itertools.count()
     sample.commit(sides.source, "feature/1", "first", parent="main~3")
 
     def late(*arguments):
@@ -319,7 +318,7 @@ def test_a_source_that_moves_during_a_run(sides, monkeypatch):
             sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
         return request_pack(*arguments)
 
-    monkeypatch.setattr(mirror_sync, "request_pack", late)
+    monkeypatch.setattr(program, "request_pack", late)
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
 
@@ -338,7 +337,7 @@ def test_two_runs_at_once(sides):
         thread.join()
     assert [outcome.result for outcome in outcomes] == ["Succeeded", "Succeeded"]
     sides.assert_equal()
-    archived = set(sample.refs(sides.replica, ARCHIVE).values())
+    archived = set(sample.refs(sides.replica, program.ARCHIVE_PREFIX).values())
     assert archived == {before[f"refs/heads/feature/{number}"] for number in range(8)}
 
 
@@ -346,15 +345,17 @@ def test_a_replica_that_never_stops_moving_is_named(sides, monkeypatch):
     sample.fill(sides.source)
     sides.mirror()
     sample.commit(sides.source, "main", "from the source")
-    push = mirror_sync.push
+    push = program.push
 
     def late(replica, capabilities, commands, *arguments):
         if any(command.ref == "refs/heads/main" for command in commands):
             sample.commit(sides.replica, "main", "pushed by a stranger")
         return push(replica, capabilities, commands, *arguments)
 
-    monkeypatch.setattr(mirror_sync, "push", late)
-    with pytest.raises(MirrorFailure, match=r"gave up after 6 tries: 1 ref \(refs/heads/main\) changed on the replica"):
+    monkeypatch.setattr(program, "push", late)
+    with pytest.raises(
+        program.MirrorFailure, match=r"gave up after 6 tries: 1 ref \(refs/heads/main\) changed on the replica"
+    ):
         sides.mirror()
 
 
@@ -378,14 +379,14 @@ def test_one_bad_ref_does_not_stop_the_rest(git_sides):
 def test_an_archive_push_that_is_refused_whole_withholds_and_does_not_break(sides, monkeypatch, status):
     sample.fill(sides.source)
     sides.mirror()
-    push = mirror_sync.push
+    push = program.push
 
     def refusing(replica, capabilities, commands, *arguments):
-        if commands[0].ref.startswith(ARCHIVE):
-            raise {400: mirror_sync.PackRefused, 413: mirror_sync.TooLarge}[status]("no archive here")
+        if commands[0].ref.startswith(program.ARCHIVE_PREFIX):
+            raise {400: program.PackRefused, 413: program.TooLarge}[status]("no archive here")
         return push(replica, capabilities, commands, *arguments)
 
-    monkeypatch.setattr(mirror_sync, "push", refusing)
+    monkeypatch.setattr(program, "push", refusing)
     sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
     sample.commit(sides.source, "main", "next")
     outcome = sides.mirror()
@@ -397,7 +398,7 @@ def test_a_server_that_says_ok_and_does_nothing_is_not_believed(sides, monkeypat
     sample.fill(sides.source)
     sides.mirror()
     sample.commit(sides.source, "main", "next")
-    monkeypatch.setattr(mirror_sync, "push", lambda *arguments: {})
+    monkeypatch.setattr(program, "push", lambda *arguments: {})
     outcome = sides.mirror()
     assert outcome.result == "Failed"
     assert "says that it took the change, and did not" in outcome.broken["refs/heads/main"]
@@ -442,7 +443,7 @@ def test_a_busy_server_is_asked_again(sides, status):
 def test_a_wait_that_is_too_long_is_told(sides):
     sample.fill(sides.source)
     sides.source_url = answering(sides.serve_source, [Answer(429, "busy", {"Retry-After": "86400"})])
-    with pytest.raises(MirrorFailure, match=r"asks to wait 86,400 s; run again then"):
+    with pytest.raises(program.MirrorFailure, match=r"asks to wait 86,400 s; run again then"):
         sides.mirror()
 
 
@@ -468,7 +469,7 @@ def test_retry_after_is_obeyed(sides):
 def test_what_cannot_be_cured_fails_at_once(sides, side, answer, words):
     sample.fill(sides.source)
     setattr(sides, f"{side}_url", answering(getattr(sides, f"serve_{side}"), [answer] * 9))
-    with pytest.raises(MirrorFailure, match=words):
+    with pytest.raises(program.MirrorFailure, match=words):
         sides.mirror()
     assert sides.pauses == []
 
@@ -483,7 +484,7 @@ def test_credentials_are_never_sent_to_another_host(sides):
     other = GitHttpServer(elsewhere)
     answers = [Answer(307, "", {"Location": f"{other.url}/r/info/refs?service=git-upload-pack"})] * 9
     sides.source_url = answering(sides.serve_source, answers)
-    with pytest.raises(MirrorFailure):
+    with pytest.raises(program.MirrorFailure):
         sides.mirror()
     assert asked == []
 
@@ -521,15 +522,15 @@ def test_a_replica_that_takes_no_thin_packs(sides, capsys):
 def test_each_step_down_mirrors_everything(sides, monkeypatch, capsys, refusals):
     sample.fill(sides.source)
     sides.mirror()
-    push, left = mirror_sync.push, iter(range(refusals))
+    push, left = program.push, iter(range(refusals))
     before = sides.refs()
 
     def refusing(replica, capabilities, commands, pack, traffic):
-        if pack != mirror_sync.EMPTY_PACK and next(left, None) is not None:
-            raise mirror_sync.PackRefused("the replica could not take the pack: because of the test")
+        if pack != program.EMPTY_PACK and next(left, None) is not None:
+            raise program.PackRefused("the replica could not take the pack: because of the test")
         return push(replica, capabilities, commands, pack, traffic)
 
-    monkeypatch.setattr(mirror_sync, "push", refusing)
+    monkeypatch.setattr(program, "push", refusing)
     sample.commit(sides.source, "main", "next")
     sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
     assert sides.mirror().result == "Succeeded"
@@ -540,9 +541,9 @@ def test_each_step_down_mirrors_everything(sides, monkeypatch, capsys, refusals)
 
 def test_a_large_first_mirror_goes_in_increments_and_can_be_killed(sides, monkeypatch, capsys):
     sample.fill(sides.source, commits=1000)
-    monkeypatch.setattr(mirror_sync, "MAXIMUM_OBJECTS_A_PUSH", 1000)
-    monkeypatch.setattr(mirror_sync, "COMMITS_AN_INCREMENT", 100)
-    push = mirror_sync.Git.push
+    monkeypatch.setattr(program, "MAX_OBJECTS_PER_PUSH", 1000)
+    monkeypatch.setattr(program, "COMMITS_PER_INCREMENT", 100)
+    push = program.Git.push
     pushes = itertools.count()
 
     def dying(self, replica, commands):
@@ -550,7 +551,7 @@ def test_a_large_first_mirror_goes_in_increments_and_can_be_killed(sides, monkey
             raise KeyboardInterrupt
         return push(self, replica, commands)
 
-    monkeypatch.setattr(mirror_sync.Git, "push", dying)
+    monkeypatch.setattr(program.Git, "push", dying)
     with pytest.raises(KeyboardInterrupt):
         sides.mirror()
     reached = int(sample.git(sides.replica, "rev-list", "--count", "main"))
@@ -570,8 +571,8 @@ def test_increments_are_as_many_as_the_history_is_long(sides, monkeypatch, capsy
     tree = sample.git(sides.source, "rev-parse", "main^{tree}").strip()
     merge = sample.git(sides.source, "commit-tree", tree, "-p", parent, "-p", side, "-m", "merge").strip()
     sample.git(sides.source, "update-ref", "refs/heads/main", merge)
-    monkeypatch.setattr(mirror_sync, "MAXIMUM_OBJECTS_A_PUSH", 10)
-    monkeypatch.setattr(mirror_sync, "COMMITS_AN_INCREMENT", 50)
+    monkeypatch.setattr(program, "MAX_OBJECTS_PER_PUSH", 10)
+    monkeypatch.setattr(program, "COMMITS_PER_INCREMENT", 50)
     old = sample.git(sides.source, "rev-parse", "main~250").strip()
     sample.git(sides.source, "push", "-q", str(sides.replica), f"{old}:refs/heads/feature/0")
     assert sides.mirror(MIRROR_ARCHIVE_DAYS="0").result == "Succeeded"
@@ -594,14 +595,14 @@ def test_a_push_that_is_too_large_goes_in_increments(sides, status, times, capsy
 
 def test_a_run_that_is_killed_in_a_push_and_started_again(sides, monkeypatch):
     sample.fill(sides.source)
-    push, pushes = mirror_sync.push, itertools.count()
+    push, pushes = program.push, itertools.count()
 
     def dying(*arguments):
         if next(pushes) == 1:
             raise KeyboardInterrupt
         return push(*arguments)
 
-    monkeypatch.setattr(mirror_sync, "push", dying)
+    monkeypatch.setattr(program, "push", dying)
     with pytest.raises(KeyboardInterrupt):
         sides.mirror()
     assert list(sides.refs()) == ["refs/heads/main"]

@@ -8,7 +8,7 @@ import pytest
 from localcloud import sample
 from localcloud.aws.git_service import packet
 from localcloud.git_http import Answer, GitHttpServer, Serve
-from pipeline_templates import mirror_sync
+from tests.program import program
 
 from .sides import NAMESPACES
 
@@ -128,14 +128,14 @@ def test_on_an_agent_without_git_one_broken_ref_stops_no_other(strict_sides, mon
     for name in ("one", "two"):
         sample.commit(sides.source, name, f"next on {name}")
     lose(sides.source, "one^{tree}")
-    monkeypatch.setattr(mirror_sync.Git, "_run", no_git)
+    monkeypatch.setattr(program.Git, "_run", no_git)
     outcome = sides.mirror()
     assert list(outcome.broken) == ["refs/heads/one"]
     assert sides.refs()["refs/heads/two"] == sample.refs(sides.source)["refs/heads/two"]
 
 
 def no_git(*arguments, **options):
-    raise mirror_sync.MirrorFailure("git is not on this agent")
+    raise program.MirrorFailure("git is not on this agent")
 
 
 def test_a_tag_in_the_way_of_the_replicas_own_refs_is_reported(strict_sides):
@@ -144,7 +144,7 @@ def test_a_tag_in_the_way_of_the_replicas_own_refs_is_reported(strict_sides):
     sample.git(sides.source, "update-ref", "refs/tags/codecommit-mirror", "refs/heads/one")
     outcome = sides.mirror()
     assert (outcome.result, outcome.confirmed) == ("SucceededWithIssues", True)
-    assert "rename the tag" in outcome.needs_a_person["refs/tags/codecommit-mirror"]
+    assert "rename the tag" in outcome.needs_attention["refs/tags/codecommit-mirror"]
     sample.git(sides.source, "update-ref", "-d", "refs/tags/codecommit-mirror")
     sides.assert_equal()
 
@@ -164,7 +164,7 @@ def test_a_rest_api_that_is_busy_once_does_not_switch_the_guard_off(strict_sides
 
     sides.source_url = GitHttpServer(sides.serve_source, api).url
     sample.git(sides.source, "update-ref", "-d", "refs/heads/hidden")
-    with pytest.raises(mirror_sync.MirrorFailure, match="limited refs"):
+    with pytest.raises(program.MirrorFailure, match="limited refs"):
         sides.mirror()
     assert "refs/heads/hidden" in sides.refs()
 
@@ -222,14 +222,14 @@ def test_requests_stay_small_when_there_are_many_tags(strict_sides, monkeypatch)
     )
     sample.git(sides.source, "update-ref", "--stdin", stdin=tags.encode())
     sample.git(sides.source, "fast-import", "--quiet", "--force", stdin=stream.encode())
-    sizes, send = [], mirror_sync.send
+    sizes, send = [], program.send
 
     def measured(endpoint, method, path, headers, body=None, length=None):
         if path == "/git-upload-pack":
             sizes.append(length)
         return send(endpoint, method, path, headers, body, length)
 
-    monkeypatch.setattr(mirror_sync, "send", measured)
+    monkeypatch.setattr(program, "send", measured)
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
     wants = 9000 * 50
@@ -247,4 +247,4 @@ def test_a_run_says_that_files_of_git_lfs_are_not_mirrored(strict_sides):
     sample.git(sides.source, "update-ref", "refs/heads/main", commit)
     outcome = sides.mirror()
     assert (outcome.result, outcome.lfs) == ("Succeeded", True)
-    assert any("its large files are not in the replica" in line for line in mirror_sync.summary(outcome))
+    assert any("its large files are not in the replica" in line for line in program.summary(outcome))

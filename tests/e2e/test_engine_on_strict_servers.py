@@ -9,8 +9,7 @@ import pytest
 from localcloud import sample
 from localcloud.aws.git_service import GitService, HangUp, OtherRefs, packet, read_updates
 from localcloud.git_http import Answer, GitHttpServer, Serve
-from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import CARRIED, OWN
+from tests.program import program
 
 from .sides import NAMESPACES, Sides, answering, grow
 
@@ -20,18 +19,18 @@ NOTE = "refs/notes/commits"
 
 def spy_on_pushes(sides, monkeypatch):
     """Collect the refs of every push that the engine makes, and the capabilities that it names."""
-    pushes, send = [], mirror_sync.send
+    pushes, send = [], program.send
 
     def watching(endpoint, method, path, headers, body=None, length=None):
         if path == "/git-receive-pack":
             parts = list(body)
-            lines = list(mirror_sync.packet_lines(parts[0]))
+            lines = list(program.split_pkt_lines(parts[0]))
             refs = [line.partition(b"\0")[0].split(b" ")[2].decode("utf-8", "surrogateescape") for line in lines]
             pushes.append((refs, lines[0].partition(b"\0")[2].decode().split()))
             body = parts
         return send(endpoint, method, path, headers, body, length)
 
-    monkeypatch.setattr(mirror_sync, "send", watching)
+    monkeypatch.setattr(program, "send", watching)
     return pushes
 
 
@@ -113,7 +112,7 @@ def test_an_abort_without_a_reason_is_a_refusal_and_steps_down(sides, aborts, ca
 def test_a_server_that_aborts_everything_is_a_failure_and_no_success(strict_sides):
     sample.fill(strict_sides.source)
     strict_sides.service.push_faults = [ABORTED] * 500
-    with pytest.raises(mirror_sync.MirrorFailure, match="the replica refused refs/heads/main"):
+    with pytest.raises(program.MirrorFailure, match="the replica refused refs/heads/main"):
         strict_sides.mirror()
     assert sample.refs(strict_sides.replica) == {}
 
@@ -177,16 +176,16 @@ def test_any_request_that_is_answered_so_once_is_tried_again(strict_sides, statu
     sides.mirror()
     sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
     sample.commit(sides.source, "main", "next")
-    requests, send = itertools.count(), mirror_sync.send
+    requests, send = itertools.count(), program.send
 
     def answered(endpoint, *arguments):
         if next(requests) == request_number:
-            busy = mirror_sync.Endpoint(endpoint.side, f"{refusing}/r", "", "", "", "")
+            busy = program.Endpoint(endpoint.side, f"{refusing}/r", "", "", "", "")
             return send(busy, *arguments)
         return send(endpoint, *arguments)
 
     refusing = answering(sides.serve_replica, [Answer(status, "not now")])
-    monkeypatch.setattr(mirror_sync, "send", answered)
+    monkeypatch.setattr(program, "send", answered)
     outcome = sides.mirror()
     assert (outcome.result, outcome.confirmed) == ("Succeeded", True)
     sides.assert_equal()
@@ -201,7 +200,7 @@ def test_a_note_lives_and_dies_under_each_setting(sides, monkeypatch):
     sides.mirror()
     pushes = spy_on_pushes(sides, monkeypatch)
     sides.mirror()
-    assert [refs for refs, _ in pushes] == [[mirror_sync.CONFIRMED]]
+    assert [refs for refs, _ in pushes] == [[program.CONFIRMED_TAG]]
     old = sides.refs()[NOTE]
     sample.git(sides.source, "notes", "add", "-f", "-m", "another", "main~3")
     assert (sides.mirror().updated, sides.archive()) == (1, {})
@@ -217,9 +216,9 @@ def test_a_note_lives_and_dies_under_each_setting(sides, monkeypatch):
     sample.git(sides.source, "update-ref", "-d", NOTE)
     assert sides.mirror().deleted == 1
     sides.assert_equal()
-    kept = {name for name in sample.refs(sides.replica) if name.startswith((CARRIED, "refs/notes/"))}
+    kept = {name for name in sample.refs(sides.replica) if name.startswith((program.CARRIED_PREFIX, "refs/notes/"))}
     native = sides.service.other_refs is OtherRefs.ACCEPTED
-    assert kept == {"refs/notes/second" if native else f"{CARRIED}notes/second"}
+    assert kept == {"refs/notes/second" if native else f"{program.CARRIED_PREFIX}notes/second"}
     # What the replica has decided: not one of these pushes was refused and tried again.
     assert sum(NOTE in refs for refs, _ in pushes) == (3 if native else 0)
 
@@ -229,7 +228,7 @@ def test_the_report_says_once_that_refs_are_carried(sides, capsys):
     for _ in range(2):
         capsys.readouterr()
         outcome = sides.mirror()
-        lines = [line for line in mirror_sync.summary(outcome) if CARRIED in line]
+        lines = [line for line in program.summary(outcome) if program.CARRIED_PREFIX in line]
         native = sides.service.other_refs is OtherRefs.ACCEPTED
         assert (outcome.carried, len(lines)) == ((0, 0) if native else (1, 1))
         assert outcome.result == "Succeeded"
@@ -239,11 +238,11 @@ def test_refs_outside_branches_and_tags_go_last_and_apart(sides, monkeypatch):
     sample.fill(sides.source)
     pushes = spy_on_pushes(sides, monkeypatch)
     sides.mirror()
-    own = [refs for refs, _ in pushes if refs[0].startswith(OWN)]
+    own = [refs for refs, _ in pushes if refs[0].startswith(program.OWN_PREFIX)]
     assert pushes[0][0] == ["refs/heads/main"]
     assert [refs for refs, _ in pushes if NOTE in refs] == [[NOTE]]
     assert pushes[2][0] == [NOTE]
-    assert own[-1] == [mirror_sync.CONFIRMED]
+    assert own[-1] == [program.CONFIRMED_TAG]
 
 
 @pytest.mark.parametrize("then", OtherRefs, ids=lambda setting: setting.value)
@@ -270,7 +269,7 @@ def test_pull_requests_that_are_asked_for_are_carried(sides):
     sample.fill(sides.source, pull_requests=5)
     outcome = sides.mirror(MIRROR_REFS="heads tags notes pull")
     assert outcome.result == "Succeeded"
-    kept = mirror_sync.by_original_name(sample.refs(sides.replica), (*NAMESPACES, "refs/pull/"))
+    kept = program.by_original_name(sample.refs(sides.replica), (*NAMESPACES, "refs/pull/"))
     assert kept == sample.refs(sides.source)
     assert sides.mirror().result == "Succeeded"
 
@@ -283,7 +282,7 @@ def test_one_aborted_push_of_a_note_that_the_replica_has_taken_before_is_tried_a
     sides.service.push_faults = [ABORTED]
     assert sides.mirror().result == "Succeeded"
     assert sample.refs(sides.replica, "refs/notes/") == sample.refs(sides.source, "refs/notes/")
-    assert not sample.refs(sides.replica, CARRIED)
+    assert not sample.refs(sides.replica, program.CARRIED_PREFIX)
 
 
 def test_pushes_of_notes_that_break_each_time_end_with_carried_notes(strict_sides):
@@ -332,15 +331,15 @@ def test_only_one_refused_deletion_can_be_that_of_the_default_branch(strict_side
     sides = strict_sides
     sample.fill(sides.source)
     sides.mirror()
-    before = sample.refs(sides.replica)[mirror_sync.CONFIRMED]
+    before = sample.refs(sides.replica)[program.CONFIRMED_TAG]
     names = [f"refs/heads/{name}" for name in kept]
     for name in names:
         sample.git(sides.source, "update-ref", "-d", name)
     sides.replica_url = refusing(sides, *names)
     outcome = sides.mirror()
     assert outcome.result == result
-    assert set(outcome.broken or outcome.needs_a_person) == set(names)
-    confirmed = sample.refs(sides.replica)[mirror_sync.CONFIRMED] != before
+    assert set(outcome.broken or outcome.needs_attention) == set(names)
+    confirmed = sample.refs(sides.replica)[program.CONFIRMED_TAG] != before
     assert confirmed is (result != "Failed")
 
 
@@ -349,14 +348,14 @@ def test_a_deletion_that_waits_for_the_archive_is_a_failure(strict_sides, monkey
     sample.fill(sides.source)
     sides.mirror()
     sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/2")
-    push = mirror_sync.push
+    push = program.push
 
     def without_archive(replica, capabilities, commands, *arguments):
-        if commands[0].ref.startswith(mirror_sync.ARCHIVE):
+        if commands[0].ref.startswith(program.ARCHIVE_PREFIX):
             return {command.ref: "no archive here" for command in commands}
         return push(replica, capabilities, commands, *arguments)
 
-    monkeypatch.setattr(mirror_sync, "push", without_archive)
+    monkeypatch.setattr(program, "push", without_archive)
     outcome = sides.mirror()
     assert (outcome.result, outcome.confirmed) == ("Failed", False)
     assert "could not be kept in the archive (no archive here)" in outcome.broken["refs/heads/feature/2"]
@@ -365,21 +364,21 @@ def test_a_deletion_that_waits_for_the_archive_is_a_failure(strict_sides, monkey
 def test_each_round_that_brings_something_over_gives_the_next_one_all_its_tries(strict_sides, monkeypatch):
     sides = strict_sides
     sample.fill(sides.source, branches=20)
-    monkeypatch.setattr(mirror_sync, "batches", lambda commands, size=2: batches_of(commands, size))
-    once, push = set(), mirror_sync.push
+    monkeypatch.setattr(program, "batches", lambda commands, size=2: batches_of(commands, size))
+    once, push = set(), program.push
 
     def busy_once(replica, capabilities, commands, *arguments):
         if commands[0].ref not in once:
             once.add(commands[0].ref)
-            raise mirror_sync.Transient("busy", status=503)
+            raise program.RetryableError("busy", status=503)
         return push(replica, capabilities, commands, *arguments)
 
-    monkeypatch.setattr(mirror_sync, "push", busy_once)
+    monkeypatch.setattr(program, "push", busy_once)
     outcome = sides.mirror()
     assert outcome.result == "Succeeded"
     assert outcome.created == len(sides.refs())
     sides.assert_equal()
-    assert len(sides.pauses) > mirror_sync.MAXIMUM_ROUNDS
+    assert len(sides.pauses) > program.MAX_ROUNDS
 
 
 def batches_of(commands, size):
@@ -391,16 +390,16 @@ def test_an_archive_that_cannot_be_cleaned_up_spoils_no_run(strict_sides, monkey
     sides = strict_sides
     sample.fill(sides.source)
     sides.mirror()
-    old = f"{mirror_sync.ARCHIVE}20200101T000000Z/heads/x"
+    old = f"{program.ARCHIVE_PREFIX}20200101T000000Z/heads/x"
     sample.git(sides.replica, "update-ref", old, "refs/heads/main")
-    push = mirror_sync.push
+    push = program.push
 
     def denied(replica, capabilities, commands, *arguments):
         if commands[0].ref == old:
-            raise mirror_sync.MirrorFailure("the replica refused access (403)")
+            raise program.MirrorFailure("the replica refused access (403)")
         return push(replica, capabilities, commands, *arguments)
 
-    monkeypatch.setattr(mirror_sync, "push", denied)
+    monkeypatch.setattr(program, "push", denied)
     assert sides.mirror().result == "Succeeded"
     assert "Old archive entries stay until the next run" in capsys.readouterr().out
 
@@ -409,6 +408,6 @@ def test_nothing_is_waited_for_after_the_last_try(strict_sides):
     sides = strict_sides
     sample.fill(sides.source)
     sides.replica_url = answering(sides.serve_replica, [Answer(429, "busy", {"Retry-After": "60"})] * 50)
-    with pytest.raises(mirror_sync.MirrorFailure, match="gave up after 6 tries"):
+    with pytest.raises(program.MirrorFailure, match="gave up after 6 tries"):
         sides.mirror()
     assert sides.pauses == [60] * 5

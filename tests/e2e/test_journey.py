@@ -18,7 +18,7 @@ from codecommit_mirror.aws.stack import ReplicaStackState
 from codecommit_mirror.azure import held_credential
 from codecommit_mirror.azure import http as azure_http
 from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.config.mirror import load_mirrors
+from codecommit_mirror.config.load import load_mirrors
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.lifecycle import preflight, verification
 from codecommit_mirror.lifecycle import rotate as rotation
@@ -27,7 +27,7 @@ from codecommit_mirror.lifecycle import up as journey
 from codecommit_mirror.lifecycle.context import Operator
 from codecommit_mirror.progress import Checklist
 from localcloud import sample
-from pipeline_templates import mirror_sync
+from tests.program import program
 
 from .conftest import NAMESPACES, ROOT, azure_environment
 
@@ -168,7 +168,7 @@ class Journey:
         assert held == held_credential.HeldCredential(identifier, account=self.cloud.account)
         sample.commit(self.source, "main", f"commit {next(counter)}")
         journey.prove_run(self.operator(), lambda line: None)
-        mirrored = mirror_sync.by_original_name(sample.refs(self.replica), NAMESPACES)
+        mirrored = program.by_original_name(sample.refs(self.replica), NAMESPACES)
         assert mirrored == sample.refs(self.source, *NAMESPACES)
         self.assert_no_leak()
 
@@ -497,7 +497,7 @@ def test_an_existing_repository_becomes_the_replica_and_stays(trip):
     trip.mirror = existing
     trip.down()
     assert "the replica and its history stay" in trip.said
-    assert mirror_sync.by_original_name(sample.refs(trip.replica), NAMESPACES)
+    assert program.by_original_name(sample.refs(trip.replica), NAMESPACES)
 
 
 def test_git_lfs_is_said_by_up_and_by_status(swift, companion):
@@ -508,7 +508,7 @@ def test_git_lfs_is_said_by_up_and_by_status(swift, companion):
     swift.up()
     assert "the source uses Git LFS: its large files are not in the replica, only the pointers to them" in swift.said
     (build,) = swift.operator().azure.builds(journey.look(swift.operator())[1].definition)
-    (summary,) = swift.cloud.azure("run_log", build.id)["summaries"]
+    (summary,) = swift.cloud.azure.run_log(build.id)["summaries"]
     assert "The source uses Git LFS: its large files are not in the replica" in summary
     assert mirror_status.read(swift.operator()).lfs
     shown = companion("status", "--config", str(swift.config), **azure_environment(swift.cloud))
@@ -673,7 +673,7 @@ def test_a_stack_of_that_name_that_is_something_elses_is_not_touched(swift):
 
 
 def test_ctrl_c_says_what_to_do(quick):
-    quick.cloud.azure("set_agent_online", False)
+    quick.cloud.azure.set_agent_online(False)
     try:
         where = ("--azure-repo-url", quick.mirror.azure.clone_url)
         process = subprocess.Popen(
@@ -689,7 +689,7 @@ def test_ctrl_c_says_what_to_do(quick):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     finally:
-        quick.cloud.azure("set_agent_online", True)
+        quick.cloud.azure.set_agent_online(True)
     assert process.wait() == 130
     assert said.strip().endswith("stopped; running it again is safe, and goes on from there.")
 

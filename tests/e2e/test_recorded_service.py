@@ -11,7 +11,7 @@ import pytest
 from localcloud import sample
 from localcloud.aws.git_service import MAX_UPDATES, HangUp, OtherRefs, packet
 from localcloud.git_http import Answer
-from pipeline_templates import mirror_sync
+from tests.program import program
 
 from .sides import grow
 
@@ -95,10 +95,10 @@ def test_a_push_that_names_what_was_not_advertised_is_aborted_with_an_empty_repo
     """https://github.com/isomorphic-git/isomorphic-git/issues/310."""
     push(service, "main")
     body = line(service, "refs/heads/new", tip(service), capabilities=f" report-status side-band-64k {word}")
-    assert post(service, body + mirror_sync.EMPTY_PACK) == b""
+    assert post(service, body + program.EMPTY_PACK) == b""
     assert "refs/heads/new" not in sample.refs(service.replica)
     body = line(service, "refs/heads/new", tip(service))
-    assert b"unpack ok" in post(service, body + mirror_sync.EMPTY_PACK)
+    assert b"unpack ok" in post(service, body + program.EMPTY_PACK)
     assert "refs/heads/new" in sample.refs(service.replica)
 
 
@@ -130,11 +130,11 @@ def test_more_than_four_thousand_updates_are_refused_in_the_documented_words(ser
     push(service, "main")
     more = b"".join(packet(f"{'0' * 40} {new} {ref}".encode()) for ref in rest)
     head = packet(f"{'0' * 40} {new} {first}\0 report-status side-band-64k".encode())
-    answer = post(service, head + more + b"0000" + mirror_sync.EMPTY_PACK)
+    answer = post(service, head + more + b"0000" + program.EMPTY_PACK)
     assert b"unpack Too many reference update commands\n" in answer
     assert "refs/tags/0" not in sample.refs(service.replica)
     fits = more[: -len(packet(f"{'0' * 40} {new} {rest[-1]}".encode()))]
-    assert b"unpack ok" in post(service, head + fits + b"0000" + mirror_sync.EMPTY_PACK)
+    assert b"unpack ok" in post(service, head + fits + b"0000" + program.EMPTY_PACK)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_an_old_value_that_does_not_hold_is_refused(service):
 
 def test_a_pack_that_lacks_objects_is_refused(service):
     body = line(service, "refs/heads/main", tip(service))
-    assert b"ng refs/heads/main missing necessary objects" in post(service, body + mirror_sync.EMPTY_PACK)
+    assert b"ng refs/heads/main missing necessary objects" in post(service, body + program.EMPTY_PACK)
     assert sample.refs(service.replica) == {}
 
 

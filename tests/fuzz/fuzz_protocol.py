@@ -12,23 +12,26 @@ import zlib
 import atheris
 
 with atheris.instrument_imports():
-    from pipeline_templates import mirror_sync
+    from mirror_engine.model import PackRefused, RetryableError
+    from mirror_engine.packs import read_pack, verify_checksum
+    from mirror_engine.protocol import parse_advertisement, parse_report
+    from mirror_engine.text import sanitize
 
-EXPECTED = (ValueError, IndexError, zlib.error, mirror_sync.PackRefused, mirror_sync.Transient)
+EXPECTED = (ValueError, IndexError, zlib.error, PackRefused, RetryableError)
 
 
 def one_input(data: bytes) -> None:
     """Parse one input as everything that comes from a server."""
     for parse in (
-        mirror_sync.parse_advertisement,
-        lambda body: mirror_sync.parse_report(body, True),
-        lambda body: mirror_sync.parse_report(body, False),
-        lambda body: mirror_sync.read_pack(b"PACK\0\0\0\2\0\0\0\5" + body),
-        lambda body: list(mirror_sync.checked([body])),
+        parse_advertisement,
+        lambda body: parse_report(body, True),
+        lambda body: parse_report(body, False),
+        lambda body: read_pack(b"PACK\0\0\0\2\0\0\0\5" + body),
+        lambda body: list(verify_checksum([body])),
     ):
         with contextlib.suppress(*EXPECTED):
             parse(data)
-    mirror_sync.shown(data.decode("utf-8", "surrogateescape"))
+    sanitize(data.decode("utf-8", "surrogateescape"))
 
 
 if __name__ == "__main__":

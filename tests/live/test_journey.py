@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from codecommit_mirror.azure import token as azure_token
-from codecommit_mirror.config.mirror import single_mirror
+from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.lifecycle import up as journey
 from codecommit_mirror.lifecycle import verification
 from codecommit_mirror.lifecycle.context import Operator
 from localcloud import sample
-from pipeline_templates import mirror_sync
+from tests.program import program
 
 ROOT = Path(__file__).parents[2]
 NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
@@ -58,7 +58,7 @@ class Live:
 
     def push(self, *refspecs: str) -> None:
         endpoint = verification.source_endpoint(self.mirror, azure_token.find_token(os.environ))
-        environment = mirror_sync.git_environment(os.environ, endpoint)
+        environment = program.git_environment(os.environ, endpoint)
         subprocess.run(
             ["git", "-C", str(self.clone), "push", "-q", endpoint.url, *refspecs], env=environment, check=True
         )
@@ -92,13 +92,13 @@ class Live:
             time.sleep(min(5, 0.2 * at_least))
         raise AssertionError("no run came")
 
-    def replica_endpoint(self) -> mirror_sync.Endpoint:
+    def replica_endpoint(self) -> program.Endpoint:
         operator = self.operator()
         url = journey.replica_outputs(operator.aws, self.mirror).replica_url
         return verification.replica_endpoint(operator.aws, url)
 
     def replica(self) -> dict[str, str]:
-        return dict(mirror_sync.read_refs(self.replica_endpoint(), "git-upload-pack").refs)
+        return dict(program.read_refs(self.replica_endpoint(), "git-upload-pack").refs)
 
     def remove(self) -> None:
         down = self.companion("down", self.name, "--yes")
@@ -120,7 +120,7 @@ def live(tmp_path_factory):
 
 
 def advertised(observe, what, endpoint, service):
-    found = mirror_sync.read_refs(endpoint, service)
+    found = program.read_refs(endpoint, service)
     words = " ".join(word for word in found.capabilities if not word.startswith("symref="))
     observe(f"{what} to `{service}`: `{words}`" + (", `symref=HEAD`" if found.head else ""))
     return found
@@ -149,25 +149,23 @@ def test_the_source_offers_thin_packs(live, observe):
 def push_directly(live, commands, capabilities=()):
     """Push refs of the replica's own commits, as the operator."""
     endpoint = live.replica_endpoint()
-    offered = mirror_sync.read_refs(endpoint, "git-receive-pack").capabilities
-    return mirror_sync.push(
-        endpoint, (*offered, *capabilities), commands, mirror_sync.EMPTY_PACK, mirror_sync.Traffic()
-    )
+    offered = program.read_refs(endpoint, "git-receive-pack").capabilities
+    return program.push(endpoint, (*offered, *capabilities), commands, program.EMPTY_PACK, program.Traffic())
 
 
 @pytest.mark.tries("codecommit-aborts")
 def test_a_capability_that_was_not_offered_aborts_the_push(live):
-    command = mirror_sync.Command("refs/tags/never", None, live.replica()["refs/heads/main"])
-    with pytest.raises(mirror_sync.PackRefused, match="aborted the push without giving a reason"):
-        push_directly(live, [command], [mirror_sync.AGENT])
+    command = program.Command("refs/tags/never", None, live.replica()["refs/heads/main"])
+    with pytest.raises(program.PackRefused, match="aborted the push without giving a reason"):
+        push_directly(live, [command], [program.AGENT])
     assert "refs/tags/never" not in live.replica()
 
 
 @pytest.mark.tries("codecommit-4000")
 def test_more_than_four_thousand_updates_are_refused(live):
     tip = live.replica()["refs/heads/main"]
-    commands = [mirror_sync.Command(f"refs/tags/many/{number}", None, tip) for number in range(4001)]
-    with pytest.raises(mirror_sync.PackRefused, match="Too many reference update commands"):
+    commands = [program.Command(f"refs/tags/many/{number}", None, tip) for number in range(4001)]
+    with pytest.raises(program.PackRefused, match="Too many reference update commands"):
         push_directly(live, commands)
     assert "refs/tags/many/0" not in live.replica()
 
@@ -175,7 +173,7 @@ def test_more_than_four_thousand_updates_are_refused(live):
 @pytest.mark.tries("codecommit-names")
 @pytest.mark.parametrize("name", [f"refs/heads/{'ab' * 20}", f"refs/tags/{'ab' * 20}"])
 def test_names_of_forty_digits_are_refused(live, name):
-    command = mirror_sync.Command(name, None, live.replica()["refs/heads/main"])
+    command = program.Command(name, None, live.replica()["refs/heads/main"])
     assert name in push_directly(live, [command])
     assert name not in live.replica()
 
@@ -186,7 +184,7 @@ def test_names_of_forty_digits_are_refused(live, name):
 def test_every_ref_arrives(live):
     """Branches, tags of both kinds and notes."""
     source = sample.refs(live.clone)
-    replica = mirror_sync.by_original_name(live.replica(), NAMESPACES)
+    replica = program.by_original_name(live.replica(), NAMESPACES)
     assert {name: replica.get(name) for name in source if name != "refs/heads/main"} == {
         name: value for name, value in source.items() if name != "refs/heads/main"
     }
@@ -220,7 +218,7 @@ def test_what_is_deleted_or_rewritten_stays_in_the_archive(live):
     live.push("+feature/3")
     assert live.run()[0] == "succeeded"
     replica = live.replica()
-    archived = {value for name, value in replica.items() if name.startswith(mirror_sync.ARCHIVE)}
+    archived = {value for name, value in replica.items() if name.startswith(program.ARCHIVE_PREFIX)}
     assert {old, rewritten} <= archived
     assert "refs/heads/feature/2" not in replica
 
@@ -230,7 +228,7 @@ def test_pushes_start_runs_by_themselves(live):
     """The CI trigger, from a branch that has the YAML."""
     live.wait_for_runs(1)
     endpoint = verification.source_endpoint(live.mirror, azure_token.find_token(os.environ))
-    environment = mirror_sync.git_environment(os.environ, endpoint)
+    environment = program.git_environment(os.environ, endpoint)
     fetch = ["git", "-C", str(live.clone), "fetch", "-q", endpoint.url, "+refs/heads/main:refs/heads/main"]
     subprocess.run(fetch, env=environment, check=True)
     before = len(live.wait_for_runs(1))

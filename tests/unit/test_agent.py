@@ -3,9 +3,10 @@
 import pytest
 import yaml
 
-from localcloud.azure import expressions
-from localcloud.azure.agent import Variable, run_pipeline
-from localcloud.azure.definition import UnsupportedPipeline
+from localcloud.azure.agent import expressions
+from localcloud.azure.agent.definition import UnsupportedPipeline
+from localcloud.azure.agent.execution import run_pipeline
+from localcloud.azure.agent.run import Variable
 
 
 def run(script, *, env=None, variables=None, minutes=5, **step):
@@ -104,7 +105,7 @@ class Service:
     def checkout(self, folder):
         (folder / "file").write_text("of the source")
 
-    def why_not(self, connection):
+    def denial_reason(self, connection):
         return None if connection == "known" else f"no {connection}"
 
     def aws_environment(self, connection, region, seconds):

@@ -117,7 +117,7 @@ def test_time_outs_are_set():
 
 def test_no_json_is_a_sentence():
     http, _, _ = service(httpx.Response(200, text="hello"))
-    with pytest.raises(AzureError, match=r"no JSON; check azure\.server"):
+    with pytest.raises(AzureError, match=r"did not answer with JSON; check azure\.server"):
         http.get("x", "do it")
 
 

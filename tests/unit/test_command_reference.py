@@ -7,18 +7,31 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from codecommit_mirror.cli import cli
+from codecommit_mirror.cli import COMMANDS, cli
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "commands.md"
-HEAD = "# Commands\n\nWhat `--help` says of each. Progress goes to standard error, results to standard output.\n"
+HEAD = """\
+# Commands
+
+The output of `--help` for each command. Progress goes to standard error, results to standard output.
+
+**`--json`** prints one JSON object. A command that lists things has them below a plural key, as an array of objects:
+`status` below `mirrors`, `credentials list` below `credentials`, `pipeline variables` below `variables`. Keys are in
+snake_case, times are in ISO 8601, and what is unknown is `null`. Keys may be added later.
+
+**Exit status**: 0 for success, 1 for an error (one sentence on standard error), 2 for wrong usage, 130 after Ctrl-C.
+`status`: 1 if a mirror needs attention, 3 if one could not be read. `verify`: 1 if a ref differs. `sync`: 1 if a ref
+that should be equal is not. `pipeline run`: 3 for *succeeded with issues*.
+"""
 
 
 def commands(command=cli, path=()):
     """Every command with its path, groups before what is in them."""
     yield path, command
     if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from commands(command.commands[name], (*path, name))
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            yield from commands(command.get_command(context, name), (*path, name))
 
 
 def help_of(path):
@@ -33,6 +46,11 @@ def test_the_reference_is_what_help_says():
     if os.environ.get("UPDATE_SNAPSHOTS"):
         REFERENCE.write_text(text)
     assert REFERENCE.read_text() == text
+
+
+def test_the_summaries_in_the_table_of_commands_are_the_commands_own():
+    for name, (_, summary) in COMMANDS.items():
+        assert cli.get_command(click.Context(cli), name).get_short_help_str(200) == summary
 
 
 @pytest.mark.parametrize(("path", "command"), list(commands()), ids=lambda value: str(value)[:40])

@@ -5,11 +5,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codecommit_mirror.config import azure_url
-from codecommit_mirror.config.mirror import Mirror, derive_stack_name, from_context, load_mirrors, single_mirror
+from codecommit_mirror.config.load import from_context, load_mirrors, single_mirror
+from codecommit_mirror.config.mirror import Mirror, derive_stack_name
 from codecommit_mirror.errors import MirrorError
 
 GOOD = """\
@@ -122,7 +123,7 @@ MISTAKES = {
     ),
     "server without TLS": (
         "mirrors:\n  R:\n    azure: {organization: o, project: p, repository: r, server: 'http://tfs.contoso.com'}\n",
-        "would send credentials over http, which anyone on the way can read; use https://.",
+        "azure.server: 'http://tfs.contoso.com' would send credentials over http, unencrypted; use https://.",
     ),
     "a key given twice": (
         entry("    region: eu-west-1\n    region: eu-west-2\n"),
@@ -153,9 +154,56 @@ MISTAKES = {
         entry("").replace("repository: r", "repository: r, pipeline_path: ../x.yml"),
         "azure.pipeline_path: '../x.yml' is not the path of a YAML file in a repository",
     ),
+    "too many tags": (
+        entry("    tags: {" + ", ".join(f"k{n}: v" for n in range(48)) + "}\n"),
+        "tags: has 48 tags; use at most 47, since AWS allows 50 and the stack sets 3 of its own.",
+    ),
+    "a tag of the stack's own": (
+        entry("    tags: {managed-by: me}\n"),
+        "tags: has the key 'managed-by', which the stack sets",
+    ),
+    "another tag of the stack's own": (
+        entry("    tags: {'codecommit-mirror:replica': me}\n"),
+        "tags: has the key 'codecommit-mirror:replica', which the stack sets itself; remove it.",
+    ),
+    "a policy name that is not ASCII": (
+        entry("    policy_name: café\n"),
+        "policy_name: 'café' is not an IAM policy name",
+    ),
+    "a range that runs backwards": (
+        entry("    schedule: 0 5-1 * * *\n"),
+        "schedule: '0 5-1 * * *' has the hour '5-1', whose range runs backwards; write the lower end first.",
+    ),
+    "a weekday that is none": (
+        entry("    schedule: 0 1 * * monkey\n"),
+        "has the weekday 'monkey', which is not from 0 to 6, or Sun to Sat; correct it, like '17 */6 * * *'.",
+    ),
+    "a day that never comes": (entry("    schedule: 0 1 31 feb *\n"), "never runs, because no such day exists"),
+    "an organization's old address": (
+        entry("").replace("repository: r", "repository: r, server: 'https://contoso.visualstudio.com'"),
+        "is the old address of one organization; remove it, and set azure.organization to 'contoso'.",
+    ),
+    "the stack of cdk bootstrap": (
+        "mirrors:\n  CDKToolkit: {}\n",
+        "'CDKToolkit' is the name of the stack of 'cdk bootstrap'",
+    ),
+    "a dot": ("mirrors:\n  .: {}\n", "line 2: '.' is not a CodeCommit repository name"),
+    "two dots": ("mirrors:\n  ..: {}\n", "line 2: '..' is not a CodeCommit repository name"),
+    "an unknown key in the defaults of no mirror": (
+        "defaults:\n  colour: red\n",
+        "line 2: defaults: colour is not a known key; remove it or correct its spelling (known: azure, account,",
+    ),
+    "an unknown key below azure in the defaults of no mirror": (
+        "defaults:\n  azure:\n    repo: x\nmirrors: {}\n",
+        "line 3: defaults: azure.repo is not a known key",
+    ),
+    "an alarm before the next run": (
+        entry("    alarm: {email: a@b.c}\n    stale_after: 5h\n"),
+        "stale_after is 5 h, but the schedule '28 */6 * * *' can leave 6 h between two runs; use a longer",
+    ),
     "not YAML": ("mirrors: [\n", "it is not valid YAML"),
     "a tab": ("mirrors:\n\tR: {}\n", "line 2: it is not valid YAML"),
-    "an alias to itself": ("mirrors: &m\n  R: *m\n", "the alias points at what holds it"),
+    "an alias to itself": ("mirrors: &m\n  R: *m\n", "the alias refers to what contains it"),
     "a list as a key": ("? [a]\n: b\n", "line 1: a key is a list or a mapping"),
 }
 
@@ -173,6 +221,22 @@ def test_each_mistake_is_one_sentence(tmp_path, text, expected):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "branch",
+    ["-x", "a..b", "refs/heads/main", ".hidden", "a/.b", "a.lock", "a.lock/b", "a/", "/a", "a//b", "a.", "@{u}", "a b"],
+)
+def test_a_branch_that_git_would_refuse_is_refused(tmp_path, branch):
+    text = entry("").replace("repository: r", f"repository: r, default_branch: '{branch}'")
+    with pytest.raises(MirrorError, match=r"azure.default_branch: .* is not a branch's name; write one like main"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("branch", ["main", "release/1.0", "feature/x-y_z", "ünï", "a@b", "refsx"])
+def test_a_branch_that_git_accepts_is_accepted(tmp_path, branch):
+    (mirror,) = load(tmp_path, entry("").replace("repository: r", f"repository: r, default_branch: '{branch}'"))
+    assert mirror.azure.default_branch == branch
+
+
 def test_every_mistake_of_a_file_is_told_at_once(tmp_path):
     with pytest.raises(MirrorError) as caught:
         load(tmp_path, entry("    region: x\n    account: y\n  S: {}\n"))
@@ -181,6 +245,79 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path):
         "4",
         "6",
     ] or len(str(caught.value).splitlines()) == 3
+
+
+FULL = (
+    GOOD
+    + """\
+  full:
+    azure:
+      server: https://tfs.contoso.com/tfs
+      repository: Full
+      default_branch: trunk
+      pipelines_repository: mirrors
+      pipelines_branch: main
+      pipeline_path: mirrors/full.yml
+    account: "111122223333"
+    description: A text
+    policy_name: Policy
+    user_name: user
+    schedule: 5,35 0-12/3 * jan-dec Mon-Friday
+    archive_days: 30
+    alarm: {email: you@example.com}
+    stale_after: 7d
+    policy_on: group
+ci:
+  account: "111122223333"
+  github: {repository: contoso/mirrors}
+"""
+)
+PIECES = st.sampled_from(
+    [
+        "",
+        " ",
+        "  ",
+        "\n",
+        ":",
+        ": ",
+        "- ",
+        "'",
+        '"',
+        "{",
+        "}",
+        "[",
+        "]",
+        "#",
+        "\t",
+        "\x00",
+        "? ",
+        "|",
+        ">",
+        "%",
+        "@",
+        "`",
+    ]
+    + ["&a", "*a", "<<: *a", "!!int", "null", "~", "yes", "0", "-1", "1e9", "9" * 30, "x" * 300, "é"]
+    + ["$(x)", "${{x}}", "refs/heads/x"]
+)
+
+
+@settings(max_examples=3000, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(FULL)), st.integers(0, 30), PIECES), min_size=1, max_size=4))
+def test_a_mutated_file_ends_in_mirrors_or_in_sentences(tmp_path_factory, mutations):
+    text = FULL
+    for position, length, piece in mutations:
+        text = text[:position] + piece + text[position + length :]
+    path = tmp_path_factory.getbasetemp() / "mutated.yaml"
+    path.write_text(text, encoding="utf-8")
+    try:
+        for mirror in load_mirrors(path):
+            assert mirror.azure.clone_url.startswith("https://")
+            assert re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", mirror.stack_name)
+    except MirrorError as error:
+        for line in str(error).splitlines():
+            assert line.startswith(str(path))
+            assert line.endswith((".", ")"))
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
@@ -192,7 +329,7 @@ def test_one_mirror_of_many_is_validated_alone(tmp_path):
     text = GOOD + "  broken: {colour: red}\n"
     (mirror,) = load(tmp_path, text, only="other")
     assert mirror.name == "other"
-    with pytest.raises(MirrorError, match="there is no mirror 'nobody'; it has MyRepoReplica, broken, other"):
+    with pytest.raises(MirrorError, match="there is no mirror 'nobody'; the file has MyRepoReplica, broken, other"):
         load(tmp_path, text, only="nobody")
 
 
@@ -275,7 +412,7 @@ def test_a_clone_url_names_the_repository_that_it_was_made_of(organization, proj
 
 
 replicas = st.from_regex(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}", fullmatch=True).filter(
-    lambda name: not name.endswith(".git")
+    lambda name: not name.endswith(".git") and name not in (".", "..")
 )
 
 

@@ -6,7 +6,7 @@ from botocore.stub import Stubber
 
 from codecommit_mirror.aws import push_user
 from codecommit_mirror.aws.stack import ReplicaOutputs
-from codecommit_mirror.config.mirror import single_mirror
+from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 
 MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")

@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.azure.client import NO_OBJECT, Build, PushedRef
+from codecommit_mirror.aws.git_credentials import Credential
+from codecommit_mirror.aws.stack import ReplicaStackState
+from codecommit_mirror.azure.client import NO_OBJECT, Build, Definition, PushedRef
+from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
+from codecommit_mirror.cli.status import as_object, exit_status, group_errors
 from codecommit_mirror.lifecycle import status
 from codecommit_mirror.lifecycle.status import Status
+from codecommit_mirror.lifecycle.verification import Comparison
+
+from .states import azure_state
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 
@@ -46,7 +53,8 @@ def judge(one):
         ({"enabled": False}, ["the pipeline is disabled or paused"]),
         ({"different": 2}, ["2 refs differ"]),
         ({"credential_age_days": 91}, ["the credential is 91 days old"]),
-        ({"error": "cannot"}, ["cannot"]),
+        ({"different": 1}, ["1 ref differs"]),
+        ({"error": "cannot look"}, []),
     ],
 )
 def test_who_needs_attention(changes, reasons):
@@ -82,6 +90,41 @@ def test_a_duration_is_short(seconds):
 
 
 def test_json_has_what_scripts_ask_for():
-    found = status.as_json(well(different=1, behind_since=ago(seconds=90)), ["why"], NOW)
+    found = as_object(well(different=1, behind_since=ago(seconds=90)), ["why"], NOW)
     assert (found["healthy"], found["lag_seconds"], found["different"]) == (False, 90, 1)
     assert found["last_run"]["result"] == "succeeded"
+    assert as_object(well(), [], NOW)["healthy"] is True
+
+
+def test_what_could_not_be_read_is_unknown_and_not_well():
+    unknown = well(error="cannot find the repository 'r': the token is wrong.")
+    assert as_object(unknown, [], NOW)["healthy"] is None
+    assert exit_status([(well(), [])]) == 0
+    assert exit_status([(well(), []), (unknown, [])]) == 3
+    assert exit_status([(well(), ["not deployed"]), (unknown, [])]) == 1
+
+
+def test_one_cause_is_reported_once_for_all_mirrors():
+    bad = [Status(name, error=f"cannot find the repository {name!r} of o/p: the token is wrong.") for name in "AB"]
+    other = Status("C", error="cannot read the stack C: AWS denies it.")
+    assert group_errors([*bad, other, well()]) == {"the token is wrong.": ["A", "B"], "AWS denies it.": ["C"]}
+
+
+def test_what_was_read_becomes_a_status():
+    stack = ReplicaStackState("CREATE_COMPLETE", False, None)
+    old, held = (
+        Credential(i, "u", "Active", datetime.now(UTC) - timedelta(days=d)) for i, d in (("OLD", 9), ("HELD", 2))
+    )
+    variables = {HELD_CREDENTIAL: plain_variable(HeldCredential("HELD").to_json())}
+    definition = Definition(1, {"name": "p", "variables": variables, "queueStatus": "paused"})
+    azure = azure_state(definition)
+    comparison = Comparison({"a": "1", "b": "2"}, {"a": "1"}, carried=1)
+    readings = {"last_run": build("succeeded"), "comparison": comparison, "since": ago(hours=1), "error": None}
+    found = status.summarize("M", stack=stack, credentials=[old, held], azure=azure, **readings)
+    assert (found.credentials, found.credential_age_days, found.credential_works) == (2, 2, True)
+    assert (found.pipeline, found.enabled, found.refs, found.different, found.carried) == ("p", False, 2, 1, 1)
+    gone = status.summarize("M", stack=stack, credentials=[old], azure=azure, **readings)
+    assert not gone.credential_works
+    nothing = dict.fromkeys(readings)
+    unread = status.summarize("M", stack=stack, credentials=[old], azure=None, **nothing)
+    assert (unread.credential_age_days, unread.pipeline, unread.refs) == (None, None, None)

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codecommit_mirror.cli import cli
-from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, Ci, of_file
-from codecommit_mirror.config.mirror import load
+from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, Ci, load_section
+from codecommit_mirror.config.load import load
 from codecommit_mirror.config.mirrors_file import read
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.provisioning import summary
@@ -132,7 +132,7 @@ def test_without_an_account_the_section_says_so(tmp_path):
     path = tmp_path / "mirrors.yaml"
     path.write_text("ci: {github: {repository: o/r}}\n")
     with pytest.raises(MirrorError, match="account is missing; add it here or under defaults"):
-        of_file(read(path))
+        load_section(read(path))
 
 
 def test_no_mirror_takes_the_name_of_the_roles_stack(tmp_path):
@@ -303,7 +303,7 @@ def parse(command, words, parent=None):
     """Parse a command line as click does, without running it."""
     if isinstance(command, click.Group):
         context = click.Context(command, parent=parent, **command.context_settings)
-        parse(command.commands[words[0]], words[1:], context)
+        parse(command.get_command(context, words[0]), words[1:], context)
     else:
         command.make_context(command.name, list(words), parent=parent)
 

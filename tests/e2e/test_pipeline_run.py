@@ -10,8 +10,9 @@ import pytest
 
 from codecommit_mirror.azure import pipeline
 from localcloud import sample
-from localcloud.azure.agent import Variable, run_pipeline
-from pipeline_templates import mirror_sync
+from localcloud.azure.agent.execution import run_pipeline
+from localcloud.azure.agent.run import Variable
+from tests.program import program
 
 
 def test_everything_is_mirrored_and_pull_requests_are_not(rig):
@@ -42,8 +43,8 @@ def test_no_git_is_needed_on_the_agent(rig, tmp_path):
     sample.fill(rig.source, extra_branches=sample.HOSTILE_BRANCHES)
     without_git = tmp_path / "bin"
     without_git.mkdir()
-    for program in ("bash", "cat"):
-        (without_git / program).symlink_to(shutil.which(program))
+    for tool in ("bash", "cat"):
+        (without_git / tool).symlink_to(shutil.which(tool))
     python = without_git / "python3"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -136,7 +137,7 @@ def test_the_sources_default_branch_becomes_the_replicas(rig):
     assert metadata["defaultBranch"] == "feature/3"
 
 
-def test_a_deleted_default_branch_needs_a_person_and_the_rest_is_mirrored(rig):
+def test_a_deleted_default_branch_needs_attention_and_the_rest_is_mirrored(rig):
     sample.fill(rig.source)
     rig.run()
     sample.git(rig.source, "branch", "-m", "main", "trunk")
@@ -149,7 +150,7 @@ def test_a_deleted_default_branch_needs_a_person_and_the_rest_is_mirrored(rig):
         assert "aws codecommit update-default-branch" in issue[1]
         branches = sample.refs(rig.replica, "refs/heads/").keys() - sample.refs(rig.source).keys()
         assert branches == {"refs/heads/main"}
-    archived = [name for name in sample.refs(rig.replica, mirror_sync.ARCHIVE) if name.endswith("/heads/main")]
+    archived = [name for name in sample.refs(rig.replica, program.ARCHIVE_PREFIX) if name.endswith("/heads/main")]
     assert len(archived) == 1
     rig.cloud.client("codecommit").update_default_branch(repositoryName=rig.name, defaultBranchName="trunk")
     assert rig.run().result == "succeeded"
@@ -255,8 +256,8 @@ def push(rig, *arguments):
 def plain_git(rig, *arguments):
     """Run git with the mirror's own credentials, as the blog post's pipeline would."""
     variables = {name: variable.value for name, variable in rig.variables.items()}
-    replica = mirror_sync.read_settings(variables).replica
-    environment = mirror_sync.git_environment({"PATH": os.environ["PATH"]}, replica)
+    replica = program.read_settings(variables).replica
+    environment = program.git_environment({"PATH": os.environ["PATH"]}, replica)
     return subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
@@ -318,7 +319,7 @@ def test_sync_and_verify_are_the_same_engine(rig, companion, tmp_path):
     assert without.returncode == 1
     assert without.stderr.startswith("error: there is no Azure DevOps token; set AZURE_DEVOPS_EXT_PAT")
     own = companion("verify", *arguments, AZURE_DEVOPS_EXT_PAT=rig.cloud.personal_access_token)
-    assert own.stdout == f"16 refs are equal.\n{mirror_sync.carried_note(1)}\n"
+    assert own.stdout == f"16 refs are equal.\n{program.carried_note(1)}\n"
     for command in ("sync", "verify"):
         wrong = companion(command, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
         assert wrong.returncode == 1

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codecommit_mirror.aws.git_credentials import Credential
-from codecommit_mirror.azure import held_credential
-from codecommit_mirror.azure.held_credential import HeldCredential, Issuing
+from codecommit_mirror.azure.variables import HeldCredential, Issuing, parse_held_credential
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.lifecycle import rotate as rotation
+from codecommit_mirror.lifecycle import rotate
+from codecommit_mirror.lifecycle.credential_delivery import undelivered_credentials
+from codecommit_mirror.lifecycle.rotate import RotationPlan
 
 IDS = st.from_regex(r"ACCA[A-Z2-7]{17}", fullmatch=True)
 HELD = st.one_of(
@@ -30,44 +31,59 @@ def credential(identifier, days=0):
 
 @given(HELD)
 def test_what_is_written_is_read(held):
-    assert held_credential.parse(held.text()) == held
+    assert parse_held_credential(held.to_json()) == held
 
 
 @given(st.text())
-def test_anything_else_says_nothing_of_what_is_under_way(text):
-    held = held_credential.parse(text)
-    assert held.id is None or held.id.isalnum() or held.issuing is not None or held.replaces is not None
+def test_any_other_text_says_nothing(text):
+    assert parse_held_credential(text) == HeldCredential()
 
 
-def test_only_what_an_interrupted_run_issued_is_a_stray():
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "[]",
+        '{"issuing": 1}',
+        '{"issuing": {"since": "yesterday", "existing": []}}',
+        '{"issuing": {"since": "2026-01-01T00:00:00", "existing": []}}',
+        '{"id": ["A"]}',
+        "[" * 100_000,
+    ],
+)
+def test_json_of_another_form_says_nothing(text):
+    assert parse_held_credential(text) == HeldCredential()
+
+
+def test_only_what_an_interrupted_command_issued_is_undelivered():
     mine, theirs, stray = credential("A", 9), credential("B", 1), credential("C")
     now = Issuing(datetime.now(UTC), frozenset("A"))
-    assert held_credential.strays([mine, theirs], HeldCredential("A")) == []
-    assert held_credential.strays([mine, theirs, stray], HeldCredential("A", now)) == [stray]
-    assert held_credential.strays([mine, stray], HeldCredential("A", Issuing(now.since, frozenset("AC")))) == []
+    assert undelivered_credentials([mine, theirs], HeldCredential("A")) == []
+    assert undelivered_credentials([mine, theirs, stray], HeldCredential("A", now)) == [stray]
+    assert undelivered_credentials([mine, stray], HeldCredential("A", Issuing(now.since, frozenset("AC")))) == []
 
 
 def plan(existing, held, has_secrets=True):
-    return rotation.plan([credential(name) for name in existing], held, has_secrets, "user", "Mirror")
+    return rotate.plan([credential(name) for name in existing], held, has_secrets, "user", "Mirror")
 
 
 def test_a_rotation_replaces_what_the_pipeline_holds():
-    assert plan("A", HeldCredential("A")) == rotation.Rotation("A", issue=True, sure=True)
+    assert plan("A", HeldCredential("A")) == RotationPlan("A", issue=True, certain=True)
 
 
 def test_an_interrupted_rotation_is_finished_and_not_begun_anew():
-    assert plan("AB", HeldCredential("B", replaces="A")) == rotation.Rotation("A", issue=False, sure=True)
-    assert plan("B", HeldCredential("B", replaces="A")) == rotation.Rotation("A", issue=False, sure=True)
+    assert plan("AB", HeldCredential("B", replaces="A")) == RotationPlan("A", issue=False, certain=True)
+    assert plan("B", HeldCredential("B", replaces="A")) == RotationPlan("A", issue=False, certain=True)
 
 
 def test_a_new_credential_that_was_revoked_meanwhile_is_replaced():
-    assert plan("A", HeldCredential("B", replaces="A")) == rotation.Rotation("A", issue=True, sure=True)
+    assert plan("A", HeldCredential("B", replaces="A")) == RotationPlan("A", issue=True, certain=True)
 
 
 def test_secrets_that_were_typed_in_by_hand_need_a_persons_word():
-    assert plan("A", HeldCredential()) == rotation.Rotation("A", issue=True, sure=False)
-    assert plan("A", HeldCredential("GONE")) == rotation.Rotation("A", issue=True, sure=False)
-    assert plan("A", HeldCredential(), has_secrets=False) == rotation.Rotation(None, issue=True, sure=True)
+    assert plan("A", HeldCredential()) == RotationPlan("A", issue=True, certain=False)
+    assert plan("A", HeldCredential("GONE")) == RotationPlan("A", issue=True, certain=False)
+    assert plan("A", HeldCredential(), has_secrets=False) == RotationPlan(None, issue=True, certain=True)
 
 
 def test_somebody_elses_credential_is_in_the_way_and_is_named():
@@ -95,5 +111,5 @@ def test_a_rotation_never_takes_out_what_it_cannot_replace(existing, held, repla
     else:
         assert held.id in existing
         assert todo.old != held.id
-    if todo.old in existing and todo.sure:
+    if todo.old in existing and todo.certain:
         assert todo.old in (held.id, held.replaces)

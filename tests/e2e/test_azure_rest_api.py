@@ -15,7 +15,7 @@ from codecommit_mirror.azure.client import AzureDevOps
 from codecommit_mirror.azure.http import AzureError
 from codecommit_mirror.azure.token import AzureToken
 from localcloud import sample
-from localcloud.azure.rest import Handlers
+from localcloud.azure.rest_api.api import all_routes
 
 from .conftest import ROOT
 
@@ -164,7 +164,7 @@ def project(rig):
 
 
 def test_every_route_is_one_of_the_documents_with_its_scope_and_version():
-    routes = Handlers(None, None).routes()
+    routes = all_routes(None, None)
     assert len(routes) > 20
     for route in routes:
         path = "/o/p/_apis/" + re.sub(r"\{\w+\}", "1", route.template)
@@ -229,7 +229,7 @@ def test_yaml_is_checked_on_the_server(project):
 
 
 def test_a_policy_refuses_a_push_and_a_pull_request_goes_round_it(project, tmp_path):
-    project.cloud.azure("protect_branch", "contoso", "Shop", project.rig.name, "main")
+    project.cloud.azure.protect_branch("contoso", "Shop", project.rig.name, "main")
     with pytest.raises(AzureError, match="TF402455") as caught:
         project.commit()
     assert caught.value.status == 403
@@ -269,7 +269,7 @@ def test_every_page_of_refs_is_read(project):
 def test_throttling_is_waited_out(project):
     waits = []
     azure = project.client(project.cloud.operator_token, sleep=waits.append)
-    project.cloud.azure("answer_next", 429, 2, "3")
+    project.cloud.azure.answer_next(429, 2, "3")
     assert azure.repository(project.rig.name).name == project.rig.name
     assert waits == [3.0, 3.0]
 
@@ -305,16 +305,16 @@ def test_pushes_start_the_pipelines_whose_yaml_triggers_on_them(project, tmp_pat
     sample.commit(clone, "feature/0", "without the YAML")
     project.rig.push("main", "feature/0", ":new", clone=clone)
     assert len(results(project, made)) == 3
-    project.cloud.azure("fire_schedules")
+    project.cloud.azure.fire_schedules()
     assert results(project, made)[3:] == [("schedule", "main", "succeeded")]
 
 
 def test_pushes_that_wait_for_a_run_are_joined(project):
     made = project.pipeline()
-    project.cloud.azure("set_agent_online", False)
+    project.cloud.azure.set_agent_online(False)
     for number in range(4):
         project.commit(text=YAML + f"# {number}\n", comment=f"Change {number}")
-    project.cloud.azure("set_agent_online", True)
+    project.cloud.azure.set_agent_online(True)
     assert results(project, made) == [("batchedCI", "main", "succeeded")]
 
 

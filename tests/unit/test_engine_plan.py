@@ -6,19 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import (
-    ARCHIVE,
-    OWN,
-    Command,
-    Outcome,
+from mirror_engine.archive import ARCHIVE_TIME, expired, to_archive
+from mirror_engine.git import MAX_COMMAND_LINE_BYTES, _push_arguments, batches_by_command_line
+from mirror_engine.model import ARCHIVE_PREFIX, OWN_PREFIX, Command, Outcome
+from mirror_engine.plan import (
+    MAX_HAVES,
+    by_original_name,
     carried_name,
-    expired,
+    deletion_guard,
     make_plan,
+    original_name,
+    replica_names,
     select,
-    to_archive,
     unmirrorable,
-    why_stop,
+    useful_haves,
 )
 
 NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
@@ -91,11 +92,11 @@ def test_a_push_has_at_most_two_thousand_refs():
 
 def test_plain_git_gets_command_lines_that_fit():
     commands = [Command(f"refs/tags/{n:04}{'界' * 80}", None, OLD) for n in range(2000)]
-    lines = list(mirror_sync._by_command_line(commands))
+    lines = list(batches_by_command_line(commands))
     assert [command for line in lines for command in line] == commands
     for line in lines:
-        size = sum(len(argument) for command in line for argument in mirror_sync._push_arguments(command))
-        assert size <= mirror_sync.MAXIMUM_BYTES_A_COMMAND_LINE
+        size = sum(len(argument) for command in line for argument in _push_arguments(command))
+        assert size <= MAX_COMMAND_LINE_BYTES
     assert len(lines) > 1
 
 
@@ -120,7 +121,7 @@ def test_names_that_the_replica_cannot_take_are_told_with_the_remedy():
         f"refs/notes/{'a' * 40}",
         "refs/tags/@",
     ]
-    own = [f"{OWN}confirmed", f"{OWN}archive/x", OWN.rstrip("/")]
+    own = [f"{OWN_PREFIX}confirmed", f"{OWN_PREFIX}archive/x", OWN_PREFIX.rstrip("/")]
     told = unmirrorable([*names, *fine, *own], NAMESPACES)
     assert list(told) == [*names, *own]
     assert all("rename the " in why for why in told.values())
@@ -147,14 +148,14 @@ NOTE, CHANGE = "refs/notes/commits", "refs/changes/1"
     ],
 )
 def test_what_the_replica_has_decides_which_names_it_gets(replica, refused, expected):
-    names = mirror_sync.replica_names([NOTE, CHANGE, "refs/heads/main", "refs/tags/v1"], replica, refused)
+    names = replica_names([NOTE, CHANGE, "refs/heads/main", "refs/tags/v1"], replica, refused)
     assert names == {**expected, "refs/heads/main": "refs/heads/main", "refs/tags/v1": "refs/tags/v1"}
 
 
 @given(ref_names)
 def test_a_carried_name_goes_back_to_its_own(name):
-    assert mirror_sync.original_name(carried_name(name)) == name
-    assert mirror_sync.original_name(name) == name
+    assert original_name(carried_name(name)) == name
+    assert original_name(name) == name
     assert carried_name(name).startswith("refs/tags/codecommit-mirror/refs/")
 
 
@@ -162,9 +163,9 @@ def test_a_carried_name_goes_back_to_its_own(name):
 def test_through_the_names_both_sides_are_equal(source, replica, refuses):
     """Whether the replica takes other refs under their own names or not, and whatever it had before."""
     replica = {carried_name(n) if refuses and n.startswith("refs/notes/") else n: v for n, v in replica.items()}
-    names = mirror_sync.replica_names(source, replica, [n for n in source if refuses])
+    names = replica_names(source, replica, [n for n in source if refuses])
     after = apply(make_plan({names[n]: v for n, v in source.items()}, replica), replica)
-    assert mirror_sync.by_original_name(after, NAMESPACES) == source
+    assert by_original_name(after, NAMESPACES) == source
 
 
 @given(ref_sets, ref_sets)
@@ -188,7 +189,7 @@ def test_a_ref_that_is_carried_is_not_deleted_under_its_own_name_while_the_sourc
 def test_a_request_says_what_the_pack_can_build_on_the_most_useful_first():
     replica = {f"refs/heads/{n}": f"{n:040}" for n in range(50)}
     commands = [Command("refs/heads/7", f"{7:040}", NEW), Command("refs/tags/x", None, OLD)]
-    haves = mirror_sync.useful_haves(commands, replica, {"refs/tags/v1": "9" * 40}, "refs/heads/30")
+    haves = useful_haves(commands, replica, {"refs/tags/v1": "9" * 40}, "refs/heads/30")
     assert haves[:2] == [f"{7:040}", f"{30:040}"]
     assert haves[-1] == "9" * 40
     assert len(haves) == len(set(haves)) == 51
@@ -196,7 +197,7 @@ def test_a_request_says_what_the_pack_can_build_on_the_most_useful_first():
 
 def test_a_request_stays_small_however_many_refs_there_are():
     before = {f"refs/tags/{n}": f"{n:040}" for n in range(50_000)}
-    assert len(mirror_sync.useful_haves([], before, before, None)) == mirror_sync.MAXIMUM_HAVES
+    assert len(useful_haves([], before, before, None)) == MAX_HAVES
 
 
 def test_refs_that_were_given_up_are_left_alone():
@@ -218,38 +219,40 @@ def some(number):
     [(30, False), (16, False), (15, False), (14, True), (1, True), (0, True)],
 )
 def test_more_than_half_and_more_than_ten_lost_refs_stop_a_run(kept, stops):
-    reason = why_stop(some(kept), BRANCHES, None, False)
+    reason = deletion_guard(some(kept), BRANCHES, None, False)
     assert bool(reason) == stops
-    assert why_stop(some(kept), BRANCHES, None, True) is None
+    assert deletion_guard(some(kept), BRANCHES, None, True) is None
     if reason:
         assert "MIRROR_ALLOW_DELETIONS=1" in reason
         assert "refs/heads/29" in reason or "..." in reason
 
 
 def test_ten_lost_refs_are_a_days_work():
-    assert why_stop({"refs/heads/0": OLD}, some(11), None, False) is None
+    assert deletion_guard({"refs/heads/0": OLD}, some(11), None, False) is None
 
 
 def test_tags_that_stay_do_not_hide_branches_that_go():
     tags = {f"refs/tags/{n}": OLD for n in range(60)}
-    assert "only 5 of the replica's 30 branches" in why_stop({**some(5), **tags}, {**BRANCHES, **tags}, None, False)
-    assert "no branches" in why_stop(tags, {**some(1), **tags}, None, False)
+    assert "only 5 of the replica's 30 branches" in deletion_guard(
+        {**some(5), **tags}, {**BRANCHES, **tags}, None, False
+    )
+    assert "no branches" in deletion_guard(tags, {**some(1), **tags}, None, False)
 
 
 def test_a_source_without_a_ref_that_can_be_mirrored_is_an_empty_one():
-    assert "no branches" in why_stop({}, some(1), None, False)
-    assert why_stop({f"refs/heads/{'a' * 40}": NEW}, some(1), None, False)
+    assert "no branches" in deletion_guard({}, some(1), None, False)
+    assert deletion_guard({f"refs/heads/{'a' * 40}": NEW}, some(1), None, False)
 
 
 def test_an_empty_replica_has_nothing_to_lose():
-    assert why_stop({}, {}, None, False) is None
+    assert deletion_guard({}, {}, None, False) is None
 
 
 def test_refs_that_are_listed_and_not_shown_stop_a_run():
-    reason = why_stop(some(29), BRANCHES, set(BRANCHES), False)
+    reason = deletion_guard(some(29), BRANCHES, set(BRANCHES), False)
     assert "refs/heads/29" in reason
     assert "limited refs" in reason
-    assert why_stop(some(29), BRANCHES, set(some(29)), False) is None
+    assert deletion_guard(some(29), BRANCHES, set(some(29)), False) is None
 
 
 NOW = 1_800_000_000.0
@@ -257,7 +260,7 @@ DAY = 86_400
 
 
 def stamp(days):
-    return time.strftime(mirror_sync.ARCHIVE_TIME, time.gmtime(NOW - days * DAY))
+    return time.strftime(ARCHIVE_TIME, time.gmtime(NOW - days * DAY))
 
 
 def entries(commands, source, replica, safe=()):
@@ -268,8 +271,8 @@ def test_a_tip_that_goes_is_archived_under_its_old_name():
     replica = {"refs/heads/gone": OLD, "refs/tags/moved": OLD}
     commands = [Command("refs/heads/gone", OLD, None), Command("refs/tags/moved", OLD, NEW)]
     assert entries(commands, {"refs/tags/moved": NEW}, replica) == [
-        Command(f"{ARCHIVE}{stamp(0)}/heads/gone", None, OLD),
-        Command(f"{ARCHIVE}{stamp(0)}/tags/moved", None, OLD),
+        Command(f"{ARCHIVE_PREFIX}{stamp(0)}/heads/gone", None, OLD),
+        Command(f"{ARCHIVE_PREFIX}{stamp(0)}/tags/moved", None, OLD),
     ]
 
 
@@ -285,29 +288,29 @@ def test_nothing_that_stays_reachable_is_archived():
 def test_a_refused_deletion_does_not_fill_the_archive():
     command, replica = Command("refs/heads/main", OLD, None), {"refs/heads/main": OLD}
     for age, expected in [(0.5, 0), (2, 1), (46, 1)]:
-        kept = {f"{ARCHIVE}{stamp(age)}/heads/main": OLD}
+        kept = {f"{ARCHIVE_PREFIX}{stamp(age)}/heads/main": OLD}
         assert len(entries([command], {}, {**replica, **kept})) == expected
 
 
 def test_two_entries_never_share_a_name():
-    replica = {"refs/heads/a": NEW, f"{ARCHIVE}{stamp(0)}/heads/a": OLD}
+    replica = {"refs/heads/a": NEW, f"{ARCHIVE_PREFIX}{stamp(0)}/heads/a": OLD}
     (entry,) = entries([Command("refs/heads/a", NEW, None)], {}, replica)
     assert entry.ref not in replica
 
 
 def test_entries_expire_after_archive_days():
-    replica = {f"{ARCHIVE}{stamp(age)}/heads/a": OLD for age in (0, 89, 90.5, 92, 400)}
-    replica[f"{ARCHIVE}by-hand"] = replica["refs/heads/a"] = OLD
+    replica = {f"{ARCHIVE_PREFIX}{stamp(age)}/heads/a": OLD for age in (0, 89, 90.5, 92, 400)}
+    replica[f"{ARCHIVE_PREFIX}by-hand"] = replica["refs/heads/a"] = OLD
     assert sorted(c.ref for c in expired(replica, 90, NOW)) == sorted(
-        f"{ARCHIVE}{stamp(age)}/heads/a" for age in (92, 400)
+        f"{ARCHIVE_PREFIX}{stamp(age)}/heads/a" for age in (92, 400)
     )
 
 
 @given(ref_sets, ref_sets)
 def test_archive_refs_are_never_planned_away(source, replica):
-    archive = {f"{ARCHIVE}{stamp(1)}/{name[5:]}": value for name, value in replica.items()}
-    chosen = mirror_sync.select({**replica, **archive}, ("refs/heads/", "refs/tags/", "refs/notes/"))
-    assert not any(command.ref.startswith(ARCHIVE) for command in commands_of(make_plan(source, chosen)))
+    archive = {f"{ARCHIVE_PREFIX}{stamp(1)}/{name[5:]}": value for name, value in replica.items()}
+    chosen = select({**replica, **archive}, ("refs/heads/", "refs/tags/", "refs/notes/"))
+    assert not any(command.ref.startswith(ARCHIVE_PREFIX) for command in commands_of(make_plan(source, chosen)))
 
 
 @given(ref_sets, ref_sets)
@@ -320,5 +323,5 @@ def test_every_tip_that_a_plan_drops_is_kept_by_a_ref_or_by_the_archive(source, 
 
 def test_the_result_is_the_worst_of_what_happened():
     assert Outcome().result == "Succeeded"
-    assert Outcome(needs_a_person={"r": "x"}).result == "SucceededWithIssues"
-    assert Outcome(needs_a_person={"r": "x"}, broken={"s": "y"}).result == "Failed"
+    assert Outcome(needs_attention={"r": "x"}).result == "SucceededWithIssues"
+    assert Outcome(needs_attention={"r": "x"}, broken={"s": "y"}).result == "Failed"

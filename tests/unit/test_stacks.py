@@ -14,7 +14,8 @@ from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
 from codecommit_mirror.config.ci import Ci
-from codecommit_mirror.config.mirror import Alarm, single_mirror
+from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.config.mirror import Alarm
 from stacks import DeployRoleStack, ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"

@@ -10,21 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localcloud import sample
-from pipeline_templates.mirror_sync import (
-    EMPTY_PACK,
-    PackRefused,
-    Transient,
-    checked,
-    commit_parents,
-    confirmation,
-    is_ancestor,
-    offered,
-    pack_of_tag,
-    packet_lines,
-    parse_advertisement,
-    parse_report,
-    read_pack,
-)
+from mirror_engine.archive import confirmation
+from mirror_engine.model import PackRefused, RetryableError
+from mirror_engine.packs import EMPTY_PACK, commit_parents, is_ancestor, pack_of_tag, read_pack, verify_checksum
+from mirror_engine.protocol import offered, parse_advertisement, parse_report, split_pkt_lines
 
 ID = "a" * 40
 
@@ -39,7 +28,7 @@ def advertisement(*lines: bytes, service: bytes = b"git-upload-pack") -> bytes:
 
 @given(st.lists(st.binary(min_size=1, max_size=200)))
 def test_packets_are_read_as_they_were_written(payloads):
-    assert list(packet_lines(b"".join(map(packet, payloads)) + b"0000")) == payloads
+    assert list(split_pkt_lines(b"".join(map(packet, payloads)) + b"0000")) == payloads
 
 
 @given(st.binary(max_size=300))
@@ -266,7 +255,7 @@ def test_the_confirming_tag_is_one_that_git_reads(repository, refs, url):
 
 @given(st.binary(max_size=400))
 def test_a_pack_of_rubbish_has_no_commits_and_no_surprise(data):
-    with contextlib.suppress(Transient, IndexError, zlib.error):
+    with contextlib.suppress(RetryableError, IndexError, zlib.error):
         read_pack(b"PACK\0\0\0\2\0\0\0\5" + data)
 
 
@@ -275,10 +264,10 @@ def test_a_checksum_is_checked_however_the_pack_is_cut_into_parts(data):
     whole = EMPTY_PACK
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
     parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert b"".join(checked(parts)) == whole
+    assert b"".join(verify_checksum(parts)) == whole
     at = data.draw(st.integers(0, len(whole) - 1))
     damaged = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
-    with pytest.raises(Transient, match="not whole"):
-        list(checked([damaged]))
-    with pytest.raises(Transient, match="not whole"):
-        list(checked([whole[:at]]))
+    with pytest.raises(RetryableError, match="the pack from the source is damaged"):
+        list(verify_checksum([damaged]))
+    with pytest.raises(RetryableError, match="the pack from the source is damaged"):
+        list(verify_checksum([whole[:at]]))

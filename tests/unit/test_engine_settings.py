@@ -1,18 +1,20 @@
 """The mirror program's settings, what it prints, and what it lets out."""
 
-import ast
 import base64
+import email.utils
 import http.client
-import subprocess
-import sys
-from pathlib import Path
+import time
+import urllib.parse
 
 import pytest
 
-from pipeline_templates import mirror_sync
-from pipeline_templates.mirror_sync import Endpoint, MirrorFailure, read_settings, shown
+from mirror_engine.git import git_environment
+from mirror_engine.model import Endpoint, MirrorFailure, read_settings
+from mirror_engine.report import agent_command
+from mirror_engine.run import names_lfs
+from mirror_engine.text import error_name, sanitize
+from mirror_engine.transport import access_problem, open_connection, retry_after_seconds
 
-PROGRAM = Path(mirror_sync.__file__)
 ENVIRONMENT = {
     "AZURE_REPO_URL": "https://dev.azure.com/contoso/Shop/_git/MyRepo",
     "AZURE_GIT_USERNAME": "contoso",
@@ -21,20 +23,6 @@ ENVIRONMENT = {
     "AWS_GIT_USERNAME": "user-at-111122223333",
     "AWS_GIT_PASSWORD": "canary-aws+/=",
 }
-
-
-def test_it_is_python_3_8():
-    ast.parse(PROGRAM.read_text(), feature_version=(3, 8))
-    vermin = [Path(sys.executable).parent / "vermin", "-t=3.8-", "--no-tips", "--violations", str(PROGRAM)]
-    found = subprocess.run(vermin, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout
-
-
-def test_it_imports_the_standard_library_alone():
-    tree = ast.parse(PROGRAM.read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("variable", sorted(ENVIRONMENT))
@@ -120,8 +108,8 @@ def test_a_bearer_token_is_visible_ascii(token):
 
 @pytest.mark.parametrize("error", [http.client.BadStatusLine("canary"), ValueError("canary"), OSError("canary")])
 def test_the_http_librarys_own_words_are_not_printed(error):
-    assert "canary" not in mirror_sync._name(error)
-    assert mirror_sync._name(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
+    assert "canary" not in error_name(error)
+    assert error_name(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +120,7 @@ def test_a_proxy_that_is_no_url_is_a_sentence(monkeypatch, proxy):
     monkeypatch.setenv("https_proxy", proxy)
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(MirrorFailure, match="https_proxy is not a valid proxy URL") as caught:
-        mirror_sync._connect(mirror_sync.urllib.parse.urlsplit("https://dev.azure.com/r"))
+        open_connection(urllib.parse.urlsplit("https://dev.azure.com/r"))
     assert "canary" not in str(caught.value)
 
 
@@ -147,7 +135,7 @@ def test_a_proxy_that_is_no_url_is_a_sentence(monkeypatch, proxy):
     ],
 )
 def test_git_lfs_is_recognised_in_gitattributes(text, expected):
-    assert mirror_sync.names_lfs(text) is expected
+    assert names_lfs(text) is expected
 
 
 def test_settings_do_not_show_passwords():
@@ -167,19 +155,19 @@ def test_settings_do_not_show_passwords():
     ],
 )
 def test_names_are_printed_so_that_nothing_obeys_them(name, printed):
-    assert shown(name) == printed
-    assert "##" not in shown(name)
+    assert sanitize(name) == printed
+    assert "##" not in sanitize(name)
 
 
 def test_agent_commands_cannot_be_broken_out_of(monkeypatch, capsys):
     monkeypatch.setenv("TF_BUILD", "True")
-    mirror_sync.agent_command("task.logissue", "a\n##vso[x]100%", type="error;]x")
+    agent_command("task.logissue", "a\n##vso[x]100%", type="error;]x")
     assert capsys.readouterr().out == "##vso[task.logissue type=error%3B%5Dx;]a%0A##vso[x]100%AZP25\n"
 
 
 def test_agent_commands_are_for_agents_alone(monkeypatch, capsys):
     monkeypatch.delenv("TF_BUILD", raising=False)
-    mirror_sync.agent_command("task.complete", "", result="Failed")
+    agent_command("task.complete", "", result="Failed")
     assert capsys.readouterr().out == ""
 
 
@@ -192,21 +180,21 @@ def test_git_gets_one_sides_credentials_and_nothing_of_the_machines():
         "GIT_DIR": "/x",
         "PATH": "/bin",
     }
-    environment = mirror_sync.git_environment(machine, endpoint)
+    environment = git_environment(machine, endpoint)
     assert [name for name, value in environment.items() if "canary" in value] == ["MIRROR_PASSWORD"]
     assert environment["PATH"] == "/bin"
     assert not {"GIT_TRACE_CURL", "GIT_DIR", "AZURE_GIT_PASSWORD"} & environment.keys()
-    assert not any("canary" in value for value in mirror_sync.git_environment(machine, None).values())
+    assert not any("canary" in value for value in git_environment(machine, None).values())
 
 
 def test_a_refused_request_says_what_to_check():
     endpoint = Endpoint("source", "https://h/r", "Basic canary", "user", "canary", "check the token")
-    assert mirror_sync._refusal(endpoint, 203).endswith("refused access (a sign-in page); check the token.")
-    assert mirror_sync._refusal(endpoint, 403).endswith("refused access (403); check the token.")
-    assert "does not exist (404)" in mirror_sync._refusal(endpoint, 404)
-    assert "has moved to https://h/new" in mirror_sync._refusal(endpoint, 301, "https://h/new?token=x")
-    assert "a sign-in page" in mirror_sync._refusal(endpoint, 302, "https://login.example.com/")
-    assert base64.b64encode(b"user:canary").decode() not in mirror_sync._refusal(endpoint, 401)
+    assert access_problem(endpoint, 203).endswith("refused access (a sign-in page); check the token.")
+    assert access_problem(endpoint, 403).endswith("refused access (403); check the token.")
+    assert "does not exist (404)" in access_problem(endpoint, 404)
+    assert "has moved to https://h/new" in access_problem(endpoint, 301, "https://h/new?token=x")
+    assert "a sign-in page" in access_problem(endpoint, 302, "https://login.example.com/")
+    assert base64.b64encode(b"user:canary").decode() not in access_problem(endpoint, 401)
 
 
 @pytest.mark.parametrize(
@@ -221,19 +209,19 @@ def test_a_refused_request_says_what_to_check():
     ],
 )
 def test_retry_after_is_read_in_both_forms(header, seconds):
-    assert mirror_sync._seconds(header) == seconds
-    later = mirror_sync.email.utils.formatdate(mirror_sync.time.time() + 60, usegmt=True)
-    assert 50 < mirror_sync._seconds(later) <= 60
+    assert retry_after_seconds(header) == seconds
+    later = email.utils.formatdate(time.time() + 60, usegmt=True)
+    assert 50 < retry_after_seconds(later) <= 60
 
 
 def test_a_proxy_of_the_environment_is_used_for_https(monkeypatch):
-    url = mirror_sync.urllib.parse.urlsplit("https://dev.azure.com/r")
+    url = urllib.parse.urlsplit("https://dev.azure.com/r")
     monkeypatch.setenv("https_proxy", "http://me:pass@proxy.example:3128")
     monkeypatch.setenv("no_proxy", "")
-    connection = mirror_sync._connect(url)
+    connection = open_connection(url)
     assert (connection.host, connection.port, connection._tunnel_host) == ("proxy.example", 3128, "dev.azure.com")
     monkeypatch.setenv("no_proxy", "dev.azure.com")
-    assert mirror_sync._connect(url).host == "dev.azure.com"
+    assert open_connection(url).host == "dev.azure.com"
 
 
 @pytest.mark.parametrize("refs", ["archive", "heads archive/x", "refs/heads"])

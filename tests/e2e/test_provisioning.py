@@ -124,7 +124,7 @@ def infrastructure(account, tmp_path_factory):
     made.run("codecommit-mirror", "ci", "render", "azure", "--output", "azure-pipelines.yml")
     for name, branches in ((DIFF, None), (DEPLOY, ["refs/heads/main"])):
         role = f"arn:aws:iam::{account.account}:role/{name}"
-        account.azure("add_service_connection", "contoso", "Platform", name, role, branches)
+        account.azure.add_service_connection("contoso", "Platform", name, role, branches)
     return made
 
 
@@ -150,8 +150,8 @@ def pipeline(infrastructure):
         }
     )
     for name in (DIFF, DEPLOY):
-        infrastructure.cloud.azure("permit_pipeline", "contoso", "Platform", name, definition.id)
-    infrastructure.cloud.azure("validate_pull_requests", "contoso", "Platform", "mirrors", "main", definition.id)
+        infrastructure.cloud.azure.permit_pipeline("contoso", "Platform", name, definition.id)
+    infrastructure.cloud.azure.validate_pull_requests("contoso", "Platform", "mirrors", "main", definition.id)
     return definition
 
 
@@ -177,7 +177,7 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     azure.open_pull_request(azure.repository("mirrors"), "change", "main", "Change", "")
     build = wait_for(lambda: b if (b := the_run(infrastructure, pipeline, "pullRequest")).done else None)
     assert build.result == "succeeded", log(infrastructure, build)
-    shown = cloud.azure("run_log", build.id)
+    shown = cloud.azure.run_log(build.id)
     assert shown["stages"] == {
         "diff": "succeeded",
         "deploy": "skipped",
@@ -195,29 +195,29 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     assert infrastructure.stacks() == before
 
     infrastructure.push("change:main")
-    question = wait_for(lambda: cloud.azure("questions"))
+    question = wait_for(lambda: cloud.azure.questions())
     assert "Gone" in next(iter(question.values()))
     assert infrastructure.stacks()["New"] == "CREATE_COMPLETE"
     assert "Gone" in infrastructure.stacks()
     build = the_run(infrastructure, pipeline, "individualCI")
-    assert "| created | New |" in cloud.azure("run_log", build.id)["summaries"][0]
+    assert "| created | New |" in cloud.azure.run_log(build.id)["summaries"][0]
 
     # The branch moves on before somebody approves: what was asked then is not what is wanted now.
     (infrastructure.folder / "README.md").write_text("Ours, still.\n")
     infrastructure.commit("main")
-    cloud.azure("decide", build.id, True)
+    cloud.azure.decide(build.id, True)
     stale = wait_for(lambda: b if (b := azure.build(build.id)).done else None)
     assert stale.result == "failed"
     assert "since this was approved, so nothing is deleted" in log(infrastructure, stale)
     assert "Gone" in infrastructure.stacks()
 
-    wait_for(lambda: cloud.azure("questions"))
+    wait_for(lambda: cloud.azure.questions())
     build = max(azure.builds(pipeline), key=lambda one: one.id)
     assert build.id != stale.id
-    cloud.azure("decide", build.id, True)
+    cloud.azure.decide(build.id, True)
     build = wait_for(lambda: b if (b := azure.build(build.id)).done else None)
     assert build.result == "succeeded", log(infrastructure, build)
-    shown = cloud.azure("run_log", build.id)
+    shown = cloud.azure.run_log(build.id)
     assert shown["stages"] == {
         "diff": "skipped",
         "deploy": "succeeded",
@@ -317,7 +317,7 @@ def test_a_pull_request_that_rewrites_the_pipeline_gets_no_deploy_role(infrastru
     finally:
         (infrastructure.folder / "azure-pipelines.yml").write_text(text)
     assert build.result == "failed"
-    assert infrastructure.cloud.azure("run_log", build.id)["stages"]["diff"] == "failed"
+    assert infrastructure.cloud.azure.run_log(build.id)["stages"]["diff"] == "failed"
     assert log(infrastructure, build) == ""
 
 
@@ -423,7 +423,7 @@ def test_protection_is_not_taken_off_for_a_removal(infrastructure):
 def test_neither_the_source_nor_a_log_of_the_pipeline_holds_a_secret(infrastructure, pipeline):
     texts = [sample.git(infrastructure.bare, "log", "-p", "--all")]
     for build in infrastructure.azure.builds(pipeline):
-        run = infrastructure.cloud.azure("run_log", build.id)
+        run = infrastructure.cloud.azure.run_log(build.id)
         texts += [*run["unmasked"], *run["summaries"]]
     text = "\n".join(texts)
     assert "Synthesise, lint and compare" in text

@@ -1,0 +1,172 @@
+"""AWS sessions and clients, and failures of AWS calls as sentences."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import boto3
+from botocore import exceptions
+
+from ..config.mirror import Mirror
+from ..errors import MirrorError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_codecommit import CodeCommitClient
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_ssm import SSMClient
+    from mypy_boto3_sts import STSClient
+
+_LOG = logging.getLogger(__name__)
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_UNKNOWN_KEY = {
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+}
+_BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
+_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+
+
+class NotFoundError(MirrorError):
+    """Raised when a stack, a repository or an IAM user does not exist."""
+
+
+class DeniedError(MirrorError):
+    """Raised when AWS denies a call to these credentials."""
+
+
+def session(mirror: Mirror) -> boto3.Session:
+    """Return a session in the mirror's region, or in the region that the CDK CLI would use.
+
+    Raises:
+        MirrorError: there is no region, the configured profile does not exist, or the credentials belong to another
+            account than the mirror's.
+    """
+    # boto3 only knows AWS_DEFAULT_REGION; the CDK CLI reads AWS_REGION first.
+    result = session_in(mirror.region or os.environ.get("AWS_REGION") or None)
+    if not result.region_name:
+        raise MirrorError(f"mirror {mirror.name!r} has no region; set AWS_REGION, or write region: in mirrors.yaml.")
+    if mirror.account:
+        account = account_of(result)
+        if account != mirror.account:
+            raise MirrorError(
+                f"mirror {mirror.name!r} belongs to account {mirror.account}, but the AWS credentials are for "
+                f"{account}; choose the other AWS profile."
+            )
+    return result
+
+
+def session_in(region: str | None) -> boto3.Session:
+    """Return a session in a region, or in the region of the AWS configuration.
+
+    Raises:
+        MirrorError: the configured profile does not exist.
+    """
+    try:
+        result = boto3.Session(region_name=region)
+    except exceptions.BotoCoreError as error:
+        remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
+        raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
+    result.events.register("after-call", _log_call)
+    return result
+
+
+def _log_call(http_response: Any, model: Any, **_: Any) -> None:
+    """Log a call without its parameters and its answer, which can hold secrets."""
+    _LOG.info("%s %s -> %s", model.service_model.service_name, model.name, http_response.status_code)
+
+
+def account_of(aws: boto3.Session) -> str:
+    """Return the account of the credentials.
+
+    Raises:
+        MirrorError: the call failed.
+    """
+    with aws_failures("ask AWS which account the credentials belong to"):
+        return client(aws, "sts").get_caller_identity()["Account"]
+
+
+@overload
+def client(
+    aws: boto3.Session, service: Literal["cloudformation"], region: str | None = None
+) -> CloudFormationClient: ...
+@overload
+def client(aws: boto3.Session, service: Literal["codecommit"], region: str | None = None) -> CodeCommitClient: ...
+@overload
+def client(aws: boto3.Session, service: Literal["iam"], region: str | None = None) -> IAMClient: ...
+@overload
+def client(aws: boto3.Session, service: Literal["ssm"], region: str | None = None) -> SSMClient: ...
+@overload
+def client(aws: boto3.Session, service: Literal["sts"], region: str | None = None) -> STSClient: ...
+def client(aws: boto3.Session, service: Any, region: str | None = None) -> Any:
+    """Return a client, by default in the session's own region.
+
+    Raises:
+        MirrorError: an endpoint in the environment is not a URL.
+    """
+    try:
+        return aws.client(service, region_name=region)
+    except ValueError as error:
+        raise MirrorError(f"{error}; correct AWS_ENDPOINT_URL and the AWS configuration.") from None
+
+
+@contextmanager
+def aws_failures(action: str) -> Iterator[None]:
+    """Raise failures of AWS calls as one sentence each; our own mistakes keep their tracebacks.
+
+    Args:
+        action: what was tried, as in "cannot ...".
+    """
+    try:
+        yield
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError):
+        raise MirrorError(
+            f"cannot {action}: there are no AWS credentials; run 'aws sso login' or 'aws configure', or set "
+            "AWS_PROFILE."
+        ) from None
+    except (exceptions.TokenRetrievalError, exceptions.SSOError):
+        raise MirrorError(f"cannot {action}: the AWS sign-in has expired; run 'aws sso login'.") from None
+    except (exceptions.EndpointConnectionError, exceptions.HTTPClientError) as error:
+        raise MirrorError(
+            f"cannot {action}: AWS cannot be reached ({error}); check the region, the network and AWS_ENDPOINT_URL."
+        ) from None
+    except exceptions.ClientError as error:
+        if known := _known_failure(action, error):
+            raise known from None
+        raise
+    except exceptions.BotoCoreError as error:
+        raise MirrorError(f"cannot {action}: {str(error).rstrip('.')}; check the AWS configuration.") from None
+
+
+def _known_failure(action: str, error: exceptions.ClientError) -> MirrorError | None:
+    """Return an AWS error that the user can act on as a sentence."""
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    if code == "NoSuchEntity":
+        return NotFoundError(f"cannot {action}: {message.rstrip('.')}; 'codecommit-mirror up' restores it.")
+    if code in _EXPIRED:
+        return MirrorError(f"cannot {action}: the AWS credentials have expired; sign in again.")
+    if code in _UNKNOWN_KEY:
+        return MirrorError(
+            f"cannot {action}: AWS does not know these credentials ({code}); check AWS_PROFILE, or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    if code in _DENIED:
+        match = re.search(r"perform: (\S+)", message)
+        needed = match.group(1) if match else error.operation_name
+        return DeniedError(
+            f"cannot {action}: AWS denies {needed}; ask for that permission, or use another AWS profile."
+        )
+    if code in _BUSY:
+        return MirrorError(f"cannot {action}: AWS is busy ({code}); run again in a minute.")
+    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+        return MirrorError(f"cannot {action}: AWS has an outage ({code}); run again in a few minutes.")
+    if code == "LimitExceeded":
+        return MirrorError(f"cannot {action}: {message.rstrip('.')}; delete one first.")
+    return None

@@ -1,0 +1,48 @@
+"""Results: tables and JSON on standard output, rendered files on the disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import MirrorError
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns, each as wide as its widest cell; nothing is cut, because ids and URLs are copied from them."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object. Every command's ``--json`` is an object, so that keys can be added later."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def write_rendered(text: str, output: Path | None, signature: str) -> None:
+    """Print rendered text, or write it to a new file or over an earlier rendered one.
+
+    Args:
+        text: the text.
+        output: the file; None for standard output.
+        signature: the line that identifies a file of an earlier rendering.
+
+    Raises:
+        MirrorError: the file was not rendered by this command, or cannot be written.
+    """
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        if output.exists() and signature not in output.read_text(encoding="utf-8", errors="replace"):
+            raise MirrorError(f"{output} was not written by this command and is not overwritten; name another file.")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MirrorError(f"{output} cannot be written ({error.strerror}); name another with --output.") from None
+    click.echo(f"Wrote {output}.", err=True)

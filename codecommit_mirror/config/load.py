@@ -1,0 +1,198 @@
+"""Read ``mirrors.yaml``, or a CDK app's context, into validated mirrors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from ..errors import MirrorError
+from . import azure_url, mirrors_file
+from . import ci as ci_section
+from .ci import Ci
+from .mirror import (
+    REPLICA_NAME,
+    Mirror,
+    check_replica_name,
+    default_pipeline_path,
+    default_policy_name,
+    default_user_name,
+    derive_stack_name,
+)
+from .mirrors_file import MirrorsFile
+from .validation_messages import sentences, unknown_keys
+
+DEFAULT_FILE = "mirrors.yaml"
+_MAX_LISTED_NAMES = 10
+
+
+class Configuration(NamedTuple):
+    """The contents of ``mirrors.yaml``."""
+
+    mirrors: tuple[Mirror, ...]
+    ci: Ci | None
+    """Which CI service provisions the mirrors, if any."""
+
+
+def load(path: Path, only: str | None = None) -> Configuration:
+    """Read ``mirrors.yaml`` and return its mirrors, or the one that ``only`` names.
+
+    With ``only``, the whole file is parsed but just that mirror is validated in full, so that one mirror out of many
+    takes no longer than one out of one.
+
+    Raises:
+        MirrorError: the file is missing or wrong; one line for each mistake.
+    """
+    file = mirrors_file.read(path)
+    if only is not None and only not in file.mirrors:
+        raise MirrorError(f"{path}: there is no mirror {only!r}; {_suggestion(only, list(file.mirrors))}")
+    chosen = [only] if only is not None else list(file.mirrors)
+    mistakes = [] if file.mirrors else _mistakes_in_defaults(file)
+    mirrors: list[Mirror] = []
+    for name in chosen:
+        try:
+            mirrors.append(_validated(file, name))
+        except MirrorError as error:
+            mistakes.append(str(error))
+    mistakes += _clashes(file, chosen)
+    ci = None
+    try:
+        ci = ci_section.load_section(file)
+    except MirrorError as error:
+        mistakes.append(str(error))
+    if mistakes:
+        # A mistake in the defaults belongs to every mirror, and is reported once.
+        raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
+    return Configuration(tuple(_with_location(mirror, ci) for mirror in mirrors), ci)
+
+
+def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
+    """Read ``mirrors.yaml`` like :func:`load`, returning only the mirrors."""
+    return load(path, only).mirrors
+
+
+def single_mirror(
+    name: str,
+    azure_repo_url: str,
+    *,
+    region: str | None = None,
+    account: str | None = None,
+    default_branch: str | None = None,
+) -> Mirror:
+    """Return a mirror that is in no file, with every other option at its default.
+
+    Raises:
+        MirrorError: the name or the URL is wrong.
+    """
+    check_replica_name(name)
+    azure = {
+        **azure_url.parse_clone_url(azure_repo_url),
+        **({"default_branch": default_branch} if default_branch else {}),
+    }
+    entry = {"name": name, "azure": azure, "region": region, "account": account}
+    try:
+        return Mirror.model_validate(entry)
+    except ValidationError as error:
+        raise MirrorError("\n".join(f"mirror {name!r}: {text}" for _, text in sentences(error, Mirror))) from None
+
+
+def from_context(context: Callable[[str], Any]) -> Configuration:
+    """Return the mirrors that a CDK app's context asks for.
+
+    Keys: ``replica`` with ``azure_repo_url`` (and ``region``, ``account``) give one mirror without a file;
+    ``mirror`` chooses one from the file; ``config`` is the file's path (default ``mirrors.yaml``).
+
+    Raises:
+        MirrorError: the context or the file is wrong.
+    """
+    replica, url = context("replica"), context("azure_repo_url")
+    if replica or url:
+        if not (replica and url):
+            raise MirrorError("-c replica=NAME and -c azure_repo_url=URL go together; give both or neither.")
+        mirror = single_mirror(replica, url, region=context("region"), account=context("account"))
+        return Configuration((mirror,), None)
+    return load(Path(context("config") or DEFAULT_FILE), context("mirror"))
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    """Return what to do about a mirror name that is not in the file."""
+    if close := difflib.get_close_matches(name, known, n=3):
+        return f"did you mean {' or '.join(repr(one) for one in close)}?"
+    if not known:
+        return "the file has no mirrors; add one below 'mirrors:'."
+    rest = f" and {len(known) - _MAX_LISTED_NAMES:,} more" if len(known) > _MAX_LISTED_NAMES else ""
+    return f"the file has {', '.join(sorted(known)[:_MAX_LISTED_NAMES])}{rest}."
+
+
+def _with_location(mirror: Mirror, ci: Ci | None) -> Mirror:
+    """Return the mirror with CI's account and region unless it has its own; this also applies to manual deployments."""
+    if ci is None:
+        return mirror
+    return mirror.model_copy(update={"account": mirror.account or ci.account, "region": mirror.region or ci.region})
+
+
+def _validated(file: MirrorsFile, name: str) -> Mirror:
+    where = file.where("mirrors", name)
+    try:
+        check_replica_name(name)
+    except MirrorError as error:
+        raise MirrorError(f"{where}: {error}") from None
+    try:
+        return Mirror.model_validate({**file.merged(name), "name": name})
+    except ValidationError as error:
+        lines = []
+        for key, sentence in sentences(error, Mirror):
+            whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
+            lines.append(f"{file.where_value(name, key)}: {whose}: {sentence}")
+        raise MirrorError("\n".join(lines)) from None
+
+
+def _mistakes_in_defaults(file: MirrorsFile) -> list[str]:
+    """Return the unknown keys below ``defaults``, which no mirror's validation would report."""
+    found = unknown_keys(file.defaults, Mirror)
+    return [f"{file.where('defaults', *key)}: defaults: {sentence}" for key, sentence in found]
+
+
+def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
+    """Return one line for each name that two mirrors share, which would let one stack overwrite the other's resources.
+
+    Works on the parsed file, so that choosing one mirror does not validate all of them.
+    """
+    mistakes: list[str] = []
+    seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
+    for name in filter(REPLICA_NAME.fullmatch, file.mirrors):
+        if f"{derive_stack_name(name).lower()}-".startswith(f"{ci_section.PREFIX}-ci-") and name in chosen:
+            where = file.where("mirrors", name)
+            mistakes.append(f"{where}: mirror {name!r}: its stack would have the name of CI's own; rename it.")
+        for what, value, location, remedy in _identities(name, file.merged(name)):
+            others = seen.setdefault((what, value.lower()), [])
+            for other, other_location in others:
+                apart = any(a and b and a != b for a, b in zip(location, other_location, strict=True))
+                if not apart and {name, other} & set(chosen):
+                    mistakes.append(
+                        f"{file.where('mirrors', name)}: mirror {name!r}: its {what} {value!r} is also that of "
+                        f"mirror {other!r}; {remedy}."
+                    )
+                    break
+            others.append((name, location))
+    return mistakes
+
+
+def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str | None, ...], str]]:
+    """Yield what must be unique, its value, its (account, region) with None for unknown, and the remedy."""
+    account, region = entry.get("account"), entry.get("region")
+    user = str(entry.get("user_name", default_user_name(name)))
+    policy = str(entry.get("policy_name", default_policy_name(name)))
+    yield "stack name", derive_stack_name(name), (account, region), "rename one of the two"
+    # IAM is global, and compares names without case.
+    yield "user_name", user, (account,), "give one of them a user_name of its own"
+    yield "policy_name", policy, (account,), "give one of them a policy_name of its own"
+    azure = entry.get("azure")
+    if isinstance(azure, dict):
+        repository = azure.get("pipelines_repository") or azure.get("repository")
+        path = azure.get("pipeline_path") or default_pipeline_path(name, azure.get("pipelines_repository"))
+        project = "/".join(str(azure.get(key, "")) for key in ("server", "organization", "project"))
+        yield "pipeline", f"{path} in {project.lstrip('/')}/{repository}", (), "give one of them an azure.pipeline_path"

@@ -1,0 +1,67 @@
+"""The process of a step: it ends with its script, at the job's time-out, or when the run is canceled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .run import Run
+
+
+def run_script(
+    text: str, environment: Mapping[str, str], work: Path, minutes: float, run: Run, on_line: Callable[[str], None]
+) -> int | None:
+    """Run a Bash script, not strict by itself, and pass on each line of its output.
+
+    Args:
+        text: the script.
+        environment: its whole environment.
+        work: the job's folders.
+        minutes: the job's time-out.
+        run: ends the script when it is canceled.
+        on_line: receives each line.
+
+    Returns:
+        The exit status; None if the script was ended by the time-out or the cancellation.
+    """
+    script = work / "_temp" / f"{uuid.uuid4()}.sh"
+    script.write_text(text)
+    process = subprocess.Popen(
+        ["bash", "--noprofile", "--norc", str(script)],
+        cwd=work / "1/s",
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    timed_out = threading.Event()
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def time_out() -> None:
+        timed_out.set()
+        kill()
+
+    timer = threading.Timer(minutes * 60, time_out)
+    timer.start()
+    run.kill = kill
+    if run.canceled.is_set():
+        kill()
+    try:
+        for raw in process.stdout or ():
+            on_line(raw.decode("utf-8", "replace").rstrip("\n"))
+        status = process.wait()
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+    return None if timed_out.is_set() or run.canceled.is_set() else status

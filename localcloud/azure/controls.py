@@ -1,0 +1,66 @@
+"""What a test can do to the embedded Azure DevOps that no API call does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class AzureControls:
+    """The handle on Azure DevOps in the cloud's process; each method has the same name there.
+
+    Args:
+        call: calls a method of ``localcloud.azure.service.AzureDevOps`` in that process.
+    """
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def fire_schedules(self) -> int:
+        """Trigger every schedule once, and return how many runs that started."""
+        return int(self._call("fire_schedules"))
+
+    def protect_branch(self, organization: str, project: str, repository: str, branch: str) -> None:
+        """Give a branch a policy that refuses pushes."""
+        self._call("protect_branch", organization, project, repository, branch)
+
+    def set_project_setting(self, organization: str, project: str, name: str, value: bool) -> None:
+        """Change one of a project's general settings for pipelines."""
+        self._call("set_project_setting", organization, project, name, value)
+
+    def add_service_connection(
+        self, organization: str, project: str, name: str, role_arn: str, branches: list[str] | None
+    ) -> None:
+        """Add an AWS service connection with *Use OIDC*, and a branch control check for full branch names."""
+        self._call("add_service_connection", organization, project, name, role_arn, branches)
+
+    def permit_pipeline(self, organization: str, project: str, connection: str, definition_id: int) -> None:
+        """Permit a pipeline to use a service connection, as a person does at its first run."""
+        self._call("permit_pipeline", organization, project, connection, definition_id)
+
+    def validate_pull_requests(
+        self, organization: str, project: str, repository: str, branch: str, definition_id: int
+    ) -> None:
+        """Give a branch the policy that a pipeline validates pull requests to it."""
+        self._call("validate_pull_requests", organization, project, repository, branch, definition_id)
+
+    def questions(self) -> dict[int, str]:
+        """Return the instructions of each run that is waiting for a person's approval."""
+        return {int(run): text for run, text in self._call("questions").items()}
+
+    def decide(self, build_id: int, approved: bool) -> None:
+        """Approve or reject what a run is waiting for."""
+        self._call("decide", build_id, approved)
+
+    def run_log(self, build_id: int) -> dict[str, Any]:
+        """Return a run's stage results, its summaries, and its output before secrets were masked."""
+        log: dict[str, Any] = self._call("run_log", build_id)
+        return log
+
+    def set_agent_online(self, online: bool) -> None:
+        """Empty the agent pool, or bring its agent back."""
+        self._call("set_agent_online", online)
+
+    def answer_next(self, status: int, count: int, retry_after: str | None = None) -> None:
+        """Answer the next REST calls with this status, whatever they ask."""
+        self._call("answer_next", status, count, retry_after)

@@ -1,0 +1,1 @@
+"""Azure DevOps' REST API 7.1: routes, scopes, errors, paging and throttling, as far as a mirror needs them."""

@@ -1,0 +1,112 @@
+"""Azure DevOps' REST API 7.1, as far as a mirror needs it: routes, scopes, errors, paging, throttling.
+
+Each route has the scope and the version that the published OpenAPI documents name; the tests compare them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...git_http import Answer, Api, ApiRequest
+from ..pipelines import Pipelines
+from ..repos import (
+    SIGN_IN_PAGE,
+    Repositories,
+    ServiceError,
+)
+from ..tokens import Tokens
+from . import locations
+from .git_operations import GitOperations
+from .operation import Call, Route, Text
+from .pipeline_operations import PipelineOperations
+
+_PAGE = 100
+_LONGEST_PAGE = 1000
+_SETTINGS = ("enforceJobAuthScope", "enforceReferencedRepoScopedToken", "enforceSettableVar")
+
+
+@dataclass
+class QueuedResponses:
+    """Answers that the service gives before it answers anything else: throttling, outages."""
+
+    responses: list[Answer] = field(default_factory=list)
+
+
+def all_routes(repositories: Repositories, pipelines: Pipelines) -> Sequence[Route]:
+    """Return every operation of the embedded API."""
+    return (*GitOperations(repositories, pipelines).routes(), *PipelineOperations(pipelines).routes())
+
+
+def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tokens, queued: QueuedResponses) -> Api:
+    """Return what answers REST calls."""
+    routes = all_routes(repositories, pipelines)
+
+    def api(request: ApiRequest) -> Answer:
+        if queued.responses:
+            return queued.responses.pop(0)
+        if request.token is None:
+            return Answer(302, "", {"Location": "https://spsprodweu1.vssps.visualstudio.com/_signin"})
+        token = tokens.find(request.token)
+        if token is None or token.bearer_only != (request.scheme == "bearer"):
+            return SIGN_IN_PAGE
+        if found := re.fullmatch(r"/([^/]+)/_apis(/ResourceAreas)?", request.path, re.IGNORECASE):
+            if request.method == "OPTIONS" and not found[2]:
+                return _rendered(locations.resource_locations(), {}, "")
+            if request.method == "GET" and found[2]:
+                return _rendered(locations.resource_areas(pipelines.url, found[1]), {}, "")
+        found_routes = ((route, route.match(request.path)) for route in routes if route.method == request.method)
+        route, parts = next(((route, parts) for route, parts in found_routes if parts), (None, None))
+        if route is None or parts is None:
+            return _error(ServiceError(404, "The requested resource does not exist.", "VssException"))
+        if not token.allows(route.scope):
+            # A token without the scope is told nothing but this.
+            return Answer(401, "")
+        given = request.query.get("api-version") or _version_in(request.accept)
+        if not route.takes(given):
+            return _error(
+                ServiceError(400, f"No api-version {given!r} of this resource.", "VssVersionNotSpecifiedException")
+            )
+        organization, project = parts.pop("organization"), parts.pop("project")
+        try:
+            body = json.loads(request.body) if request.body else None
+            answer = route.handle(Call(organization, project, parts, request.query, body))
+        except ServiceError as error:
+            return _error(error)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            return _error(ServiceError(400, f"The request is not of this operation's form: {error!r}"))
+        return _rendered(answer, request.query, request.accept)
+
+    return api
+
+
+def _version_in(accept: str) -> str:
+    """Return the version that an Accept header asks for, as published clients send it."""
+    found = re.search(r";\s*api-version=([^;,\s]+)", accept)
+    return found[1] if found else ""
+
+
+def _rendered(found: Any, query: Mapping[str, str], accept: str) -> Answer:
+    if isinstance(found, Text):
+        if "text/plain" in accept:
+            return Answer(200, found.text)
+        found = found.text.splitlines()
+    if found is None:
+        return Answer(204, "")
+    headers = {}
+    if isinstance(found, list):
+        start, size = int(query.get("continuationToken", 0)), int(query.get("$top", _PAGE))
+        start += int(query.get("$skip", 0))
+        end = start + min(size, _LONGEST_PAGE)
+        if end < len(found):
+            headers["x-ms-continuationtoken"] = str(end)
+        found = {"count": len(found[start:end]), "value": found[start:end]}
+    return Answer(200, json.dumps(found), headers, "application/json; charset=utf-8")
+
+
+def _error(error: ServiceError) -> Answer:
+    body = {"$id": "1", "innerException": None, "message": str(error), "typeKey": error.type_key, "errorCode": 0}
+    return Answer(error.status, json.dumps(body), content_type="application/json; charset=utf-8")

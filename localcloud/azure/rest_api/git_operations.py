@@ -1,0 +1,258 @@
+"""What the REST API's Git operations do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from ..pipelines import Pipelines
+from ..repos import NO_OBJECT, Push, RefUpdate, Repositories, Repository, ServiceError, name_problem, now
+from .operation import Call, Route
+
+
+class GitOperations:
+    """Repositories, refs, files, pushes and pull requests."""
+
+    def __init__(self, repositories: Repositories, pipelines: Pipelines) -> None:
+        self._repositories, self._pipelines = repositories, pipelines
+
+    def routes(self) -> Sequence[Route]:
+        """Return the operations with their scopes."""
+        read, write, manage = "vso.code", "vso.code_write", "vso.code_manage"
+        repository = "git/repositories/{repositoryId}"
+        return (
+            Route("GET", "git/repositories", read, self.repositories),
+            Route("GET", "git/repositories", read, self.repositories, in_project=False),
+            Route("POST", "git/repositories", manage, self.create_repository),
+            Route("DELETE", repository, manage, self.delete_repository),
+            Route("PATCH", repository, manage, self.update_repository),
+            Route("GET", repository, read, self.repository),
+            Route("GET", f"{repository}/refs", read, self.refs),
+            Route("POST", f"{repository}/refs", write, self.update_refs),
+            Route("GET", f"{repository}/items", read, self.item),
+            Route("GET", f"{repository}/stats/branches", read, self.branches),
+            Route("GET", f"{repository}/commits", read, self.commits),
+            Route("GET", f"{repository}/commits/{{commitId}}", read, self.commit),
+            Route("GET", f"{repository}/pushes", read, self.pushes),
+            Route("GET", f"{repository}/pushes/{{pushId}}", read, self.one_push),
+            Route("POST", f"{repository}/pushes", write, self.push),
+            Route("GET", f"{repository}/pullrequests", read, self.pull_requests),
+            Route("POST", f"{repository}/pullrequests", write, self.create_pull_request),
+            Route("PATCH", f"{repository}/pullrequests/{{pullRequestId}}", write, self.update_pull_request),
+        )
+
+    def create_repository(self, call: Call) -> Any:
+        name = call.body["name"]
+        if problem := name_problem(name):
+            raise ServiceError(400, f"TF400898: {problem}", "InvalidArgumentValueException")
+        if self._repositories.find(call.organization, call.project, name):
+            raise ServiceError(409, f"TF400948: A Git repository with the name {name} already exists.")
+        return self._describe(self._repositories.create(call.organization, call.project, name))
+
+    def repositories(self, call: Call) -> Any:
+        projects = [call.project] if call.project else self._repositories.projects(call.organization)
+        return [
+            self._describe(found)
+            for project in projects
+            for found in self._repositories.in_project(call.organization, project)
+        ]
+
+    def update_repository(self, call: Call) -> Any:
+        repository, branch = self._repository(call), call.body["defaultBranch"]
+        if set(call.body) != {"defaultBranch"} or branch not in repository.refs():
+            raise ServiceError(400, "The embedded service changes the default branch alone, to one that there is.")
+        repository.git("symbolic-ref", "HEAD", branch)
+        return self.repository(call)
+
+    def delete_repository(self, call: Call) -> Any:
+        self._repositories.delete(self._repository(call))
+
+    def repository(self, call: Call) -> Any:
+        return self._describe(self._repository(call))
+
+    def _describe(self, found: Repository) -> dict[str, Any]:
+        path = quote(f"{found.organization}/{found.project}/_git/{found.name}")
+        shown = {
+            "id": found.id,
+            "name": found.name,
+            "project": {"id": found.project_id, "name": found.project},
+            "remoteUrl": f"{self._pipelines.url}/{path}",
+            "isDisabled": False,
+            "size": 0,
+        }
+        return {**shown, **({"defaultBranch": found.default_branch} if found.default_branch else {})}
+
+    def refs(self, call: Call) -> Any:
+        prefix = "refs/" + call.query.get("filter", "")
+        return [
+            {"name": name, "objectId": value}
+            for name, value in self._repository(call).refs().items()
+            if name.startswith(prefix)
+        ]
+
+    def update_refs(self, call: Call) -> Any:
+        repository = self._repository(call)
+        updates = [RefUpdate(u["name"], u["oldObjectId"], u["newObjectId"]) for u in call.body]
+        # The service answers 200 and says of each ref what became of it (Refs - Update Refs).
+        status: dict[str, str] = {}
+        for update in updates:
+            try:
+                self._pipelines.pushed(repository, repository.update_refs([update]))
+                status[update.name] = "succeeded"
+            except ServiceError as refusal:
+                status[update.name] = "staleOldObjectId" if refusal.status == 409 else "rejectedByPolicy"
+        return [
+            {
+                "name": u.name,
+                "oldObjectId": u.old,
+                "newObjectId": u.new,
+                "success": status[u.name] == "succeeded",
+                "updateStatus": status[u.name],
+            }
+            for u in updates
+        ]
+
+    def item(self, call: Call) -> Any:
+        repository, path = self._repository(call), call.query["path"]
+        if call.query.get("versionDescriptor.versionType", "branch") != "branch":
+            raise ServiceError(400, "The embedded service reads files of branches alone.")
+        branch = call.query.get("versionDescriptor.version") or str(repository.default_branch).removeprefix(
+            "refs/heads/"
+        )
+        commit = repository.refs().get(f"refs/heads/{branch}")
+        if commit is None:
+            raise ServiceError(
+                404,
+                f"TF401175: The version descriptor <Branch: {branch} > could not be resolved to a version in the "
+                f"repository {repository.name}.",
+                "GitUnresolvableToCommitException",
+            )
+        text = repository.file(commit, path)
+        if text is None:
+            raise ServiceError(
+                404,
+                f"TF401174: The item '{path}' could not be found in the repository '{repository.name}' at the version "
+                f"specified by '<Branch: {branch} >' (resolved to commit '{commit}').",
+                "GitItemNotFoundException",
+            )
+        shown = {"commitId": commit, "gitObjectType": "blob", "path": path}
+        return {**shown, **({"content": text} if call.query.get("includeContent") == "true" else {})}
+
+    def commit(self, call: Call) -> Any:
+        repository, commit = self._repository(call), call.parts["commitId"]
+        return {"commitId": commit, "comment": repository.message(commit)}
+
+    def commits(self, call: Call) -> Any:
+        repository = self._repository(call)
+        version = call.query.get("searchCriteria.itemVersion.version")
+        ref = f"refs/heads/{version}" if version else repository.default_branch
+        if ref is None or ref not in repository.refs():
+            return []
+        return [{"commitId": commit, "comment": repository.message(commit)} for commit in repository.history(ref)]
+
+    def branches(self, call: Call) -> Any:
+        repository = self._repository(call)
+        base = repository.default_branch
+        return [
+            {
+                "name": name.removeprefix("refs/heads/"),
+                "commit": {"commitId": value},
+                "isBaseVersion": name == base,
+                **dict(zip(("behindCount", "aheadCount"), repository.distance(str(base), name), strict=True)),
+            }
+            for name, value in repository.refs().items()
+            if name.startswith("refs/heads/")
+        ]
+
+    def pushes(self, call: Call) -> Any:
+        since = call.query.get("searchCriteria.fromDate", "")
+        with_updates = call.query.get("searchCriteria.includeRefUpdates") == "true"
+        return [
+            self._push(push, with_updates) for push in reversed(self._repository(call).pushes) if push.date >= since
+        ]
+
+    def one_push(self, call: Call) -> Any:
+        for push in self._repository(call).pushes:
+            if str(push.id) == call.parts["pushId"]:
+                return self._push(push, call.query.get("includeRefUpdates", "").lower() == "true")
+        raise ServiceError(
+            404, f"TF401205: The push {call.parts['pushId']} does not exist.", "GitPushNotFoundException"
+        )
+
+    def push(self, call: Call) -> Any:
+        repository = self._repository(call)
+        (update,), (commit,) = call.body["refUpdates"], call.body["commits"]
+        parent = None if update["oldObjectId"] == NO_OBJECT else update["oldObjectId"]
+        changes: dict[str, str | None] = {}
+        for change in commit["changes"]:
+            path = change["item"]["path"]
+            present = parent is not None and repository.file(parent, path) is not None
+            if present == (change["changeType"] == "add"):
+                raise ServiceError(
+                    400, f"TF401035: The object '{path}' is {'' if present else 'not '}there.", "GitItemException"
+                )
+            if change["changeType"] != "delete" and change["newContent"]["contentType"] != "rawText":
+                raise ServiceError(400, "The embedded service takes rawText alone.")
+            changes[path] = None if change["changeType"] == "delete" else change["newContent"]["content"]
+        with repository.lock:
+            repository.check_policy(update["name"])
+            new = repository.commit(parent, changes, commit["comment"])
+            made = repository.update_refs([RefUpdate(update["name"], update["oldObjectId"], new)])
+        self._pipelines.pushed(repository, made)
+        return {**self._push(made, True), "commits": [{"commitId": new, "comment": commit["comment"]}]}
+
+    def pull_requests(self, call: Call) -> Any:
+        query, found = call.query, self._repository(call).pull_requests
+        source, status = query.get("searchCriteria.sourceRefName"), query.get("searchCriteria.status", "active")
+        return [p for p in found if source in (None, p["sourceRefName"]) and status in ("all", p["status"])]
+
+    def create_pull_request(self, call: Call) -> Any:
+        repository, body = self._repository(call), call.body
+        refs = repository.refs()
+        if body["sourceRefName"] not in refs or body["targetRefName"] not in refs:
+            raise ServiceError(400, "TF401398: The pull request cannot be activated because a branch no longer exists.")
+        if any(
+            p["status"] == "active" and p["sourceRefName"] == body["sourceRefName"] for p in repository.pull_requests
+        ):
+            raise ServiceError(409, "TF401179: An active pull request for the source and target branch already exists.")
+        made = {
+            "pullRequestId": len(repository.pull_requests) + 1,
+            "status": "active",
+            "creationDate": now(),
+            **{key: body[key] for key in ("title", "description", "sourceRefName", "targetRefName")},
+        }
+        repository.pull_requests.append(made)
+        self._pipelines.pull_request_opened(
+            repository, int(str(made["pullRequestId"])), body["sourceRefName"], body["targetRefName"]
+        )
+        return made
+
+    def update_pull_request(self, call: Call) -> Any:
+        for found in self._repository(call).pull_requests:
+            if str(found["pullRequestId"]) == call.parts["pullRequestId"]:
+                if set(call.body) != {"status"} or call.body["status"] != "abandoned":
+                    raise ServiceError(400, "The embedded service abandons pull requests alone.")
+                found["status"] = "abandoned"
+                return found
+        raise ServiceError(
+            404, "TF401180: The requested pull request was not found.", "GitPullRequestNotFoundException"
+        )
+
+    def _repository(self, call: Call) -> Repository:
+        name = call.parts["repositoryId"]
+        found = self._repositories.find(call.organization, call.project, name)
+        if not found:
+            raise ServiceError(
+                404,
+                f"TF401019: The Git repository with name or identifier {name} does not exist or you do not have "
+                "permissions for the operation you are attempting.",
+                "GitRepositoryNotFoundException",
+            )
+        return found
+
+    def _push(self, push: Push, with_updates: bool) -> dict[str, Any]:
+        shown: dict[str, Any] = {"pushId": push.id, "date": push.date}
+        if with_updates:
+            shown["refUpdates"] = [{"name": u.name, "oldObjectId": u.old, "newObjectId": u.new} for u in push.updates]
+        return shown

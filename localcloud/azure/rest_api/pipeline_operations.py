@@ -1,0 +1,201 @@
+"""What the REST API's operations on pipelines and runs do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..pipelines import Build, Definition, Lease, Pipelines
+from ..repos import ServiceError, now, project_id
+from .operation import Call, Route, Text
+
+_SETTINGS = ("enforceJobAuthScope", "enforceReferencedRepoScopedToken", "enforceSettableVar")
+
+
+class PipelineOperations:
+    """Definitions, runs, logs, leases and settings."""
+
+    def __init__(self, pipelines: Pipelines) -> None:
+        self._pipelines = pipelines
+
+    def routes(self) -> Sequence[Route]:
+        """Return the operations with their scopes."""
+        see, run = "vso.build", "vso.build_execute"
+        definition = "build/definitions/{definitionId}"
+        return (
+            Route("GET", "build/definitions", see, self.definitions),
+            Route("POST", "build/definitions", run, self.create_definition),
+            Route("GET", definition, see, lambda call: self._definition(call).shown()),
+            Route("PUT", definition, run, self.update_definition),
+            Route("DELETE", definition, run, lambda call: self._pipelines.delete(self._definition(call))),
+            Route("PATCH", f"{definition}/resources", run, self.authorize, version="7.1-preview.1"),
+            Route("POST", "pipelines/{pipelineId}/preview", see, self.preview),
+            Route("GET", "build/builds", see, self.builds),
+            Route("POST", "build/builds", run, self.queue),
+            Route("GET", "build/builds/{buildId}", see, lambda call: self._shown(self._build(call))),
+            Route("PATCH", "build/builds/{buildId}", run, self.update_build),
+            Route("GET", "build/builds/{buildId}/timeline", see, self.timeline),
+            Route("GET", "build/builds/{buildId}/logs", see, self.logs),
+            Route("GET", "build/builds/{buildId}/logs/{logId}", see, self.log),
+            Route("GET", "build/retention/leases", see, self.leases),
+            Route("POST", "build/retention/leases", run, self.add_leases),
+            Route("DELETE", "build/retention/leases", run, self.delete_leases),
+            Route("GET", "build/generalsettings", "vso.project", self.settings),
+        )
+
+    def definitions(self, call: Call) -> Any:
+        wanted: dict[str, Callable[[Definition], Any]] = {
+            "name": lambda d: d.body["name"].lower(),
+            "repositoryId": lambda d: d.body["repository"]["id"],
+            "yamlFilename": lambda d: d.yaml_path.lstrip("/"),
+        }
+        found = self._pipelines.in_project(call.organization, call.project)
+        for key, value_of in wanted.items():
+            if key in call.query:
+                asked = call.query[key].lstrip("/")
+                found = [d for d in found if value_of(d) == (asked.lower() if key == "name" else asked)]
+        if "repositoryId" in call.query and call.query.get("repositoryType") != "TfsGit":
+            raise ServiceError(400, "repositoryId goes with repositoryType.")
+        if call.query.get("includeAllProperties") == "true":
+            return [d.shown() for d in found]
+        keys = ("id", "name", "path", "revision", "type", "queueStatus")
+        return [{key: value for key, value in d.shown().items() if key in keys} for d in found]
+
+    def create_definition(self, call: Call) -> Any:
+        return self._pipelines.create(call.organization, call.project, call.body).shown()
+
+    def update_definition(self, call: Call) -> Any:
+        return self._pipelines.update(self._definition(call), call.body).shown()
+
+    def authorize(self, call: Call) -> Any:
+        definition = self._definition(call)
+        for resource in call.body:
+            project, _, repository = resource["id"].partition(".")
+            if resource["type"] != "repository" or project != project_id(call.organization, call.project):
+                raise ServiceError(400, "The embedded service authorizes repositories of the project alone.")
+            self._pipelines.authorize(definition, repository, resource["authorized"])
+        return call.body
+
+    def preview(self, call: Call) -> Any:
+        definition = self._pipelines.find(call.organization, call.project, int(call.parts["pipelineId"]))
+        if call.body.get("previewRun") is not True:
+            raise ServiceError(400, "previewRun must be true.")
+        ref = call.body.get("resources", {}).get("repositories", {}).get("self", {}).get("refName")
+        text = call.body.get("yamlOverride")
+        if text is None:
+            text = self._pipelines.yaml(definition, ref or definition.body["repository"]["defaultBranch"])[1]
+        self._pipelines.validate(definition, text)
+        return {"finalYaml": text}
+
+    def builds(self, call: Call) -> Any:
+        found = self._pipelines.builds_in_project(call.organization, call.project)
+        if "definitions" in call.query:
+            wanted = {int(identifier) for identifier in call.query["definitions"].split(",")}
+            found = [b for b in found if b.definition.id in wanted]
+        if "statusFilter" in call.query:
+            found = [b for b in found if b.status in call.query["statusFilter"].split(",")]
+        return [self._shown(b) for b in sorted(found, key=lambda b: b.queued, reverse=True)]
+
+    def queue(self, call: Call) -> Any:
+        definition = self._pipelines.find(call.organization, call.project, int(call.body["definition"]["id"]))
+        return self._shown(self._pipelines.queue(definition, call.body.get("sourceBranch")))
+
+    def update_build(self, call: Call) -> Any:
+        build = self._build(call)
+        if set(call.body) - {"id"} != {"status"} or str(call.body["status"]).lower() != "cancelling":
+            raise ServiceError(400, "The embedded service only cancels builds.")
+        self._pipelines.cancel(build)
+        return self._shown(build)
+
+    def logs(self, call: Call) -> Any:
+        build = self._build(call)
+        counts = [len(build.run.log), *(len(step.log) for step in list(build.run.steps))] if build.started else []
+        return [{"id": number, "type": "Container", "lineCount": count} for number, count in enumerate(counts, 1)]
+
+    def timeline(self, call: Call) -> Any:
+        build = self._build(call)
+        records: list[dict[str, Any]] = []
+        if build.started:
+            job = {"id": f"job-{build.id}", "type": "Job", "name": "Mirror to CodeCommit", "order": 1, "parentId": None}
+            state = "completed" if build.finished else "inProgress"
+            records.append({**job, "state": state, "result": _job_result(build), "log": {"id": 1}})
+            if build.text is None:
+                records[0]["issues"] = [{"type": "error", "message": build.problem}]
+        for number, step in enumerate(list(build.run.steps), 2):
+            task = {"id": f"task-{build.id}-{number}", "type": "Task", "name": step.name, "parentId": f"job-{build.id}"}
+            issues = [{"type": kind, "message": text} for kind, text in build.run.issues]
+            record = {**task, "order": number, "state": step.state, "result": step.result, "log": {"id": number}}
+            records.append({**record, "issues": issues})
+        return {"id": f"timeline-{build.id}", "records": records}
+
+    def log(self, call: Call) -> Any:
+        build, number = self._build(call), int(call.parts["logId"])
+        if number == 1:
+            return Text("\n".join(build.run.log))
+        if not 2 <= number < 2 + len(build.run.steps):
+            raise ServiceError(404, f"The log {number} was not found.")
+        lines = build.run.steps[number - 2].log
+        return Text("".join(f"{now()} {line}\n" for line in lines[int(call.query.get("startLine", 0)) :]))
+
+    def leases(self, call: Call) -> Any:
+        wanted = int(call.query["definitionId"])
+        return [_lease(lease) for lease in self._pipelines.leases.values() if lease.definition_id == wanted]
+
+    def add_leases(self, call: Call) -> Any:
+        made = []
+        for lease in call.body:
+            build = self._pipelines.builds.get(lease["runId"])
+            if build is None or build.definition.id != lease["definitionId"]:
+                raise ServiceError(404, "The requested run was not found.", "BuildNotFoundException")
+            made.append(self._pipelines.retain(build, lease["ownerId"]))
+        return [_lease(lease) for lease in made]
+
+    def delete_leases(self, call: Call) -> Any:
+        for identifier in call.query["ids"].split(","):
+            self._pipelines.leases.pop(int(identifier), None)
+
+    def settings(self, call: Call) -> Any:
+        project = project_id(call.organization, call.project)
+        return {name: self._pipelines.settings.get(project, {}).get(name, False) for name in _SETTINGS}
+
+    def _definition(self, call: Call) -> Definition:
+        return self._pipelines.find(call.organization, call.project, int(call.parts["definitionId"]))
+
+    def _build(self, call: Call) -> Build:
+        found = self._pipelines.builds.get(int(call.parts["buildId"]))
+        if not found:
+            raise ServiceError(
+                404, f"The requested build {call.parts['buildId']} could not be found.", "BuildNotFoundException"
+            )
+        return found
+
+    def _shown(self, build: Build) -> dict[str, Any]:
+        shown = {
+            "id": build.id,
+            "buildNumber": str(build.id),
+            "status": build.status,
+            "result": build.result,
+            "reason": build.reason,
+            "sourceBranch": build.ref,
+            "sourceVersion": build.version,
+            "queueTime": build.queued,
+            "startTime": build.started,
+            "finishTime": build.finished,
+            "definition": {"id": build.definition.id, "name": build.definition.body["name"]},
+        }
+        return {key: value for key, value in shown.items() if value is not None}
+
+
+def _job_result(build: Build) -> str | None:
+    return build.run.result if build.finished else None
+
+
+def _lease(lease: Lease) -> dict[str, Any]:
+    return {
+        "leaseId": lease.id,
+        "definitionId": lease.definition_id,
+        "runId": lease.build_id,
+        "ownerId": lease.owner,
+        "createdOn": lease.created,
+        "protectPipeline": True,
+    }

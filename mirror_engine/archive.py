@@ -1,0 +1,167 @@
+"""The engine's own refs on the replica: the archive of dropped tips, and the tag that confirms a run."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import time
+from typing import Callable, Iterable, Iterator, Sequence
+
+from .model import (
+    ARCHIVE_PREFIX,
+    CONFIRMED_TAG,
+    Advertisement,
+    Command,
+    Endpoint,
+    MirrorFailure,
+    PackRefused,
+    Refs,
+    RetryableError,
+    Settings,
+    TooLarge,
+    retry_delay,
+)
+from .packs import EMPTY_PACK, pack_of_tag
+from .plan import batches, halves, original_name
+from .protocol import push, read_refs
+from .text import count, sanitize, say, to_bytes
+from .transport import Traffic
+
+ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
+CONFIRM_TRIES = 3
+
+
+def to_archive(
+    commands: Iterable[Command], safe: Iterable[str], source: Refs, replica: Refs, now: float
+) -> dict[str, Command]:
+    """Return the commands that keep the tips which a push would drop, by the dropped ref's name.
+
+    An entry's name is ``refs/tags/codecommit-mirror/archive/<UTC time>/<the source's name without refs/>``. A tip
+    needs none while a ref that stays has it too, or an entry for the same ref which is less than a day old (so that a
+    deletion that is always refused does not fill the archive).
+
+    Args:
+        commands: what is about to be pushed.
+        safe: refs whose update is a fast-forward.
+        source: the source's refs, by the replica's names.
+        replica: all refs on the replica.
+        now: seconds since the epoch.
+    """
+    stays = {value for name, value in replica.items() if source.get(name) == value}
+    young = time.strftime(ARCHIVE_TIME, time.gmtime(now - 86400))
+    entries = list(archive_entries(replica))
+    kept = {(ref, replica[name]) for name, stamp, ref in entries if stamp >= young}
+    stamps, safe = {stamp for _, stamp, _ in entries}, set(safe)
+    later = (time.strftime(ARCHIVE_TIME, time.gmtime(now + seconds)) for seconds in itertools.count())
+    stamp = next(stamp for stamp in later if stamp not in stamps)
+    return {
+        ref: Command(f"{ARCHIVE_PREFIX}{stamp}/{original_name(ref)[len('refs/') :]}", None, old)
+        for ref, old, _ in commands
+        if old and old not in stays and ref not in safe and (original_name(ref), old) not in kept
+    }
+
+
+def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:
+    """Return the deletions of archive entries that are older than ``archive_days``.
+
+    An entry stands for later drops of the same tip for one day, so each is kept one day longer.
+    """
+    limit = time.strftime(ARCHIVE_TIME, time.gmtime(max(0, now - (archive_days + 1) * 86400)))
+    return [Command(name, replica[name], None) for name, stamp, _ in archive_entries(replica) if stamp < limit]
+
+
+def archive_entries(replica: Refs) -> Iterator[tuple[str, str, str]]:
+    """Yield each archive entry's name, its time, and the ref whose tip it keeps."""
+    for name in sorted(replica):
+        match = re.match(ARCHIVE_PREFIX + "([0-9]{8}T[0-9]{6}Z)/(.+)", name, re.DOTALL)
+        if match:
+            yield name, match.group(1), f"refs/{match.group(2)}"
+
+
+def push_in_parts(
+    replica: Endpoint, capabilities: Sequence[str], commands: Sequence[Command], traffic: Traffic
+) -> dict[str, str]:
+    """Push commands that need no objects, halving a push that is too large; return the refused refs with reasons."""
+    pack = EMPTY_PACK if any(command.new for command in commands) else b""
+    try:
+        return push(replica, capabilities, commands, pack, traffic)
+    except TooLarge:
+        if len(commands) == 1:
+            raise
+    first, second = (push_in_parts(replica, capabilities, part, traffic) for part in halves(commands))
+    return {**first, **second}
+
+
+def remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic) -> int:
+    """Delete archive entries that have expired, and return how many; a failure waits for the next run."""
+    commands = expired(replica.refs, settings.archive_days, time.time()) if settings.archive_days else []
+    removed = 0
+    for batch in batches(commands):
+        try:
+            refused = push_in_parts(settings.replica, replica.capabilities, batch, traffic)
+            removed += len(batch) - len(refused)
+            if refused:
+                entries = count(refused, "expired archive entry", "expired archive entries")
+                say(f"{entries} could not be deleted: {min(refused.values())}.")
+        except (MirrorFailure, RetryableError, PackRefused, TooLarge) as error:
+            say(f"Expired archive entries are kept until the next run: {error}.")
+    return removed
+
+
+def confirmation(source_url: str, refs: Refs, commit: str, now: float) -> bytes:
+    """Return the annotated tag that records which refs were equal, by the source's names.
+
+    It names ``commit``, which can be any commit on the replica, because a tag must name an object.
+    """
+    listing = "".join(f"{value} {name}\n" for name, value in sorted(refs.items(), key=lambda ref: to_bytes(ref[0])))
+    return to_bytes(
+        f"object {commit}\ntype commit\ntag {CONFIRMED_TAG[len('refs/tags/') :]}\n"
+        f"tagger codecommit-mirror <codecommit-mirror@localhost> {int(now)} +0000\n\n"
+        f"These refs were equal in the source and the replica.\n\nsource: {source_url}\nrefs: {len(refs)}\n"
+        f"sha256: {hashlib.sha256(to_bytes(listing)).hexdigest()}\n"
+        f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
+    )
+
+
+def confirm(
+    settings: Settings,
+    after: Advertisement,
+    default_branch: str | None,
+    equal: Refs,
+    traffic: Traffic,
+    sleep: Callable[[float], None],
+) -> bool:
+    """Push the confirming tag, the only push of a run with nothing to do; return whether the replica has it."""
+    branches = [name for name in after.refs if name.startswith("refs/heads/")]
+    branch = default_branch if default_branch in after.refs else next(iter(branches), None)
+    if branch is None:
+        say("This run is not confirmed: the replica has no branch that the confirming tag could name.")
+        return False
+    tag = confirmation(settings.source.url, equal, after.refs[branch], time.time())
+    object_id, pack = pack_of_tag(tag)
+    command = Command(CONFIRMED_TAG, after.refs.get(CONFIRMED_TAG), object_id)
+    problem = ""
+    for number in range(CONFIRM_TRIES):
+        try:
+            problem = push(settings.replica, after.capabilities, [command], pack, traffic).get(CONFIRMED_TAG, "")
+            break
+        except RetryableError as error:
+            problem = str(error)
+            if number < CONFIRM_TRIES - 1:
+                sleep(retry_delay(error, number))
+        except (MirrorFailure, PackRefused, TooLarge) as error:
+            problem = str(error)
+            break
+    if problem and not has_ref(settings.replica, CONFIRMED_TAG, object_id):
+        say(f"This run could not be confirmed on the replica ({sanitize(problem)}); the next run tries again.")
+        return False
+    return True
+
+
+def has_ref(replica: Endpoint, ref: str, value: str) -> bool:
+    """Whether the replica lists a ref at a value, whatever it answered to the push."""
+    try:
+        return read_refs(replica, "git-receive-pack").refs.get(ref) == value
+    except (MirrorFailure, RetryableError):
+        return False

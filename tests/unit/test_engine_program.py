@@ -1,0 +1,80 @@
+"""The program that the pipeline carries: joined from the engine's modules, readable, and refused where it would lie."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import mirror_engine
+from codecommit_mirror import engine
+from codecommit_mirror.cli import cli
+
+PROGRAM = engine.program()
+
+
+def test_it_is_python_3_8(tmp_path):
+    ast.parse(PROGRAM, feature_version=(3, 8))
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+    vermin = [Path(sys.executable).parent / "vermin", "-t=3.8-", "--no-tips", "--violations", str(file)]
+    found = subprocess.run(vermin, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+def test_it_imports_only_the_standard_library():
+    imports = [node for node in ast.walk(ast.parse(PROGRAM)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    names |= {f"{'.' * node.level}{node.module}" for node in imports if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_it_is_one_readable_text_below_the_limit():
+    assert len(PROGRAM.encode()) < 100_000
+    assert PROGRAM.isascii()
+    assert max(map(len, PROGRAM.splitlines())) <= 120
+    rules = [line for line in PROGRAM.splitlines() if line.startswith("# ----")]
+    assert [rule.split()[-1] for rule in rules] == list(mirror_engine.MODULES)
+
+
+def test_it_holds_every_line_of_every_module():
+    for name in mirror_engine.MODULES:
+        module = (Path(mirror_engine.__file__).parent / f"{name}.py").read_text()
+        tree = ast.parse(module)
+        last_import = max(n.end_lineno for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom))
+        assert "\n".join(module.splitlines()[last_import:]).strip() in PROGRAM
+
+
+def test_a_command_prints_it_for_auditors():
+    assert CliRunner().invoke(cli, ["pipeline", "program"]).output == PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        ({"a": "X = 1\n", "b": "X = 2\n"}, "a and b of mirror_engine both define X"),
+        ({"a": "def f(): ...\n", "b": "class f: ...\n"}, "a and b of mirror_engine both define f"),
+        ({"a": "from .b import X\n", "b": "X = 1\n"}, r"mirror_engine/a.py imports from b, which comes later"),
+        ({"a": "X = 1\n", "b": "from .a import X as Y\n"}, "mirror_engine/b.py imports a name as another one"),
+        ({"a": "import os.path as p\n"}, "mirror_engine/a.py imports a name as another one"),
+    ],
+)
+def test_what_means_something_else_in_one_file_is_refused(texts, reason):
+    with pytest.raises(AssertionError, match=reason):
+        engine.join("A program.", texts)
+
+
+def test_imports_are_merged():
+    joined = engine.join(
+        "A program.",
+        {
+            "a": '"""First."""\n\nimport re\nfrom typing import Dict\n\nX = re\n',
+            "b": '"""Second,\n\nwith more."""\nimport re\nimport os\nfrom typing import Tuple\nfrom .a import X\n',
+        },
+    )
+    assert "import os\nimport re\nfrom typing import Dict, Tuple\n" in joined
+    assert joined.count("import re\n") == 1
+    assert "# Second,\n#\n# with more.\n" in joined
+    assert joined.endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
