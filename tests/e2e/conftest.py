@@ -14,19 +14,17 @@ from aws_cdk.assertions import Template
 
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.client import Build
+from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.config.load import single_mirror
-from codecommit_mirror.lifecycle import up as journey
 from codecommit_mirror.lifecycle import verification
-from codecommit_mirror.lifecycle.context import Operator
+from codecommit_mirror.lifecycle.context import MirrorContext
 from localcloud import LocalCloud, sample
-from localcloud.aws.git_service import OtherRefs
 from localcloud.azure.agent.execution import run_pipeline
 from localcloud.azure.agent.run import Variable
 from stacks import ReplicaStack
 from tests.program import program
 
-from . import servers
-from .sides import NAMESPACES, Sides
+from .engine.sides import NAMESPACES
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,29 +101,29 @@ class Rig:
     def run(self, *, path: str | None = None, mirror=None, stepping_down: bool = False, **variables: str):
         """Run the rendered pipeline on the embedded agent, with some secret variables replaced.
 
-        With ``stepping_down`` the mirror program starts from its last resort, plain git.
+        With ``stepping_down`` the engine starts with its last resort, plain git.
         """
         chosen = {**self.variables, **{name: Variable(value, secret=True) for name, value in variables.items()}}
         text = pipeline.render(mirror or self.mirror)
         if stepping_down:
-            text = text.replace("MAXIMUM_OBJECTS_A_PUSH = 1_000_000", "MAXIMUM_OBJECTS_A_PUSH = 0")
+            text = text.replace("MAX_OBJECTS_PER_PUSH = 1_000_000", "MAX_OBJECTS_PER_PUSH = 0")
         return run_pipeline(text, chosen, job_token=self.cloud.job_token, path=path)
 
-    def operator(self, mirror=None, **environment: str) -> Operator:
-        """Who runs the commands: a new one for each, as for each process."""
-        return Operator(mirror or self.mirror, {**azure_environment(self.cloud), **environment}, ROOT)
+    def context(self, mirror=None, **environment: str) -> MirrorContext:
+        """Return a new context, as each process has."""
+        return MirrorContext(mirror or self.mirror, {**azure_environment(self.cloud), **environment}, ROOT)
 
     def runs_are_done(self) -> list[Build]:
         """Wait until the agent has nothing left to do for this mirror; return its runs, the oldest first."""
-        operator = self.operator()
-        definition = journey.look(operator)[1].definition
-        while not all(build.done for build in operator.azure.builds(definition)):
+        azure = self.context().azure
+        definition = read_state(self.mirror, azure)[1].definition
+        while not all(build.done for build in azure.builds(definition)):
             time.sleep(0.05)
-        return sorted(operator.azure.builds(definition), key=lambda build: build.id)
+        return sorted(azure.builds(definition), key=lambda build: build.id)
 
     def push(self, *refspecs: str, clone: Path) -> None:
         """Push from a clone to the source, over HTTPS, as a developer does."""
-        endpoint = verification.source_endpoint(self.mirror, self.operator().token)
+        endpoint = verification.source_endpoint(self.mirror, self.context().token)
         subprocess.run(
             ["git", "-C", str(clone), "push", "-q", endpoint.url, *refspecs],
             env=program.git_environment(os.environ, endpoint),
@@ -165,7 +163,7 @@ def rig(cloud, stack_template):
 
 
 @pytest.fixture
-def companion(cloud, tmp_path):
+def command(cloud, tmp_path):
     """Run ``codecommit-mirror`` as a user does, against the embedded cloud."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -180,23 +178,3 @@ def companion(cloud, tmp_path):
         )
 
     return run
-
-
-@pytest.fixture(params=OtherRefs, ids=lambda setting: setting.value)
-def sides(request, tmp_path):
-    """Both sides, with each way in which CodeCommit may take refs outside branches and tags."""
-    return Sides(tmp_path, request.param)
-
-
-@pytest.fixture
-def strict_sides(tmp_path):
-    """Both sides, with the strictest replica."""
-    return Sides(tmp_path, OtherRefs.ABORTED)
-
-
-@pytest.fixture
-def git_sides(tmp_path):
-    """Both sides, with git's own server as the replica."""
-    sides = Sides(tmp_path, OtherRefs.ACCEPTED)
-    sides.use(servers.git_replica(sides.replica))
-    return sides

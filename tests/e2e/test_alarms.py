@@ -166,8 +166,8 @@ def test_each_run_says_anew_what_was_equal_also_when_there_is_nothing_to_push(ri
     for _ in range(2):
         assert rig.run().result == "succeeded"
         tags.add(sample.refs(rig.replica)[program.CONFIRMED_TAG])
-        operator = rig.operator()
-        assert verification.compare(rig.mirror, rig.outputs["ReplicaUrl"], operator.aws, operator.token).different == []
+        context = rig.context()
+        assert verification.compare(rig.mirror, rig.outputs["ReplicaUrl"], context.aws, context.token).different == []
         time.sleep(1)
     assert len(tags) == 2
     listing = sample.git(

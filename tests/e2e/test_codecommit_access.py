@@ -109,11 +109,11 @@ def test_git_remote_codecommit_signs_as_we_do(replica, kind):
     assert "refs/heads/main" in verification.replica_refs(aws, url)
 
 
-def test_an_operator_with_a_session_can_verify(replica, companion):
+def test_an_operator_with_a_session_can_verify(replica, command):
     """The commonest kind of operator: single sign-on, or a role."""
     actions = ("codecommit:*", "cloudformation:Describe*", "sts:*", "iam:*")
     session = environment_of(role_credentials(replica.cloud, f"operator-{replica.name}", *actions))
-    done = companion(
+    done = command(
         "verify",
         replica.name,
         "--azure-repo-url",

@@ -4,10 +4,13 @@ import os
 
 import pytest
 
-from codecommit_mirror.azure import connection, held_credential, pipeline
+from codecommit_mirror.azure import connection, pipeline
 from codecommit_mirror.azure.http import AzureError
+from codecommit_mirror.azure.state import read_state
+from codecommit_mirror.azure.variables import AZURE_SECRETS, held_credential
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.lifecycle import up as journey
+from codecommit_mirror.lifecycle import connect as connecting
+from codecommit_mirror.lifecycle.run import run as run_pipeline
 from localcloud import sample
 
 from .conftest import azure_environment
@@ -22,11 +25,11 @@ def said():
 
 def connect(rig, said, mirror=None, **options):
     """Connect as ``up`` does, and give the credential."""
-    operator = rig.operator(mirror)
-    there = journey.connect(operator, rig.outputs["ReplicaUrl"], said.append, **options)
+    context = rig.context(mirror)
+    state = connecting.connect(context, rig.outputs["ReplicaUrl"], said.append, **options)
     if not options.get("dry_run"):
-        journey.ensure_credential(operator, said.append)
-    return there
+        connecting.ensure_credential(context, said.append)
+    return state
 
 
 @pytest.fixture
@@ -40,14 +43,14 @@ def changed(mirror, **azure):
 
 
 def run(rig, mirror=None):
-    return journey.run(rig.operator(mirror), lambda line: None, branch=None, timeout_minutes=1)
+    return run_pipeline(rig.context(mirror), lambda line: None, branch=None, timeout_minutes=1)
 
 
 def test_a_connected_pipeline_mirrors(filled, said):
-    there = connect(filled, said)
-    variables = there.definition.variables
+    state = connect(filled, said)
+    variables = state.definition.variables
     assert variables["AZURE_REPO_URL"]["value"] == filled.mirror.azure.clone_url
-    assert {name for name, v in variables.items() if v.get("isSecret")} == set(connection.AZURE_SECRETS)
+    assert {name for name, v in variables.items() if v.get("isSecret")} == set(AZURE_SECRETS)
     assert sample.git(filled.source, "show", f"main:{PATH}") == pipeline.render(filled.mirror)
     assert run(filled).build.result == "succeeded"
     filled.assert_equal()
@@ -57,8 +60,8 @@ def test_a_connected_pipeline_mirrors(filled, said):
 
 def test_a_dry_run_changes_nothing(filled, said):
     before = sample.refs(filled.source)
-    there = connect(filled, said, dry_run=True)
-    assert there.definition is None
+    state = connect(filled, said, dry_run=True)
+    assert state.definition is None
     assert sample.refs(filled.source) == before
     assert any(line.startswith("plan: create the pipeline") for line in said)
     assert any(line.endswith(f"add {PATH!r} on 'main' of {filled.name!r}") for line in said)
@@ -67,13 +70,13 @@ def test_a_dry_run_changes_nothing(filled, said):
 def test_again_changes_nothing(filled, said, monkeypatch):
     connect(filled, said)
     before, tips = connect(filled, said).definition.body["revision"], sample.refs(filled.source)
-    for name in connection.AZURE_SECRETS:
+    for name in AZURE_SECRETS:
         monkeypatch.delenv(name, raising=False)
     said.clear()
-    operator = filled.operator(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
-    there = journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
-    journey.ensure_credential(operator, said.append)
-    assert there.definition.body["revision"] == before
+    context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
+    state = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+    connecting.ensure_credential(context, said.append)
+    assert state.definition.body["revision"] == before
     assert sample.refs(filled.source) == tips
     assert said[0] == "nothing to do: the pipeline is connected"
     assert said[1].startswith("kept ACCA")
@@ -81,11 +84,11 @@ def test_again_changes_nothing(filled, said, monkeypatch):
 
 
 def test_what_a_person_changed_on_the_pipeline_stays(filled, said):
-    there = connect(filled, said)
-    azure = filled.operator().azure
-    body = azure.definition(there.definition.id).body
+    state = connect(filled, said)
+    azure = filled.context().azure
+    body = azure.definition(state.definition.id).body
     variables = {**body["variables"], "MINE": {"value": "kept"}, "AWS_REPO_URL": {"value": "wrong"}}
-    azure.update_definition(there.definition, {**body, "name": f"renamed {filled.name}", "variables": variables})
+    azure.update_definition(state.definition, {**body, "name": f"renamed {filled.name}", "variables": variables})
     said.clear()
     again = connect(filled, said).definition
     assert again.name == f"renamed {filled.name}"
@@ -95,20 +98,20 @@ def test_what_a_person_changed_on_the_pipeline_stays(filled, said):
 
 
 def test_a_secret_that_was_typed_in_without_the_lock_becomes_one(filled, said):
-    there = connect(filled, said)
-    azure = filled.operator().azure
-    body = azure.definition(there.definition.id).body
+    state = connect(filled, said)
+    azure = filled.context().azure
+    body = azure.definition(state.definition.id).body
     open_secret = {**body["variables"], "AZURE_GIT_PASSWORD": {"value": filled.cloud.personal_access_token}}
-    azure.update_definition(there.definition, {**body, "variables": open_secret})
-    operator = filled.operator(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
-    there = journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
-    assert there.definition.variables["AZURE_GIT_PASSWORD"] == {"value": None, "isSecret": True}
+    azure.update_definition(state.definition, {**body, "variables": open_secret})
+    context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
+    state = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+    assert state.definition.variables["AZURE_GIT_PASSWORD"] == {"value": None, "isSecret": True}
     assert run(filled).succeeded
 
 
 def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
     sample.commit(filled.source, "main", "text")
-    azure = filled.operator().azure
+    azure = filled.context().azure
     home = azure.repository(filled.name)
     tip = azure.tip(home, "main")
     azure.commit_file(home, "main", tip, PATH, text="steps: []\n", exists=False, comment="mine")
@@ -125,37 +128,37 @@ def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
 
 
 def test_git_credentials_are_tried_before_they_are_stored(filled, said):
-    operator = filled.operator(AZURE_GIT_PASSWORD="canary-wrong")
+    context = filled.context(AZURE_GIT_PASSWORD="canary-wrong")
     with pytest.raises(MirrorError, match=r"refused access \(a sign-in page\); check AZURE_GIT_USERNAME") as caught:
-        journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
+        connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
     assert "canary-wrong" not in str(caught.value) + str(said)
-    assert filled.operator().azure.find_definitions(name=filled.mirror.pipeline_name) == []
+    assert filled.context().azure.find_definitions(name=filled.mirror.pipeline_name) == []
     with pytest.raises(MirrorError, match="AZURE_GIT_PASSWORD is not set"):
-        journey.connect(filled.operator(AZURE_GIT_PASSWORD=""), filled.outputs["ReplicaUrl"], said.append)
+        connecting.connect(filled.context(AZURE_GIT_PASSWORD=""), filled.outputs["ReplicaUrl"], said.append)
 
 
 def test_a_person_is_asked_for_them(filled, said):
-    operator = filled.operator(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
+    context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
     asked = []
-    operator.ask = lambda name: asked.append(name) or azure_environment(filled.cloud)[name]
-    journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
-    assert asked == list(connection.AZURE_SECRETS)
+    context.ask = lambda name: asked.append(name) or azure_environment(filled.cloud)[name]
+    connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+    assert asked == list(AZURE_SECRETS)
 
 
 def test_a_policy_that_forbids_a_push_names_the_way_out_and_that_way_works(filled, said):
     filled.cloud.azure.protect_branch("contoso", "Shop", filled.name, "main")
     with pytest.raises(MirrorError, match="forbid a push; run again with --pull-request"):
         connect(filled, said)
-    there = connect(filled, said, pull_request=True)
-    assert there.proposal
-    proposed = there.proposed_tip
+    state = connect(filled, said, pull_request=True)
+    assert state.proposal
+    proposed = state.proposed_tip
     assert connect(filled, said, pull_request=True).proposed_tip == proposed
     assert PATH not in sample.git(filled.source, "ls-tree", "--name-only", "main")
     assert run(filled).build.branch == f"codecommit-mirror/{filled.name}"
     filled.assert_equal()
     disconnect(filled, said)
     assert sample.refs(filled.source, "refs/heads/codecommit-mirror") == {}
-    azure = filled.operator().azure
+    azure = filled.context().azure
     assert azure.pull_request(azure.repository(filled.name), f"codecommit-mirror/{filled.name}") is None
 
 
@@ -173,17 +176,17 @@ def test_a_merged_yaml_is_taken_out_by_a_pull_request(filled, said):
 
 
 def disconnect(rig, said, mirror=None, *, pull_request=False):
-    operator = rig.operator(mirror)
-    at_home, there = journey.look(operator)
-    connection.disconnect(at_home, operator.azure, there, pull_request=pull_request, say=said.append)
+    context = rig.context(mirror)
+    resolved, state = read_state(context.mirror, context.azure)
+    connection.disconnect(resolved, context.azure, state, pull_request=pull_request, say=said.append)
 
 
 def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
     files = sample.git(filled.source, "ls-tree", "-r", "main")
     connect(filled, said)
     assert run(filled).succeeded
-    azure = filled.operator().azure
-    assert azure.leases(journey.look(filled.operator())[1].definition)
+    azure = filled.context().azure
+    assert azure.leases(read_state(filled.mirror, azure)[1].definition)
     disconnect(filled, said)
     assert sample.git(filled.source, "ls-tree", "-r", "main") == files
     assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
@@ -194,7 +197,7 @@ def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
 
 def test_disconnect_leaves_a_file_that_is_not_ours(filled, said):
     connect(filled, said)
-    azure = filled.operator().azure
+    azure = filled.context().azure
     home = azure.repository(filled.name)
     azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text="steps: []\n", exists=True, comment="mine now")
     filled.runs_are_done()
@@ -238,29 +241,29 @@ def test_a_repository_of_its_own_for_pipelines(filled, pipelines_home, said, tmp
 def test_a_job_token_needs_no_git_credentials_and_its_obstacle_is_named(filled, said):
     mirror = filled.mirror.model_copy(update={"source_auth": "job-token"})
     connect(filled, said)
-    there = connect(filled, said, mirror=mirror)
-    assert not set(connection.AZURE_SECRETS) & set(there.definition.variables)
+    state = connect(filled, said, mirror=mirror)
+    assert not set(AZURE_SECRETS) & set(state.definition.variables)
     assert any("not checked, since the token lacks the scope" in line for line in said)
     assert run(filled, mirror).succeeded
-    operator = filled.operator(mirror, AZURE_DEVOPS_EXT_PAT="", SYSTEM_ACCESSTOKEN=filled.cloud.entra_token)
+    context = filled.context(mirror, AZURE_DEVOPS_EXT_PAT="", SYSTEM_ACCESSTOKEN=filled.cloud.entra_token)
     filled.cloud.azure.set_project_setting("contoso", "Shop", "enforceReferencedRepoScopedToken", True)
     try:
         with pytest.raises(MirrorError, match="'Protect access to repositories in YAML pipelines' keeps the job token"):
-            journey.connect(operator, filled.outputs["ReplicaUrl"], said.append)
+            connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
         failed = run(filled, mirror)
         assert failed.build.result == "failed"
     finally:
         filled.cloud.azure.set_project_setting("contoso", "Shop", "enforceReferencedRepoScopedToken", False)
 
 
-def test_the_log_of_a_failed_step_is_printed(filled, said, companion):
+def test_the_log_of_a_failed_step_is_printed(filled, said, command):
     connect(filled, said)
     iam = filled.cloud.client("iam")
     for credential in iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]:
         identifier = credential["ServiceSpecificCredentialId"]
         iam.delete_service_specific_credential(UserName=filled.user, ServiceSpecificCredentialId=identifier)
     url = filled.mirror.azure.clone_url
-    done = companion(
+    done = command(
         "pipeline", "run", filled.name, "--azure-repo-url", url, AZURE_DEVOPS_EXT_PAT=filled.cloud.operator_token
     )
     assert done.returncode == 1, done.stderr
@@ -270,7 +273,7 @@ def test_the_log_of_a_failed_step_is_printed(filled, said, companion):
     assert "##vso" not in done.stderr
     assert done.stdout.strip().endswith("failed.")
     # ``up`` would see that what the pipeline holds is gone, and give it another.
-    journey.ensure_credential(filled.operator(), said.append)
+    connecting.ensure_credential(filled.context(), said.append)
     assert said[-1].startswith("issued ")
     assert run(filled).succeeded
 
@@ -280,7 +283,7 @@ def test_an_empty_agent_pool_is_waited_for_and_then_told(filled, said):
     filled.cloud.azure.set_agent_online(False)
     try:
         with pytest.raises(MirrorError, match=r"has not ended within 0\.01 minutes \(it waits for an agent\)"):
-            journey.run(filled.operator(), said.append, branch=None, timeout_minutes=0.01)
+            run_pipeline(filled.context(), said.append, branch=None, timeout_minutes=0.01)
     finally:
         filled.cloud.azure.set_agent_online(True)
     filled.runs_are_done()
@@ -289,8 +292,8 @@ def test_an_empty_agent_pool_is_waited_for_and_then_told(filled, said):
 def test_a_branch_that_was_not_named_is_the_servers_own(filled, said):
     sample.git(filled.source, "branch", "-m", "main", "trunk")
     sample.git(filled.source, "symbolic-ref", "HEAD", "refs/heads/trunk")
-    there = connect(filled, said)
-    assert there.branch == "trunk"
+    state = connect(filled, said)
+    assert state.branch == "trunk"
     assert 'include: ["trunk"]' in sample.git(filled.source, "show", f"trunk:{PATH}")
     wrong = changed(filled.mirror, default_branch="main")
     with pytest.raises(MirrorError, match=r"has no branch 'main'; correct azure.default_branch .* 'trunk'"):
@@ -298,7 +301,7 @@ def test_a_branch_that_was_not_named_is_the_servers_own(filled, said):
 
 
 def test_somebody_elses_pipeline_at_our_path_is_not_ours(filled, said):
-    azure = filled.operator().azure
+    azure = filled.context().azure
     home = azure.repository(filled.name)
     azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text="jobs: []", exists=False, comment="Team's")
     body = {
@@ -307,7 +310,7 @@ def test_somebody_elses_pipeline_at_our_path_is_not_ours(filled, said):
         "repository": {"id": home.id, "type": "TfsGit", "defaultBranch": "refs/heads/main"},
     }
     theirs = azure.create_definition(body)
-    with pytest.raises(MirrorError, match="there is a pipeline 'Team CI"):
+    with pytest.raises(MirrorError, match="state is a pipeline 'Team CI"):
         connect(filled, said)
     disconnect(filled, said)
     assert azure.definition(theirs.id).name == f"Team CI {filled.name}"
@@ -315,13 +318,13 @@ def test_somebody_elses_pipeline_at_our_path_is_not_ours(filled, said):
 
 
 def test_another_mirror_of_the_same_source_is_left_alone(filled, said):
-    there = connect(filled, said)
+    state = connect(filled, said)
     assert run(filled).succeeded
     other = filled.mirror.model_copy(update={"name": "other"})
     with pytest.raises(MirrorError, match=f"belongs to the mirror '{filled.name}'"):
         connect(filled, said, mirror=other)
     disconnect(filled, said, other)
-    assert filled.operator().azure.definition(there.definition.id).name == filled.mirror.pipeline_name
+    assert filled.context().azure.definition(state.definition.id).name == filled.mirror.pipeline_name
     assert run(filled).succeeded
 
 
@@ -335,41 +338,41 @@ def test_somebody_elses_commits_on_our_branch_are_left(filled, said):
     assert sample.refs(filled.source)[f"refs/heads/{branch}"] == theirs
 
 
-def test_disconnect_touches_nothing_in_aws_and_names_the_credential(filled, companion):
+def test_disconnect_touches_nothing_in_aws_and_names_the_credential(filled, command):
     arguments = (filled.name, "--azure-repo-url", filled.mirror.azure.clone_url)
     iam = filled.cloud.client("iam")
 
-    def there():
+    def state():
         listed = iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]
         return {c["ServiceSpecificCredentialId"]: c["Status"] for c in listed}
 
-    connected = companion("pipeline", "connect", *arguments, **azure_environment(filled.cloud))
+    connected = command("pipeline", "connect", *arguments, **azure_environment(filled.cloud))
     assert connected.returncode == 0, connected.stderr
-    before = there()
+    before = state()
     (held,) = before.keys() - {filled.credential["ServiceSpecificCredentialId"]}
-    refused = companion("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
+    refused = command("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
     assert "Give --yes to agree" in refused.stderr
     no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    done = companion("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
+    done = command("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
     assert done.returncode == 0, done.stderr
     assert f"codecommit-mirror credentials revoke {filled.name} {held}" in done.stderr
-    assert there() == before
-    again = companion("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
+    assert state() == before
+    again = command("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
     assert (again.returncode, again.stderr) == (0, "nothing to disconnect: it is gone already\n")
 
 
-def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, companion, tmp_path):
+def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, command, tmp_path):
     url = filled.mirror.azure.clone_url.replace("://", "://me:canary-password@")
     environment = {**azure_environment(filled.cloud), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     program = tmp_path / "cdk"
     program.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
     program.chmod(0o755)
     (tmp_path / "cdk.json").write_text("{}")
-    done = companion("up", filled.name, "--azure-repo-url", url, **environment)
+    done = command("up", filled.name, "--azure-repo-url", url, **environment)
     assert "cdk deploy" in done.stderr
     assert "azure_repo_url=" in done.stderr
     assert "canary" not in done.stdout + done.stderr
-    wrong = companion("up", filled.name, "--azure-repo-url", "ftp://me:canary-password@host/o/p/_git/r")
+    wrong = command("up", filled.name, "--azure-repo-url", "ftp://me:canary-password@host/o/p/_git/r")
     assert wrong.returncode == 1
     assert "canary" not in wrong.stderr
 
@@ -380,7 +383,7 @@ def test_an_empty_source_is_a_sentence(rig, said):
 
 
 def test_a_pipeline_that_was_made_by_hand_is_taken_over(filled, said):
-    azure = filled.operator().azure
+    azure = filled.context().azure
     home = azure.repository(filled.name)
     text = pipeline.render(filled.mirror)
     azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text=text, exists=False, comment="by hand")
@@ -393,10 +396,10 @@ def test_a_pipeline_that_was_made_by_hand_is_taken_over(filled, said):
             "variables": values,
         }
     )
-    there = connect(filled, said)
-    assert there.definition.id == by_hand.id
+    state = connect(filled, said)
+    assert state.definition.id == by_hand.id
     assert said[-1] == "kept the credential that the pipeline has"
-    assert held_credential.of_variables(there.definition.variables).id is None
+    assert held_credential(state.definition.variables).id is None
     assert run(filled).succeeded
 
 

@@ -21,10 +21,10 @@ def bare(rig):
 
 
 @pytest.fixture
-def run(companion, bare):
+def run(command, bare):
     def credentials(action, *arguments, **environment):
         options = ["--azure-repo-url", bare.mirror.azure.clone_url]
-        return companion("credentials", action, bare.name, *arguments, *options, **environment)
+        return command("credentials", action, bare.name, *arguments, *options, **environment)
 
     return credentials
 
@@ -197,13 +197,13 @@ def test_an_id_that_is_none_is_refused(run):
     assert "error: 'NOPE' is not the id of a credential" in done.stderr
 
 
-def test_another_account_than_the_mirrors_is_refused(companion, bare, tmp_path):
+def test_another_account_than_the_mirrors_is_refused(command, bare, tmp_path):
     (tmp_path / "mirrors.yaml").write_text(
         f'mirrors:\n  {bare.name}:\n    account: "999999999999"\n'
         "    azure: {organization: contoso, project: Shop, repository: MyRepo}\n"
     )
     for command in (["list", bare.name], ["revoke", bare.name, "--all"], ["issue", bare.name]):
-        done = companion("credentials", *command)
+        done = command("credentials", *command)
         assert done.returncode == 1
         assert "belongs to account 999999999999, and the AWS credentials are for 111122223333" in done.stderr
 

@@ -285,43 +285,43 @@ def test_a_canceled_run_leaves_nothing_behind_and_can_be_started_again(rig):
     rig.assert_equal()
 
 
-def test_sync_and_verify_are_the_same_engine(rig, companion, tmp_path):
+def test_sync_and_verify_are_the_same_engine(rig, command, tmp_path):
     sample.fill(rig.source)
     environment = {name: variable.value for name, variable in rig.variables.items() if "_GIT_" in name}
     arguments = (rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
-    different = companion("verify", *arguments, **environment)
+    different = command("verify", *arguments, **environment)
     assert different.returncode == 1
     assert "refs/heads/main" in different.stdout
     assert "16 of 16 refs differ." in different.stdout
 
-    synced = companion("sync", *arguments, "--json", **environment)
+    synced = command("sync", *arguments, "--json", **environment)
     assert synced.returncode == 0, synced.stderr
     report = json.loads(synced.stdout)
     assert (report["result"], report["created"], report["broken"]) == ("Succeeded", 16, {})
     rig.assert_equal()
 
-    equal = companion("verify", *arguments, "--json", **environment)
+    equal = command("verify", *arguments, "--json", **environment)
     assert (equal.returncode, json.loads(equal.stdout)) == (
         0,
         {"equal": True, "refs": 16, "carried": 1, "different": {}},
     )
-    again = companion("sync", *arguments, **environment)
+    again = command("sync", *arguments, **environment)
     assert "0 created, 0 updated, 0 deleted" in again.stdout
 
     csv = tmp_path / "c.csv"
     csv.write_text(f"User Name,Password\n{environment['AWS_GIT_USERNAME']},{environment['AWS_GIT_PASSWORD']}\n")
     source = {name: value for name, value in environment.items() if name.startswith("AZURE_")}
-    assert companion("verify", *arguments, "--credentials", str(csv), **source).returncode == 0
-    missing = companion("sync", *arguments, **source)
+    assert command("verify", *arguments, "--credentials", str(csv), **source).returncode == 0
+    missing = command("sync", *arguments, **source)
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: AWS_GIT_USERNAME is not set; export it")
-    without = companion("verify", *arguments, **source)
+    without = command("verify", *arguments, **source)
     assert without.returncode == 1
     assert without.stderr.startswith("error: there is no Azure DevOps token; set AZURE_DEVOPS_EXT_PAT")
-    own = companion("verify", *arguments, AZURE_DEVOPS_EXT_PAT=rig.cloud.personal_access_token)
+    own = command("verify", *arguments, AZURE_DEVOPS_EXT_PAT=rig.cloud.personal_access_token)
     assert own.stdout == f"16 refs are equal.\n{program.carried_note(1)}\n"
     for command in ("sync", "verify"):
-        wrong = companion(command, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
+        wrong = command(command, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
         assert wrong.returncode == 1
         assert "refused access (403)" in wrong.stderr
         assert "wrong-canary" not in wrong.stdout + wrong.stderr

@@ -56,9 +56,9 @@ def recording_git(folder: Path, log: Path) -> None:
 
 
 @pytest.mark.skipif(not LINUX, reason="reads other processes' command lines from /proc")
-def test_no_canary_is_anywhere(rig, companion, tmp_path):
+def test_no_canary_is_anywhere(rig, command, tmp_path):
     sample.fill(rig.source)
-    issued = companion(
+    issued = command(
         "credentials", "issue", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url, "--output", "private.csv"
     )
     assert issued.returncode == 0, issued.stderr
@@ -85,8 +85,8 @@ def test_no_canary_is_anywhere(rig, companion, tmp_path):
     sample.commit(rig.source, "main", "by plain git")
     plain = rig.run(path=path, stepping_down=True, AWS_GIT_USERNAME=username, AWS_GIT_PASSWORD=password)
     bad = rig.run(path=path, AWS_GIT_PASSWORD=password + "x", AZURE_GIT_PASSWORD=rig.cloud.personal_access_token)
-    rendered = companion("pipeline", "render", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
-    variables = companion("pipeline", "variables", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
+    rendered = command("pipeline", "render", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
+    variables = command("pipeline", "variables", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
     watcher.done.set()
     watcher.join()
     assert good.left_behind + job.left_behind + plain.left_behind + bad.left_behind == []
@@ -105,9 +105,7 @@ def test_no_canary_is_anywhere(rig, companion, tmp_path):
         "the runs' summaries": "\n".join(good.summaries + job.summaries + bad.summaries).encode(),
         "the runs' issues": str(good.issues + job.issues + bad.issues).encode(),
         "stack outputs, template and events": str([stack, template, events]).encode(),
-        "what the companion prints": "".join(
-            [issued.stdout, issued.stderr, rendered.stdout, variables.stdout]
-        ).encode(),
+        "what the command prints": "".join([issued.stdout, issued.stderr, rendered.stdout, variables.stdout]).encode(),
     }
     assert any(b"git-remote-http" in line for line in watcher.seen)
     assert "Stepping down to plain git" in plain.text
@@ -136,7 +134,7 @@ ISSUED = re.compile(rb"[A-Za-z0-9+/]{40,}=")
 
 
 @pytest.mark.skipif(not LINUX, reason="reads other processes' command lines from /proc")
-def test_no_token_and_no_new_password_leaves_the_azure_side(rig, companion, tmp_path):
+def test_no_token_and_no_new_password_leaves_the_azure_side(rig, command, tmp_path):
     sample.fill(rig.source)
     rig.cloud.client("iam").delete_service_specific_credential(
         UserName=rig.user, ServiceSpecificCredentialId=rig.credential["ServiceSpecificCredentialId"]
@@ -145,7 +143,7 @@ def test_no_token_and_no_new_password_leaves_the_azure_side(rig, companion, tmp_
     watcher = CommandLines()
     watcher.start()
     done = [
-        companion(*command, *where, *options, **azure_environment(rig.cloud))
+        command(*command, *where, *options, **azure_environment(rig.cloud))
         for command, *options in (
             (("pipeline", "connect"),),
             (("pipeline", "run"),),

@@ -17,11 +17,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from codecommit_mirror.aws.stack import read_outputs
 from codecommit_mirror.azure import token as azure_token
+from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.config.load import single_mirror
-from codecommit_mirror.lifecycle import up as journey
 from codecommit_mirror.lifecycle import verification
-from codecommit_mirror.lifecycle.context import Operator
+from codecommit_mirror.lifecycle.context import MirrorContext
+from codecommit_mirror.lifecycle.run import run
 from localcloud import sample
 from tests.program import program
 
@@ -53,8 +55,8 @@ class Live:
         sample.fill(self.clone, pull_requests=0)
         self.push("refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*", "refs/notes/*:refs/notes/*")
 
-    def operator(self) -> Operator:
-        return Operator(self.mirror, os.environ, ROOT)
+    def context(self) -> MirrorContext:
+        return MirrorContext(self.mirror, os.environ, ROOT)
 
     def push(self, *refspecs: str) -> None:
         endpoint = verification.source_endpoint(self.mirror, azure_token.find_token(os.environ))
@@ -75,27 +77,27 @@ class Live:
     def run(self) -> tuple[str, str]:
         """Run the pipeline; return its result and its log."""
         lines: list[str] = []
-        operator = self.operator()
-        finished = journey.run(operator, lines.append, branch=None, timeout_minutes=30)
-        steps = [record for record in operator.azure.timeline(finished.build) if record.kind == "Task"]
-        logs = [operator.azure.log(finished.build, record.log_id) for record in steps if record.log_id]
+        context = self.context()
+        finished = run(context, lines.append, branch=None, timeout_minutes=30)
+        steps = [record for record in context.azure.timeline(finished.build) if record.kind == "Task"]
+        logs = [context.azure.log(finished.build, record.log_id) for record in steps if record.log_id]
         return str(finished.build.result), "\n".join(logs)
 
     def wait_for_runs(self, at_least: int) -> list[str]:
         """Wait until that many runs have ended, and return the reasons of all."""
         deadline = time.monotonic() + 1800
         while time.monotonic() < deadline:
-            operator = self.operator()
-            builds = list(operator.azure.builds(journey.look(operator)[1].definition))
+            context = self.context()
+            builds = list(context.azure.builds(read_state(self.mirror, context.azure)[1].definition))
             if len(builds) >= at_least and all(build.done for build in builds):
                 return [build.reason for build in builds]
             time.sleep(min(5, 0.2 * at_least))
         raise AssertionError("no run came")
 
     def replica_endpoint(self) -> program.Endpoint:
-        operator = self.operator()
-        url = journey.replica_outputs(operator.aws, self.mirror).replica_url
-        return verification.replica_endpoint(operator.aws, url)
+        context = self.context()
+        url = read_outputs(context.aws, self.mirror).replica_url
+        return verification.replica_endpoint(context.aws, url)
 
     def replica(self) -> dict[str, str]:
         return dict(program.read_refs(self.replica_endpoint(), "git-upload-pack").refs)

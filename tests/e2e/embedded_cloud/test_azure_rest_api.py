@@ -16,8 +16,7 @@ from codecommit_mirror.azure.http import AzureError
 from codecommit_mirror.azure.token import AzureToken
 from localcloud import sample
 from localcloud.azure.rest_api.api import all_routes
-
-from .conftest import ROOT
+from tests.e2e.conftest import ROOT
 
 CONTRACTS = ROOT / "tests" / "contracts" / "azure-devops-7.1"
 YAML = """\

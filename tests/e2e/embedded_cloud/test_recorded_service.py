@@ -11,9 +11,8 @@ import pytest
 from localcloud import sample
 from localcloud.aws.git_service import MAX_UPDATES, HangUp, OtherRefs, packet
 from localcloud.git_http import Answer
+from tests.e2e.engine.sides import grow
 from tests.program import program
-
-from .sides import grow
 
 RESULT = "application/x-git-receive-pack-result"
 
