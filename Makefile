@@ -1,37 +1,36 @@
-# make demo    the whole job on the embedded cloud; SOURCE=<path or URL> mirrors that repository, KEEP=1 leaves it running
-#              (with REPOS=3, with three repositories to mirror)
-# make test    every test
-# make test-live   the journey on real accounts, see docs/assumptions.md; creates and removes resources, never run by CI
-# make bench       the mirror engine against the blog post's way, and provisioning; SOURCE=<path> measures with that repository
-# All set up what they need: a virtual environment, the pinned Python packages, the pinned CDK CLI.
+# 'make help' lists the targets. All set up what they need: a virtual environment, the pinned Python packages, the pinned
+# CDK CLI.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: demo bench test test-live lint setup requirements clean
+.PHONY: help demo bench test test-live lint setup requirements clean
 
-demo: setup
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+demo: setup  ## The whole journey on the embedded cloud. SOURCE=PATH|URL mirrors that repository, KEEP=1 leaves the cloud running, REPOS=N adds repositories
 	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep) \
 	  $${REPOS:+--repositories "$$REPOS"}
 
-test: setup lint
+test: setup lint  ## Lint, type checks and every test
 	$(BIN)/pytest -n 4
 
-test-live: setup
+test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
 	$(BIN)/pytest tests/live -v
 
-bench: setup
+bench: setup  ## Measure the engine and provisioning, side by side with the other way. SOURCE=PATH measures with that repository
 	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}
 	@$(BIN)/python -m benchmarks.provisioning
 
-lint: setup
+lint: setup  ## Lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-setup: $(VENV)/.installed node_modules/.installed
+setup: $(VENV)/.installed node_modules/.installed  ## Set up the virtual environment and the CDK CLI
 
 $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set PYTHON=... to another one.")'
@@ -44,8 +43,8 @@ node_modules/.installed: package.json package-lock.json
 	npm ci --silent --no-fund --no-audit
 	@touch $@
 
-# Pins every package anew, for every Python from 3.11 on; all three files get the same versions.
-requirements:
+# All three files get the same versions.
+requirements:  ## Pin every package anew, for every Python from 3.11 on
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 	  --custom-compile-command 'make requirements' requirements-dev.in -o requirements-dev.txt
 	grep == requirements-dev.txt > .pins.txt
@@ -55,5 +54,5 @@ requirements:
 	done
 	rm .pins.txt
 
-clean:
+clean:  ## Remove what the other targets created
 	rm -rf $(VENV) node_modules cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

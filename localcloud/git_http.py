@@ -29,7 +29,8 @@ _SERVICES = ("git-upload-pack", "git-receive-pack")
 class Body(Protocol):
     """A request's body as a stream."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ _RUNTIME = lambda_.Runtime.PYTHON_3_14
 _LAMBDA = iam.ServicePrincipal("lambda.amazonaws.com")
 _TIMEOUT, _SERVICE_TIMEOUT = Duration.minutes(2), Duration.minutes(5)
 
+_ACCEPTED = {
+    "CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's key will do.",
+    "LambdaConcurrency": "CloudFormation calls it once; a reservation would take from the account's own.",
+    "LambdaDLQ": "CloudFormation waits for its answer and reports a failure.",
+    "LambdaInsideVPC": "It calls IAM and CloudFormation's response address, both public endpoints of AWS.",
+}
+"""Findings of cdk-nag, each with the reason why it is accepted."""
+
 
 class CredentialCleanup(Construct):
     """Deletes one user's service-specific credentials when the stack goes.
@@ -68,15 +76,7 @@ class CredentialCleanup(Construct):
         )
         # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
         cast(CfnResource, function.node.default_child).add_deletion_override("DependsOn")
-        acknowledge(
-            self,
-            {
-                "CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's key will do.",
-                "LambdaConcurrency": "CloudFormation calls it once; a reservation would take from the account's own.",
-                "LambdaDLQ": "CloudFormation waits for its answer and reports a failure.",
-                "LambdaInsideVPC": "It calls IAM and CloudFormation's response address, both public endpoints of AWS.",
-            },
-        )
+        acknowledge(self, _ACCEPTED)
         CustomResource(
             self,
             "Credentials",

@@ -38,24 +38,9 @@ class DeployRoleStack(Stack):
         if provider_arn is None:
             provider = iam.OidcProviderNative(self, "Provider", url=trust.issuer, client_ids=[trust.audience])
             provider_arn = provider.oidc_provider_arn
-        looking = [
-            # Listing stacks takes no resource.
-            iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=["*"]),
-            iam.PolicyStatement(
-                actions=["cloudformation:GetTemplate"],
-                resources=[self._stacks()],
-                conditions={"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}},
-            ),
-        ]
         bootstrap_roles = [self._bootstrap_role(kind) for kind in ("deploy", "file-publishing")]
-        deploying = [
-            iam.PolicyStatement(actions=["sts:AssumeRole"], resources=bootstrap_roles),
-            iam.PolicyStatement(
-                actions=["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
-                resources=[self._stacks()],
-                conditions={"StringEquals": {f"aws:ResourceTag/{PROVISIONED_FROM}": ci.owner}},
-            ),
-        ]
+        looking = self._looking()
+        deploying = self._deploying(ci, bootstrap_roles)
         for construct_id, name, description, subjects, statements in (
             ("Diff", ci.diff_role, "Shows what a pull request would change.", trust.diff, looking),
             ("Deploy", ci.deploy_role, "Deploys and deletes replicas.", trust.deploy, looking + deploying),
@@ -79,6 +64,29 @@ class DeployRoleStack(Stack):
             **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in wildcards.items()}, packs=["AwsSolutions"])
+
+    def _looking(self) -> list[iam.PolicyStatement]:
+        """Return what both roles may do: read stacks and templates."""
+        return [
+            # Listing stacks takes no resource.
+            iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=["*"]),
+            iam.PolicyStatement(
+                actions=["cloudformation:GetTemplate"],
+                resources=[self._stacks()],
+                conditions={"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}},
+            ),
+        ]
+
+    def _deploying(self, ci: Ci, bootstrap_roles: list[str]) -> list[iam.PolicyStatement]:
+        """Return what the deploying role may do beside that."""
+        return [
+            iam.PolicyStatement(actions=["sts:AssumeRole"], resources=bootstrap_roles),
+            iam.PolicyStatement(
+                actions=["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
+                resources=[self._stacks()],
+                conditions={"StringEquals": {f"aws:ResourceTag/{PROVISIONED_FROM}": ci.owner}},
+            ),
+        ]
 
     def _stacks(self) -> str:
         return f"arn:{self.partition}:cloudformation:*:{self.account}:stack/*"

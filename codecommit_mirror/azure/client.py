@@ -48,6 +48,7 @@ class Definition:
 
     @property
     def name(self) -> str:
+        """The pipeline's name."""
         return str(self.body["name"])
 
     @property
@@ -57,10 +58,12 @@ class Definition:
 
     @property
     def repository_id(self) -> str:
+        """The id of the repository that holds its YAML file."""
         return str(self.body.get("repository", {}).get("id", ""))
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:
+        """Its variables, by name; secret ones have no value."""
         return dict(self.body.get("variables") or {})
 
 
@@ -78,6 +81,7 @@ class Build:
 
     @property
     def done(self) -> bool:
+        """Whether the run has ended."""
         return self.status == "completed"
 
 

@@ -75,10 +75,12 @@ class Github(BaseModel):
 
     @property
     def owner(self) -> str:
+        """The repository, as the stacks' tag names it."""
         owner, _, name = self.repository.partition("/")
         return f"github.com/{owner.partition('@')[0]}/{name.partition('@')[0]}"
 
-    def trust(self, branch: str, diff_role: str, deploy_role: str) -> Trust:
+    def trust(self, branch: str) -> Trust:
+        """Return how AWS recognises this repository's jobs."""
         repository = f"repo:{self.repository}"
         return Trust(
             "https://token.actions.githubusercontent.com",
@@ -117,10 +119,12 @@ class AzurePipelines(BaseModel):
     @property
     def owner(self) -> str:
         # Tags accept no other characters.
+        """The repository, as the stacks' tag names it."""
         place = f"dev.azure.com/{self.organization}/{self.project}/{self.repository}"
         return re.sub(r"[^\w\s.:/=+@-]", "-", place)
 
-    def trust(self, branch: str, diff_role: str, deploy_role: str) -> Trust:
+    def trust(self, diff_role: str, deploy_role: str) -> Trust:
+        """Return how AWS recognises this repository's jobs."""
         connections = f"sc://{self.organization}/{self.project}"
         return Trust(
             self.issuer or f"https://vstoken.dev.azure.com/{self.organization_id}",
@@ -157,6 +161,7 @@ class Ci(BaseModel):
 
     @property
     def service(self) -> Service:
+        """The CI service."""
         return "github" if self.github else "azure"
 
     @property
@@ -167,7 +172,9 @@ class Ci(BaseModel):
     @property
     def trust(self) -> Trust:
         """The issuer of the jobs' tokens, and their subjects."""
-        return self._place.trust(self.branch, self.diff_role, self.deploy_role)
+        if self.github:
+            return self.github.trust(self.branch)
+        return cast(AzurePipelines, self.azure).trust(self.diff_role, self.deploy_role)
 
     @property
     def stack_name(self) -> str:

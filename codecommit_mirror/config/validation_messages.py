@@ -59,7 +59,7 @@ def _unknown_key(key: str, model: type[BaseModel]) -> str:
 
 
 _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "missing": lambda e: "is missing; add it here or under defaults.",
+    "missing": lambda _: "is missing; add it here or under defaults.",
     "literal_error": lambda e: f"is {e['input']!r}; use {e['ctx']['expected']}.",
     **dict.fromkeys(
         ("int_parsing", "int_type", "greater_than_equal", "less_than_equal"),
@@ -74,7 +74,7 @@ _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tuple_type": lambda e: f"is {e['input']!r}; write a list, like [heads, tags].",
     **dict.fromkeys(
         ("dict_type", "model_type", "model_attributes_type"),
-        lambda e: "is not a mapping; write key: value pairs below it.",
+        lambda _: "is not a mapping; write key: value pairs below it.",
     ),
 }
 

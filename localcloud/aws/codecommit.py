@@ -52,6 +52,7 @@ class Repository:
 
     @property
     def arn(self) -> str:
+        """The repository's ARN."""
         return f"arn:aws:codecommit:{self.region}:{self.account}:{self.name}"
 
     def branches(self) -> dict[str, str]:
@@ -79,15 +80,19 @@ class CodeCommit:
         self._repositories: dict[tuple[str, str, str], Repository] = {}
 
     def find(self, account: str, region: str, name: str) -> Repository | None:
+        """Return a repository, or None."""
         return self._repositories.get((account, region, name))
 
     def all(self) -> list[Repository]:
+        """Return the repositories of every account and region."""
         return list(self._repositories.values())
 
     def clone_url(self, repository: Repository) -> str:
+        """Return a repository's HTTPS clone URL."""
         return f"{self._git_url()}/git-codecommit.{repository.region}.amazonaws.com/v1/repos/{repository.name}"
 
     def create(self, name: str, description: str = "", tags: dict[str, str] | None = None) -> Repository:
+        """Create a repository in the request's account and region (CreateRepository)."""
         if not _NAME.fullmatch(name):
             raise ServiceError("InvalidRepositoryNameException", f"Repository name {name} is not valid")
         if len(description) > 1000:
@@ -105,6 +110,7 @@ class CodeCommit:
         return self._repositories[key]
 
     def get(self, name: str) -> Repository:
+        """Return a repository of the request's account and region (GetRepository)."""
         repository = self.find(responses.get_account_id(), responses.get_region(), name)
         if repository is None:
             raise ServiceError("RepositoryDoesNotExistException", f"{name} does not exist")
@@ -136,6 +142,7 @@ class CodeCommit:
         return status, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
     def metadata(self, repository: Repository) -> dict[str, Any]:
+        """Return what the API reports about a repository (RepositoryMetadata)."""
         answer = {
             "accountId": repository.account,
             "repositoryId": repository.id,

@@ -72,6 +72,7 @@ class Update:
 
     @property
     def deletes(self) -> bool:
+        """Whether the ref is to be deleted."""
         return self.new == _NO_OBJECT
 
 

@@ -49,10 +49,12 @@ class ServiceCredentials:
         return None
 
     def of_user(self, user_name: str) -> list[ServiceCredential]:
+        """Return a user's credentials."""
         account = responses.get_account_id()
         return [r for r in self._records.values() if (r.account, r.user_name) == (account, user_name)]
 
     def create(self, parameters: Parameters) -> Answer:
+        """Issue a credential (CreateServiceSpecificCredential)."""
         user, error = _user(parameters)
         if error:
             return error
@@ -78,6 +80,7 @@ class ServiceCredentials:
         return _answer("CreateServiceSpecificCredential", body)
 
     def list(self, parameters: Parameters) -> Answer:
+        """List a user's credentials (ListServiceSpecificCredentials)."""
         user, error = _user(parameters)
         if error:
             return error
@@ -89,6 +92,7 @@ class ServiceCredentials:
         )
 
     def update(self, parameters: Parameters) -> Answer:
+        """Activate or deactivate a credential (UpdateServiceSpecificCredential)."""
         record, error = self._record(parameters)
         if record is None:
             return error
@@ -99,6 +103,7 @@ class ServiceCredentials:
         return iam._xml(200, "UpdateServiceSpecificCredentialResponse", "")
 
     def reset(self, parameters: Parameters) -> Answer:
+        """Give a credential a new password (ResetServiceSpecificCredential)."""
         record, error = self._record(parameters)
         if record is None:
             return error
@@ -107,6 +112,7 @@ class ServiceCredentials:
         return _answer("ResetServiceSpecificCredential", body)
 
     def delete(self, parameters: Parameters) -> Answer:
+        """Delete a credential (DeleteServiceSpecificCredential)."""
         record, error = self._record(parameters)
         if record is None:
             return error

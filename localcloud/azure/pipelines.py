@@ -36,6 +36,7 @@ class Definition:
 
     @property
     def yaml_path(self) -> str:
+        """The path of its YAML file."""
         return str(self.body["process"]["yamlFilename"])
 
     def shown(self) -> dict[str, Any]:
@@ -106,6 +107,7 @@ class Pipelines:
     # -- definitions
 
     def find(self, organization: str, project: str, definition_id: int) -> Definition:
+        """Return a definition of a project."""
         found = self.definitions.get(definition_id)
         if not found or (found.organization.lower(), found.project.lower()) != (organization.lower(), project.lower()):
             raise ServiceError(
@@ -116,9 +118,11 @@ class Pipelines:
         return found
 
     def in_project(self, organization: str, project: str) -> list[Definition]:
+        """Return a project's definitions."""
         return [d for d in self.definitions.values() if (d.organization, d.project) == (organization, project)]
 
     def create(self, organization: str, project: str, body: dict[str, Any]) -> Definition:
+        """Create a definition (Definitions - Create)."""
         body = self._checked(organization, project, body, None)
         with self._changed:
             created = Definition(next(self._ids), organization, project, body)
@@ -126,6 +130,7 @@ class Pipelines:
         return created
 
     def update(self, definition: Definition, body: dict[str, Any]) -> Definition:
+        """Replace a definition that has the body's revision (Definitions - Update)."""
         if body.get("id") != definition.id:
             raise ServiceError(400, f"The definition id in the body is {body.get('id')}, not {definition.id}.")
         with self._changed:
@@ -141,6 +146,7 @@ class Pipelines:
         return definition
 
     def delete(self, definition: Definition) -> None:
+        """Delete a definition without leases, and its runs (Definitions - Delete)."""
         with self._changed:
             if any(lease.definition_id == definition.id for lease in self.leases.values()):
                 raise ServiceError(
@@ -168,15 +174,7 @@ class Pipelines:
                     f"A pipeline definition with name {name} already exists in folder {folder}.",
                     "DefinitionExistsException",
                 )
-        process, repository = body.get("process") or {}, body.get("repository") or {}
-        if process.get("type") != 2 or not process.get("yamlFilename"):
-            raise ServiceError(400, "The process of a YAML pipeline has type 2 and a yamlFilename.")
-        if repository.get("type") != "TfsGit" or not self._repositories.find(
-            organization, project, str(repository.get("id"))
-        ):
-            raise ServiceError(400, "The repository of the pipeline was not found.", "InvalidDefinitionException")
-        if not str(repository.get("defaultBranch")).startswith("refs/heads/"):
-            raise ServiceError(400, "The repository's defaultBranch is the full name of a ref, like refs/heads/main.")
+        self._check_source(organization, project, body)
         stored = existing.body.get("variables", {}) if existing else {}
         for key, variable in (body.setdefault("variables", {}) or {}).items():
             if set(variable) - {"value", "isSecret", "allowOverride"}:
@@ -187,6 +185,18 @@ class Pipelines:
         for key in ("id", "revision", "type", "quality", "_links", "url", "uri", "createdDate", "comment"):
             body.pop(key, None)
         return body
+
+    def _check_source(self, organization: str, project: str, body: dict[str, Any]) -> None:
+        """Refuse a definition that is not a YAML pipeline of a repository of the project."""
+        process, repository = body.get("process") or {}, body.get("repository") or {}
+        if process.get("type") != 2 or not process.get("yamlFilename"):
+            raise ServiceError(400, "The process of a YAML pipeline has type 2 and a yamlFilename.")
+        if repository.get("type") != "TfsGit" or not self._repositories.find(
+            organization, project, str(repository.get("id"))
+        ):
+            raise ServiceError(400, "The repository of the pipeline was not found.", "InvalidDefinitionException")
+        if not str(repository.get("defaultBranch")).startswith("refs/heads/"):
+            raise ServiceError(400, "The repository's defaultBranch is the full name of a ref, like refs/heads/main.")
 
     # -- YAML
 
@@ -337,12 +347,14 @@ class Pipelines:
         return started
 
     def retain(self, build: Build, owner: str) -> Lease:
+        """Add a retention lease to a run."""
         with self._changed:
             lease = Lease(next(self._ids), build.definition.id, build.id, owner)
             self.leases[lease.id] = lease
         return lease
 
     def authorize(self, definition: Definition, repository_id: str, authorized: bool) -> None:
+        """Let a definition use a repository, or no longer."""
         with self._changed:
             if authorized:
                 definition.authorized.add(repository_id)
@@ -351,6 +363,7 @@ class Pipelines:
             self._changed.notify_all()
 
     def set_agent_online(self, online: bool) -> None:
+        """Empty the agent pool, or bring its agent back."""
         with self._changed:
             self.agent_online = online
             self._changed.notify_all()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
 from ..isolated_git import isolated_environment
-from .tokens import Tokens
+from .tokens import Token, Tokens
 
 NO_OBJECT = "0" * 40
 SIGN_IN_PAGE = Answer(
@@ -70,10 +70,12 @@ class Repository:
 
     @property
     def id(self) -> str:
+        """The repository's id, derived from its names."""
         return str(uuid.uuid5(_NAMESPACE, f"{self.organization}/{self.project}/{self.name}"))
 
     @property
     def project_id(self) -> str:
+        """The project's id."""
         return project_id(self.organization, self.project)
 
     @property
@@ -83,6 +85,7 @@ class Repository:
         return head if head in self.refs() else None
 
     def refs(self) -> dict[str, str]:
+        """Return object ids by ref name."""
         listing = self.git("for-each-ref", "--format=%(objectname) %(refname)")
         return {name: value for value, _, name in (line.partition(" ") for line in listing.split("\n") if line)}
 
@@ -94,6 +97,7 @@ class Repository:
         return self.git("cat-file", "blob", f"{commit}:{name}")
 
     def message(self, commit: str) -> str:
+        """Return a commit's message."""
         return self.git("log", "-1", "--format=%B", commit)
 
     def history(self, ref: str) -> list[str]:
@@ -164,6 +168,7 @@ class Repository:
             return self.record(updates)
 
     def check_policy(self, ref: str) -> None:
+        """Refuse a push to a branch that a policy protects."""
         if ref in self.protected:
             raise ServiceError(
                 403,
@@ -172,11 +177,13 @@ class Repository:
             )
 
     def record(self, updates: Sequence[RefUpdate]) -> Push:
+        """Record a push."""
         push = Push(len(self.pushes) + 1, now(), tuple(updates))
         self.pushes.append(push)
         return push
 
     def git(self, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
+        """Run git in the repository and return its output."""
         who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in (("NAME", "Ada"), ("EMAIL", "a@b.c"))}
         done = subprocess.run(
             ["git", "--literal-pathspecs", "-C", str(self.path), *arguments],
@@ -246,31 +253,19 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
     """
 
     def host(request: GitRequest) -> Serve | Answer:
+        token = tokens.find(request.password) if request.password is not None else None
         if request.password is None:
             return Answer(401, "", {"WWW-Authenticate": f'{CHALLENGE}"Azure DevOps"'})
-        token = tokens.find(request.password)
         if token is None or (request.username is None and not token.bearer_only):
             return SIGN_IN_PAGE
-        parts = request.repository.strip("/").split("/")
-        if len(parts) != 4 or parts[2] != "_git":
-            return Answer(404, "The page was not found.\n")
-        push = request.service == "git-receive-pack"
-        if not token.allows("vso.code_write" if push else "vso.code"):
-            needed = "GenericContribute" if push else "GenericRead"
-            return Answer(403, f"TF401027: You need the Git '{needed}' permission to perform this action.\n")
-        repository = repositories.find(parts[0], parts[1], parts[3])
-        hidden = repository and token.repositories is not None and repository.id not in token.repositories
-        if repository is None or hidden:
-            return Answer(
-                404,
-                f"TF401019: The Git repository with name or identifier {parts[3]} does not exist or you do not have "
-                "permissions for the operation you are attempting.\n",
-            )
+        found = _find_served(repositories, token, request)
+        if isinstance(found, Answer):
+            return found
         if request.first_line is not None and b"multi_ack" not in request.first_line:
             return Answer(400, "multi_ack is required.\n")
-        if not push or request.advertisement:
-            return Serve(repository.path)
-        before = repository.refs()
+        if request.service != "git-receive-pack" or request.advertisement:
+            return Serve(found.path)
+        repository, before = found, found.refs()
 
         def done() -> None:
             after = repository.refs()
@@ -282,6 +277,26 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
         return Serve(repository.path, done)
 
     return host
+
+
+def _find_served(repositories: Repositories, token: Token, request: GitRequest) -> Repository | Answer:
+    """Return the repository that a request may use, or the refusal."""
+    parts = request.repository.strip("/").split("/")
+    if len(parts) != 4 or parts[2] != "_git":
+        return Answer(404, "The page was not found.\n")
+    push = request.service == "git-receive-pack"
+    if not token.allows("vso.code_write" if push else "vso.code"):
+        needed = "GenericContribute" if push else "GenericRead"
+        return Answer(403, f"TF401027: You need the Git '{needed}' permission to perform this action.\n")
+    repository = repositories.find(parts[0], parts[1], parts[3])
+    hidden = repository and token.repositories is not None and repository.id not in token.repositories
+    if repository is None or hidden:
+        return Answer(
+            404,
+            f"TF401019: The Git repository with name or identifier {parts[3]} does not exist or you do not have "
+            "permissions for the operation you are attempting.\n",
+        )
+    return repository
 
 
 def repository_path(root: Path, organization: str, project: str, repository: str) -> Path:
@@ -326,6 +341,7 @@ def name_problem(name: str) -> str | None:
 
 
 def project_id(organization: str, project: str) -> str:
+    """Return a project's id, derived from its names."""
     return str(uuid.uuid5(_NAMESPACE, f"{organization}/{project}"))
 
 

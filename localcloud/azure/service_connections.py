@@ -56,9 +56,11 @@ class ServiceConnections:
         self._known: dict[tuple[Project, str], _Connection] = {}
 
     def add(self, project: Project, name: str, role_arn: str, branches: Sequence[str] | None) -> None:
+        """Add a connection; ``branches`` limits it by a branch control check."""
         self._known[project, name] = _Connection(role_arn, branches)
 
     def permit(self, project: Project, name: str, definition_id: int) -> None:
+        """Permit a pipeline to use a connection."""
         self._known[project, name].pipelines.add(definition_id)
 
     def denial_reason(self, project: Project, name: str, definition_id: int, ref: str) -> str | None:

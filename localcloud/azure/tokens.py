@@ -46,6 +46,7 @@ class Tokens:
         self._known: list[Token] = []
 
     def add(self, token: Token) -> None:
+        """Make a token valid."""
         self._known.append(token)
 
     def find(self, secret: str | None) -> Token | None:
@@ -60,4 +61,5 @@ class Tokens:
         return token
 
     def revoke(self, token: Token) -> None:
+        """Make a token invalid."""
         self._known.remove(token)

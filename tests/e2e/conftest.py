@@ -19,12 +19,14 @@ from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.lifecycle import verification
 from codecommit_mirror.lifecycle.context import MirrorContext
 from localcloud import LocalCloud, sample
+from localcloud.aws.git_service import OtherRefs
 from localcloud.azure.agent.execution import run_pipeline
 from localcloud.azure.agent.run import Variable
 from stacks import ReplicaStack
 from tests.program import program
 
-from .engine.sides import NAMESPACES
+from .engine import servers
+from .engine.sides import NAMESPACES, Sides
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,3 +180,23 @@ def command(cloud, tmp_path):
         )
 
     return run
+
+
+@pytest.fixture(params=OtherRefs, ids=lambda setting: setting.value)
+def sides(request, tmp_path):
+    """Both sides, with each way in which CodeCommit may take refs outside branches and tags."""
+    return Sides(tmp_path, request.param)
+
+
+@pytest.fixture
+def strict_sides(tmp_path):
+    """Both sides, with the strictest replica."""
+    return Sides(tmp_path, OtherRefs.ABORTED)
+
+
+@pytest.fixture
+def git_sides(tmp_path):
+    """Both sides, with git's own server as the replica."""
+    sides = Sides(tmp_path, OtherRefs.ACCEPTED)
+    sides.use(servers.git_replica(sides.replica))
+    return sides

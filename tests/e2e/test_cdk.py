@@ -253,5 +253,5 @@ def test_a_mirror_can_be_given_without_a_file(tmp_path):
 def test_a_mistake_is_a_sentence_and_no_traceback(tmp_path):
     done = offline(tmp_path, "synth", "--quiet", "-c", "mirror=nobody")
     assert done.returncode == 1
-    assert "there is no mirror 'nobody'; it has my.repo_1, protected." in done.stdout
+    assert "there is no mirror 'nobody'; the file has my.repo_1, protected." in done.stdout
     assert "Traceback" not in done.stdout

@@ -115,7 +115,7 @@ def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
     home = azure.repository(filled.name)
     tip = azure.tip(home, "main")
     azure.commit_file(home, "main", tip, PATH, text="steps: []\n", exists=False, comment="mine")
-    with pytest.raises(MirrorError, match="was not written by this program and is not overwritten; set azure"):
+    with pytest.raises(MirrorError, match="was not written by codecommit-mirror and is not overwritten; set azure"):
         connect(filled, said)
     assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
     other = pipeline.render(filled.mirror.model_copy(update={"name": "other"}))
@@ -150,7 +150,7 @@ def test_a_policy_that_forbids_a_push_names_the_way_out_and_that_way_works(fille
     with pytest.raises(MirrorError, match="forbid a push; run again with --pull-request"):
         connect(filled, said)
     state = connect(filled, said, pull_request=True)
-    assert state.proposal
+    assert state.pull_request
     proposed = state.proposed_tip
     assert connect(filled, said, pull_request=True).proposed_tip == proposed
     assert PATH not in sample.git(filled.source, "ls-tree", "--name-only", "main")
@@ -172,7 +172,7 @@ def test_a_merged_yaml_is_taken_out_by_a_pull_request(filled, said):
     proposal = sample.git(filled.source, "ls-tree", "--name-only", f"codecommit-mirror/{filled.name}")
     assert PATH not in proposal
     assert "docs" in proposal
-    assert said[-1].endswith("waits to be merged")
+    assert said[-1].endswith("is waiting to be merged")
 
 
 def disconnect(rig, said, mirror=None, *, pull_request=False):
@@ -282,7 +282,7 @@ def test_an_empty_agent_pool_is_waited_for_and_then_told(filled, said):
     connect(filled, said)
     filled.cloud.azure.set_agent_online(False)
     try:
-        with pytest.raises(MirrorError, match=r"has not ended within 0\.01 minutes \(it waits for an agent\)"):
+        with pytest.raises(MirrorError, match=r"has not ended within 0\.01 minutes \(it is waiting for an agent\)"):
             run_pipeline(filled.context(), said.append, branch=None, timeout_minutes=0.01)
     finally:
         filled.cloud.azure.set_agent_online(True)
@@ -310,7 +310,7 @@ def test_somebody_elses_pipeline_at_our_path_is_not_ours(filled, said):
         "repository": {"id": home.id, "type": "TfsGit", "defaultBranch": "refs/heads/main"},
     }
     theirs = azure.create_definition(body)
-    with pytest.raises(MirrorError, match="state is a pipeline 'Team CI"):
+    with pytest.raises(MirrorError, match="there is already a pipeline 'Team CI"):
         connect(filled, said)
     disconnect(filled, said)
     assert azure.definition(theirs.id).name == f"Team CI {filled.name}"
@@ -332,7 +332,7 @@ def test_somebody_elses_commits_on_our_branch_are_left(filled, said):
     branch = f"codecommit-mirror/{filled.name}"
     sample.git(filled.source, "branch", branch, "main")
     theirs = sample.commit(filled.source, branch, "work in progress")
-    with pytest.raises(MirrorError, match="has commits of somebody else; delete or rename it"):
+    with pytest.raises(MirrorError, match="has somebody else's commits; delete or rename it"):
         connect(filled, said, pull_request=True)
     disconnect(filled, said)
     assert sample.refs(filled.source)[f"refs/heads/{branch}"] == theirs

@@ -1,11 +1,16 @@
 """``codecommit-mirror credentials`` against the embedded IAM, as a user runs it."""
 
 import csv
-import importlib
 import json
 import stat
+import subprocess
+import sys
 
 import pytest
+
+from codecommit_mirror.aws import git_credentials
+
+from .conftest import ROOT
 
 CREDENTIALS_FILE = "azure-devops-pipeline-{}_codecommit_credentials.csv"
 
@@ -80,7 +85,7 @@ def test_json_is_for_scripts(run, bare, tmp_path):
     assert sorted(issued) == ["credential_id", "file", "iam_user", "user_name"]
     shown = json.loads(run("issue", "--json", "--show").stdout)
     assert len(shown["password"]) > 30
-    found = json.loads(run("list", "--json").stdout)
+    found = json.loads(run("list", "--json").stdout)["credentials"]
     assert {c["credential_id"] for c in found} == {issued["credential_id"], shown["credential_id"]}
     assert {c["status"] for c in found} == {"Active"}
     gone = json.loads(run("revoke", "--all", "--yes", "--json").stdout)
@@ -110,7 +115,7 @@ def test_revoke_is_idempotent(run, bare):
     identifier = json.loads(run("issue", "--json", "--show").stdout)["credential_id"]
     asked = run("revoke", identifier)
     assert asked.returncode == 1
-    assert f"nobody can be asked here: It is not known whether the pipeline uses {identifier};" in asked.stderr
+    assert f"there is nobody to ask here: It is not known whether the pipeline uses {identifier};" in asked.stderr
     assert f"its runs will fail until you run 'codecommit-mirror up {bare.name}'. Revoke" in asked.stderr
     assert len(listed(bare)) == 1
     assert "Revoked" in run("revoke", identifier, "--yes").stdout
@@ -202,10 +207,10 @@ def test_another_account_than_the_mirrors_is_refused(command, bare, tmp_path):
         f'mirrors:\n  {bare.name}:\n    account: "999999999999"\n'
         "    azure: {organization: contoso, project: Shop, repository: MyRepo}\n"
     )
-    for command in (["list", bare.name], ["revoke", bare.name, "--all"], ["issue", bare.name]):
-        done = command("credentials", *command)
+    for arguments in (["list", bare.name], ["revoke", bare.name, "--all"], ["issue", bare.name]):
+        done = command("credentials", *arguments)
         assert done.returncode == 1
-        assert "belongs to account 999999999999, and the AWS credentials are for 111122223333" in done.stderr
+        assert "belongs to account 999999999999, but the AWS credentials are for 111122223333" in done.stderr
 
 
 def test_a_user_that_was_deleted_by_hand_is_one_sentence(run, bare, cloud):
@@ -217,21 +222,22 @@ def test_a_user_that_was_deleted_by_hand_is_one_sentence(run, bare, cloud):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_password_that_cannot_be_written_is_revoked(bare, tmp_path, monkeypatch):
-    from codecommit_mirror.aws import git_credentials as credentials
-
-    command = importlib.import_module("codecommit_mirror.cli.credentials")
-    from codecommit_mirror.errors import MirrorError
-
-    def full(descriptor, data):
-        raise OSError(28, "No space left on device")
-
-    iam = bare.cloud.client("iam")
-    issued = credentials.issue(iam, bare.user, bare.name)
-    monkeypatch.setattr(command.os, "write", full)
-    refused = pytest.raises(MirrorError, match="was revoked again; make room and run again")
-    with refused, command._revoked_if_lost(iam, bare.user, issued):
-        command.os.write(1, b"")
+def test_a_password_that_cannot_be_written_is_revoked(bare):
+    arguments = ("credentials", "issue", bare.name, "--show", "--azure-repo-url", bare.mirror.azure.clone_url)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "codecommit_mirror", *arguments],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "was revoked; free some space and run again" in done.stderr
     assert listed(bare) == []
-    assert "canary" not in repr(issued)
+
+
+def test_an_issued_credential_does_not_show_its_password(bare):
+    issued = git_credentials.issue(bare.cloud.client("iam"), bare.user, bare.name)
     assert issued.password not in repr(issued)

@@ -44,7 +44,7 @@ def test_any_repository_is_mirrored_and_nothing_is_left(tmp_path):
         "2 created, 2 updated, 0 deleted, 1 archived",
         "(schedule, trunk): succeeded",
         "0 created, 0 updated, 1 deleted, 1 archived",
-        "MyRepoReplica has a new credential, and the old one is gone.",
+        "MyRepoReplica has a new credential, and the old one is deleted.",
         "after down there is no repository, no policy, no user, no credential, no role, no function, no log group, "
         "no pipeline, no YAML file left",
     ):

@@ -164,7 +164,7 @@ def test_a_default_branch_that_becomes_a_folder_says_what_it_waits_for(rig):
     sample.git(rig.source, "branch", "-m", "moved", "main/a")
     run = rig.run()
     assert run.result == "succeededWithIssues", run.text
-    assert "refs/heads/main/a: waits for the deletion of a branch whose name is in its way" in run.issues[1][1]
+    assert "refs/heads/main/a: is blocked by a branch that could not be deleted" in run.issues[1][1]
 
 
 def test_an_empty_source_never_empties_the_replica(rig):
@@ -274,7 +274,7 @@ def test_a_program_that_breaks_is_an_error_in_the_run(rig, monkeypatch):
     text = text.replace('if __name__ == "__main__":\n              sys.exit(main())', indented)
     run = run_pipeline(text, rig.variables, job_token=rig.cloud.job_token)
     assert run.result == "failed"
-    assert run.issues == [("error", "the mirror program broke (TypeError); see the log")]
+    assert run.issues == [("error", "the mirror engine crashed (TypeError); see the log")]
 
 
 def test_a_canceled_run_leaves_nothing_behind_and_can_be_started_again(rig):
@@ -292,7 +292,7 @@ def test_sync_and_verify_are_the_same_engine(rig, command, tmp_path):
     different = command("verify", *arguments, **environment)
     assert different.returncode == 1
     assert "refs/heads/main" in different.stdout
-    assert "16 of 16 refs differ." in different.stdout
+    assert "16 refs differ, out of 16." in different.stdout
 
     synced = command("sync", *arguments, "--json", **environment)
     assert synced.returncode == 0, synced.stderr

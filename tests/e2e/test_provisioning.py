@@ -186,7 +186,7 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     }
     (summary,) = shown["summaries"]
     assert "| to create | New |" in summary
-    assert "| to remove, once approved | Gone |" in summary
+    assert "| to remove after approval | Gone |" in summary
     assert "| to update | Kept |" in summary
     assert "| unchanged | 1 |" in summary
     assert "# #vso[task.complete result=Failed;]" in summary
@@ -358,12 +358,12 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     assert again["elsewhere"] == ["Elsewhere"]
     infrastructure.write("Kept", "Another", "Retained on_destroy: retain", "taken")
     said = ci(infrastructure, "deploy", check=False)
-    assert "the names of the stacks of taken are taken" in said
+    assert "the stack names of taken are taken" in said
     assert cloudformation.describe_stacks(StackName="taken")["Stacks"][0]["Tags"] == tag
     # Another region's, although nothing of the file is there any more; and never somebody else's.
     assert "Far" in again["remove"]
     assert "Theirs" not in again["remove"]
-    assert "nobody can be asked here" in ci(infrastructure, "remove", "Far", check=False)
+    assert "there is nobody to ask here" in ci(infrastructure, "remove", "Far", check=False)
     summary = infrastructure.folder / "summary.md"
     said = ci(infrastructure, "remove", "Kept", "Theirs", "Far", "--yes", "--summary", str(summary), check=False)
     assert "error: Kept is in mirrors.yaml, and stays." in said
@@ -407,7 +407,7 @@ def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructur
     infrastructure.cloud.client("iam").create_user(UserName="taken")
     infrastructure.write("Kept description: again", "Broken user_name: taken")
     said = ci(infrastructure, "deploy", check=False)
-    assert "still to be deployed: Broken" in said
+    assert "not deployed: Broken" in said
     assert "Traceback" not in said
 
 
@@ -416,7 +416,7 @@ def test_protection_is_not_taken_off_for_a_removal(infrastructure):
     ci(infrastructure, "deploy")
     infrastructure.write("Kept")
     said = ci(infrastructure, "remove", "Protected", "--yes", check=False)
-    assert "has termination protection, and stays" in said
+    assert "has termination protection and is not deleted" in said
     assert "Protected" in infrastructure.stacks()
 
 

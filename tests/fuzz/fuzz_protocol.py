@@ -1,4 +1,4 @@
-"""Feed the mirror program's parsers with what libFuzzer thinks of; started by hand:
+"""Feed the engine's parsers with input from libFuzzer; started by hand.
 
     pip install atheris && python tests/fuzz/fuzz_protocol.py -max_total_time=60
 

@@ -17,30 +17,22 @@ from .run import Run
 def run_script(
     text: str, environment: Mapping[str, str], work: Path, minutes: float, run: Run, on_line: Callable[[str], None]
 ) -> int | None:
-    """Run a Bash script, not strict by itself, and pass on each line of its output.
+    """Run a Bash script, and pass on each line of its output.
 
     Args:
         text: the script.
-        environment: its whole environment.
+        environment: its environment.
         work: the job's folders.
         minutes: the job's time-out.
         run: ends the script when it is canceled.
         on_line: receives each line.
 
     Returns:
-        The exit status; None if the script was ended by the time-out or the cancellation.
+        The exit status; None if the time-out or the cancellation ended the script.
     """
     script = work / "_temp" / f"{uuid.uuid4()}.sh"
     script.write_text(text)
-    process = subprocess.Popen(
-        ["bash", "--noprofile", "--norc", str(script)],
-        cwd=work / "1/s",
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = _start(script, environment, work)
     timed_out = threading.Event()
 
     def kill() -> None:
@@ -52,8 +44,8 @@ def run_script(
         kill()
 
     timer = threading.Timer(minutes * 60, time_out)
-    timer.start()
     run.kill = kill
+    timer.start()
     if run.canceled.is_set():
         kill()
     try:
@@ -65,3 +57,15 @@ def run_script(
         process.kill()
         process.wait()
     return None if timed_out.is_set() or run.canceled.is_set() else status
+
+
+def _start(script: Path, environment: Mapping[str, str], work: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["bash", "--noprofile", "--norc", str(script)],
+        cwd=work / "1/s",
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )

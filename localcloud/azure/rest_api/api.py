@@ -53,34 +53,43 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         token = tokens.find(request.token)
         if token is None or token.bearer_only != (request.scheme == "bearer"):
             return SIGN_IN_PAGE
-        if found := re.fullmatch(r"/([^/]+)/_apis(/ResourceAreas)?", request.path, re.IGNORECASE):
-            if request.method == "OPTIONS" and not found[2]:
-                return _rendered(locations.resource_locations(), {}, "")
-            if request.method == "GET" and found[2]:
-                return _rendered(locations.resource_areas(pipelines.url, found[1]), {}, "")
-        found_routes = ((route, route.match(request.path)) for route in routes if route.method == request.method)
-        route, parts = next(((route, parts) for route, parts in found_routes if parts), (None, None))
+        if description := _describe_service(request, pipelines.url):
+            return description
+        matches = ((route, route.match(request.path)) for route in routes if route.method == request.method)
+        route, parts = next(((route, parts) for route, parts in matches if parts), (None, None))
         if route is None or parts is None:
             return _error(ServiceError(404, "The requested resource does not exist.", "VssException"))
-        if not token.allows(route.scope):
-            # A token without the scope is told nothing but this.
-            return Answer(401, "")
-        given = request.query.get("api-version") or _version_in(request.accept)
-        if not route.takes(given):
-            return _error(
-                ServiceError(400, f"No api-version {given!r} of this resource.", "VssVersionNotSpecifiedException")
-            )
-        organization, project = parts.pop("organization"), parts.pop("project")
-        try:
-            body = json.loads(request.body) if request.body else None
-            answer = route.handle(Call(organization, project, parts, request.query, body))
-        except ServiceError as error:
-            return _error(error)
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            return _error(ServiceError(400, f"The request is not of this operation's form: {error!r}"))
-        return _rendered(answer, request.query, request.accept)
+        # A token without the scope gets no explanation.
+        return _call(route, parts, request) if token.allows(route.scope) else Answer(401, "")
 
     return api
+
+
+def _describe_service(request: ApiRequest, url: str) -> Answer | None:
+    """Return the list of resources or of areas, which published clients ask for first."""
+    found = re.fullmatch(r"/([^/]+)/_apis(/ResourceAreas)?", request.path, re.IGNORECASE)
+    if found and request.method == "OPTIONS" and not found[2]:
+        return _rendered(locations.resource_locations(), {}, "")
+    if found and request.method == "GET" and found[2]:
+        return _rendered(locations.resource_areas(url, found[1]), {}, "")
+    return None
+
+
+def _call(route: Route, parts: dict[str, str], request: ApiRequest) -> Answer:
+    version = request.query.get("api-version") or _version_in(request.accept)
+    if not route.takes(version):
+        return _error(
+            ServiceError(400, f"No api-version {version!r} of this resource.", "VssVersionNotSpecifiedException")
+        )
+    organization, project = parts.pop("organization"), parts.pop("project")
+    try:
+        body = json.loads(request.body) if request.body else None
+        answer = route.handle(Call(organization, project, parts, request.query, body))
+    except ServiceError as error:
+        return _error(error)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        return _error(ServiceError(400, f"The request is not of this operation's form: {error!r}"))
+    return _rendered(answer, request.query, request.accept)
 
 
 def _version_in(accept: str) -> str:

@@ -43,6 +43,7 @@ class GitOperations:
         )
 
     def create_repository(self, call: Call) -> Any:
+        """Repositories - Create."""
         name = call.body["name"]
         if problem := name_problem(name):
             raise ServiceError(400, f"TF400898: {problem}", "InvalidArgumentValueException")
@@ -51,6 +52,7 @@ class GitOperations:
         return self._describe(self._repositories.create(call.organization, call.project, name))
 
     def repositories(self, call: Call) -> Any:
+        """Repositories - List."""
         projects = [call.project] if call.project else self._repositories.projects(call.organization)
         return [
             self._describe(found)
@@ -59,6 +61,7 @@ class GitOperations:
         ]
 
     def update_repository(self, call: Call) -> Any:
+        """Repositories - Update."""
         repository, branch = self._repository(call), call.body["defaultBranch"]
         if set(call.body) != {"defaultBranch"} or branch not in repository.refs():
             raise ServiceError(400, "The embedded service changes the default branch alone, to one that there is.")
@@ -66,9 +69,11 @@ class GitOperations:
         return self.repository(call)
 
     def delete_repository(self, call: Call) -> Any:
+        """Repositories - Delete."""
         self._repositories.delete(self._repository(call))
 
     def repository(self, call: Call) -> Any:
+        """Repositories - Get."""
         return self._describe(self._repository(call))
 
     def _describe(self, found: Repository) -> dict[str, Any]:
@@ -84,6 +89,7 @@ class GitOperations:
         return {**shown, **({"defaultBranch": found.default_branch} if found.default_branch else {})}
 
     def refs(self, call: Call) -> Any:
+        """Refs - List."""
         prefix = "refs/" + call.query.get("filter", "")
         return [
             {"name": name, "objectId": value}
@@ -92,6 +98,7 @@ class GitOperations:
         ]
 
     def update_refs(self, call: Call) -> Any:
+        """Refs - Update Refs."""
         repository = self._repository(call)
         updates = [RefUpdate(u["name"], u["oldObjectId"], u["newObjectId"]) for u in call.body]
         # The service answers 200 and says of each ref what became of it (Refs - Update Refs).
@@ -114,6 +121,7 @@ class GitOperations:
         ]
 
     def item(self, call: Call) -> Any:
+        """Items - Get."""
         repository, path = self._repository(call), call.query["path"]
         if call.query.get("versionDescriptor.versionType", "branch") != "branch":
             raise ServiceError(400, "The embedded service reads files of branches alone.")
@@ -140,10 +148,12 @@ class GitOperations:
         return {**shown, **({"content": text} if call.query.get("includeContent") == "true" else {})}
 
     def commit(self, call: Call) -> Any:
+        """Commits - Get."""
         repository, commit = self._repository(call), call.parts["commitId"]
         return {"commitId": commit, "comment": repository.message(commit)}
 
     def commits(self, call: Call) -> Any:
+        """Commits - Get Commits."""
         repository = self._repository(call)
         version = call.query.get("searchCriteria.itemVersion.version")
         ref = f"refs/heads/{version}" if version else repository.default_branch
@@ -152,6 +162,7 @@ class GitOperations:
         return [{"commitId": commit, "comment": repository.message(commit)} for commit in repository.history(ref)]
 
     def branches(self, call: Call) -> Any:
+        """Stats - List."""
         repository = self._repository(call)
         base = repository.default_branch
         return [
@@ -166,6 +177,7 @@ class GitOperations:
         ]
 
     def pushes(self, call: Call) -> Any:
+        """Pushes - List."""
         since = call.query.get("searchCriteria.fromDate", "")
         with_updates = call.query.get("searchCriteria.includeRefUpdates") == "true"
         return [
@@ -173,6 +185,7 @@ class GitOperations:
         ]
 
     def one_push(self, call: Call) -> Any:
+        """Pushes - Get."""
         for push in self._repository(call).pushes:
             if str(push.id) == call.parts["pushId"]:
                 return self._push(push, call.query.get("includeRefUpdates", "").lower() == "true")
@@ -181,6 +194,7 @@ class GitOperations:
         )
 
     def push(self, call: Call) -> Any:
+        """Pushes - Create."""
         repository = self._repository(call)
         (update,), (commit,) = call.body["refUpdates"], call.body["commits"]
         parent = None if update["oldObjectId"] == NO_OBJECT else update["oldObjectId"]
@@ -203,11 +217,13 @@ class GitOperations:
         return {**self._push(made, True), "commits": [{"commitId": new, "comment": commit["comment"]}]}
 
     def pull_requests(self, call: Call) -> Any:
+        """Pull Requests - Get Pull Requests."""
         query, found = call.query, self._repository(call).pull_requests
         source, status = query.get("searchCriteria.sourceRefName"), query.get("searchCriteria.status", "active")
         return [p for p in found if source in (None, p["sourceRefName"]) and status in ("all", p["status"])]
 
     def create_pull_request(self, call: Call) -> Any:
+        """Pull Requests - Create."""
         repository, body = self._repository(call), call.body
         refs = repository.refs()
         if body["sourceRefName"] not in refs or body["targetRefName"] not in refs:
@@ -229,6 +245,7 @@ class GitOperations:
         return made
 
     def update_pull_request(self, call: Call) -> Any:
+        """Pull Requests - Update."""
         for found in self._repository(call).pull_requests:
             if str(found["pullRequestId"]) == call.parts["pullRequestId"]:
                 if set(call.body) != {"status"} or call.body["status"] != "abandoned":

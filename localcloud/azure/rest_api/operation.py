@@ -40,6 +40,7 @@ class Route:
     """Whether the path names a project."""
 
     def match(self, path: str) -> dict[str, str] | None:
+        """Return the parts of a path that this route matches, or None."""
         pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.template)
         project = "(?P<project>[^/]+)/" if self.in_project else "(?P<project>)"
         found = re.fullmatch(rf"/(?P<organization>[^/]+)/{project}_apis/{pattern}", path, re.IGNORECASE)

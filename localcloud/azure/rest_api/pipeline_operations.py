@@ -44,6 +44,7 @@ class PipelineOperations:
         )
 
     def definitions(self, call: Call) -> Any:
+        """Definitions - List."""
         wanted: dict[str, Callable[[Definition], Any]] = {
             "name": lambda d: d.body["name"].lower(),
             "repositoryId": lambda d: d.body["repository"]["id"],
@@ -62,12 +63,15 @@ class PipelineOperations:
         return [{key: value for key, value in d.shown().items() if key in keys} for d in found]
 
     def create_definition(self, call: Call) -> Any:
+        """Definitions - Create."""
         return self._pipelines.create(call.organization, call.project, call.body).shown()
 
     def update_definition(self, call: Call) -> Any:
+        """Definitions - Update."""
         return self._pipelines.update(self._definition(call), call.body).shown()
 
     def authorize(self, call: Call) -> Any:
+        """Resources - Authorize Definition Resources."""
         definition = self._definition(call)
         for resource in call.body:
             project, _, repository = resource["id"].partition(".")
@@ -77,6 +81,7 @@ class PipelineOperations:
         return call.body
 
     def preview(self, call: Call) -> Any:
+        """Preview - Preview."""
         definition = self._pipelines.find(call.organization, call.project, int(call.parts["pipelineId"]))
         if call.body.get("previewRun") is not True:
             raise ServiceError(400, "previewRun must be true.")
@@ -88,6 +93,7 @@ class PipelineOperations:
         return {"finalYaml": text}
 
     def builds(self, call: Call) -> Any:
+        """Builds - List."""
         found = self._pipelines.builds_in_project(call.organization, call.project)
         if "definitions" in call.query:
             wanted = {int(identifier) for identifier in call.query["definitions"].split(",")}
@@ -97,10 +103,12 @@ class PipelineOperations:
         return [self._shown(b) for b in sorted(found, key=lambda b: b.queued, reverse=True)]
 
     def queue(self, call: Call) -> Any:
+        """Builds - Queue."""
         definition = self._pipelines.find(call.organization, call.project, int(call.body["definition"]["id"]))
         return self._shown(self._pipelines.queue(definition, call.body.get("sourceBranch")))
 
     def update_build(self, call: Call) -> Any:
+        """Builds - Update Build."""
         build = self._build(call)
         if set(call.body) - {"id"} != {"status"} or str(call.body["status"]).lower() != "cancelling":
             raise ServiceError(400, "The embedded service only cancels builds.")
@@ -108,11 +116,13 @@ class PipelineOperations:
         return self._shown(build)
 
     def logs(self, call: Call) -> Any:
+        """Builds - Get Build Logs."""
         build = self._build(call)
         counts = [len(build.run.log), *(len(step.log) for step in list(build.run.steps))] if build.started else []
         return [{"id": number, "type": "Container", "lineCount": count} for number, count in enumerate(counts, 1)]
 
     def timeline(self, call: Call) -> Any:
+        """Timeline - Get."""
         build = self._build(call)
         records: list[dict[str, Any]] = []
         if build.started:
@@ -129,6 +139,7 @@ class PipelineOperations:
         return {"id": f"timeline-{build.id}", "records": records}
 
     def log(self, call: Call) -> Any:
+        """Builds - Get Build Log."""
         build, number = self._build(call), int(call.parts["logId"])
         if number == 1:
             return Text("\n".join(build.run.log))
@@ -138,10 +149,12 @@ class PipelineOperations:
         return Text("".join(f"{now()} {line}\n" for line in lines[int(call.query.get("startLine", 0)) :]))
 
     def leases(self, call: Call) -> Any:
+        """Leases - Get Retention Leases By Definition."""
         wanted = int(call.query["definitionId"])
         return [_lease(lease) for lease in self._pipelines.leases.values() if lease.definition_id == wanted]
 
     def add_leases(self, call: Call) -> Any:
+        """Leases - Add."""
         made = []
         for lease in call.body:
             build = self._pipelines.builds.get(lease["runId"])
@@ -151,10 +164,12 @@ class PipelineOperations:
         return [_lease(lease) for lease in made]
 
     def delete_leases(self, call: Call) -> Any:
+        """Leases - Delete."""
         for identifier in call.query["ids"].split(","):
             self._pipelines.leases.pop(int(identifier), None)
 
     def settings(self, call: Call) -> Any:
+        """General Settings - Get."""
         project = project_id(call.organization, call.project)
         return {name: self._pipelines.settings.get(project, {}).get(name, False) for name in _SETTINGS}
 

@@ -88,7 +88,7 @@ def test_a_replica_that_advertises_nothing_gets_everything_by_plain_git(strict_s
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
     said = [line for line in capsys.readouterr().out.splitlines() if "Stepping down" in line]
-    assert said == ["Stepping down to plain git: the replica does not offer to report what became of a push."]
+    assert said == ["Stepping down to plain git: the replica does not offer to report the result of a push."]
 
 
 # ---------------------------------------------------------------------------------------------------- aborted pushes
@@ -401,7 +401,7 @@ def test_an_archive_that_cannot_be_cleaned_up_spoils_no_run(strict_sides, monkey
 
     monkeypatch.setattr(program, "push", denied)
     assert sides.mirror().result == "Succeeded"
-    assert "Old archive entries stay until the next run" in capsys.readouterr().out
+    assert "Expired archive entries are kept until the next run" in capsys.readouterr().out
 
 
 def test_nothing_is_waited_for_after_the_last_try(strict_sides):

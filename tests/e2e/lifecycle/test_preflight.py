@@ -27,7 +27,7 @@ def test_everything_that_is_wrong_is_told_at_once(swift):
     assert len(str(again.value).splitlines()) == 3
     for words in (
         f"there is a CodeCommit repository {swift.name!r} that belongs to no stack",
-        f"there is an IAM user {swift.mirror.user_name!r} already",
+        f"there is already an IAM user {swift.mirror.user_name!r}",
         "AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD are not set",
     ):
         assert any(line.startswith(words) for line in lines), words

@@ -48,7 +48,7 @@ def test_a_replica_that_was_deleted_by_hand_gets_a_remedy_that_works(swift):
     swift.up()
     swift.cloud.client("codecommit").delete_repository(repositoryName=swift.name)
     started = time.monotonic()
-    with pytest.raises(MirrorError, match=r"was deleted by hand; run 'codecommit-mirror down ") as caught:
+    with pytest.raises(MirrorError, match=r"was deleted by hand, which CloudFormation does not notice; run") as caught:
         swift.up()
     assert len(str(caught.value).splitlines()) == 1
     assert time.monotonic() - started < 20

@@ -1,0 +1,259 @@
+"""What a run deletes or overwrites is kept, a source that lost too much stops it, and races end well."""
+
+import itertools
+import threading
+
+import pytest
+
+from localcloud import sample
+from tests.program import program
+
+from . import servers
+from .sides import NAMESPACES
+
+# ------------------------------------------------------------------------------------------------------ nothing lost
+
+
+def test_deleted_and_overwritten_tips_stay_reachable(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sides.refs()
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.git(sides.source, "update-ref", "refs/tags/light-1", "refs/heads/main~40")
+    outcome = sides.mirror()
+    assert sides.archive() == {name: before[name] for name in ("refs/heads/feature/0", "refs/tags/light-1")}
+    assert sorted(outcome.archived.values()) == sorted(sides.archive().values())
+    sides.assert_equal()
+
+
+def test_a_fast_forward_leaves_no_archive_entry(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    for _ in range(5):
+        sample.commit(sides.source, "main", "next")
+    sides.mirror()
+    assert sides.archive() == {}
+
+
+def test_the_archive_can_be_turned_off(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.git(sides.source, "update-ref", "-d", "refs/heads/feature/0")
+    sides.mirror(MIRROR_ARCHIVE_DAYS="0")
+    assert sides.archive() == {}
+    sides.assert_equal()
+
+
+def test_old_archive_entries_are_removed_and_young_ones_stay(sides):
+    sample.fill(sides.source)
+    tip = sample.git(sides.source, "rev-parse", "main").strip()
+    sides.mirror()
+    young = program.time.strftime(program.ARCHIVE_TIME)
+    for stamp in ("20200101T000000Z", young):
+        sample.git(sides.replica, "update-ref", f"{program.ARCHIVE_PREFIX}{stamp}/heads/x", tip)
+    outcome = sides.mirror()
+    assert outcome.expired == 1
+    assert list(sample.refs(sides.replica, program.ARCHIVE_PREFIX)) == [f"{program.ARCHIVE_PREFIX}{young}/heads/x"]
+
+
+def test_what_cannot_be_archived_is_not_overwritten(git_sides):
+    sample.fill(git_sides.source)
+    git_sides.mirror()
+    before = git_sides.refs()
+    hook = git_sides.replica / "hooks" / "update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(
+        '#!/bin/sh\ncase "$1" in refs/tags/codecommit-mirror/archive/*) echo no archive here; exit 1;; esac\n'
+    )
+    hook.chmod(0o755)
+    sample.git(git_sides.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.commit(git_sides.source, "feature/1", "rewritten", parent="main~9")
+    sample.commit(git_sides.source, "main", "next")
+    outcome = git_sides.mirror()
+    assert outcome.result == "Failed"
+    assert "could not be kept in the archive" in outcome.broken["refs/heads/feature/1"]
+    after = git_sides.refs()
+    assert {name for name in before if before[name] != after.get(name)} == {"refs/heads/main"}
+
+
+# ------------------------------------------------------------------------------------------------ refusing to destroy
+
+
+def test_a_source_without_refs_changes_nothing(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sides.refs()
+    for name in sample.refs(sides.source):
+        sample.git(sides.source, "update-ref", "-d", name)
+    with pytest.raises(
+        program.MirrorFailure, match=r"the source has no branches and tags; this run would delete .* MIRROR_ALLOW"
+    ):
+        sides.mirror()
+    assert sides.refs() == before
+
+
+def test_a_source_that_lost_most_of_its_branches_changes_nothing_until_told(sides):
+    sample.fill(sides.source, branches=30)
+    sides.mirror()
+    before = sides.refs()
+    for number in range(25):
+        sample.git(sides.source, "update-ref", "-d", f"refs/heads/feature/{number}")
+    sample.commit(sides.source, "main", "next")
+    with pytest.raises(program.MirrorFailure, match=r"refs/heads/feature/0, .*MIRROR_ALLOW_DELETIONS=1"):
+        sides.mirror()
+    assert sides.refs() == before
+    assert sides.mirror(MIRROR_ALLOW_DELETIONS="1").deleted == 25
+    sides.assert_equal()
+    assert len(sides.archive()) == 25
+
+
+def test_refs_that_azure_lists_and_does_not_show_are_not_deleted(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    everything = sample.refs(sides.source, *NAMESPACES)
+    hidden = "refs/heads/feature/0"
+
+    def rest(path, query):
+        assert path == "/o/p/_apis/git/repositories/r/refs"
+        start = int(query.get("continuationToken", 0))
+        more = {} if start else {"x-ms-continuationtoken": "10"}
+        names = sorted(everything)[start:] if start else sorted(everything)[:10]
+        return {"value": [{"name": name} for name in names]}, more
+
+    sides.source_url = servers.with_rest_api(sides.source, rest)
+    sample.git(sides.source, "update-ref", "-d", hidden)
+    with pytest.raises(program.MirrorFailure, match=r"refs/heads/feature/0\), but does not show them .*limited refs"):
+        sides.mirror()
+    assert hidden in sides.refs()
+    del everything[hidden]
+    assert sides.mirror().deleted == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- races
+
+
+def test_a_push_by_somebody_else_between_plan_and_push(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.commit(sides.source, "main", "from the source")
+    theirs = []
+    push = program.push
+
+    def late(replica, capabilities, commands, *arguments):
+        if not theirs and commands[0].ref == "refs/heads/main":
+            theirs.append(sample.commit(sides.replica, "main", "pushed by a stranger"))
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(program, "push", late)
+    outcome = sides.mirror()
+    assert outcome.result == "Succeeded"
+    sides.assert_equal()
+    assert sides.archive() == {"refs/heads/main": theirs[0]}
+    assert theirs[0] in program.summary(outcome)[-1]
+
+
+def test_a_branch_that_a_stranger_made_is_archived_and_removed(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.git(sides.replica, "update-ref", "refs/heads/stranger", "refs/heads/main~2")
+    tip = sample.commit(sides.replica, "stranger", "not from the source")
+    sides.mirror()
+    sides.assert_equal()
+    assert sides.archive() == {"refs/heads/stranger": tip}
+
+
+def test_a_source_that_moves_during_a_run(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    request_pack, moves = program.request_pack, itertools.count()
+    sample.commit(sides.source, "feature/1", "first", parent="main~3")
+
+    def late(*arguments):
+        if next(moves) == 0:
+            sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
+        return request_pack(*arguments)
+
+    monkeypatch.setattr(program, "request_pack", late)
+    assert sides.mirror().result == "Succeeded"
+    sides.assert_equal()
+
+
+def test_two_runs_at_once(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    for number in range(8):
+        sample.commit(sides.source, f"feature/{number}", "rewritten", parent="main~9")
+    before = sides.refs()
+    outcomes = []
+    threads = [threading.Thread(target=lambda: outcomes.append(sides.mirror())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcome.result for outcome in outcomes] == ["Succeeded", "Succeeded"]
+    sides.assert_equal()
+    archived = set(sample.refs(sides.replica, program.ARCHIVE_PREFIX).values())
+    assert archived == {before[f"refs/heads/feature/{number}"] for number in range(8)}
+
+
+def test_a_replica_that_never_stops_moving_is_named(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.commit(sides.source, "main", "from the source")
+    push = program.push
+
+    def late(replica, capabilities, commands, *arguments):
+        if any(command.ref == "refs/heads/main" for command in commands):
+            sample.commit(sides.replica, "main", "pushed by a stranger")
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(program, "push", late)
+    with pytest.raises(
+        program.MirrorFailure, match=r"gave up after 6 tries: 1 ref \(refs/heads/main\) changed on the replica"
+    ):
+        sides.mirror()
+
+
+# ----------------------------------------------------------------------------------------------------- one bad ref
+
+
+def test_one_bad_ref_does_not_stop_the_rest(git_sides):
+    hook = git_sides.replica / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nif grep -q forbidden; then echo forbidden branch; exit 1; fi\n")
+    hook.chmod(0o755)
+    sample.fill(git_sides.source, extra_branches=["forbidden"])
+    outcome = git_sides.mirror()
+    assert outcome.result == "Failed"
+    assert list(outcome.broken) == ["refs/heads/forbidden"]
+    assert "forbidden branch" in outcome.broken["refs/heads/forbidden"]
+    assert sample.refs(git_sides.source, *NAMESPACES).keys() - git_sides.refs().keys() == {"refs/heads/forbidden"}
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_an_archive_push_that_is_refused_whole_withholds_and_does_not_break(sides, monkeypatch, status):
+    sample.fill(sides.source)
+    sides.mirror()
+    push = program.push
+
+    def refusing(replica, capabilities, commands, *arguments):
+        if commands[0].ref.startswith(program.ARCHIVE_PREFIX):
+            raise {400: program.PackRefused, 413: program.TooLarge}[status]("no archive here")
+        return push(replica, capabilities, commands, *arguments)
+
+    monkeypatch.setattr(program, "push", refusing)
+    sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
+    sample.commit(sides.source, "main", "next")
+    outcome = sides.mirror()
+    assert list(outcome.broken) == ["refs/heads/feature/1"]
+    assert outcome.updated == 1
+
+
+def test_a_server_that_says_ok_and_does_nothing_is_not_believed(sides, monkeypatch):
+    sample.fill(sides.source)
+    sides.mirror()
+    sample.commit(sides.source, "main", "next")
+    monkeypatch.setattr(program, "push", lambda *arguments: {})
+    outcome = sides.mirror()
+    assert outcome.result == "Failed"
+    assert "reported the change but did not make it" in outcome.broken["refs/heads/main"]
