@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import MirrorError
@@ -125,7 +125,7 @@ def run(folder: Path, arguments: Sequence[str], assembly: Path | None = None, sa
                 lines.append(line.rstrip())
                 event = parse_event(line)
                 if say and event and event not in reported:
-                    reported.add(event)
+                    reported |= {event, replace(event, status=f"{event.status.partition('_')[0]}_IN_PROGRESS")}
                     say(f"{time.monotonic() - began:5.1f} s  {event.status}  {event.resource_type}  {event.resource}")
     if process.returncode:
         raise MirrorError(_failure(arguments, lines))

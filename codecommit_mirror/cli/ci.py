@@ -124,21 +124,21 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
     it before, or with --azure-repo-url afterwards.
     """
     account = _account(config, app)
-    for name in names:
-        account.check_removable(name)
-    confirmation(yes)(f"Delete the stacks of {', '.join(names)}?")
+    problems = {name: problem for name in names if (problem := account.removal_problem(name))}
+    removable = [name for name in names if name not in problems]
+    if removable:
+        confirmation(yes)(f"Delete the stacks of {', '.join(removable)}?")
     removed: list[str] = []
-    problems: list[str] = []
-    for name in names:
+    for name in removable:
         try:
             if account.remove(name):
                 removed.append(name)
                 click.echo(f"deleted {name}", err=True)
         except MirrorError as error:
-            problems.append(str(error))
+            problems[name] = str(error)
     _append(summary, ci_summary.of_removal(removed, names))
     if problems:
-        raise MirrorError("\n".join(problems))
+        raise MirrorError("\n".join(problems.values()))
     if as_json:
         print_json({"removed": removed})
     else:

@@ -113,7 +113,8 @@ class Account:
         Raises:
             MirrorError: it is still wanted, was not provisioned from here, or cannot be deleted.
         """
-        self.check_removable(mirror)
+        if problem := self.removal_problem(mirror):
+            raise MirrorError(problem)
         existing = self._deployed(())
         stack = orphans(self._wanted, existing, self._ci.owner).get(mirror)
         if stack is not None:
@@ -122,12 +123,11 @@ class Account:
             raise MirrorError(f"the stack of {mirror} was not provisioned from {self._ci.owner}; it is not deleted.")
         return stack is not None
 
-    def check_removable(self, mirror: str) -> None:
-        """Raise MirrorError if a mirror is still in ``mirrors.yaml``."""
-        if any(stack.mirror == mirror for stack in self._wanted):
-            raise MirrorError(
-                f"{mirror} is still in mirrors.yaml, so its stack is not deleted; remove its entry first."
-            )
+    def removal_problem(self, mirror: str) -> str | None:
+        """Return why a mirror is certainly not to be removed: it is still in ``mirrors.yaml``."""
+        if all(stack.mirror != mirror for stack in self._wanted):
+            return None
+        return f"{mirror} is still in mirrors.yaml, so its stack is not deleted; remove its entry first."
 
     def _wait_until_settled(self, mirrors: Sequence[str]) -> None:
         """Wait while CloudFormation finishes what another run, or a person, has begun."""

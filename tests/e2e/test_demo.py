@@ -1,6 +1,7 @@
 """``codecommit-mirror demo``: the main job, as ``make demo`` runs it."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,11 @@ import pytest
 from localcloud import sample
 
 from .conftest import ROOT
+
+
+def without_numbers(line):
+    """Return a line without its times and counts, which differ from run to run."""
+    return re.sub(r" *[0-9]+(\.[0-9]+)?", " N", line)
 
 
 def demo(*arguments, **variables):
@@ -49,6 +55,9 @@ def test_any_repository_is_mirrored_and_nothing_is_left(tmp_path):
         "no pipeline, no YAML file left",
     ):
         assert words in done.stdout
+    printed = {without_numbers(line) for line in done.stdout.splitlines()}
+    (excerpt,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [line for line in excerpt.splitlines() if without_numbers(line) not in printed] == []
     left = [path.name for path in temporary.iterdir()]
     assert not [name for name in left if name.startswith(("localcloud-", "agent-", "mirror-"))]
 

@@ -320,8 +320,8 @@ def test_sync_and_verify_are_the_same_engine(rig, command, tmp_path):
     assert without.stderr.startswith("error: there is no Azure DevOps token; set AZURE_DEVOPS_EXT_PAT")
     own = command("verify", *arguments, AZURE_DEVOPS_EXT_PAT=rig.cloud.personal_access_token)
     assert own.stdout == f"16 refs are equal.\n{program.carried_note(1)}\n"
-    for command in ("sync", "verify"):
-        wrong = command(command, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
+    for name in ("sync", "verify"):
+        wrong = command(name, *arguments, **{**environment, "AWS_GIT_PASSWORD": "wrong-canary"})
         assert wrong.returncode == 1
         assert "refused access (403)" in wrong.stderr
         assert "wrong-canary" not in wrong.stdout + wrong.stderr

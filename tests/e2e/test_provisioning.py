@@ -366,8 +366,8 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     assert "there is nobody to ask here" in ci(infrastructure, "remove", "Far", check=False)
     summary = infrastructure.folder / "summary.md"
     said = ci(infrastructure, "remove", "Kept", "Theirs", "Far", "--yes", "--summary", str(summary), check=False)
-    assert "error: Kept is in mirrors.yaml, and stays." in said
-    assert f"error: the stack of Theirs was not provisioned from {OWNER}, and stays." in said
+    assert "error: Kept is still in mirrors.yaml, so its stack is not deleted; remove its entry first." in said
+    assert f"error: the stack of Theirs was not provisioned from {OWNER}; it is not deleted." in said
     assert "deleted Far" in said
     assert "- `Far`: deleted\n- `Kept`: not deleted\n- `Theirs`: not deleted" in summary.read_text()
     assert json.loads(ci(infrastructure, "remove", "Far", "--yes", "--json")) == {"removed": []}

@@ -143,8 +143,8 @@ def test_no_token_and_no_new_password_leaves_the_azure_side(rig, command, tmp_pa
     watcher = CommandLines()
     watcher.start()
     done = [
-        command(*command, *where, *options, **azure_environment(rig.cloud))
-        for command, *options in (
+        command(*words, *where, *options, **azure_environment(rig.cloud))
+        for words, *options in (
             (("pipeline", "connect"),),
             (("pipeline", "run"),),
             (("rotate",),),

@@ -1,0 +1,85 @@
+"""The documentation's own commands, run on the embedded cloud; its links lead somewhere."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from localcloud import sample
+
+from .conftest import ROOT, azure_environment
+
+README, GETTING_STARTED = ROOT / "README.md", ROOT / "docs" / "getting-started.md"
+DEMOS = {"make demo", "make demo KEEP=1"}
+"""The tests of the demo run these."""
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page, without the indentation of a list."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+
+
+def commands(page: Path) -> list[str]:
+    return [line for block in blocks(page, "console") for line in block.splitlines()]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project as it is committed, set up."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).exists():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    for name in (".venv", "node_modules"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def test_getting_started_is_done_as_it_is_written(cloud, project):
+    source = cloud.create_azure_repository("contoso", "Shop", "MyRepo")
+    sample.fill(source)
+    (mirrors,) = blocks(GETTING_STARTED, "yaml")
+    server = f'azure: {{server: "{cloud.azure_url}", organization: contoso'
+    (project / "mirrors.yaml").write_text(mirrors.replace("azure: {organization: contoso", server))
+    lines = [line for line in commands(GETTING_STARTED) if line not in DEMOS]
+    script = "\n".join(["set -e", *lines]).replace("ACCOUNT/REGION", f"{cloud.account}/{cloud.region}")
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=project,
+        env={**os.environ, **cloud.environment(), **azure_environment(cloud)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "MyRepoReplica is up: 16 refs are equal on both sides." in done.stdout
+    assert "MyRepoReplica is down." in done.stdout
+
+
+def test_the_readme_has_no_command_that_getting_started_does_not_run():
+    known = {line.removesuffix(" --yes") for line in commands(GETTING_STARTED)} | DEMOS
+    assert set(commands(README)) <= known
+
+
+def test_the_readme_is_short():
+    assert len(README.read_bytes()) <= 8_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs or f'id="{anchor}"' in linked.read_text(), target
