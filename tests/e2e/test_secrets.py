@@ -145,9 +145,9 @@ def test_no_token_and_no_new_password_leaves_the_azure_side(rig, command, tmp_pa
     done = [
         command(*words, *where, *options, **azure_environment(rig.cloud))
         for words, *options in (
-            (("pipeline", "connect"),),
+            (("pipeline", "connect"), "-v"),
             (("pipeline", "run"),),
-            (("rotate",),),
+            (("rotate",), "-v"),
             (("verify",), "--json"),
             (("status",), "--json"),
             (("pipeline", "disconnect"), "--yes"),
@@ -156,6 +156,8 @@ def test_no_token_and_no_new_password_leaves_the_azure_side(rig, command, tmp_pa
     watcher.done.set()
     watcher.join()
     printed = "".join(run.stdout + run.stderr for run in done).encode()
+    assert b"iam CreateServiceSpecificCredential -> 200" in printed
+    assert b"/_apis/build/definitions -> 200" in printed
     assert [run.returncode for run in done] == [0] * len(done), printed.decode()
     files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     for text in (printed, b"\0".join(watcher.seen), files):
