@@ -1,1 +1,1 @@
-"""The companion of the CDK app: what CloudFormation cannot do for a mirror."""
+"""The CLI beside the CDK app: what CloudFormation cannot do for a mirror."""

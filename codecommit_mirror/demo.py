@@ -1,4 +1,4 @@
-"""The whole job on the embedded cloud, told step by step: up, pushes that start runs, status, rotate, verify, down."""
+"""The whole journey on the embedded cloud, step by step: up, pushes that start runs, status, rotate, verify, down."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class LocalCloud:
         }
 
     def client(self, service: str, region: str | None = None) -> Any:
-        """Return a boto3 client of the account's administrator, in the cloud's own region unless told."""
+        """Return a boto3 client of the account's administrator, by default in the cloud's own region."""
         session = boto3.Session(self._access_key_id, self._secret_access_key, region_name=region or self.region)
         return session.client(service, endpoint_url=self.aws_url)  # type: ignore[call-overload]
 

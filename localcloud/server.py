@@ -2,7 +2,7 @@
 
 Started by ``localcloud.cloud``, which writes the settings as one line of JSON to standard input, and reads one line of
 JSON with the endpoints from standard output when all of them answer; later lines are calls and their results. It stops,
-and removes its folder, when standard input ends, unless it was told to outlive its parent, and at SIGTERM.
+and removes its folder, when standard input ends, unless it is to outlive its parent, and at SIGTERM.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CUSTOM_RESOURCES_ANSWER = "/_ministack/cfn-response/"
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run until the parent or a signal stops it."""
     settings = json.loads(sys.stdin.readline())
     root = Path(settings["root"])
     try:

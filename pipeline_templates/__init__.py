@@ -1,1 +1,1 @@
-"""What runs in Azure Pipelines: the pipeline's template, and the mirror program that it carries."""
+"""Templates of what runs in CI services: the mirror's pipeline, and the pipelines that provision mirrors."""

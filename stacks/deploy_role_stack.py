@@ -16,7 +16,7 @@ class DeployRoleStack(Stack):
     """An identity provider for the CI service, unless the account has it, and two roles that trust it.
 
     A pull request can change what its own jobs do, so that its role may read stacks and templates, and nothing else.
-    The other role trusts what runs on the deployed branch alone. It may assume CDK's bootstrap roles, as a person with
+    The other role only trusts what runs on the deployed branch. It may assume CDK's bootstrap roles, as a person with
     ``cdk deploy`` does, and delete stacks that were provisioned from here.
 
     Outputs: ``DiffRoleArn``, ``DeployRoleArn``.

@@ -16,7 +16,7 @@ def acknowledge(construct: Construct, reasons: Mapping[str, str], packs: Sequenc
     Args:
         construct: what is found fault with.
         reasons: by the rule's name without its pack, like ``LambdaDLQ``.
-        packs: whose rules; HIPAA and NIST 800-53 unless told.
+        packs: whose rules; HIPAA and NIST 800-53 by default.
     """
     every = [Acknowledgment(id=f"{pack}::{pack}-{rule}", reason=why) for rule, why in reasons.items() for pack in packs]
     # In one call: each goes to another process.

@@ -8,14 +8,14 @@ from constructs import Construct
 
 
 class ReplicaRepository(Construct):
-    """A CodeCommit repository with an explicit deletion policy, or one that is there already.
+    """A CodeCommit repository with an explicit deletion policy, or an existing one.
 
     CloudFormation cannot import repositories: one that it did not create is only referred to, and never deleted.
 
     Args:
         name: the repository's name, 1 to 100 of ``[A-Za-z0-9_.-]``.
         description: what the console shows, at most 1,000 characters.
-        existing: refer to a repository that is there already.
+        existing: refer to an existing repository.
         retain: keep the repository and its history when the stack is destroyed.
     """
 

@@ -1,4 +1,4 @@
-"""One mirror's stack: the replica, who may push to it, and the outputs that the companion reads."""
+"""One mirror's stack: the replica, who may push to it, and the outputs that the CLI reads."""
 
 from __future__ import annotations
 
@@ -73,4 +73,4 @@ class ReplicaStack(Stack):
         CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")
         CfnOutput(self, "ReplicaArn", value=replica.arn, description="ARN of the replica")
         CfnOutput(self, "PushUserName", value=access.user.user_name, description="IAM user of the pipeline")
-        CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that allows GitPush alone")
+        CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that only allows GitPush")

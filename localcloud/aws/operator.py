@@ -1,4 +1,4 @@
-"""Who runs ``cdk`` and the companion: an IAM user whose every request is checked.
+"""The IAM user who runs ``cdk`` and the CLI; every request of theirs is checked.
 
 ministack takes some access keys for the root user's and does not check their signatures; here no key is root's.
 """

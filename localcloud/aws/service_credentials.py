@@ -59,7 +59,7 @@ class ServiceCredentials:
         if error:
             return error
         if iam._p(parameters, "ServiceName") != SERVICE:
-            return iam._error(404, "NotSupportedService", f"The embedded cloud issues credentials for {SERVICE} alone.")
+            return iam._error(404, "NotSupportedService", f"The embedded cloud only issues credentials for {SERVICE}.")
         existing = self.of_user(user)
         if len(existing) >= MAXIMUM_PER_USER:
             return iam._error(

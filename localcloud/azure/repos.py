@@ -249,7 +249,7 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
     Args:
         repositories: what is served.
         tokens: what is taken as a password.
-        pushed: told of each push.
+        pushed: called after each push.
     """
 
     def host(request: GitRequest) -> Serve | Answer:

@@ -21,7 +21,7 @@ class AzureDevOps:
     Args:
         root: where the repositories are, one folder each for organization, project and repository.
         tokens: scopes, by the token's secret.
-        bearer: those tokens that the REST API takes as Bearer alone.
+        bearer: the tokens that the REST API only accepts as Bearer.
         issuers: sign the tokens of service connections.
         aws: variables that point a script at AWS.
     """

@@ -1,1 +1,1 @@
-"""Who is told when a replica is tampered with, or is no longer confirmed."""
+"""Alarms: a replica is tampered with, or no run confirms it any longer."""

@@ -1,4 +1,4 @@
-"""Where alarms go: an SNS topic of the mirror's own with one e-mail subscription, or one that is there already."""
+"""Where alarms go: an SNS topic of the mirror's own with one e-mail subscription, or an existing one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class AlarmTopic(Construct):
     SNS's own key does not let them, so that the topic has a key of its own.
 
     Args:
-        email: who is told; AWS asks that address to confirm once.
-        topic_arn: a topic that is there already, whose own policies must let EventBridge and CloudWatch publish.
+        email: the recipient's address; AWS asks it to confirm once.
+        topic_arn: an existing topic, whose own policies must let EventBridge and CloudWatch publish.
         for_cloudwatch: whether an alarm of CloudWatch's goes there too.
     """
 

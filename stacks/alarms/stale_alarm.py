@@ -1,4 +1,4 @@
-"""Tells when no run has confirmed the replica for too long, for whatever reason.
+"""Notify people when no run has confirmed the replica for too long, for whatever reason.
 
 Every run that did not fail writes the tag ``codecommit-mirror/confirmed`` anew: GitPush is enough for that, and
 CodeCommit reports it as an event. A rule counts those events, and an alarm watches the rule's own metric and treats

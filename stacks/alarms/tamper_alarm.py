@@ -1,4 +1,4 @@
-"""Tells when somebody other than the mirror's user changes the replica."""
+"""Notify people when somebody other than the mirror's user changes the replica."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TamperAlarm(Construct):
             description=f"Changes of the replica {replica.name} by somebody other than the mirror's user",
             event_pattern=replica.changes(
                 ("referenceCreated", "referenceUpdated", "referenceDeleted"),
-                # The service's own examples have no caller: what it does not tell is told as well.
+                # The service's own examples have no caller: an event without one is reported too.
                 callerUserArn=events.Match.any_of(
                     events.Match.anything_but(replica.user_arn), events.Match.does_not_exist()
                 ),

@@ -16,16 +16,18 @@ resource(s) failed to delete: [PushAccessUser0202A849, ReplicaRepository24451859
 MyRepoReplica |   0 | 4:39:50 AM | DELETE_FAILED           | AWS::CodeCommit::Repository | Replica/Repository \
 (ReplicaRepository24451859) Resource deletion cancelled
 MyRepoReplica |   0 | 4:39:50 AM | DELETE_FAILED           | AWS::IAM::User              | PushAccess/User \
-(PushAccessUser0202A849) AWS::IAM::User delete failed: DeleteConflict: Cannot delete entity, must delete access keys first.
+(PushAccessUser0202A849) AWS::IAM::User delete failed: DeleteConflict: Cannot delete entity, must delete access \
+keys first.
 
 Failed resources:
 MyRepoReplica | 4:39:50 AM | DELETE_FAILED           | AWS::IAM::User              | PushAccess/User \
-(PushAccessUser0202A849) AWS::IAM::User delete failed: DeleteConflict: Cannot delete entity, must delete access keys first.
+(PushAccessUser0202A849) AWS::IAM::User delete failed: DeleteConflict: Cannot delete entity, must delete access \
+keys first.
 ❌  MyRepoReplica: destroy failed DeploymentError: The stack named MyRepoReplica is in a failed state.
 """
 DEPLOY = (
-    "MyRepoReplica | 3/9 | 4:39:43 AM | \x1b[32mCREATE_COMPLETE     \x1b[39m | AWS::IAM::User | \x1b[1mPushAccess/User\x1b[22m \
-(PushAccessUser0202A849) "
+    "MyRepoReplica | 3/9 | 4:39:43 AM | \x1b[32mCREATE_COMPLETE     \x1b[39m | AWS::IAM::User "
+    "| \x1b[1mPushAccess/User\x1b[22m (PushAccessUser0202A849) "
 )
 
 
@@ -65,8 +67,8 @@ def test_a_failure_begins_with_its_reason_and_leaves_out_what_follows_from_it(fa
     with pytest.raises(MirrorError) as caught:
         cdk.destroy(fake_cli(DESTROY, 1), "MyRepoReplica", (), lambda line: None)
     assert str(caught.value).splitlines() == [
-        "PushAccess/User (AWS::IAM::User) is DELETE_FAILED: AWS::IAM::User delete failed: DeleteConflict: Cannot delete "
-        "entity, must delete access keys first.",
+        "PushAccess/User (AWS::IAM::User) is DELETE_FAILED: AWS::IAM::User delete failed: DeleteConflict: Cannot "
+        "delete entity, must delete access keys first.",
         "cdk destroy MyRepoReplica failed; running again is safe, and resumes from there.",
     ]
 

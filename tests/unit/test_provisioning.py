@@ -182,7 +182,15 @@ def test_what_is_not_there_is_created_and_what_is_the_same_stays():
     ],
 )
 def test_whatever_differs_is_updated(changes):
-    assert decide([wanted("a")], [deployed("a", **changes)]) == Plan(update=("a",))
+    found = decide([wanted("a")], [deployed("a", **changes)])
+    only_settings = ("a",) if set(changes) <= {"tags", "protected"} else ()
+    assert found == Plan(update=("a",), only_settings=only_settings)
+
+
+def test_an_update_that_cdk_diff_does_not_show_is_explained():
+    plan = decide([wanted("a"), wanted("b")], [deployed("a", protected=True), deployed("b", template={})])
+    assert ("to update", "a, b") in summary.rows(plan, "to create", "to update")
+    assert ("of these, only tags or termination protection change", "a") in summary.rows(plan, "created", "updated")
 
 
 REPOSITORY = "AWS::CodeCommit::Repository"

@@ -64,7 +64,7 @@ class GitOperations:
         """Repositories - Update."""
         repository, branch = self._repository(call), call.body["defaultBranch"]
         if set(call.body) != {"defaultBranch"} or branch not in repository.refs():
-            raise ServiceError(400, "The embedded service changes the default branch alone, to one that there is.")
+            raise ServiceError(400, "The embedded service only changes the default branch, to an existing one.")
         repository.git("symbolic-ref", "HEAD", branch)
         return self.repository(call)
 
@@ -124,7 +124,7 @@ class GitOperations:
         """Items - Get."""
         repository, path = self._repository(call), call.query["path"]
         if call.query.get("versionDescriptor.versionType", "branch") != "branch":
-            raise ServiceError(400, "The embedded service reads files of branches alone.")
+            raise ServiceError(400, "The embedded service only reads files of branches.")
         branch = call.query.get("versionDescriptor.version") or str(repository.default_branch).removeprefix(
             "refs/heads/"
         )
@@ -207,7 +207,7 @@ class GitOperations:
                     400, f"TF401035: The object '{path}' is {'' if present else 'not '}there.", "GitItemException"
                 )
             if change["changeType"] != "delete" and change["newContent"]["contentType"] != "rawText":
-                raise ServiceError(400, "The embedded service takes rawText alone.")
+                raise ServiceError(400, "The embedded service only accepts rawText.")
             changes[path] = None if change["changeType"] == "delete" else change["newContent"]["content"]
         with repository.lock:
             repository.check_policy(update["name"])
@@ -249,7 +249,7 @@ class GitOperations:
         for found in self._repository(call).pull_requests:
             if str(found["pullRequestId"]) == call.parts["pullRequestId"]:
                 if set(call.body) != {"status"} or call.body["status"] != "abandoned":
-                    raise ServiceError(400, "The embedded service abandons pull requests alone.")
+                    raise ServiceError(400, "The embedded service can only abandon pull requests.")
                 found["status"] = "abandoned"
                 return found
         raise ServiceError(

@@ -76,7 +76,7 @@ class PipelineOperations:
         for resource in call.body:
             project, _, repository = resource["id"].partition(".")
             if resource["type"] != "repository" or project != project_id(call.organization, call.project):
-                raise ServiceError(400, "The embedded service authorizes repositories of the project alone.")
+                raise ServiceError(400, "The embedded service only authorizes repositories of the project.")
             self._pipelines.authorize(definition, repository, resource["authorized"])
         return call.body
 
