@@ -83,6 +83,8 @@ def _revoked_if_lost(iam: IAMClient, user: str, issued: IssuedCredential) -> Ite
         yield
     except OSError as error:
         git_credentials.revoke(iam, user, issued.id)
+        # What is left in the buffer would fail again when the interpreter flushes it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise MirrorError(
             f"the password could not be written ({error}), so {issued.id} was revoked; free some space and run again."
         ) from None

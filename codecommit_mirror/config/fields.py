@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-_LONGEST_STALE_HOURS = 7 * 24
+_MAX_STALE_HOURS = 7 * 24
 
 
 def matching(pattern: str, what: str, remedy: str) -> AfterValidator:
@@ -88,6 +88,6 @@ def hours(value: object) -> int:
     """Return the hours of ``36h`` or ``2d``, at most a week, because CloudWatch alarms look back no further."""
     match = re.fullmatch(r"([1-9][0-9]{0,2})([hd])", str(value))
     found = int(match[1]) * (24 if match[2] == "d" else 1) if match else 0
-    if not 1 <= found <= _LONGEST_STALE_HOURS:
+    if not 1 <= found <= _MAX_STALE_HOURS:
         raise ValueError("is not a time from 1h to 7d; write one like 36h or 2d")
     return found

@@ -15,7 +15,7 @@ from ministack.core import responses
 from ministack.services import iam
 
 SERVICE = "codecommit.amazonaws.com"
-MAXIMUM_PER_USER = 2
+MAX_PER_USER = 2
 """For each user and service: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
 
 Answer = Any  # ministack's (status, headers, body)
@@ -61,9 +61,9 @@ class ServiceCredentials:
         if iam._p(parameters, "ServiceName") != SERVICE:
             return iam._error(404, "NotSupportedService", f"The embedded cloud only issues credentials for {SERVICE}.")
         existing = self.of_user(user)
-        if len(existing) >= MAXIMUM_PER_USER:
+        if len(existing) >= MAX_PER_USER:
             return iam._error(
-                409, "LimitExceeded", f"Cannot exceed quota for ServiceSpecificCredentialsPerUser: {MAXIMUM_PER_USER}"
+                409, "LimitExceeded", f"Cannot exceed quota for ServiceSpecificCredentialsPerUser: {MAX_PER_USER}"
             )
         account = responses.get_account_id()
         taken = {record.service_user_name for record in existing}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -228,6 +229,7 @@ def test_a_password_that_cannot_be_written_is_revoked(bare):
         done = subprocess.run(
             [sys.executable, "-m", "codecommit_mirror", *arguments],
             cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

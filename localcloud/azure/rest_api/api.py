@@ -25,7 +25,7 @@ from .operation import Call, Route, Text
 from .pipeline_operations import PipelineOperations
 
 _PAGE = 100
-_LONGEST_PAGE = 1000
+_MAX_PAGE_SIZE = 1000
 _SETTINGS = ("enforceJobAuthScope", "enforceReferencedRepoScopedToken", "enforceSettableVar")
 
 
@@ -109,7 +109,7 @@ def _rendered(found: Any, query: Mapping[str, str], accept: str) -> Answer:
     if isinstance(found, list):
         start, size = int(query.get("continuationToken", 0)), int(query.get("$top", _PAGE))
         start += int(query.get("$skip", 0))
-        end = start + min(size, _LONGEST_PAGE)
+        end = start + min(size, _MAX_PAGE_SIZE)
         if end < len(found):
             headers["x-ms-continuationtoken"] = str(end)
         found = {"count": len(found[start:end]), "value": found[start:end]}
