@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from codecommit_mirror import engine
 from localcloud import sample
 from localcloud.aws.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Host, Serve
-from tests.program import program
-
-MIRROR = str(Path(program.__file__))
+from mirror_engine.text import format_bytes
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Bench:
         self.generous_server = _Server(self.replica, "generous replica")
 
     def ours(self) -> Measurement:
-        """Run the mirror program, as the pipeline does."""
+        """Run the engine, as the pipeline does."""
         environment = {
             "PATH": os.environ["PATH"],
             "AZURE_REPO_URL": f"{self.source_server.url}/o/p/_git/r",
@@ -103,7 +102,9 @@ class Bench:
             **{f"{side}_GIT_{what}": "x" for side in ("AZURE", "AWS") for what in ("USERNAME", "PASSWORD")},
             "MIRROR_ALLOW_DELETIONS": "1",
         }
-        return self._measure([[sys.executable, MIRROR]], environment)
+        program = self.folder / "program.py"
+        program.write_text(engine.program())
+        return self._measure([[sys.executable, str(program)]], environment)
 
     def blog_post(self) -> Measurement:
         """Clone a mirror of the source, and push the mirror."""
@@ -155,7 +156,7 @@ class Bench:
     def check(self) -> None:
         """Fail unless both sides have the same branches, tags and notes."""
         namespaces = ("refs/heads/", "refs/tags/", "refs/notes/")
-        if program.by_original_name(sample.refs(self.replica), namespaces) != sample.refs(self.source, *namespaces):
+        if engine.by_original_name(sample.refs(self.replica), namespaces) != sample.refs(self.source, *namespaces):
             raise SystemExit("the replica is not equal to the source")
 
 
@@ -247,7 +248,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows, size = run(Path(folder), options)
     kind = options.source or f"generated, {options.commits} commits in a pull request"
-    print(f"Source: {kind}, {program.format_bytes(size)} on disk. ", end="")
+    print(f"Source: {kind}, {format_bytes(size)} on disk. ", end="")
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip() + ".")
     print("Best of " + ("one run" if options.times == 1 else f"{options.times} runs") + " of each, in turn.\n")
@@ -262,7 +263,7 @@ def main() -> None:
 
 
 def _row(measured: Measurement) -> str:
-    return f"{measured.seconds:.2f} s, {program.format_bytes(measured.bytes)}"
+    return f"{measured.seconds:.2f} s, {format_bytes(measured.bytes)}"
 
 
 def run(folder: Path, options: argparse.Namespace) -> tuple[list[tuple[str, Measurement, Measurement]], int]:

@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 _MAIN = 'if __name__ == "__main__":\n    sys.exit(main())\n'
-_RULE_COLUMNS = 80
+_RULE_COLUMNS = 40
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Git:
     def increments(self, command: Command, known: Iterable[str]) -> list[Command]:
         """Return commands that push a branch's history piece by piece, all but the last piece.
 
-        They follow first parents, so that each piece adds to the one before; for a new branch, or a fast-forward.
+        They follow first parents, and leave out what does not build on the old tip: no piece drops anything.
         """
         if not command.new or not command.ref.startswith("refs/heads/"):
             return []
@@ -71,6 +71,8 @@ class Git:
         excluded = "\n".join(f"^{value}" for value in set(known)).encode()
         arguments = ["rev-list", "--reverse", "--first-parent", "--ignore-missing", "--stdin", command.new]
         commits = self._run(arguments, text=excluded).stdout.decode().split()
+        if command.old:
+            commits = list(itertools.dropwhile(lambda commit: not self.is_ancestor(str(command.old), commit), commits))
         steps, old = [], command.old
         for commit in commits[COMMITS_PER_INCREMENT - 1 : -1 : COMMITS_PER_INCREMENT]:
             steps.append(Command(command.ref, old, commit))
@@ -98,6 +100,7 @@ class Git:
             if self._hang_ups == 1 or re.search(b"returned error: (429|5[0-9][0-9])", result.stderr):
                 raise RetryableError(words)
             return {command.ref: words for command in commands}
+        self._hang_ups = 0
         return refused
 
     def _run(

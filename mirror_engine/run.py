@@ -55,10 +55,7 @@ def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = tim
     A run consists of rounds: read both sides, plan, push, read the replica again. If a round loses a race or its
     connection, another round starts from what the replica has by then, so that nothing is overwritten by mistake.
 
-    Args:
-        settings: what to mirror.
-        folder: an empty folder for plain git, in case it is needed.
-        sleep: waits between rounds.
+    ``folder`` is an empty folder for plain git, in case it is needed; ``sleep`` waits between rounds.
     """
     started = time.monotonic()
     run = _Run(settings, folder, sleep)

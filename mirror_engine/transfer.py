@@ -109,6 +109,7 @@ class Transfer:
             refused = self._not_provided(commands, refusal)
         pushed = [command for command in commands if command.ref not in self.skipped]
         if len(refused) == len(pushed) and self._may_halve(pushed):
+            self.broken.difference_update(refused)
             parts = (self.carry(part) for part in halves(pushed))
             return {ref: why for part in parts for ref, why in part.items()}
         return refused
@@ -119,9 +120,12 @@ class Transfer:
         Refs that the replica refuses are pushed below ``CARRIED_PREFIX``, so that nothing is lost. It is asked only
         once, with the form of pack that it accepted for branches and tags.
         """
+        broken_packs = self._broken_packs
         try:
             refused = self._carry_once(commands)
         except (PackRefused, RetryableError) as refusal:
+            if self._broken_packs > broken_packs:
+                raise  # It was the source, and says nothing about the replica.
             # The first failure may be chance: a broken connection, or an abort for refs that the replica has accepted.
             self._broken_other_pushes += 1
             known = isinstance(refusal, PackRefused) and not any(command.old for command in commands)
@@ -245,7 +249,9 @@ class Transfer:
         if not commands:
             return {}
         try:
-            return push(self._settings.replica, self._replica.capabilities, commands, pack, self.traffic)
+            refused = push(self._settings.replica, self._replica.capabilities, commands, pack, self.traffic)
+            self._broken_pushes = 0
+            return refused
         except RetryableError as error:
             if error.status in (408, 504) or (not isinstance(pack, bytes) and error.status != 429):
                 self._broken_pushes += 1
@@ -290,6 +296,8 @@ class Transfer:
                     raise RetryableError("the source's refs changed while they were being read") from None
             raise
         except RetryableError as error:
+            if error.status == 429:
+                raise
             self._broken_packs += 1
             self._isolating = self._isolating or self._broken_packs > 2
             if self._isolating:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
-    """Create the stack's user again if it does not exist, with the tags and the policy that the stack gave it.
+    """Create the stack's user again if it does not exist, with the mirror's tags and the stack's policy.
 
     Its Git credentials were deleted with it, and are issued anew later.
 

@@ -46,7 +46,7 @@ _TAG_TEXT = r"[\w\s.:/=+@-]"
 
 
 def tags(value: dict[str, str]) -> dict[str, str]:
-    """Return tags that every AWS service accepts, without those that the stacks set themselves."""
+    """Refuse tags that an AWS service would refuse, or that the stacks set themselves."""
     if len(value) > _MAX_TAGS:
         raise ValueError(
             f"has {len(value)} tags; use at most {_MAX_TAGS}, since AWS allows 50 and the stack sets "

@@ -52,21 +52,21 @@ def load(path: Path, only: str | None = None) -> Configuration:
     chosen = [only] if only is not None else list(file.mirrors)
     mistakes = [] if file.mirrors else _mistakes_in_defaults(file)
     mirrors: list[Mirror] = []
-    for name in chosen:
-        try:
-            mirrors.append(_validated(file, name))
-        except MirrorError as error:
-            mistakes.append(str(error))
-    mistakes += _clashes(file, chosen)
     ci = None
     try:
         ci = ci_section.load_section(file)
     except MirrorError as error:
         mistakes.append(str(error))
+    for name in chosen:
+        try:
+            mirrors.append(_validated(file, name, ci))
+        except MirrorError as error:
+            mistakes.append(str(error))
+    mistakes += _clashes(file, chosen)
     if mistakes:
         # A mistake in the defaults belongs to every mirror, and is reported once.
         raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
-    return Configuration(tuple(_with_location(mirror, ci) for mirror in mirrors), ci)
+    return Configuration(tuple(mirrors), ci)
 
 
 def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
@@ -127,21 +127,16 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
     return f"the file has {', '.join(sorted(known)[:_MAX_LISTED_NAMES])}{rest}."
 
 
-def _with_location(mirror: Mirror, ci: Ci | None) -> Mirror:
-    """Return the mirror with CI's account and region unless it has its own; this also applies to manual deployments."""
-    if ci is None:
-        return mirror
-    return mirror.model_copy(update={"account": mirror.account or ci.account, "region": mirror.region or ci.region})
-
-
-def _validated(file: MirrorsFile, name: str) -> Mirror:
+def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
+    """Return a mirror, with CI's account and region unless it has its own; these also apply to manual deployments."""
     where = file.where("mirrors", name)
     try:
         check_replica_name(name)
     except MirrorError as error:
         raise MirrorError(f"{where}: {error}") from None
     try:
-        return Mirror.model_validate({**file.merged(name), "name": name})
+        location = {"account": ci.account, "region": ci.region} if ci else {}
+        return Mirror.model_validate({**location, **file.merged(name), "name": name})
     except ValidationError as error:
         lines = []
         for key, sentence in sentences(error, Mirror):
@@ -194,5 +189,7 @@ def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tu
     if isinstance(azure, dict):
         repository = azure.get("pipelines_repository") or azure.get("repository")
         path = azure.get("pipeline_path") or default_pipeline_path(name, azure.get("pipelines_repository"))
-        project = "/".join(str(azure.get(key, "")) for key in ("server", "organization", "project"))
-        yield "pipeline", f"{path} in {project.lstrip('/')}/{repository}", (), "give one of them an azure.pipeline_path"
+        project = "/".join(str(azure.get(key, "")) for key in ("organization", "project"))
+        server = str(azure.get("server") or azure_url.AZURE_DEVOPS_SERVICES).lower().rstrip("/")
+        place = "" if server == azure_url.AZURE_DEVOPS_SERVICES else f"{server}/"
+        yield "pipeline", f"{path} in {place}{project}/{repository}", (), "give one of them an azure.pipeline_path"

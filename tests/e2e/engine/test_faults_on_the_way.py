@@ -191,6 +191,25 @@ def test_increments_are_as_many_as_the_history_is_long(sides, monkeypatch, capsy
     assert not [line for line in steps if "refs/tags/" in line]
 
 
+def test_no_increment_drops_an_old_tip_that_was_merged_from_the_side(strict_sides, tmp_path, monkeypatch):
+    """After a merge the replica's old tip can be the second parent: pieces before the merge would overwrite it."""
+    sample.fill(strict_sides.source, commits=300)
+    old = sample.commit(strict_sides.source, "side", "the old tip", parent="main~250")
+    tree = sample.git(strict_sides.source, "rev-parse", "main^{tree}").strip()
+    tip = sample.git(strict_sides.source, "rev-parse", "main").strip()
+    merge = sample.git(strict_sides.source, "commit-tree", tree, "-p", tip, "-p", old, "-m", "merge").strip()
+    sample.git(strict_sides.source, "update-ref", "refs/heads/main", merge)
+    for number in range(120):
+        sample.commit(strict_sides.source, "main", f"after the merge {number}")
+    tip = sample.git(strict_sides.source, "rev-parse", "main").strip()
+    git = program.Git(str(tmp_path))
+    git.fetch(strict_sides.settings().source, ["refs/heads/main"])
+    monkeypatch.setattr(program, "COMMITS_PER_INCREMENT", 50)
+    steps = git.increments(program.Command("refs/heads/main", old, tip), [old])
+    assert len(steps) == 2
+    assert all(git.is_ancestor(step.old, step.new) for step in steps)
+
+
 @pytest.mark.parametrize(("status", "times"), [(413, 1), (408, 2), (504, 2)])
 def test_a_push_that_is_too_large_goes_in_increments(sides, status, times, capsys):
     sample.fill(sides.source)
