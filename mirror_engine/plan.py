@@ -1,6 +1,6 @@
 """Decide what to create, update and delete on the replica; pure functions.
 
-Which refs are deleted is decided in ``make_plan``, and whether a run may delete so many in ``deletion_guard``.
+``make_plan`` decides which refs are deleted, and ``deletion_guard`` whether a run may delete so many.
 """
 
 from __future__ import annotations

@@ -341,7 +341,7 @@ class Transfer:
             else:
                 self.skipped[ref] = (
                     f"its old tip could not be kept in the archive ({reasons.get(entry.ref, 'no reason given')}), so "
-                    "it was not changed; set MIRROR_ARCHIVE_DAYS to 0 to continue without the archive"
+                    "it was not changed; set archive_days: 0 in mirrors.yaml to continue without the archive"
                 )
         return [command for command in commands if command.ref not in self.skipped]
 

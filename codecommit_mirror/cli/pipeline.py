@@ -71,7 +71,7 @@ def connect(mirror: Mirror, dry_run: bool, pull_request: bool) -> None:
     outputs = read_outputs(context.aws, mirror)
     connecting.connect(context, outputs.replica_url, _say, pull_request=pull_request, dry_run=dry_run)
     if not dry_run:
-        connecting.ensure_credential(context, _say)
+        connecting.ensure_pipeline_credential(context, _say)
         click.echo(f"{mirror.name} is connected. Run it: codecommit-mirror pipeline run {mirror.name}")
 
 

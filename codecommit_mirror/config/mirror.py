@@ -139,10 +139,10 @@ class Mirror(BaseModel):
 
     @model_validator(mode="after")
     def _is_confirmed_in_time(self) -> Mirror:
-        hours = longest_gap_minutes(self.schedule) / 60
-        if self.stale_after and self.stale_after < hours:
+        gap_hours = longest_gap_minutes(self.schedule) / 60
+        if self.stale_after and self.stale_after < gap_hours:
             raise ValueError(
-                f"stale_after is {self.stale_after} h, but the schedule {self.schedule!r} can leave {hours:,.0f} h "
+                f"stale_after is {self.stale_after} h, but the schedule {self.schedule!r} can leave {gap_hours:,.0f} h "
                 "between two runs; use a longer stale_after or a more frequent schedule"
             )
         return self

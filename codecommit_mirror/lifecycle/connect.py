@@ -41,7 +41,7 @@ def connect(
     return read_state(context.mirror, context.azure)[1]
 
 
-def ensure_credential(context: MirrorContext, say: Say) -> None:
+def ensure_pipeline_credential(context: MirrorContext, say: Say) -> None:
     """Make sure that the pipeline holds a Git credential for the replica.
 
     Raises:

@@ -13,7 +13,7 @@ from ..azure.variables import missing_source_secrets
 from ..errors import MirrorError
 from ..progress import Checklist, Say
 from . import preflight
-from .connect import connect, ensure_credential, source_secrets
+from .connect import connect, ensure_pipeline_credential, source_secrets
 from .context import MirrorContext
 from .run import run_until_equal
 
@@ -40,7 +40,7 @@ def up(context: MirrorContext, checklist: Checklist, *, pull_request: bool = Fal
     with checklist.step(STEPS[2]) as say:
         state = connect(context, outputs.replica_url, say, pull_request=pull_request)
     with checklist.step(STEPS[3]) as say:
-        ensure_credential(context, say)
+        ensure_pipeline_credential(context, say)
     with checklist.step(STEPS[4]) as say:
         equal = run_until_equal(context, outputs.replica_url, say)
     message = f"{context.mirror.name} is up: {engine.equal_refs(len(equal))} on both sides."

@@ -28,7 +28,7 @@ def connect(rig, said, mirror=None, **options):
     context = rig.context(mirror)
     state = connecting.connect(context, rig.outputs["ReplicaUrl"], said.append, **options)
     if not options.get("dry_run"):
-        connecting.ensure_credential(context, said.append)
+        connecting.ensure_pipeline_credential(context, said.append)
     return state
 
 
@@ -75,7 +75,7 @@ def test_again_changes_nothing(filled, said, monkeypatch):
     said.clear()
     context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
     state = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
-    connecting.ensure_credential(context, said.append)
+    connecting.ensure_pipeline_credential(context, said.append)
     assert state.definition.body["revision"] == before
     assert sample.refs(filled.source) == tips
     assert said[0] == "nothing to do: the pipeline is connected"
@@ -273,7 +273,7 @@ def test_the_log_of_a_failed_step_is_printed(filled, said, command):
     assert "##vso" not in done.stderr
     assert done.stdout.strip().endswith("failed.")
     # ``up`` would see that what the pipeline holds is gone, and give it another.
-    connecting.ensure_credential(filled.context(), said.append)
+    connecting.ensure_pipeline_credential(filled.context(), said.append)
     assert said[-1].startswith("issued ")
     assert run(filled).succeeded
 

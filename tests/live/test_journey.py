@@ -65,7 +65,7 @@ class Live:
             ["git", "-C", str(self.clone), "push", "-q", endpoint.url, *refspecs], env=environment, check=True
         )
 
-    def companion(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         url = self.mirror.azure.clone_url
         command = [sys.executable, "-m", "codecommit_mirror", *arguments, "--azure-repo-url", url]
         # The pipeline reads the source with a personal access token, as a Git password.
@@ -103,7 +103,7 @@ class Live:
         return dict(program.read_refs(self.replica_endpoint(), "git-upload-pack").refs)
 
     def remove(self) -> None:
-        down = self.companion("down", self.name, "--yes")
+        down = self.command("down", self.name, "--yes")
         gone = self._azure.delete(f"repositories/{self.repository_id}", params={"api-version": "7.1"})
         assert down.returncode == 0, down.stdout + down.stderr
         assert gone.status_code in (200, 204), gone.text
@@ -114,7 +114,7 @@ def live(tmp_path_factory):
     """A mirror that is up; taken down at the end, whatever happened."""
     made = Live(tmp_path_factory.mktemp("live"))
     try:
-        up = made.companion("up", made.name)
+        up = made.command("up", made.name)
         assert up.returncode == 0, up.stdout + up.stderr
         yield made
     finally:
@@ -237,21 +237,21 @@ def test_pushes_start_runs_by_themselves(live):
     sample.commit(live.clone, "main", "a change that starts a run")
     live.push("main")
     assert {"batchedCI", "individualCI"} & set(live.wait_for_runs(before + 1))
-    assert live.companion("verify", live.name).returncode == 0
+    assert live.command("verify", live.name).returncode == 0
 
 
 @pytest.mark.tries("iam-propagation", "azure-null-secrets")
 def test_a_credential_is_rotated(live):
     """IAM's second place, eventual consistency included; null keeps the other secrets."""
-    rotated = live.companion("rotate", live.name)
+    rotated = live.command("rotate", live.name)
     assert rotated.returncode == 0, rotated.stdout + rotated.stderr
-    status = live.companion("status", live.name)
+    status = live.command("status", live.name)
     assert status.returncode == 0, status.stdout + status.stderr
 
 
 def test_everything_is_found_again(live):
     """``up`` on a mirror that is up changes nothing that matters."""
-    again = live.companion("up", live.name)
+    again = live.command("up", live.name)
     assert again.returncode == 0, again.stdout + again.stderr
 
 

@@ -134,7 +134,7 @@ def test_the_replica_says_what_it_is():
     assert properties["RepositoryDescription"].startswith(f"Read-only replica of {URL}. Do not push here")
 
 
-def test_the_outputs_are_those_that_the_companion_reads():
+def test_the_outputs_are_those_that_the_cli_reads():
     document = template()
     replica = logical_id(document, "AWS::CodeCommit::Repository")
     assert {name: output["Value"] for name, output in document["Outputs"].items()} == {

@@ -3,7 +3,7 @@
 import pytest
 
 from codecommit_mirror.aws import cdk
-from codecommit_mirror.lifecycle.connect import connect, ensure_credential
+from codecommit_mirror.lifecycle.connect import connect, ensure_pipeline_credential
 from localcloud import sample
 
 from .journeys import Effects, Journey
@@ -49,5 +49,5 @@ def quick(rig, tmp_path, monkeypatch, capfd):
     made.mirror, made.replica, made.config = rig.mirror, rig.replica, tmp_path / "none"
     made.effects = Effects(monkeypatch)
     connect(made.context(), rig.outputs["ReplicaUrl"], lambda line: None)
-    ensure_credential(made.context(), lambda line: None)
+    ensure_pipeline_credential(made.context(), lambda line: None)
     return made

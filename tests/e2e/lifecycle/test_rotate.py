@@ -12,7 +12,7 @@ from codecommit_mirror.aws import git_credentials
 from codecommit_mirror.azure.client import AzureDevOps
 from codecommit_mirror.azure.http import AzureError
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.lifecycle.connect import credential_target, ensure_credential
+from codecommit_mirror.lifecycle.connect import credential_target, ensure_pipeline_credential
 from codecommit_mirror.lifecycle.rotate import replace_credential, rotate
 from codecommit_mirror.lifecycle.run import run_successfully
 from codecommit_mirror.progress import Checklist
@@ -159,7 +159,7 @@ def test_two_at_once_do_not_undo_each_other(quick, monkeypatch):
         issued = issue(iam, user, mirror)
         if not raced:
             raced.append(True)
-            ensure_credential(quick.context(), agree)
+            ensure_pipeline_credential(quick.context(), agree)
         return issued
 
     monkeypatch.setattr(git_credentials, "issue", racing)

@@ -14,7 +14,7 @@ from codecommit_mirror.azure.variables import HeldCredential, Issuing
 from codecommit_mirror.config.load import load_mirrors
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.lifecycle import status as mirror_status
-from codecommit_mirror.lifecycle.connect import credential_target, ensure_credential
+from codecommit_mirror.lifecycle.connect import credential_target, ensure_pipeline_credential
 from codecommit_mirror.lifecycle.up import deploy
 from localcloud import sample
 from tests.e2e.conftest import NAMESPACES, ROOT, azure_environment
@@ -145,7 +145,7 @@ def test_what_a_person_issued_since_is_not_taken_for_a_stray(quick):
     note = HeldCredential(held, before)
     credential_target(quick.context()).record(note)
     theirs = quick.issue_by_hand()
-    ensure_credential(quick.context(), agree)
+    ensure_pipeline_credential(quick.context(), agree)
     assert {c["ServiceSpecificCredentialId"] for c in quick.credentials} == {held, theirs}
 
 
