@@ -62,7 +62,7 @@ def run_demo(source: str | None, *, keep: bool, repositories: int = 1) -> None:
         click.secho("\nSummary", bold=True)
         for title, seconds in steps.done:
             click.echo(f"{seconds:8.1f} s  {title}")
-        click.echo(f"{steps.seconds():8.1f} s  in all")
+        click.echo(f"{steps.seconds():8.1f} s  in total")
         for fact in demo.facts:
             click.echo(f"  - {fact}")
         if keep:
@@ -166,7 +166,7 @@ class _Demo:
             self._push(self.cloud.root / "developer.git", f":refs/heads/{deleted}")
             self._steps.say(f"a deleted branch, {deleted}")
         self._command("status", "--max-lag", "60")
-        with self._steps.step("The schedule's hour comes"):
+        with self._steps.step("The scheduled time arrives"):
             self.cloud.azure.fire_schedules()
             self._wait_for_runs()
             self._compare()
@@ -301,7 +301,7 @@ def _clone(source: str, destination: Path) -> None:
         reason = clone.stderr.replace(source, shown).strip().splitlines()[-1:] or ["git gave no reason"]
         raise MirrorError(f"SOURCE {shown!r} cannot be cloned ({reason[0]}); give the path or URL of a Git repository.")
     if sample.git(destination, "rev-parse", "--is-shallow-repository").strip() == "true":
-        raise MirrorError(f"SOURCE {shown!r} is a shallow clone, whose history is not whole; give a full one.")
+        raise MirrorError(f"SOURCE {shown!r} is a shallow clone, whose history is incomplete; give a full clone.")
     branches = sample.refs(destination, "refs/heads/")
     if not branches:
         raise MirrorError(f"SOURCE {shown!r} has no branch; give a repository with at least one commit.")

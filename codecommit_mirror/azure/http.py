@@ -190,7 +190,7 @@ class AzureHttp:
         if status == 403:
             raise AzureError(
                 f"cannot {action}: Azure DevOps denies it{_quoted(message)}; the token of {origin} needs the scopes "
-                f"{SCOPES}, and its owner the permission.",
+                f"{SCOPES}, and its owner needs the permission.",
                 status,
                 type_key,
             )

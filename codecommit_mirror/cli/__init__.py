@@ -78,7 +78,7 @@ def _add_verbose(command: click.Command) -> None:
 def cli() -> None:
     """Mirror Azure Repos repositories to AWS CodeCommit.
 
-    'up NAME' does everything, and 'down NAME' takes it back; the other commands do parts of it.
+    'up NAME' does everything, and 'down NAME' undoes it; the other commands do parts of it.
     """
 
 

@@ -48,7 +48,7 @@ def down(mirror: Mirror, pull_request: bool, yes: bool) -> None:
 def rotate(mirror: Mirror, yes: bool) -> None:
     """Replace the pipeline's Git credential, and verify the new one with a run.
 
-    At every moment the pipeline holds a credential that works. Run it again to finish an interrupted rotation.
+    The pipeline holds a working credential at all times. Run it again to finish an interrupted rotation.
     """
     with Checklist(rotate_journey.STEPS) as checklist:
         message = rotate_journey.rotate(context_of(mirror, checklist), checklist, confirmation(yes, checklist))

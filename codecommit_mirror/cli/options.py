@@ -84,7 +84,7 @@ def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:
         if yes:
             return
         if not sys.stdin.isatty():
-            raise MirrorError(f"there is nobody to ask here: {question} Give --yes to agree.")
+            raise MirrorError(f"nobody can be asked here: {question} Use --yes to confirm.")
         with checklist.paused() if checklist else contextlib.nullcontext():
             agreed = click.confirm(question, err=True)
         if not agreed:
@@ -96,5 +96,5 @@ def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before something is deleted; for CI.")
 pull_request_option = click.option(
-    "--pull-request", is_flag=True, help="Bring the YAML in, or out, by a pull request, if policies forbid a push."
+    "--pull-request", is_flag=True, help="Add or remove the YAML through a pull request, if policies forbid a push."
 )

@@ -36,7 +36,7 @@ def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
 def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
     """Mirror once from this machine, as a run of the pipeline does.
 
-    Credentials come from the environment, by the pipeline variables' names.
+    Credentials come from the environment, under the names of the pipeline's variables.
     """
     settings = _settings(mirror, credentials)
     with (

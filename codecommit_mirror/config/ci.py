@@ -32,7 +32,7 @@ _GUID = matching(
     "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData",
 )
 _IN_POLICIES = matching(
-    r"[\x20-\xff]*", "a name that a policy of IAM takes", "give it one without letters past \u00ff (IAM's own limit)"
+    r"[\x20-\xff]*", "a name that an IAM policy accepts", "give it one without letters past \u00ff (IAM's own limit)"
 )
 _NAME = matching(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", "a short name", "use up to 20 of a-z, 0-9 and -")
 _AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")

@@ -162,7 +162,7 @@ def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int]
         key = str(key_node.value)
         if key in result:
             raise MirrorError(
-                f"{path}, line {line}: {key!r} is there twice (first in line {lines[(*at, key)]}); remove one."
+                f"{path}, line {line}: {key!r} appears twice (first on line {lines[(*at, key)]}); remove one."
             )
         lines[(*at, key)] = line
         result[key] = _plain(path, value_node, (*at, key), lines, above)

@@ -78,7 +78,7 @@ def down(context: MirrorContext, checklist: Checklist, confirm: Confirm, *, pull
         for identifier in revoked:
             say(f"revoked {identifier}")
         if not revoked:
-            say("there are none")
+            say("there are no credentials to revoke")
     with checklist.step(STEPS[3]) as say:
         if state.stack:
             cdk.destroy(context.folder, mirror.name, context.cdk_context, say)

@@ -55,7 +55,7 @@ def run_until_equal(context: MirrorContext, replica_url: str, say: Say) -> list[
     """
     for number in range(_MAX_RUNS):
         if number:
-            say("not equal yet: refs may have changed at the source in the meanwhile; running again")
+            say("not equal yet: refs may have changed at the source in the meantime; running again")
         result = run_successfully(context, say)
         found = verification.compare(context.mirror, replica_url, context.aws, context.token)
         if not found.different:

@@ -90,5 +90,5 @@ def _check_user_name(context: MirrorContext) -> None:
             raise MirrorError(
                 f"mirrors.yaml names the user {mirror.user_name!r}, but {old!r} still has Git credentials, which keep "
                 f"CloudFormation from deleting it; run 'codecommit-mirror credentials revoke {mirror.name} --all', "
-                "then this again: the pipeline gets a new one."
+                "then run this again: the pipeline gets a new one."
             )

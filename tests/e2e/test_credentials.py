@@ -116,7 +116,7 @@ def test_revoke_is_idempotent(run, bare):
     identifier = json.loads(run("issue", "--json", "--show").stdout)["credential_id"]
     asked = run("revoke", identifier)
     assert asked.returncode == 1
-    assert f"there is nobody to ask here: It is not known whether the pipeline uses {identifier};" in asked.stderr
+    assert f"nobody can be asked here: It is not known whether the pipeline uses {identifier};" in asked.stderr
     assert f"its runs will fail until you run 'codecommit-mirror up {bare.name}'. Revoke" in asked.stderr
     assert len(listed(bare)) == 1
     assert "Revoked" in run("revoke", identifier, "--yes").stdout

@@ -127,9 +127,9 @@ MISTAKES = {
     ),
     "a key given twice": (
         entry("    region: eu-west-1\n    region: eu-west-2\n"),
-        "line 5: 'region' is there twice (first in line 4)",
+        "line 5: 'region' appears twice (first on line 4)",
     ),
-    "a mirror given twice": ("mirrors:\n  R: {}\n  R: {}\n", "line 3: 'R' is there twice (first in line 2)"),
+    "a mirror given twice": ("mirrors:\n  R: {}\n  R: {}\n", "line 3: 'R' appears twice (first on line 2)"),
     "one stack for two": (
         "defaults:\n  azure: {organization: o, project: p, repository: r}\nmirrors:\n  my.repo: {}\n"
         "  my_repo: {azure: {repository: s}}\n",

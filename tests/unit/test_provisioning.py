@@ -94,7 +94,7 @@ def test_the_owner_is_the_repository_whatever_its_ids():
         ("ci: {account: '1', github: {repository: o/r}}", "line 2: ci: account: '1' is not an AWS account id"),
         ("ci: [github]", "line 2: 'ci' is not a mapping"),
         (f"ci: {{azure: {{organization: o, organization_id: {ORGANIZATION_ID}, project: Łódź, repository: r}}}}",
-         "ci: azure.project: 'Łódź' is not a name that a policy of IAM takes"),
+         "ci: azure.project: 'Łódź' is not a name that an IAM policy accepts"),
     ],
 )  # fmt: skip
 def test_each_mistake_of_the_section_is_one_sentence(tmp_path, section, expected):
