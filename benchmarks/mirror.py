@@ -26,7 +26,7 @@ from codecommit_mirror import engine
 from localcloud import sample
 from localcloud.aws.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Host, Serve
-from mirror_engine.text import format_bytes
+from mirror_engine.text import count, format_bytes
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows, size = run(Path(folder), options)
-    kind = options.source or f"generated, {options.commits} commits in a pull request"
+    kind = options.source or f"generated, {count(options.commits, 'commit')} in a pull request"
     print(f"Source: {kind}, {format_bytes(size)} on disk. ", end="")
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip() + ".")

@@ -288,7 +288,7 @@ def disconnect(mirror: Mirror, azure: AzureDevOps, state: AzureState, *, pull_re
     elif state.text is not None:
         say(f"left {mirror.pipeline_path!r} alone, because it does not belong to this mirror")
     if not (state.definition or state.proposed_tip or ours):
-        say("nothing to disconnect: it is gone already")
+        say("nothing to disconnect: it is already gone")
 
 
 def _commit(

@@ -151,7 +151,7 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as
     elif revoked:
         click.echo(f"Revoked {', '.join(revoked)} of {user}.")
     else:
-        click.echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is gone already.")
+        click.echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is already gone.")
 
 
 def _read_credentials(mirror: Mirror) -> tuple[IAMClient, str, list[Credential]]:

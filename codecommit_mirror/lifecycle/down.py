@@ -158,7 +158,7 @@ def _describe_repository(context: MirrorContext) -> str:
     name = context.mirror.name
     url = find_clone_url(context.aws, name)
     if url is None:
-        return f"the CodeCommit repository {name!r}, which is gone already"
+        return f"the CodeCommit repository {name!r}, which is already gone"
     refs = verification.replica_refs(context.aws, url)
     archived = sum(ref.startswith(engine.ARCHIVE_PREFIX) for ref in refs)
     return (

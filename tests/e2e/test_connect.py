@@ -192,7 +192,7 @@ def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
     assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
     said.clear()
     disconnect(filled, said)
-    assert said == ["nothing to disconnect: it is gone already"]
+    assert said == ["nothing to disconnect: it is already gone"]
 
 
 def test_disconnect_leaves_a_file_that_is_not_ours(filled, said):
@@ -351,14 +351,14 @@ def test_disconnect_touches_nothing_in_aws_and_names_the_credential(filled, comm
     before = state()
     (held,) = before.keys() - {filled.credential["ServiceSpecificCredentialId"]}
     refused = command("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
-    assert "Give --yes to agree" in refused.stderr
+    assert "Use --yes to confirm" in refused.stderr
     no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
     done = command("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
     assert done.returncode == 0, done.stderr
     assert f"codecommit-mirror credentials revoke {filled.name} {held}" in done.stderr
     assert state() == before
     again = command("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
-    assert (again.returncode, again.stderr) == (0, "nothing to disconnect: it is gone already\n")
+    assert (again.returncode, again.stderr) == (0, "nothing to disconnect: it is already gone\n")
 
 
 def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, command, tmp_path):

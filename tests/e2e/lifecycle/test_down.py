@@ -91,7 +91,7 @@ def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(swift):
     swift.up()
     swift.cloud.client("codecommit").delete_repository(repositoryName=swift.name)
     swift.down()
-    assert "which is gone already" in swift.said
+    assert "which is already gone" in swift.said
     assert swift.context().azure.find_definitions(name=swift.mirror.pipeline_name) == []
 
 
