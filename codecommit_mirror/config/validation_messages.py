@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..engine import sanitize
+
 _NOT_TEXT = (("tags",), ("refs",), ("alarm",), ("github",), ("azure",))
 """Fields that are not text, so that the sentence does not begin with the value."""
 
@@ -26,7 +28,7 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[
 
 
 def _sentence(error: Any, model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = _dotted(error["loc"])
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         if not key:
@@ -34,7 +36,7 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
         shown = "" if error["loc"] in _NOT_TEXT else f"{error['input']!r} "
         return f"{key}: {shown}{message}."
     if error["type"] == "extra_forbidden":
-        return _unknown_key(key, _model_at(model, error["loc"][:-1]))
+        return _unknown_key(error["loc"], _model_at(model, error["loc"][:-1]))
     remedy = _REMEDIES.get(error["type"])
     return f"{key} {remedy(error)}" if remedy else f"{key} is {error['input']!r}: {error['msg']}."
 
@@ -43,19 +45,24 @@ def unknown_keys(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[
     """Yield the place and the sentence of each key that a model does not know, without validating any value."""
     for key, value in values.items():
         if key not in model.model_fields:
-            yield (key,), _unknown_key(key, model)
+            yield (key,), _unknown_key((key,), model)
             continue
         below = next(_models_in(model.model_fields[key].annotation), None)
         if below and isinstance(value, Mapping):
             for inner in value:
                 if inner not in below.model_fields:
-                    yield (key, inner), _unknown_key(f"{key}.{inner}", below)
+                    yield (key, inner), _unknown_key((key, inner), below)
 
 
-def _unknown_key(key: str, model: type[BaseModel]) -> str:
+def _unknown_key(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     # A mirror's name is not a key of its entry.
     known = ", ".join(name for name, field in model.model_fields.items() if name != "name" or not field.is_required())
-    return f"{key} is not a known key; remove it or correct its spelling (known: {known})."
+    return f"{_dotted(location)} is not a known key; remove it or correct its spelling (known: {known})."
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """Return a key as people write it, on one line: YAML allows a key to have several."""
+    return sanitize(".".join(str(part) for part in location))
 
 
 _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -75,6 +75,10 @@ MISTAKES = {
         "mirrors:\n  R:\n    azure: {organization: o, project: p, repository: r, repo: x}\n",
         "line 3: mirror 'R': azure.repo is not a known key",
     ),
+    "unknown key of two lines, the second a command to a build agent": (
+        entry('    "a\\n##vso[task.complete result=Failed;]": x\n'),
+        r"line 4: mirror 'R': a\n# #vso[task.complete result=Failed;] is not a known key",
+    ),
     "unknown key at the top": ("mirors: {}\n", "line 1: 'mirors' is not a known key"),
     "name as a key": (entry("    name: x\n"), "line 4: mirror 'R': 'name' is not a known key"),
     "name in the defaults": ("defaults:\n  name: x\n", "line 2: 'name' is not a known key"),
