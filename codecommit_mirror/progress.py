@@ -77,8 +77,6 @@ class Checklist:
     def paused(self) -> Iterator[None]:
         """Leave the terminal alone while a person is asked something."""
         if self._is_live:
-            # Transient: the list is drawn again below the answer.
-            self._live.transient = True
             self._live.stop()
         try:
             yield

@@ -136,29 +136,9 @@ def behind_since(pushes: Iterable[PushedRef], source: Mapping[str, str], replica
     return oldest
 
 
-def read(context: MirrorContext) -> Status:
-    """Read a mirror's status; ``error`` says what could not be read, and the rest is what could."""
-    state = _PartialState()
-    error = None
-    try:
-        state.read(context)
-    except MirrorError as failure:
-        error = str(failure)
-    return summarize(
-        context.mirror.name,
-        stack=state.stack,
-        credentials=state.credentials,
-        azure=state.azure,
-        last_run=state.last_run,
-        comparison=state.comparison,
-        since=state.since,
-        error=error,
-    )
-
-
 @dataclass
-class _PartialState:
-    """What has been read so far."""
+class Readings:
+    """What was read of a mirror; None if it was not read or does not exist."""
 
     stack: ReplicaStackState | None = None
     credentials: Sequence[Credential] = ()
@@ -166,9 +146,10 @@ class _PartialState:
     last_run: Build | None = None
     comparison: Comparison | None = None
     since: datetime | None = None
+    """When the oldest push was made that the replica does not have."""
 
     def read(self, context: MirrorContext) -> None:
-        """Read one thing after the other, until one cannot be read."""
+        """Read one thing after the other; if one cannot be read, what was read before it stays."""
         self.stack = find_stack(context.aws, context.mirror)
         if self.stack is None:
             return
@@ -184,35 +165,37 @@ class _PartialState:
             self.since = behind_since(pushes, self.comparison.source, self.comparison.replica)
 
 
-def summarize(
-    name: str,
-    *,
-    stack: ReplicaStackState | None,
-    credentials: Sequence[Credential],
-    azure: AzureState | None,
-    last_run: Build | None,
-    comparison: Comparison | None,
-    since: datetime | None,
-    error: str | None,
-) -> Status:
-    """Return the status that these readings mean; each is None if it was not read or does not exist."""
+def read(context: MirrorContext) -> Status:
+    """Read a mirror's status; ``error`` says what could not be read, and the rest is what could."""
+    readings = Readings()
+    error = None
+    try:
+        readings.read(context)
+    except MirrorError as failure:
+        error = str(failure)
+    return summarize(context.mirror.name, readings, error)
+
+
+def summarize(name: str, readings: Readings, error: str | None = None) -> Status:
+    """Return the status that these readings mean; ``error`` says why they are not complete."""
+    azure, credentials, comparison = readings.azure, readings.credentials, readings.comparison
     definition = azure.definition if azure else None
     held = held_credential(definition.variables).id if definition else None
     aged = [credential for credential in credentials if credential.id == held] or credentials
     return Status(
         name=name,
-        stack=stack.status if stack else None,
+        stack=readings.stack.status if readings.stack else None,
         credentials=len(credentials),
         credential_age_days=aged[0].age_days() if azure and aged else None,
         credential_works=not definition
         or any(credential.status == "Active" and held in (credential.id, None) for credential in credentials),
         pipeline=definition.name if definition else None,
         enabled=not definition or definition.body.get("queueStatus", "enabled") == "enabled",
-        last_run=last_run,
+        last_run=readings.last_run,
         refs=len(comparison.source) if comparison else None,
         different=len(comparison.different) if comparison else None,
         carried=comparison.carried if comparison else 0,
-        behind_since=since,
+        behind_since=readings.since,
         lfs=azure.lfs if azure else False,
         error=error,
     )

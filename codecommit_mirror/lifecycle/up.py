@@ -30,10 +30,9 @@ def up(context: MirrorContext, checklist: Checklist, *, pull_request: bool = Fal
         problems = preflight.find_problems(context)
         if problems:
             raise MirrorError("\n".join(problems))
+        _, state = read_state(context.mirror, context.azure)
         # Asked now, so that nobody has to answer after minutes of work.
-        source_secrets(
-            context, missing_source_secrets(context.mirror, read_state(context.mirror, context.azure)[1].definition)
-        )
+        source_secrets(context, missing_source_secrets(context.mirror, state.definition))
         say("tools, tokens, account, names and the source are in order")
     with checklist.step(STEPS[1]) as say:
         outputs = deploy(context, say)

@@ -1,5 +1,6 @@
 """How a mirror is judged."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -119,12 +120,11 @@ def test_what_was_read_becomes_a_status():
     definition = Definition(1, {"name": "p", "variables": variables, "queueStatus": "paused"})
     azure = azure_state(definition)
     comparison = Comparison({"a": "1", "b": "2"}, {"a": "1"}, carried=1)
-    readings = {"last_run": build("succeeded"), "comparison": comparison, "since": ago(hours=1), "error": None}
-    found = status.summarize("M", stack=stack, credentials=[old, held], azure=azure, **readings)
+    readings = status.Readings(stack, [old, held], azure, build("succeeded"), comparison, ago(hours=1))
+    found = status.summarize("M", readings)
     assert (found.credentials, found.credential_age_days, found.credential_works) == (2, 2, True)
     assert (found.pipeline, found.enabled, found.refs, found.different, found.carried) == ("p", False, 2, 1, 1)
-    gone = status.summarize("M", stack=stack, credentials=[old], azure=azure, **readings)
+    gone = status.summarize("M", replace(readings, credentials=[old]))
     assert not gone.credential_works
-    nothing = dict.fromkeys(readings)
-    unread = status.summarize("M", stack=stack, credentials=[old], azure=None, **nothing)
+    unread = status.summarize("M", status.Readings(stack, [old]))
     assert (unread.credential_age_days, unread.pipeline, unread.refs) == (None, None, None)
