@@ -21,7 +21,7 @@ test: setup lint  ## Lint, type checks and every test
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
 	$(BIN)/pytest tests/live -v
 
-bench: setup  ## Measure the engine and provisioning, side by side with the other way. SOURCE=PATH measures with that repository
+bench: setup  ## Measure the engine and provisioning, side by side with the blog post's approach. SOURCE=PATH measures with that repository
 	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}
 	@$(BIN)/python -m benchmarks.provisioning
 

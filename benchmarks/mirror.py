@@ -252,7 +252,7 @@ def main() -> None:
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip() + ".")
     print("Best of " + ("one run" if options.times == 1 else f"{options.times} runs") + " of each, in turn.\n")
-    print("| case | ours | the other way | wall time | bytes from the source | peak memory |")
+    print("| case | the engine | plain git | wall time | bytes from the source | peak memory |")
     print("|---|---|---|---|---|---|")
     for name, ours, theirs in rows:
         failed = f" (fails with {theirs.status})" if theirs.status else ""
@@ -300,7 +300,7 @@ def run(folder: Path, options: argparse.Namespace) -> tuple[list[tuple[str, Meas
     tip = sample.git(bench.source, "rev-parse", "main").strip()
     refs = "".join(f"create refs/{'heads' if n % 2 else 'tags'}/many/{n} {tip}\n" for n in range(10_000))
     sample.git(bench.source, "update-ref", "--stdin", stdin=refs.encode())
-    rows.append(measure(bench, "10,000 refs, first mirror; plain git in batches", nothing, bench.git_in_batches, 1))
+    rows.append(measure(bench, "10,000 refs, first mirror; pushes in batches", nothing, bench.git_in_batches, 1))
     return rows, size
 
 

@@ -1,4 +1,4 @@
-"""Plain git, the last step down: a bare repository, with the credentials in the environment only."""
+"""Plain git, the last resort: a bare repository, with the credentials in the environment only."""
 
 from __future__ import annotations
 

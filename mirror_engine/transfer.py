@@ -1,4 +1,4 @@
-"""Carry commands and their objects to the replica: the pack relay, its steps down, and plain git at the end."""
+"""Carry commands and their objects to the replica: the pack relay, what it falls back to, and plain git last."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Transfer:
                 return self._carry_once(commands)
             except PackRefused as refusal:
                 try:
-                    self._step_down(self._forms[1:], str(refusal))
+                    self._fall_back(self._forms[1:], str(refusal))
                 except MirrorFailure as failure:
                     self._forms = forms
                     return {command.ref: f"{refusal}, and {failure}" for command in commands}
@@ -193,15 +193,15 @@ class Transfer:
                 git = self._use_git(str(refusal), "plain git, in increments of history")
         return self._by_git(git, commands)
 
-    def _step_down(self, forms: list[Form], reason: str) -> None:
+    def _fall_back(self, forms: list[Form], reason: str) -> None:
         if not forms:
             self._use_git(reason)
             return
-        say(f"Stepping down to {forms[0].name}: {reason}.")
+        say(f"Falling back to {forms[0].name}: {reason}.")
         self._forms = forms
 
     def _use_git(self, reason: str, what: str = "plain git") -> Git:
-        say(f"Stepping down to {what}: {reason}.")
+        say(f"Falling back to {what}: {reason}.")
         git = Git(self._folder)
         self._git = git
         return git
@@ -220,7 +220,7 @@ class Transfer:
             git.fetch(self._settings.source, self._names_at_source(commands))
         except (SourceRefused, RetryableError, MirrorFailure):
             return False
-        say(f"Stepping down to plain git: the source refuses every form of a pack ({refusal}).")
+        say(f"Falling back to plain git: the source refuses every form of a pack ({refusal}).")
         self._git = git
         return True
 

@@ -37,8 +37,8 @@ def status(
 ) -> None:
     """Show the status of each mirror, or of the one that NAME names.
 
-    Exit status, for monitors: 0 if every mirror is well, 1 if one needs attention, 3 if none is known to need attention
-    but one could not be read.
+    Exit status, for monitors: 0 if every mirror is healthy, 1 if one needs attention, 3 if none is known to need
+    attention but one could not be read.
     """
     if azure_repo_url:
         if not name:

@@ -90,7 +90,7 @@ class GitService:
     Attributes:
         other_refs: how refs outside branches and tags are taken.
         push_faults: what the next pushes meet in place of their answer, one each.
-        max_updates: how many updates a push may have; a benchmark lets the other way have more.
+        max_updates: how many updates a push may have; a benchmark gives plain git more.
     """
 
     other_refs: OtherRefs = OtherRefs.ABORTED

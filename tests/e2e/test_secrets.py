@@ -108,7 +108,7 @@ def test_no_canary_is_anywhere(rig, command, tmp_path):
         "what the command prints": "".join([issued.stdout, issued.stderr, rendered.stdout, variables.stdout]).encode(),
     }
     assert any(b"git-remote-http" in line for line in watcher.seen)
-    assert "Stepping down to plain git" in plain.text
+    assert "Falling back to plain git" in plain.text
     for place, text in places.items():
         assert text, place
         for canary in canaries:

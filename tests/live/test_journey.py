@@ -207,7 +207,7 @@ def test_a_change_is_one_request_and_one_thin_pack(live):
     live.push("feature/1")
     result, log = live.run()
     assert result == "succeeded"
-    assert "Stepping down" not in log
+    assert "Falling back" not in log
     assert live.replica()["refs/heads/feature/1"] == sample.refs(live.clone)["refs/heads/feature/1"]
 
 

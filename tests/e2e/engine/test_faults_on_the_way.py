@@ -1,4 +1,4 @@
-"""Broken connections, refusals, and the steps down to simpler packs and plain git."""
+"""Broken connections, refusals, and falling back to simpler packs and plain git."""
 
 import itertools
 
@@ -96,7 +96,7 @@ def test_credentials_are_never_sent_to_another_host(sides):
     assert asked == []
 
 
-# --------------------------------------------------------------------------------------------------- stepping down
+# ---------------------------------------------------------------------------------------------------- falling back
 
 
 def test_a_replica_that_takes_no_thin_packs(sides, capsys):
@@ -118,15 +118,15 @@ def test_a_replica_that_takes_no_thin_packs(sides, capsys):
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
     assert replica.refused == 1
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Stepping down" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Falling back" in line]
     assert (
-        "Stepping down to a self-contained pack with what the replica lacks: the replica could not unpack the pack"
+        "Falling back to a self-contained pack with what the replica lacks: the replica could not unpack the pack"
         in line
     )
 
 
 @pytest.mark.parametrize("refusals", [1, 2, 3])
-def test_each_step_down_mirrors_everything(sides, monkeypatch, capsys, refusals):
+def test_each_simpler_form_mirrors_everything(sides, monkeypatch, capsys, refusals):
     sample.fill(sides.source)
     sides.mirror()
     push, left = program.push, iter(range(refusals))
@@ -142,7 +142,7 @@ def test_each_step_down_mirrors_everything(sides, monkeypatch, capsys, refusals)
     sample.commit(sides.source, "feature/1", "rewritten", parent="main~9")
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
-    assert capsys.readouterr().out.count("Stepping down") == refusals
+    assert capsys.readouterr().out.count("Falling back") == refusals
     assert sides.archive() == {"refs/heads/feature/1": before["refs/heads/feature/1"]}
 
 

@@ -87,8 +87,8 @@ def test_a_replica_that_advertises_nothing_gets_everything_by_plain_git(strict_s
     capsys.readouterr()
     assert sides.mirror().result == "Succeeded"
     sides.assert_equal()
-    said = [line for line in capsys.readouterr().out.splitlines() if "Stepping down" in line]
-    assert said == ["Stepping down to plain git: the replica does not offer to report the result of a push."]
+    said = [line for line in capsys.readouterr().out.splitlines() if "Falling back" in line]
+    assert said == ["Falling back to plain git: the replica does not offer to report the result of a push."]
 
 
 # ---------------------------------------------------------------------------------------------------- aborted pushes
@@ -103,7 +103,7 @@ def test_an_abort_without_a_reason_is_a_refusal_and_steps_down(sides, aborts, ca
     sides.assert_equal()
     # To plain git an abort looks like a connection that broke, once.
     assert len(sides.pauses) <= (aborts == 3)
-    steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Stepping down")]
+    steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Falling back")]
     assert len(steps) == aborts
     assert all("the replica aborted the push without giving a reason" in line for line in steps)
     assert ("plain git" in steps[-1]) is (aborts == 3)
