@@ -111,6 +111,7 @@ class _Run:
             moved = self._settle(one)
             if not moved:
                 return one
+            accepted = len(self._transfer.done)
             number += 1
             problem = f"{list_refs(moved)} changed on the replica in the meantime, or did not change as reported"
         raise MirrorFailure(f"gave up after {MAX_ROUNDS} tries: {problem}; what was pushed is safe, so run again.")

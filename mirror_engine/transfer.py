@@ -104,7 +104,7 @@ class Transfer:
         If either side refuses the push as a whole, its halves are tried, so that one bad ref does not stop the others.
         """
         try:
-            refused = self._carry_stepping_down(commands)
+            refused = self._carry_falling_back(commands)
         except SourceRefused as refusal:
             refused = self._not_provided(commands, refusal)
         pushed = [command for command in commands if command.ref not in self.skipped]
@@ -163,7 +163,7 @@ class Transfer:
         self.broken.update(refused)
         return refused
 
-    def _carry_stepping_down(self, commands: Sequence[Command]) -> dict[str, str]:
+    def _carry_falling_back(self, commands: Sequence[Command]) -> dict[str, str]:
         forms = list(self._forms)
         while True:
             try:
