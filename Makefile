@@ -21,7 +21,7 @@ test: setup lint  ## Lint, type checks and every test
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
 	$(BIN)/pytest tests/live -v
 
-bench: setup  ## Measure the engine and provisioning, side by side with the blog post's approach. SOURCE=PATH measures with that repository
+bench: setup  ## Compare the engine with plain git, and measure provisioning. SOURCE=PATH measures with that repository
 	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}
 	@$(BIN)/python -m benchmarks.provisioning
 
@@ -44,7 +44,7 @@ node_modules/.installed: package.json package-lock.json
 	@touch $@
 
 # All three files get the same versions.
-requirements:  ## Pin every package anew, for every Python from 3.11 on
+requirements:  ## Update every pinned package, for Python 3.11 and later
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 	  --custom-compile-command 'make requirements' requirements-dev.in -o requirements-dev.txt
 	grep == requirements-dev.txt > .pins.txt

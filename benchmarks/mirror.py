@@ -252,13 +252,16 @@ def main() -> None:
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip() + ".")
     print("Best of " + ("one run" if options.times == 1 else f"{options.times} runs") + " of each, in turn.\n")
-    print("| case | the engine | plain git | wall time | bytes from the source | peak memory |")
+    print(
+        "| case | the engine | plain git | time, of plain git's "
+        "| bytes from the source, of plain git's | peak memory, engine / plain git |"
+    )
     print("|---|---|---|---|---|---|")
     for name, ours, theirs in rows:
         failed = f" (fails with {theirs.status})" if theirs.status else ""
         print(
             f"| {name} | {_row(ours)} | {_row(theirs)}{failed} | {ours.seconds / theirs.seconds:.1%} "
-            f"| {ours.bytes / theirs.bytes:.2%} | {ours.megabytes:.0f} MB to {theirs.megabytes:.0f} MB |"
+            f"| {ours.bytes / theirs.bytes:.2%} | {ours.megabytes:.0f} MB / {theirs.megabytes:.0f} MB |"
         )
 
 

@@ -43,7 +43,11 @@ def main() -> None:
         best = {case: min(values) for case, values in seconds.items()}
         alone, chosen, everything = best.values()
         print("| `cdk synth` | seconds | |\n|---|---|---|")
-        notes = ("", f"{chosen / alone:.2f} of one alone", f"{(everything - alone) / (_MANY - 1) * 1000:.1f} ms each")
+        notes = (
+            "",
+            f"{chosen / alone:.2f} times one alone",
+            f"{(everything - alone) / (_MANY - 1) * 1000:.1f} ms each",
+        )
         for (case, value), note in zip(best.items(), notes, strict=True):
             print(f"| {case} | {value:.2f} | {note} |")
         target = f"aws://{cloud.account}/{cloud.region}"
@@ -53,7 +57,7 @@ def main() -> None:
         print(f"| one mirror | {single:.1f} | |")
         for concurrency in (5, 20):
             took = _deployed(cloud, work, some, ["--all", "--concurrency", str(concurrency)], 1)
-            note = f"{took / _DEPLOYED:.1f} s each, {took / _DEPLOYED / single:.2f} of one alone"
+            note = f"{took / _DEPLOYED:.1f} s each, {took / _DEPLOYED / single:.2f} times one alone"
             print(f"| {_DEPLOYED} mirrors, `--concurrency {concurrency}` | {took:.1f} | {note} |")
         spread = max(statistics.stdev(values) / min(values) for values in seconds.values()) if runs > 1 else 0
         print(f"\nLargest spread of a case's synthesis: {spread:.0%} of its best run.")

@@ -136,7 +136,7 @@ def confirm(
     branches = [name for name in after.refs if name.startswith("refs/heads/")]
     branch = default_branch if default_branch in after.refs else next(iter(branches), None)
     if branch is None:
-        say("This run is not confirmed: the replica has no branch that the confirming tag could name.")
+        say("This run is not confirmed: the replica has no branch that the confirming tag could point to.")
         return False
     tag = confirmation(settings.source.url, equal, after.refs[branch], time.time())
     object_id, pack = pack_of_tag(tag)

@@ -178,7 +178,8 @@ def _source(environment: Mapping[str, str]) -> Endpoint:
         password = _credential(environment, "AZURE_GIT_PASSWORD")
         remedy = (
             "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the Git credentials or personal "
-            "access token may be wrong, expired or global (those end on 1 December 2026); the scope is Code (read)"
+            "access token may be wrong, expired or global (global tokens stop working on 1 December 2026); the scope "
+            "needed is Code (read)"
         )
     url = parse_repository_url("AZURE_REPO_URL", _required(environment, "AZURE_REPO_URL"))
     return make_endpoint("source", url, username, password, remedy, bearer=_is_set(token))
@@ -249,7 +250,7 @@ def check_credential(name: str, value: str, *, bearer: bool = False) -> None:
     """
     if not (re.fullmatch("[!-~]+", value) if bearer else value.isprintable()):
         raise MirrorFailure(
-            f"{name} contains a line break or another character that no credential contains; copy it again."
+            f"{name} contains a line break or another character that a credential cannot contain; copy it again."
         )
 
 

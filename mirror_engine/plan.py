@@ -196,7 +196,7 @@ def deletion_guard(source: Refs, replica: Refs, listed: set[str] | None, allow_d
     if hidden:
         return (
             f"Azure DevOps has {list_refs(hidden)}, but does not show them to this user over Git (limited refs); give "
-            f"the user the permission to read every ref. {confirm}."
+            f"the user permission to read every ref. {confirm}."
         )
     mirrorable = dict.fromkeys((name for name in source if not denial_reason(name)), "")
     for kinds, what in (

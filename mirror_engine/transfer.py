@@ -220,7 +220,7 @@ class Transfer:
             git.fetch(self._settings.source, self._names_at_source(commands))
         except (SourceRefused, RetryableError, MirrorFailure):
             return False
-        say(f"Falling back to plain git: the source refuses every form of a pack ({refusal}).")
+        say(f"Falling back to plain git: the source refuses every form of pack ({refusal}).")
         self._git = git
         return True
 

@@ -158,4 +158,4 @@ def access_problem(endpoint: Endpoint, status: int, location: str = "") -> str:
     if status in (401, 403) or status < 400:
         page = "a sign-in page" if status < 400 else str(status)
         return f"{what} refused access ({page}); {endpoint.remedy}."
-    return f"{what} answered {status}, which a Git server would not; check the URL."
+    return f"{what} answered {status}, which a Git server would not do; check the URL."

@@ -19,7 +19,7 @@ def handler(event: dict[str, Any], context: object) -> None:
     user = event["ResourceProperties"].get("UserName", "")
     try:
         if event["RequestType"] == "Delete":
-            reason = f"removed {remove_credentials(boto3.client('iam'), user)} Git credentials of {user}"
+            reason = f"Git credentials of {user} removed: {remove_credentials(boto3.client('iam'), user)}"
     except Exception as error:
         status, reason = "FAILED", f"cannot remove the Git credentials of {user}: {error}"
     print(status, reason)

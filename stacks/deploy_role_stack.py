@@ -59,8 +59,8 @@ class DeployRoleStack(Stack):
             CfnOutput(self, f"{construct_id}RoleArn", value=federated.role.role_arn, description=description)
         Tags.of(self).add("managed-by", "codecommit-mirror")
         wildcards = {
-            "*": "DescribeStacks without a name lists every stack, which takes no resource.",
-            self._stacks(): "Mirrors come and go; deleting goes by the stack's tag.",
+            "*": "DescribeStacks without a name lists every stack, and cannot be limited to a resource.",
+            self._stacks(): "Mirrors come and go; deletion is limited by the stack's tag.",
             **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in wildcards.items()}, packs=["AwsSolutions"])

@@ -74,7 +74,7 @@ def ensure_credential_slot(existing: Sequence[Credential], user: str, mirror: st
         return
     listed = ", ".join(f"{c.id} ({c.status}, {c.age_days()} days old)" for c in existing)
     free = min((c for c in existing if c.id != in_use), key=lambda c: (c.status == "Active", c.created))
-    warning = f"the pipeline uses {in_use}" if in_use else "a pipeline that uses it stops"
+    warning = f"the pipeline uses {in_use}" if in_use else "a pipeline that uses it will stop working"
     raise MirrorError(
         f"{user} has {len(existing)} Git credentials already, and IAM allows {MAX_PER_USER}: {listed}; delete one with "
         f"'codecommit-mirror credentials revoke {mirror} {free.id}' ({warning})."

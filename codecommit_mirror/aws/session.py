@@ -58,7 +58,7 @@ def session(mirror: Mirror) -> boto3.Session:
         if account != mirror.account:
             raise MirrorError(
                 f"mirror {mirror.name!r} belongs to account {mirror.account}, but the AWS credentials are for "
-                f"{account}; choose the other AWS profile."
+                f"{account}; use an AWS profile for the mirror's account."
             )
     return result
 
@@ -154,7 +154,7 @@ def _known_failure(action: str, error: exceptions.ClientError) -> MirrorError | 
         return MirrorError(f"cannot {action}: the AWS credentials have expired; sign in again.")
     if code in _UNKNOWN_KEY:
         return MirrorError(
-            f"cannot {action}: AWS does not know these credentials ({code}); check AWS_PROFILE, or "
+            f"cannot {action}: AWS does not recognise these credentials ({code}); check AWS_PROFILE, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
     if code in _DENIED:

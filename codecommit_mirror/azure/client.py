@@ -133,7 +133,7 @@ class AzureDevOps:
     def repository(self, name: str) -> Repository:
         """Return a repository by its name or id."""
         found = self._http.get(
-            f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r} of {self.project}"
+            f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r} in {self.project}"
         )
         branch = found.get("defaultBranch")
         return Repository(
@@ -203,7 +203,7 @@ class AzureDevOps:
         action = f"{'create' if new else 'delete'} the branch {branch!r}"
         (result,) = self._http.call("POST", f"git/repositories/{repository.id}/refs", action, body=[update])["value"]
         if not result["success"]:
-            raise AzureError(f"cannot {action}: Azure Repos answers {result['updateStatus']}; run again.", 409)
+            raise AzureError(f"cannot {action}: Azure Repos answered {result['updateStatus']}; run again.", 409)
 
     def pull_request(self, repository: Repository, source_branch: str) -> PullRequest | None:
         """Return the active pull request from a branch."""
@@ -261,7 +261,7 @@ class AzureDevOps:
     def definition(self, definition_id: int) -> Definition:
         """Return a definition."""
         path = f"build/definitions/{definition_id}"
-        return Definition(definition_id, self._http.get(path, f"read the pipeline {definition_id}"))
+        return Definition(definition_id, self._http.get(path, f"read pipeline {definition_id}"))
 
     def create_definition(self, body: dict[str, Any]) -> Definition:
         """Create a definition."""
@@ -340,7 +340,7 @@ class AzureDevOps:
 
     def build(self, build_id: int) -> Build:
         """Return a run."""
-        return _build(self._http.get(f"build/builds/{build_id}", f"read the run {build_id}"))
+        return _build(self._http.get(f"build/builds/{build_id}", f"read run {build_id}"))
 
     def builds(self, definition: Definition, *, status: str | None = None) -> Iterator[Build]:
         """Yield a definition's runs, the newest first."""

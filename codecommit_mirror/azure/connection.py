@@ -60,7 +60,7 @@ def wrong_replica(state: AzureState, region: str, account: str) -> str | None:
     if held.account and held.account != account:
         return (
             f"the pipeline {definition.name!r} mirrors to account {held.account}, but the AWS credentials are for "
-            f"{account}; choose the other AWS profile."
+            f"{account}; use an AWS profile for the mirror's account."
         )
     return None
 
@@ -128,8 +128,8 @@ def notes(mirror: Mirror, state: AzureState) -> list[str]:
     result = [LFS_NOTE] if state.lfs else []
     if mirror.source_auth == "job-token" and state.protected is None:
         result.append(
-            "not checked, since the token lacks the scope Project and team (read): the project setting 'Protect access "
-            "to repositories in YAML pipelines', which can keep the job token from reading the source."
+            "the project setting 'Protect access to repositories in YAML pipelines' was not checked, since the token "
+            "lacks the scope Project and team (read); that setting can keep the job token from reading the source."
         )
     return result
 
@@ -288,7 +288,7 @@ def disconnect(mirror: Mirror, azure: AzureDevOps, state: AzureState, *, pull_re
     elif state.text is not None:
         say(f"left {mirror.pipeline_path!r} alone, because it does not belong to this mirror")
     if not (state.definition or state.proposed_tip or ours):
-        say("nothing to disconnect: it is already gone")
+        say("nothing to disconnect: the pipeline is already gone")
 
 
 def _commit(
@@ -339,6 +339,6 @@ def _propose(mirror: Mirror, azure: AzureDevOps, state: AzureState, text: str | 
             repository, branch, tip, mirror.pipeline_path, text=text, exists=exists, comment=f"{comment} {_SKIP_CI}"
         )
     opened = state.pull_request or azure.open_pull_request(
-        repository, branch, state.branch, comment, "Made by codecommit-mirror; it contains no secret."
+        repository, branch, state.branch, comment, "Created by codecommit-mirror; it contains no secret."
     )
     say(f"pull request {opened.id} into {state.branch!r} of {repository.name!r} is waiting to be merged")

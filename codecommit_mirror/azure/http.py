@@ -173,8 +173,8 @@ class AzureHttp:
         kind = response.headers.get("content-type", "").partition(";")[0]
         if status in (203, 301, 302) or (status < 300 and kind == "text/html"):
             raise AzureError(
-                f"cannot {action}: Azure DevOps does not know the token of {origin} (it answers with a sign-in page); "
-                f"make a new one for this organization, with the scopes {SCOPES}{self._global_token_hint()}.",
+                f"cannot {action}: Azure DevOps does not recognise the token from {origin} (it answers with a sign-in "
+                f"page); create a new one for this organization, with the scopes {SCOPES}{self._global_token_hint()}.",
                 401,
             )
         if status < 300:
@@ -182,15 +182,15 @@ class AzureHttp:
         message, type_key = _error_message(response)
         if status == 401:
             raise AzureError(
-                f"cannot {action}: the token of {origin} is wrong, expired, or lacks a scope{_quoted(message)}; it "
+                f"cannot {action}: the token from {origin} is wrong, expired, or lacks a scope{_quoted(message)}; it "
                 f"needs the scopes {SCOPES}{self._global_token_hint()}.",
                 status,
                 type_key,
             )
         if status == 403:
             raise AzureError(
-                f"cannot {action}: Azure DevOps denies it{_quoted(message)}; the token of {origin} needs the scopes "
-                f"{SCOPES}, and its owner needs the permission.",
+                f"cannot {action}: Azure DevOps denies it{_quoted(message)}; the token from {origin} needs the scopes "
+                f"{SCOPES}, and its owner needs permission to do this.",
                 status,
                 type_key,
             )
@@ -201,7 +201,7 @@ class AzureHttp:
                 status,
                 type_key,
             )
-        raise AzureError(f"cannot {action}: {message or f'Azure DevOps answers {status}'}", status, type_key)
+        raise AzureError(f"cannot {action}: {message or f'Azure DevOps answered {status}'}", status, type_key)
 
     def _global_token_hint(self) -> str:
         """Return the note about personal access tokens for all organizations.

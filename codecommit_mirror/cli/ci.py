@@ -121,7 +121,7 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
 
     Only stacks that were provisioned from it are deleted, each with its replica and history unless it was deployed with
     on_destroy: retain. A stack that is already gone is fine. The Azure side stays: 'pipeline disconnect NAME' deletes
-    it before, or with --azure-repo-url afterwards.
+    it beforehand, or afterwards with --azure-repo-url.
     """
     account = _account(config, app)
     problems = {name: problem for name in names if (problem := account.removal_problem(name))}

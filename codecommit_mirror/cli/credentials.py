@@ -133,7 +133,8 @@ def list_(mirror: Mirror, as_json: bool) -> None:
 def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as_json: bool) -> None:
     """Deactivate and delete one Git credential, or all; one that is already gone is fine.
 
-    Asks first if the mirror's pipeline uses the credential, or may use it: its runs then fail until you run 'up' again.
+    If the mirror's pipeline uses the credential, or may use it, the command asks first, because the pipeline's runs
+    then fail until you run 'up' again.
     """
     if every == bool(credential_id):
         raise click.UsageError("Name one credential (see 'credentials list'), or give --all; not both.")

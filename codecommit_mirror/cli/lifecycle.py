@@ -33,7 +33,7 @@ def up(mirror: Mirror, pull_request: bool) -> None:
 def down(mirror: Mirror, pull_request: bool, yes: bool) -> None:
     """Take a mirror down: disconnect, revoke, destroy.
 
-    The source repository only loses the pipeline's YAML. Run it again to resume where an earlier run stopped.
+    The source repository only loses the pipeline's YAML. Run the command again to resume where an earlier run stopped.
     """
     with Checklist(down_journey.STEPS) as checklist:
         message = down_journey.down(
@@ -48,7 +48,7 @@ def down(mirror: Mirror, pull_request: bool, yes: bool) -> None:
 def rotate(mirror: Mirror, yes: bool) -> None:
     """Replace the pipeline's Git credential, and verify the new one with a run.
 
-    The pipeline holds a working credential at all times. Run it again to finish an interrupted rotation.
+    The pipeline holds a working credential at all times. Run the command again to finish an interrupted rotation.
     """
     with Checklist(rotate_journey.STEPS) as checklist:
         message = rotate_journey.rotate(context_of(mirror, checklist), checklist, confirmation(yes, checklist))

@@ -47,7 +47,7 @@ def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--azure-repo-url",
         metavar="URL",
-        help="The source's clone URL, for a mirror that is in no file (cdk: -c azure_repo_url).",
+        help="The source's clone URL, for a mirror that is not in mirrors.yaml (cdk: -c azure_repo_url).",
     )
     @functools.wraps(command)
     def wrapped(name: str, config: Path, azure_repo_url: str | None, **options: Any) -> None:
@@ -70,7 +70,7 @@ def context_of(mirror: Mirror, checklist: Checklist | None = None) -> MirrorCont
 
     def ask(name: str) -> str:
         with checklist.paused() if checklist else contextlib.nullcontext():
-            text = f"{name} (in Repos: Clone, Generate Git Credentials; not shown)"
+            text = f"{name} (from Repos: Clone, Generate Git Credentials; what you type is not shown)"
             answer: str = click.prompt(text, hide_input=True, err=True)
         return answer
 
@@ -84,7 +84,7 @@ def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:
         if yes:
             return
         if not sys.stdin.isatty():
-            raise MirrorError(f"nobody can be asked here: {question} Use --yes to confirm.")
+            raise MirrorError(f"there is no terminal to ask on: {question} Use --yes to confirm.")
         with checklist.paused() if checklist else contextlib.nullcontext():
             agreed = click.confirm(question, err=True)
         if not agreed:

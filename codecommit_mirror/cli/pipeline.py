@@ -46,7 +46,7 @@ def program() -> None:
 @mirror_argument
 @json_option
 def variables(mirror: Mirror, as_json: bool) -> None:
-    """List the pipeline's variables, with the values of plain ones and the origins of secret ones."""
+    """List the pipeline's variables, with plain values and the origins of secret ones."""
     wanted = wanted_variables(mirror, read_outputs(session(mirror), mirror).replica_url)
     if as_json:
         names = ("name", "value", "secret", "source")
@@ -77,7 +77,7 @@ def connect(mirror: Mirror, dry_run: bool, pull_request: bool) -> None:
 
 @pipeline.command()
 @mirror_argument
-@click.option("--branch", help="The branch whose YAML to run.  [default: the one that has it]")
+@click.option("--branch", help="The branch whose YAML is run.  [default: the one that has the file]")
 @click.option(
     "--timeout", default=RUN_MINUTES, show_default=True, metavar="MINUTES", help="How long to wait for it to end."
 )
@@ -87,7 +87,7 @@ def run(mirror: Mirror, branch: str | None, timeout: float) -> None:
     Exit status: 0 succeeded, 3 succeeded with issues, 1 anything else.
     """
     result = run_pipeline(context_of(mirror), _say, branch=branch, timeout_minutes=timeout)
-    click.echo(f"Run {result.build.id} {result.build.result}.")
+    click.echo(f"Run {result.build.id} ended as {result.build.result}.")
     click.get_current_context().exit(_EXIT_STATUS.get(str(result.build.result), 1))
 
 

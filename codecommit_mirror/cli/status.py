@@ -26,7 +26,9 @@ _NEEDS_ATTENTION, _UNKNOWN = 1, 3
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_mirror)
 @config_option
-@click.option("--azure-repo-url", metavar="URL", help="The source's clone URL, for a mirror that is in no file.")
+@click.option(
+    "--azure-repo-url", metavar="URL", help="The source's clone URL, for a mirror that is not in mirrors.yaml."
+)
 @click.option(
     "--max-lag", default=60, show_default=True, metavar="MINUTES", help="How long a replica may be behind its source."
 )
@@ -37,7 +39,7 @@ def status(
 ) -> None:
     """Show the status of each mirror, or of the one that NAME names.
 
-    Exit status, for monitors: 0 if every mirror is healthy, 1 if one needs attention, 3 if none is known to need
+    Exit status, for monitoring: 0 if every mirror is healthy, 1 if one needs attention, 3 if none is known to need
     attention but one could not be read.
     """
     if azure_repo_url:

@@ -25,7 +25,7 @@ def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--credentials",
         type=click.Path(path_type=Path),
-        help="The CSV file of 'credentials issue'.  [default: AWS_GIT_USERNAME and AWS_GIT_PASSWORD]",
+        help="The CSV file that 'credentials issue' wrote.  [default: AWS_GIT_USERNAME and AWS_GIT_PASSWORD]",
     )(command)
 
 

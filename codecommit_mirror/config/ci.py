@@ -32,14 +32,14 @@ _GUID = matching(
     "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData",
 )
 _IN_POLICIES = matching(
-    r"[\x20-\xff]*", "a name that an IAM policy accepts", "give it one without letters past \u00ff (IAM's own limit)"
+    r"[\x20-\xff]*", "a name that an IAM policy accepts", "use one without letters beyond \u00ff (IAM's own limit)"
 )
 _NAME = matching(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", "a short name", "use up to 20 of a-z, 0-9 and -")
 _AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
 _GITHUB_REPOSITORY = matching(
     r"(?!.*\.git$)([A-Za-z0-9-]+/[\w.-]+|[A-Za-z0-9-]+@[0-9]+/[\w.-]+@[0-9]+)",
-    "a repository of GitHub",
-    "write contoso/mirrors, or with GitHub's ids, contoso@123/mirrors@456",
+    "a GitHub repository",
+    "write contoso/mirrors or, with GitHub's ids, contoso@123/mirrors@456",
 )
 _SUBJECT = matching(r"[^*?\x00-\x1f]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
 _ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a token", "copy it from the log of a run")
@@ -154,7 +154,7 @@ class Ci(BaseModel):
     @model_validator(mode="after")
     def _one_service(self) -> Ci:
         if self.github is None and self.azure is None:
-            raise ValueError("ci needs one of github and azure; write github: {repository: contoso/mirrors}")
+            raise ValueError("ci needs either github or azure; write github: {repository: contoso/mirrors}")
         if self.github and self.azure:
             raise ValueError("ci has both github and azure; keep the one that holds mirrors.yaml")
         return self

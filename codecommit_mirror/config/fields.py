@@ -29,11 +29,11 @@ AZURE_NAME = matching(
     "copy it from the address of the repository's page (decode %20 and the like first)",
 )
 ACCOUNT = matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")
-REGION = matching(r"[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "an AWS region's code", "write one like eu-west-1")
+REGION = matching(r"[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "an AWS region code", "write one like eu-west-1")
 # https://git-scm.com/docs/git-check-ref-format; $ { } are refused because Azure Pipelines replaces them.
 BRANCH = matching(
     r"(?!-|/|refs/|\.|.*\.\.|.*//|.*/\.|.*\.lock(/|$)|.*[/.]$|.*@\{)[^\x00-\x20\x7f~^:?*\[\\${}]+",
-    "a branch's name",
+    "a branch name",
     "write one like main, without refs/heads/",
 )
 PIPELINE_PATH = matching(
@@ -71,7 +71,7 @@ RefNamespace = Annotated[
     str,
     matching(
         r"(?!refs(/|$)|archive(/|$))[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
-        "a part of refs/ to mirror",
+        "a namespace below refs/ that can be mirrored",
         "write heads for branches, tags for tags, notes for notes",
     ),
 ]

@@ -161,7 +161,9 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
     for name in filter(REPLICA_NAME.fullmatch, file.mirrors):
         if f"{derive_stack_name(name).lower()}-".startswith(f"{ci_section.PREFIX}-ci-") and name in chosen:
             where = file.where("mirrors", name)
-            mistakes.append(f"{where}: mirror {name!r}: its stack would have the name of CI's own; rename it.")
+            mistakes.append(
+                f"{where}: mirror {name!r}: its stack would have the same name as CI's own stack; rename the mirror."
+            )
         for what, value, location, remedy in _identities(name, file.merged(name)):
             others = seen.setdefault((what, value.lower()), [])
             for other, other_location in others:

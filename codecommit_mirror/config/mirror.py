@@ -59,7 +59,10 @@ class Alarm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    email: Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one")] | None = None
+    email: (
+        Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one like you@example.com")]
+        | None
+    ) = None
     topic_arn: (
         Annotated[
             str,
@@ -75,7 +78,7 @@ class Alarm(BaseModel):
 
 def _has_one_recipient(value: Alarm) -> Alarm:
     if (value.email is None) == (value.topic_arn is None):
-        raise ValueError("needs one of email and topic_arn; write alarm: {email: you@example.com}")
+        raise ValueError("needs either email or topic_arn; write alarm: {email: you@example.com}")
     return value
 
 
@@ -91,7 +94,10 @@ class Mirror(BaseModel):
     region: Annotated[str, REGION] | None = None
     description: (
         Annotated[
-            str, matching(r"[^\x00-\x1f]{1,1000}", "a description", "use 1 to 1,000 characters, no control characters")
+            str,
+            matching(
+                r"[^\x00-\x1f]{1,1000}", "a valid description", "use 1 to 1,000 characters and no control characters"
+            ),
         ]
         | None
     ) = None
@@ -133,7 +139,8 @@ class Mirror(BaseModel):
         topic = self.alarm.topic_arn.split(":") if self.alarm and self.alarm.topic_arn else []
         if topic and self.region and topic[3] != self.region:
             raise ValueError(
-                f"alarm.topic_arn is in {topic[3]}, but the replica is in {self.region}; both must be in one region"
+                f"alarm.topic_arn is in {topic[3]}, but the replica is in {self.region}; both must be in the same "
+                "region"
             )
         return self
 
@@ -217,7 +224,7 @@ def check_replica_name(name: str) -> str:
     if not REPLICA_NAME.fullmatch(name):
         raise MirrorError(
             f"{name!r} is not a CodeCommit repository name; use 1 to 100 letters, digits or . _ -, "
-            "without .git at the end, and without a hyphen in front, which cdk would read as an option."
+            "not ending in .git and not starting with a hyphen, which cdk would read as an option."
         )
     if name.lower() == _BOOTSTRAP_STACK.lower():
         raise MirrorError(f"{name!r} is the name of the stack of 'cdk bootstrap'; give the mirror another name.")

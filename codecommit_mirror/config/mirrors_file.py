@@ -65,7 +65,7 @@ def read(path: Path) -> MirrorsFile:
     lines: dict[Location, int] = {}
     data = _parse(path, lines)
     if not isinstance(data, dict):
-        raise MirrorError(f"{path}: it has no 'mirrors:' at the top; see 'codecommit-mirror init'.")
+        raise MirrorError(f"{path}: it has no 'mirrors:' at the top level; see 'codecommit-mirror init'.")
     for key in data:
         if key not in _SECTIONS:
             raise MirrorError(
@@ -127,7 +127,9 @@ def _parse(path: Path, lines: dict[Location, int]) -> Any:
             f"{path}{line}: it is not valid YAML ({problem}); correct that line; quote text that contains ': '."
         ) from None
     except RecursionError:
-        raise MirrorError(f"{path}: it is nested too deeply; see 'codecommit-mirror init' for its form.") from None
+        raise MirrorError(
+            f"{path}: it is nested too deeply; 'codecommit-mirror init' writes an example of the expected form."
+        ) from None
 
 
 def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, ...]) -> int:

@@ -63,7 +63,7 @@ def check(value: str) -> str:
         ValueError: it is not a cron schedule that Azure Pipelines accepts, or it never runs.
     """
     if not _run_days(*_parse(value)[2:]):
-        raise ValueError(f"never runs, because no such day exists; correct it, like {_EXAMPLE}")
+        raise ValueError(f"never runs, because no such day exists; write one like {_EXAMPLE}")
     return " ".join(value.split())
 
 

@@ -74,7 +74,7 @@ _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
     ),
     "bool_parsing": lambda e: f"is {e['input']!r}; use true or false.",
     "string_type": lambda e: (
-        "has no value of its own; write one line of text, or remove the key."
+        "has no value; write one line of text, or remove the key."
         if e["input"] is None
         else "holds a list or a mapping; write one line of text."
     ),

@@ -91,7 +91,7 @@ def ensure_credential(target: CredentialTarget, say: Say) -> None:
             say(f"kept {held.id}")
             return
     issued = issue_into(target, held)
-    say(f"issued {issued} into the pipeline's secret variables")
+    say(f"issued {issued} and stored it in the pipeline's secret variables")
 
 
 def undelivered_credentials(existing: Collection[Credential], held: HeldCredential) -> list[Credential]:
@@ -181,7 +181,7 @@ def _wait_until_accepted(replica_url: str, issued: IssuedCredential, check: Call
         except (engine.MirrorFailure, engine.RetryableError) as failure:
             if time.monotonic() + pause > deadline:
                 raise MirrorError(
-                    f"{issued.id} was issued, but the replica has not accepted it for {_PROPAGATION_SECONDS} seconds "
+                    f"{issued.id} was issued, but the replica did not accept it within {_PROPAGATION_SECONDS} seconds "
                     f"({str(failure).rstrip('.')}); run again, which revokes it and issues another."
                 ) from None
         check()

@@ -72,7 +72,7 @@ def down(context: MirrorContext, checklist: Checklist, confirm: Confirm, *, pull
             connection.disconnect(mirror, context.azure, state.azure, pull_request=pull_request, say=say)
         else:
             name = mirror.azure.pipelines_repository or mirror.azure.repository
-            say(f"the repository {name!r} is not visible; delete a remaining pipeline by hand")
+            say(f"the repository {name!r} is not visible; delete any remaining pipeline by hand")
     with checklist.step(STEPS[2]) as say:
         revoked = _revoke(context, state)
         for identifier in revoked:
@@ -124,9 +124,11 @@ def plan(mirror: Mirror, state: DeployedMirror) -> DownPlan:
     else:
         note = f"to be deleted: {state.repository}"
         deleted.append(state.repository)
+    aside = "The source keeps its commits."
     if state.azure is None:
-        deleted.append("only the AWS side, because the repository in Azure DevOps does not exist or is not visible")
-    question = f"Delete {' and '.join(deleted)}? The source keeps its commits." if deleted else None
+        deleted = deleted or ["what remains in AWS"]
+        aside = "Azure DevOps is left alone, because the repository there does not exist or is not visible."
+    question = f"Delete {' and '.join(deleted)}? {aside}" if deleted else None
     return DownPlan(question, note)
 
 
@@ -158,7 +160,7 @@ def _describe_repository(context: MirrorContext) -> str:
     name = context.mirror.name
     url = find_clone_url(context.aws, name)
     if url is None:
-        return f"the CodeCommit repository {name!r}, which is already gone"
+        return f"the stack, whose CodeCommit repository {name!r} is already gone"
     refs = verification.replica_refs(context.aws, url)
     archived = sum(ref.startswith(engine.ARCHIVE_PREFIX) for ref in refs)
     return (

@@ -114,9 +114,9 @@ def replace_credential(
                     f"The pipeline does not record which credential it holds. Is it {todo.old}? It will be deleted."
                 )
             new = issue_into(target, held, replaces=todo.old)
-            say(f"issued {new} into the pipeline's secret variables")
+            say(f"issued {new} and stored it in the pipeline's secret variables")
         else:
-            say(f"continuing with {new}, which an interrupted rotation has delivered")
+            say(f"continuing with {new}, which an interrupted rotation delivered")
     with step(STEPS[2]) as say:
         verify(say)
     with step(STEPS[3]) as say:

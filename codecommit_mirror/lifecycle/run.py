@@ -40,7 +40,8 @@ def run_successfully(context: MirrorContext, say: Say) -> runs.RunResult:
     result = run(context, say, branch=None, timeout_minutes=RUN_MINUTES)
     if not result.succeeded:
         raise MirrorError(
-            f"run {result.build.id} {result.build.result}; correct what its log above reports, and run this again."
+            f"run {result.build.id} ended as {result.build.result}; correct what its log above reports, and run this "
+            "again."
         )
     return result
 

@@ -62,7 +62,7 @@ def deploy(context: MirrorContext, say: Say) -> ReplicaOutputs:
     if push_user.restore(context.iam, mirror, outputs):
         say(f"recreated the user {outputs.push_user_name}, which somebody had deleted")
     say(f"replica {outputs.replica_url}")
-    say(f"user {outputs.push_user_name}, who may push to it and nothing else")
+    say(f"user {outputs.push_user_name}, who may push to it and do nothing else")
     return outputs
 
 

@@ -65,7 +65,7 @@ def replica_endpoint(aws: boto3.Session, replica_url: str) -> engine.Endpoint:
 
 def password_endpoint(replica_url: str, user_name: str, password: str) -> engine.Endpoint:
     """Return the replica, to be read with a Git credential as the pipeline does."""
-    return _endpoint("replica", replica_url, user_name, password, "the credential is not accepted")
+    return _endpoint("replica", replica_url, user_name, password, "the Git credential was not accepted")
 
 
 def pipeline_settings(

@@ -59,7 +59,9 @@ class Account:
         self._wanted = assembly.read(assembly_folder)
         # A mirror that is missing there would be taken for one to remove.
         if {stack.mirror for stack in self._wanted} != set(mirrors):
-            raise MirrorError(f"{assembly_folder} does not have the mirrors of mirrors.yaml; run 'cdk synth' for all.")
+            raise MirrorError(
+                f"{assembly_folder} does not have the mirrors of mirrors.yaml; run 'cdk synth' for all of them."
+            )
         self._needed = {ci.region, *(stack.region for stack in self._wanted if stack.account == self._account)}
         everywhere = aws.get_available_regions("cloudformation", aws.get_partition_for_region(ci.region))
         self._clients = {name: client(aws, "cloudformation", name) for name in {*self._needed, *everywhere}}

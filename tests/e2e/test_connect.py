@@ -192,7 +192,7 @@ def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
     assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
     said.clear()
     disconnect(filled, said)
-    assert said == ["nothing to disconnect: it is already gone"]
+    assert said == ["nothing to disconnect: the pipeline is already gone"]
 
 
 def test_disconnect_leaves_a_file_that_is_not_ours(filled, said):
@@ -358,7 +358,7 @@ def test_disconnect_touches_nothing_in_aws_and_names_the_credential(filled, comm
     assert f"codecommit-mirror credentials revoke {filled.name} {held}" in done.stderr
     assert state() == before
     again = command("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
-    assert (again.returncode, again.stderr) == (0, "nothing to disconnect: it is already gone\n")
+    assert (again.returncode, again.stderr) == (0, "nothing to disconnect: the pipeline is already gone\n")
 
 
 def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, command, tmp_path):

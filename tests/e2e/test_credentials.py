@@ -116,7 +116,7 @@ def test_revoke_is_idempotent(run, bare):
     identifier = json.loads(run("issue", "--json", "--show").stdout)["credential_id"]
     asked = run("revoke", identifier)
     assert asked.returncode == 1
-    assert f"nobody can be asked here: It is not known whether the pipeline uses {identifier};" in asked.stderr
+    assert f"there is no terminal to ask on: It is not known whether the pipeline uses {identifier};" in asked.stderr
     assert f"its runs will fail until you run 'codecommit-mirror up {bare.name}'. Revoke" in asked.stderr
     assert len(listed(bare)) == 1
     assert "Revoked" in run("revoke", identifier, "--yes").stdout
@@ -146,8 +146,8 @@ FAILURES = {
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
         "there are no AWS credentials; run 'aws sso login'",
     ),
-    "unknown key": ({"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}, "AWS does not know these credentials"),
-    "wrong secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "AWS does not know these credentials (SignatureDoesNotMatch)"),
+    "unknown key": ({"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}, "AWS does not recognise these credentials"),
+    "wrong secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "not recognise these credentials (SignatureDoesNotMatch)"),
     "wrong region": (
         {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"},
         "is not in region us-east-1 of this account; run 'codecommit-mirror up",

@@ -363,7 +363,7 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     # Another region's, although nothing of the file is there any more; and never somebody else's.
     assert "Far" in again["remove"]
     assert "Theirs" not in again["remove"]
-    assert "nobody can be asked here" in ci(infrastructure, "remove", "Far", check=False)
+    assert "there is no terminal to ask on" in ci(infrastructure, "remove", "Far", check=False)
     summary = infrastructure.folder / "summary.md"
     said = ci(infrastructure, "remove", "Kept", "Theirs", "Far", "--yes", "--summary", str(summary), check=False)
     assert "error: Kept is still in mirrors.yaml, so its stack is not deleted; remove its entry first." in said

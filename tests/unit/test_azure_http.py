@@ -41,7 +41,7 @@ GOOD = httpx.Response(200, json={"id": 1})
 )
 def test_a_sign_in_page_is_a_bad_token(answer):
     http, requests, _ = service(answer)
-    with pytest.raises(AzureError, match=r"does not know the token of AZURE_DEVOPS_EXT_PAT .*Code \(read & write\)"):
+    with pytest.raises(AzureError, match=r"recognise the token from AZURE_DEVOPS_EXT_PAT .*Code \(read & write\)"):
         http.get("x", "do it")
     assert len(requests) == 1
 

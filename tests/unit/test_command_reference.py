@@ -15,8 +15,8 @@ HEAD = """\
 
 The output of `--help` for each command. Progress goes to standard error, results to standard output.
 
-**`--json`** prints one JSON object. A command that lists things has them below a plural key, as an array of objects:
-`status` below `mirrors`, `credentials list` below `credentials`, `pipeline variables` below `variables`. Keys are in
+**`--json`** prints one JSON object. A command that lists things puts them under a plural key, as an array of objects:
+`status` under `mirrors`, `credentials list` under `credentials`, `pipeline variables` under `variables`. Keys are in
 snake_case, times are in ISO 8601, and what is unknown is `null`. Keys may be added later.
 
 **Exit status**: 0 for success, 1 for an error (one sentence on standard error), 2 for wrong usage, 130 after Ctrl-C.

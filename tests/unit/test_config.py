@@ -112,11 +112,11 @@ MISTAKES = {
     "a list for text": (entry("    region: [eu-west-1]\n"), "region holds a list or a mapping"),
     "refs that are text": (entry("    refs: heads\n"), "refs is 'heads'; write a list"),
     "refs that are empty": (entry("    refs: []\n"), "refs: is empty; name at least one"),
-    "refs with a wildcard": (entry("    refs: ['*']\n"), "refs.0: '*' is not a part of refs/ to mirror"),
+    "refs with a wildcard": (entry("    refs: ['*']\n"), "refs.0: '*' is not a namespace below refs/"),
     "bad schedule": (entry("    schedule: daily\n"), "schedule: 'daily' is not a cron schedule"),
     "reserved tag": (entry("    tags: {'aws:x': y}\n"), "tags: has the key 'aws:x', which AWS refuses"),
     "bad tag value": (entry("    tags: {k: 'a%'}\n"), "tags: has the value 'a%', which AWS refuses"),
-    "description too long": (entry(f"    description: {'d' * 1001}\n"), "is not a description; use 1 to 1,000"),
+    "description too long": (entry(f"    description: {'d' * 1001}\n"), "is not a valid description; use 1 to 1,000"),
     "bad organization": (
         "mirrors:\n  R:\n    azure: {organization: a/b, project: p, repository: r}\n",
         "azure.organization: 'a/b' is not a name that Azure DevOps allows",
@@ -231,7 +231,7 @@ def test_each_mistake_is_one_sentence(tmp_path, text, expected):
 )
 def test_a_branch_that_git_would_refuse_is_refused(tmp_path, branch):
     text = entry("").replace("repository: r", f"repository: r, default_branch: '{branch}'")
-    with pytest.raises(MirrorError, match=r"azure.default_branch: .* is not a branch's name; write one like main"):
+    with pytest.raises(MirrorError, match=r"azure.default_branch: .* is not a branch name; write one like main"):
         load(tmp_path, text)
 
 

@@ -47,7 +47,7 @@ def test_what_is_gone_on_one_side_is_said():
     gone = plan(MIRROR, deployed(stack=None, deletion_policy=None, azure=azure_state()))
     assert gone.question is None
     assert gone.note == "the stack 'M' is not in region eu-west-1 of this account"
-    assert "only the AWS side" in plan(MIRROR, deployed(azure=None)).question
+    assert "Azure DevOps is left alone" in plan(MIRROR, deployed(azure=None)).question
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_is_gone_on_one_side_is_said():
                 ),
             },
             MIRROR,
-            "mirrors to account 999988887777, but the AWS credentials are for 111122223333; choose",
+            "mirrors to account 999988887777, but the AWS credentials are for 111122223333; use an AWS profile",
         ),
     ],
 )

@@ -80,12 +80,12 @@ def test_the_owner_is_the_repository_whatever_its_ids():
     ("section", "expected"),
     [
         ("ci: {}", None),
-        ("ci: {branch: main}", "line 2: ci: ci needs one of github and azure"),
+        ("ci: {branch: main}", "line 2: ci: ci needs either github or azure"),
         ("ci: {nam: x, github: {repository: o/r}}", "(known: account, region, branch, name, github,"),
-        ("ci: {github: {repository: o/r@1}}", "line 2: ci: github.repository: 'o/r@1' is not a repository of GitHub"),
-        ("ci: {github: {repository: o/r.git}}", "ci: github.repository: 'o/r.git' is not a repository of GitHub"),
-        ("ci: {github: {repository: r}}", "line 2: ci: github.repository: 'r' is not a repository of GitHub"),
-        ("ci: {github: {repository: 'o/*'}}", "line 2: ci: github.repository: 'o/*' is not a repository of GitHub"),
+        ("ci: {github: {repository: o/r@1}}", "line 2: ci: github.repository: 'o/r@1' is not a GitHub repository"),
+        ("ci: {github: {repository: o/r.git}}", "ci: github.repository: 'o/r.git' is not a GitHub repository"),
+        ("ci: {github: {repository: r}}", "line 2: ci: github.repository: 'r' is not a GitHub repository"),
+        ("ci: {github: {repository: 'o/*'}}", "line 2: ci: github.repository: 'o/*' is not a GitHub repository"),
         ("ci: {github: {repository: o/r}, role: x}", "line 2: ci: role is not a known key; remove it or correct"),
         ("ci: {github: {repository: o/r, x: y}}", "line 2: ci: github.x is not a known key; remove it or correct its "
          "spelling (known: repository)."),
@@ -140,7 +140,7 @@ def test_no_mirror_takes_the_name_of_the_roles_stack(tmp_path):
     azure = "azure: {organization: o, project: p, repository: r}"
     for name in ("codecommit.mirror.ci", "codecommit-mirror-ci-team-a"):
         path.write_text(f"mirrors:\n  {name}: {{{azure}}}\n")
-        with pytest.raises(MirrorError, match="its stack would have the name of CI's own; rename it"):
+        with pytest.raises(MirrorError, match="its stack would have the same name as CI's own stack; rename"):
             load(path)
     path.write_text(f"mirrors:\n  codecommit-mirror-cities: {{{azure}}}\n")
     assert len(load(path).mirrors) == 1

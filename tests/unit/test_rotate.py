@@ -89,7 +89,7 @@ def test_secrets_that_were_typed_in_by_hand_need_a_persons_word():
 def test_somebody_elses_credential_is_in_the_way_and_is_named():
     with pytest.raises(MirrorError, match=r"revoke Mirror B' .the pipeline uses A"):
         plan("AB", HeldCredential("A"))
-    with pytest.raises(MirrorError, match=r"revoke Mirror A' .a pipeline that uses it stops"):
+    with pytest.raises(MirrorError, match=r"revoke Mirror A' .a pipeline that uses it will stop working"):
         plan("AB", HeldCredential())
 
 
