@@ -1,6 +1,7 @@
 """What a mirror owns in AWS, and the roles of CI: one construct a file, and the stacks that compose them."""
 
 from .deploy_role_stack import DeployRoleStack
+from .guard_stack import GuardStack
 from .replica_stack import ReplicaStack
 
-__all__ = ["DeployRoleStack", "ReplicaStack"]
+__all__ = ["DeployRoleStack", "GuardStack", "ReplicaStack"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy
+from collections.abc import Mapping
+
+from aws_cdk import RemovalPolicy, Tags
 from aws_cdk import aws_codecommit as codecommit
 from constructs import Construct
 
@@ -17,10 +19,19 @@ class ReplicaRepository(Construct):
         description: what the console shows, at most 1,000 characters.
         existing: refer to an existing repository.
         retain: keep the repository and its history when the stack is destroyed.
+        tags: by which the guard knows the repository as a replica.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, name: str, description: str, existing: bool, retain: bool
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        description: str,
+        existing: bool,
+        retain: bool,
+        tags: Mapping[str, str],
     ) -> None:
         super().__init__(scope, construct_id)
         if existing:
@@ -29,5 +40,7 @@ class ReplicaRepository(Construct):
             return
         repository = codecommit.Repository(self, "Repository", repository_name=name, description=description)
         repository.apply_removal_policy(RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY)
+        for key, value in tags.items():
+            Tags.of(repository).add(key, value)
         self.arn = repository.repository_arn
         self.clone_url = repository.repository_clone_url_http

@@ -8,10 +8,6 @@ from constructs import Construct
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA
 from codecommit_mirror.config.mirror import Mirror
 
-from .alarms.alarm_topic import AlarmTopic
-from .alarms.replica_changes import WatchedReplica
-from .alarms.stale_alarm import StaleAlarm
-from .alarms.tamper_alarm import TamperAlarm
 from .credential_cleanup import CredentialCleanup
 from .push_access import PushAccess
 from .replica_repository import ReplicaRepository
@@ -45,6 +41,7 @@ class ReplicaStack(Stack):
             description=mirror.replica_description,
             existing=mirror.existing,
             retain=mirror.on_destroy == "retain",
+            tags=mirror.replica_tags,
         )
         access = PushAccess(
             self,
@@ -55,18 +52,6 @@ class ReplicaStack(Stack):
             policy_on_group=mirror.policy_on == "group",
         )
         CredentialCleanup(self, "CredentialCleanup", user=access.user)
-        if mirror.alarm:
-            topic = AlarmTopic(
-                self,
-                "AlarmTopic",
-                email=mirror.alarm.email,
-                topic_arn=mirror.alarm.topic_arn,
-                for_cloudwatch=mirror.stale_after is not None,
-            ).topic
-            watched = WatchedReplica(replica.arn, mirror.name, access.user.user_arn)
-            TamperAlarm(self, "TamperAlarm", replica=watched, topic=topic)
-            if mirror.stale_after:
-                StaleAlarm(self, "StaleAlarm", replica=watched, hours=mirror.stale_after, topic=topic)
         # CloudFormation hands a stack's own tags on, but not to every type of resource.
         for key, value in tags.items():
             Tags.of(self).add(key, value)

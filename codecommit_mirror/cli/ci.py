@@ -147,7 +147,7 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
 
 def _section(config: Path) -> tuple[Ci, list[str]]:
     """Return the section, and the names of all mirrors."""
-    mirrors, section = load(config)
+    mirrors, section, _ = load(config)
     if section is None:
         raise MirrorError(f"{config} has no section ci; see docs/ci.md.")
     return section, [mirror.name for mirror in mirrors]

@@ -15,6 +15,8 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from mirror_guard.names import REPLICA_TAG
+
 from ..errors import MirrorError
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
 from .mirrors_file import MirrorsFile
@@ -23,7 +25,7 @@ from .validation_messages import sentences
 Service = Literal["azure", "github"]
 
 PREFIX = "codecommit-mirror"
-PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", "codecommit-mirror:replica"
+PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", REPLICA_TAG
 """Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
 
 _GUID = matching(

@@ -7,8 +7,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-_MAX_STALE_HOURS = 7 * 24
-
 
 def matching(pattern: str, what: str, remedy: str) -> AfterValidator:
     """Return a validator that refuses a text which does not match the whole pattern: it "is not {what}; {remedy}"."""
@@ -41,7 +39,7 @@ PIPELINE_PATH = matching(
     "the path of a YAML file in a repository",
     "write one like mirrors/MyRepoReplica.yml",
 )
-_MAX_TAGS = 47
+_MAX_TAGS = 45
 _TAG_TEXT = r"[\w\s.:/=+@-]"
 
 
@@ -84,10 +82,10 @@ def not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def hours(value: object) -> int:
-    """Return the hours of ``36h`` or ``2d``, at most a week, because CloudWatch alarms look back no further."""
-    match = re.fullmatch(r"([1-9][0-9]{0,2})([hd])", str(value))
+def hours(value: object, most: int) -> int:
+    """Return the hours of ``36h`` or ``2d``, at most ``most``."""
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", str(value))
     found = int(match[1]) * (24 if match[2] == "d" else 1) if match else 0
-    if not 1 <= found <= _MAX_STALE_HOURS:
-        raise ValueError("is not a time from 1h to 7d; write one like 36h or 2d")
+    if not 1 <= found <= most:
+        raise ValueError(f"is not a time from 1h to {most // 24}d; write one like 36h or 2d")
     return found

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from ..errors import MirrorError
 from . import azure_url, mirrors_file
 from . import ci as ci_section
+from . import guard as guard_section
 from .ci import Ci
+from .guard import Guard
 from .mirror import (
     REPLICA_NAME,
     Mirror,
@@ -35,6 +37,8 @@ class Configuration(NamedTuple):
     mirrors: tuple[Mirror, ...]
     ci: Ci | None
     """Which CI service provisions the mirrors, if any."""
+    guard: Guard | None = None
+    """What watches the replicas and keeps snapshots of them, if anything does."""
 
 
 def load(path: Path, only: str | None = None) -> Configuration:
@@ -57,16 +61,24 @@ def load(path: Path, only: str | None = None) -> Configuration:
         ci = ci_section.load_section(file)
     except MirrorError as error:
         mistakes.append(str(error))
+    guard = None
+    try:
+        guard = guard_section.load_section(file, ci)
+    except MirrorError as error:
+        mistakes.append(str(error))
     for name in chosen:
         try:
             mirrors.append(_validated(file, name, ci))
         except MirrorError as error:
             mistakes.append(str(error))
+            continue
+        if guard and (problem := guard_section.schedule_problem(guard, mirrors[-1])):
+            mistakes.append(f"{file.where_value(name, ('schedule',))}: mirror {name!r}: {problem}")
     mistakes += _clashes(file, chosen)
     if mistakes:
         # A mistake in the defaults belongs to every mirror, and is reported once.
         raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
-    return Configuration(tuple(mirrors), ci)
+    return Configuration(tuple(mirrors), ci, guard)
 
 
 def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
@@ -159,11 +171,14 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
     mistakes: list[str] = []
     seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
     for name in filter(REPLICA_NAME.fullmatch, file.mirrors):
-        if f"{derive_stack_name(name).lower()}-".startswith(f"{ci_section.PREFIX}-ci-") and name in chosen:
-            where = file.where("mirrors", name)
-            mistakes.append(
-                f"{where}: mirror {name!r}: its stack would have the same name as CI's own stack; rename the mirror."
-            )
+        stack = f"{derive_stack_name(name).lower()}-"
+        for taken, owner in ((f"{ci_section.PREFIX}-ci", "CI's"), (guard_section.STACK_NAME, "the guard's")):
+            if stack.startswith(f"{taken}-") and name in chosen:
+                where = file.where("mirrors", name)
+                mistakes.append(
+                    f"{where}: mirror {name!r}: its stack would have the same name as {owner} own stack; rename the "
+                    "mirror."
+                )
         for what, value, location, remedy in _identities(name, file.merged(name)):
             others = seen.setdefault((what, value.lower()), [])
             for other, other_location in others:

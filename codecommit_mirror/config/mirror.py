@@ -6,14 +6,15 @@ import hashlib
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from mirror_guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
 
 from ..errors import MirrorError
 from . import azure_url
-from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, hours, matching, not_empty
+from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, matching, not_empty
 from .fields import tags as check_tags
 from .schedule import check as check_schedule
-from .schedule import longest_gap_minutes
 
 DEFAULT_REFS = ("heads", "tags", "notes")
 DEFAULT_PIPELINE_PATH = "azure-pipelines-mirror.yml"
@@ -52,34 +53,6 @@ class AzureRepository(BaseModel):
     def clone_url(self) -> str:
         """The HTTPS clone URL, without ``user@``."""
         return azure_url.build_clone_url(self.server, self.organization, self.project, self.repository)
-
-
-class Alarm(BaseModel):
-    """Who is notified when something is wrong with a replica: an e-mail address or an SNS topic."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    email: (
-        Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one like you@example.com")]
-        | None
-    ) = None
-    topic_arn: (
-        Annotated[
-            str,
-            matching(
-                r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}",
-                "the ARN of an SNS topic",
-                "write one like arn:aws:sns:eu-west-1:123456789012:alarms",
-            ),
-        ]
-        | None
-    ) = None
-
-
-def _has_one_recipient(value: Alarm) -> Alarm:
-    if (value.email is None) == (value.topic_arn is None):
-        raise ValueError("needs either email or topic_arn; write alarm: {email: you@example.com}")
-    return value
 
 
 class Mirror(BaseModel):
@@ -121,37 +94,11 @@ class Mirror(BaseModel):
     on_destroy: Literal["delete", "retain"] = "delete"
     termination_protection: bool = False
     policy_on: Literal["user", "group"] = "user"
-    alarm: Annotated[Alarm, AfterValidator(_has_one_recipient)] | None = None
-    """Who is notified when anybody other than the pipeline changes the replica."""
-    stale_after: Annotated[int, BeforeValidator(hours)] | None = None
-    """After how many hours without a confirming run the alarm's recipient is notified."""
 
     @model_validator(mode="after")
     def _is_never_deleted(self) -> Mirror:
         if self.existing and self.on_destroy == "delete" and "on_destroy" in self.model_fields_set:
             raise ValueError("with existing: true the repository is never deleted; remove on_destroy: delete")
-        return self
-
-    @model_validator(mode="after")
-    def _alarm_fits(self) -> Mirror:
-        if self.stale_after and not self.alarm:
-            raise ValueError("stale_after needs a recipient; add alarm: {email: you@example.com}")
-        topic = self.alarm.topic_arn.split(":") if self.alarm and self.alarm.topic_arn else []
-        if topic and self.region and topic[3] != self.region:
-            raise ValueError(
-                f"alarm.topic_arn is in {topic[3]}, but the replica is in {self.region}; both must be in the same "
-                "region"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _is_confirmed_in_time(self) -> Mirror:
-        gap_hours = longest_gap_minutes(self.schedule) / 60
-        if self.stale_after and self.stale_after < gap_hours:
-            raise ValueError(
-                f"stale_after is {self.stale_after} h, but the schedule {self.schedule!r} can leave {gap_hours:,.0f} h "
-                "between two runs; use a longer stale_after or a more frequent schedule"
-            )
         return self
 
     @property
@@ -173,6 +120,15 @@ class Mirror(BaseModel):
     def keeps_replica(self) -> bool:
         """Whether the repository stays when the stack goes."""
         return self.existing or self.on_destroy == "retain"
+
+    @property
+    def replica_tags(self) -> dict[str, str]:
+        """The tags of the repository by which the guard knows it as this mirror's replica."""
+        return {
+            REPLICA_TAG: self.name,
+            WRITER_TAG: f"user/{self.user_name}".replace(",", ":"),
+            ARCHIVE_DAYS_TAG: str(self.archive_days),
+        }
 
     @property
     def replica_description(self) -> str:

@@ -19,7 +19,7 @@ _MAX_VALUES = 200_000
 """Mappings, lists and scalars with every alias expanded; 10,000 mirrors have fewer."""
 
 Location = tuple[str, ...]
-_SECTIONS = ("defaults", "mirrors", "ci")
+_SECTIONS = ("defaults", "mirrors", "ci", "guard")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class MirrorsFile:
     defaults: dict[str, Any]
     mirrors: dict[str, dict[str, Any]]
     ci: dict[str, Any] | None
+    guard: dict[str, Any] | None
     lines: dict[Location, int]
 
     def where(self, *location: str) -> str:
@@ -83,7 +84,7 @@ def read(path: Path) -> MirrorsFile:
             f"{path}, line {lines[('defaults', 'name')]}: 'name' is not a known key; a mirror's name is its key."
         )
     mirrors = {name: _entry(path, name, entry, lines) for name, entry in sections["mirrors"].items()}
-    return MirrorsFile(path, sections["defaults"], mirrors, sections["ci"] or None, lines)
+    return MirrorsFile(path, sections["defaults"], mirrors, sections["ci"] or None, sections["guard"] or None, lines)
 
 
 def _entry(path: Path, name: str, entry: Any, lines: Mapping[Location, int]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from ..engine import sanitize
 
-_NOT_TEXT = (("tags",), ("refs",), ("alarm",), ("github",), ("azure",))
+_NOT_TEXT = (("tags",), ("refs",), ("snapshots",), ("github",), ("azure",))
 """Fields that are not text, so that the sentence does not begin with the value."""
+_MOVED_TO_GUARD = ("alarm", "stale_after")
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -57,6 +58,8 @@ def unknown_keys(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[
 def _unknown_key(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     # A mirror's name is not a key of its entry.
     known = ", ".join(name for name, field in model.model_fields.items() if name != "name" or not field.is_required())
+    if location[-1] in _MOVED_TO_GUARD:
+        return f"{_dotted(location)} is no longer a key of a mirror; write it in the section guard (docs/backup.md)."
     return f"{_dotted(location)} is not a known key; remove it or correct its spelling (known: {known})."
 
 
@@ -93,7 +96,7 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the models of an annotation, however it is wrapped: ``Annotated[Alarm, ...] | None``."""
+    """Yield the models of an annotation, however it is wrapped: ``Annotated[Github, ...] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in typing.get_args(annotation):

@@ -1,0 +1,122 @@
+"""The section ``guard`` of ``mirrors.yaml``: what AWS keeps and watches of every replica of an account and region."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import MirrorError
+from .ci import PREFIX, Ci
+from .fields import ACCOUNT, REGION, hours, matching
+from .mirror import Mirror
+from .mirrors_file import MirrorsFile
+from .schedule import longest_gap_minutes
+from .validation_messages import sentences
+
+STACK_NAME = f"{PREFIX}-guard"
+"""The stack, its construct id, and the name of its function."""
+_MAX_STALE_HOURS = 366 * 24
+_MAX_KEEP_HOURS = 100 * 366 * 24
+"""S3 locks an object for at most 100 years (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html)."""
+
+_STALE = BeforeValidator(lambda value: hours(value, _MAX_STALE_HOURS))
+_EVERY = BeforeValidator(lambda value: hours(value, 31 * 24))
+_KEEP = BeforeValidator(lambda value: hours(value, _MAX_KEEP_HOURS))
+
+
+class SnapshotSchedule(BaseModel):
+    """How often snapshots are taken, and for how long they are kept and locked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: Annotated[int, _EVERY] = 24
+    """Hours between two looks at a replica; an unchanged one gets no new snapshot."""
+    keep: Annotated[int, _KEEP] = 400 * 24
+    """Hours for which a state of the replica can be restored after it was replaced."""
+    full_every: Annotated[int, _KEEP] = 30 * 24
+    """Hours after which a chain of incremental snapshots starts anew."""
+    lock: Literal["compliance", "governance"] = "compliance"
+
+    @model_validator(mode="after")
+    def _fits(self) -> SnapshotSchedule:
+        if self.full_every < self.every:
+            raise ValueError("full_every is shorter than every; a chain starts anew at most with each snapshot")
+        return self
+
+
+def _snapshots(value: object) -> object:
+    if value is None or value == "on":
+        return {}
+    return None if value == "off" else value
+
+
+class Guard(BaseModel):
+    """The guard of one account and region."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    account: Annotated[str, ACCOUNT] | None = None
+    region: Annotated[str, REGION] | None = None
+    email: (
+        Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one like you@example.com")]
+        | None
+    ) = None
+    topic_arn: (
+        Annotated[
+            str,
+            matching(
+                r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}",
+                "the ARN of an SNS topic",
+                "write one like arn:aws:sns:eu-west-1:123456789012:alarms",
+            ),
+        ]
+        | None
+    ) = None
+    stale_after: Annotated[int, _STALE] = 48
+    """Hours without a confirming run after which people are notified."""
+    snapshots: Annotated[SnapshotSchedule | None, BeforeValidator(_snapshots)] = Field(default_factory=SnapshotSchedule)
+    """None if no snapshots are taken."""
+
+    @model_validator(mode="after")
+    def _has_one_recipient(self) -> Guard:
+        if (self.email is None) == (self.topic_arn is None):
+            raise ValueError("guard needs either email or topic_arn; write guard: {email: you@example.com}")
+        region = self.topic_arn.split(":")[3] if self.topic_arn else self.region
+        if self.region and region != self.region:
+            raise ValueError(
+                f"topic_arn is in {region}, but the guard is in {self.region}; both must be in the same region"
+            )
+        return self
+
+    def covers(self, mirror: Mirror) -> bool:
+        """Whether the mirror's replica is in the guard's account and region, as far as the file says."""
+        return (self.account, self.region) == (mirror.account, mirror.region)
+
+
+def load_section(file: MirrorsFile, ci: Ci | None) -> Guard | None:
+    """Return the section, or None if the file has none; account and region default to those of the mirrors.
+
+    Raises:
+        MirrorError: the section is wrong; one line for each mistake.
+    """
+    if file.guard is None:
+        return None
+    location = {"account": ci.account, "region": ci.region} if ci else {}
+    inherited = {key: file.defaults[key] for key in ("account", "region") if key in file.defaults}
+    try:
+        return Guard.model_validate({**location, **inherited, **file.guard})
+    except ValidationError as error:
+        lines = [f"{file.where('guard', *key)}: guard: {sentence}" for key, sentence in sentences(error, Guard)]
+        raise MirrorError("\n".join(lines)) from None
+
+
+def schedule_problem(guard: Guard, mirror: Mirror) -> str | None:
+    """Return why a mirror would be called stale between two of its runs; None if it would not."""
+    gap_hours = longest_gap_minutes(mirror.schedule) / 60
+    if guard.stale_after >= gap_hours:
+        return None
+    return (
+        f"schedule {mirror.schedule!r} can leave {gap_hours:,.0f} h between two runs, but guard.stale_after is "
+        f"{guard.stale_after} h; use a longer stale_after or a more frequent schedule."
+    )

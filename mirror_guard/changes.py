@@ -1,0 +1,119 @@
+"""Changes of a replica's refs, as CodeCommit reports them: which of them no run of the mirror makes.
+
+https://docs.aws.amazon.com/codecommit/latest/userguide/monitoring-events.html. An event may lack its caller, and the
+shape of events for refs outside branches and tags is not documented: what an event lacks is looked up on the replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from mirror_engine.archive import archive_entries
+from mirror_engine.model import CONFIRMED_TAG, Refs
+
+from .manifest import parse_time
+from .names import EVENT_KINDS
+from .replicas import Replica
+
+
+@dataclass(frozen=True)
+class Change:
+    """One ref's change."""
+
+    kind: str
+    """``created``, ``updated`` or ``deleted``."""
+    ref: str
+    old: str | None
+    """None if the ref did not exist, or the event does not say."""
+    new: str | None
+    caller: str | None
+    """Who did it; None if the event does not say."""
+    time: str
+
+
+class Verdict(Enum):
+    """What a change means."""
+
+    BY_A_RUN = "made by a run of the mirror."
+    BY_SOMEBODY_ELSE = "made by somebody other than the mirror's own user or role."
+    DESTRUCTIVE = "made with the pipeline's credential, but not by a run: a run archives every tip before dropping it."
+    UNATTRIBUTED = "made by an unknown caller."
+
+
+def from_event(event: Mapping[str, Any]) -> Change | None:
+    """Return the change that an event reports; None if it does not report one of a ref."""
+    detail = event.get("detail") or {}
+    if detail.get("event") not in EVENT_KINDS:
+        return None
+    kind = str(detail["event"]).removeprefix("reference").lower()
+    ref = detail.get("referenceFullName") or _full_name(detail)
+    return Change(
+        kind,
+        ref,
+        (detail.get("oldCommitId") or (detail.get("commitId") if kind == "deleted" else None)),
+        detail.get("commitId") if kind != "deleted" else None,
+        detail.get("callerUserArn"),
+        str(event.get("time", "")),
+    )
+
+
+def _full_name(detail: Mapping[str, Any]) -> str:
+    name, kind = str(detail.get("referenceName", "")), detail.get("referenceType")
+    if name.startswith("refs/"):
+        return name
+    return f"refs/{'tags' if kind == 'tag' else 'heads'}/{name}" if name else "an unnamed ref"
+
+
+def judge(
+    change: Change,
+    replica: Replica,
+    read_refs: Callable[[], Refs],
+    is_kept: Callable[[str, str], bool],
+    now: datetime,
+) -> Verdict:
+    """Decide what a change means.
+
+    Args:
+        change: the change.
+        replica: the replica, which knows its own writer.
+        read_refs: reads the replica's refs; only called if the answer depends on them.
+        is_kept: whether one commit is in the history of another one.
+        now: the time.
+    """
+    if change.caller and not replica.is_writer(change.caller):
+        return Verdict.BY_SOMEBODY_ELSE
+    if _drops_commits(change, replica, read_refs, is_kept, now):
+        return Verdict.DESTRUCTIVE if change.caller else Verdict.BY_SOMEBODY_ELSE
+    return Verdict.BY_A_RUN if change.caller else Verdict.UNATTRIBUTED
+
+
+def _drops_commits(
+    change: Change,
+    replica: Replica,
+    read_refs: Callable[[], Refs],
+    is_kept: Callable[[str, str], bool],
+    now: datetime,
+) -> bool:
+    """Whether a change took the last ref that kept a commit, which a run only does to expired archive entries."""
+    if change.kind == "created" or change.ref == CONFIRMED_TAG:
+        return False
+    entry = next(archive_entries({change.ref: ""}), None)
+    if entry is None and not replica.archive_days:
+        return False
+    if entry and now - parse_time(entry[1]) > timedelta(days=replica.archive_days):
+        return False
+    if change.old is None:
+        # Nothing says what was there: a run's own deletions are archived under the same name.
+        return change.kind == "deleted" and not entry and not _is_archived(change.ref, read_refs())
+    refs = read_refs()
+    if change.old in refs.values():
+        return False
+    return change.kind == "deleted" or change.new is None or not is_kept(change.old, change.new)
+
+
+def _is_archived(ref: str, refs: Refs) -> bool:
+    return ref in refs or any(archived == ref for _, _, archived in archive_entries(refs))

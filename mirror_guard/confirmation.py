@@ -1,0 +1,86 @@
+"""The confirming tag: when a run last found the replica equal to its source."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mirror_engine.model import CONFIRMED_TAG, Endpoint, MirrorFailure, PackRefused, RetryableError, SourceRefused
+from mirror_engine.protocol import offered, request_pack
+from mirror_engine.transport import Traffic
+
+_MAX_BYTES = 1024 * 1024
+_MAX_HAVES = 500
+_TAG = 4
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the confirming tag says."""
+
+    time: datetime
+    source: str
+
+
+def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Mapping[str, str]) -> Confirmation | None:
+    """Read the confirming tag from the replica; None if it cannot be read within the first megabyte of a pack.
+
+    The pack is asked for on top of the replica's other refs, so that it usually holds the tag alone.
+    """
+    wanted = refs[CONFIRMED_TAG]
+    haves = [value for name, value in refs.items() if name != CONFIRMED_TAG][:_MAX_HAVES]
+    words = offered(capabilities, "side-band-64k", "no-progress") + offered(capabilities, "multi_ack_detailed")
+    data = bytearray()
+    pack = request_pack(endpoint, words, [wanted], haves, Traffic())
+    try:
+        for part in pack:
+            data += part
+            if len(data) > _MAX_BYTES:
+                break
+    except (SourceRefused, PackRefused, RetryableError, MirrorFailure):
+        return None
+    finally:
+        pack.close()  # type: ignore[attr-defined]
+    tag = find_tag(bytes(data), wanted)
+    return parse_confirmation(tag) if tag else None
+
+
+def find_tag(pack: bytes, object_id: str) -> bytes | None:
+    """Return an annotated tag's data from the start of a pack; None if it is not there (gitformat-pack)."""
+    position = 12
+    while position < len(pack) - 20:
+        kind = (pack[position] >> 4) & 7
+        while position < len(pack) and pack[position] & 128:
+            position += 1
+        position += 1
+        if kind == 6:
+            while position < len(pack) and pack[position] & 128:
+                position += 1
+            position += 1
+        elif kind == 7:
+            position += 20
+        stream = zlib.decompressobj()
+        try:
+            data = stream.decompress(pack[position:])
+        except zlib.error:
+            return None
+        if not stream.eof:
+            return None
+        if kind == _TAG and hashlib.sha1(b"tag %d\0%s" % (len(data), data)).hexdigest() == object_id:  # noqa: S324
+            return data
+        position = len(pack) - len(stream.unused_data)
+    return None
+
+
+def parse_confirmation(tag: bytes) -> Confirmation | None:
+    """Return what a confirming tag says; None if a run did not write it."""
+    text = tag.decode("utf-8", "replace")
+    time = re.search(r"^time: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)$", text, re.MULTILINE)
+    source = re.search(r"^source: (.+)$", text, re.MULTILINE)
+    if not time or not source:
+        return None
+    return Confirmation(datetime.strptime(time.group(1), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC), source.group(1))

@@ -1,0 +1,132 @@
+"""A snapshot's manifest: which refs it has, which bundle holds their objects, and which manifest came before it.
+
+Both lie in the bucket below ``snapshots/<replica>/``, named after the UTC time. A chain is a full bundle and the
+incremental ones that build on it. Every manifest names the one before it, with its SHA-256, across chains too, so that
+none can be exchanged or left out unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+PREFIX = "snapshots/"
+TIME = "%Y%m%dT%H%M%SZ"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One snapshot."""
+
+    replica: str
+    time: str
+    """When the refs were read, as ``20261126T021500Z``."""
+    refs: Mapping[str, str]
+    head: str | None
+    """The replica's default branch as a full ref name, if it has one."""
+    complete: bool
+    """Whether these are all of the replica's refs: the last of several bundles of a large replica completes it."""
+    bundle: str
+    """The bundle's key."""
+    size: int
+    """Bytes of the bundle."""
+    sha256: str
+    """Of the bundle, in hexadecimal."""
+    prerequisites: tuple[str, ...]
+    """Commits that the bundle builds on; none for a full one."""
+    previous: str | None
+    """The key of the manifest before it; None for the first one."""
+    previous_sha256: str | None
+    chain_started: str
+    """The time of the full snapshot that its chain begins with."""
+    locked_until: str
+    """Until when bundle and manifest were locked at first, as ``time``; the lock may have been extended since."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the bundle needs no other."""
+        return not self.prerequisites
+
+    @property
+    def key(self) -> str:
+        """The manifest's own key."""
+        return manifest_key(self.replica, self.time)
+
+
+def manifest_key(replica: str, time: str) -> str:
+    """Return a manifest's key in the bucket."""
+    return f"{PREFIX}{replica}/{time}.json"
+
+
+def bundle_key(replica: str, time: str) -> str:
+    """Return a bundle's key in the bucket."""
+    return f"{PREFIX}{replica}/{time}.bundle"
+
+
+def format_time(time: datetime) -> str:
+    """Return a time as keys and manifests have it."""
+    return time.astimezone(UTC).strftime(TIME)
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time that ``format_time`` formatted; raise ValueError for other text."""
+    return datetime.strptime(text, TIME).replace(tzinfo=UTC)
+
+
+def dump(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON; ref names that are not UTF-8 keep their surrogate escapes."""
+    return (json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def parse(data: bytes) -> Manifest:
+    """Return the manifest that ``dump`` wrote.
+
+    Raises:
+        ValueError: it is damaged, or of a later format.
+    """
+    try:
+        fields = json.loads(data)
+        if fields.pop("format") != _FORMAT:
+            raise ValueError("it has a format that this version does not know")
+        fields["prerequisites"] = tuple(fields["prerequisites"])
+        manifest = Manifest(**fields)
+        parse_time(manifest.time)
+        parse_time(manifest.chain_started)
+        parse_time(manifest.locked_until)
+        return manifest
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is damaged ({error})") from None
+
+
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of a manifest's bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def chain_of(manifest: Manifest, known: Mapping[str, Manifest]) -> list[Manifest]:
+    """Return the manifests that a restore of this one needs, the full one first.
+
+    Args:
+        manifest: the snapshot to restore.
+        known: the replica's manifests, by key.
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    chain = [manifest]
+    while not chain[-1].full:
+        key = chain[-1].previous
+        if key is None or key not in known or len(chain) > len(known):
+            raise ValueError(f"the snapshot that {chain[-1].key} builds on is missing")
+        chain.append(known[key])
+    return chain[::-1]
+
+
+def as_of(manifests: Sequence[Manifest], time: datetime) -> Manifest | None:
+    """Return the last complete snapshot that is not younger than a time; None if there is none."""
+    latest = format_time(time)
+    return max((m for m in manifests if m.complete and m.time <= latest), key=lambda m: m.time, default=None)

@@ -1,0 +1,104 @@
+"""What people are told: one message when something begins, and one when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mirror_engine.text import sanitize
+
+from .changes import Change, Verdict
+
+_MAX_SUBJECT = 100
+"""Characters; SNS accepts no longer ones, and only printable ASCII (API_Publish)."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """An e-mail."""
+
+    subject: str
+    body: str
+
+
+def _message(subject: str, *lines: str) -> Message:
+    short = subject.encode("ascii", "replace").decode()
+    if len(short) > _MAX_SUBJECT:
+        short = short[: _MAX_SUBJECT - 3] + "..."
+    return Message(short, "\n".join(lines) + "\n")
+
+
+def changed(
+    replica: str, region: str, change: Change, verdict: Verdict, snapshot: str | None, log_group: str
+) -> Message:
+    """Return the message about a change that no run made."""
+    who = change.caller or "not known: CodeCommit's event does not name the caller"
+    lines = [
+        f"The replica {replica} in {region} was changed, and not by a run of its mirror.",
+        "",
+        f"who:   {sanitize(who)}",
+        f"what:  {change.kind} {sanitize(change.ref)}",
+        f"from:  {change.old or ('-' if change.kind == 'created' else 'not known')}",
+        f"to:    {change.new or ('-' if change.kind == 'deleted' else 'not known')}",
+        f"when:  {change.time}",
+        f"why:   this change was {verdict.value}",
+        "",
+        "What happens next: the mirror's next run makes the replica equal to its source again, and archives what it",
+        "overwrites. Further changes until then are logged, but cause no message, and one more message follows when a run has confirmed",
+        f"the replica. The log is {log_group}.",
+    ]
+    if verdict is Verdict.DESTRUCTIVE:
+        lines += [
+            "",
+            "Whoever did it knows the pipeline's Git credential. Replace it at once:",
+            f"  codecommit-mirror rotate {replica}",
+        ]
+    if snapshot:
+        lines += [
+            "",
+            f"The last snapshot is of {snapshot}. To restore it:",
+            f"  codecommit-mirror restore {replica} --from snapshots --to FOLDER",
+        ]
+    return _message(f"Replica {replica} was changed, and not by its mirror", *lines)
+
+
+def unchanged_again(replica: str, region: str, since: str, confirmed: str) -> Message:
+    """Return the message that a run has confirmed the replica after a change."""
+    return _message(
+        f"Replica {replica} is confirmed again",
+        f"The replica {replica} in {region} was changed at {since}, and not by a run of its mirror.",
+        f"A run at {confirmed} has made it equal to its source again.",
+        "What that run overwrote is in the archive on the replica.",
+    )
+
+
+def stale(replica: str, region: str, confirmed: str | None, limit: timedelta) -> Message:
+    """Return the message that no run confirms the replica."""
+    last = f"The last run that did was at {confirmed}." if confirmed else "No run has ever confirmed it."
+    return _message(
+        f"Replica {replica} is stale",
+        f"No run has confirmed the replica {replica} in {region} for {hours(limit)}. {last}",
+        "The pipeline may be disabled, its credential revoked, or its runs fail. To find out more, run:",
+        f"  codecommit-mirror status {replica}",
+        "One more message follows when a run has confirmed the replica.",
+    )
+
+
+def fresh_again(replica: str, region: str, confirmed: str) -> Message:
+    """Return the message that the replica is no longer stale."""
+    return _message(
+        f"Replica {replica} is up to date again",
+        f"A run at {confirmed} has confirmed the replica {replica} in {region}. It is no longer stale.",
+    )
+
+
+def hours(length: timedelta) -> str:
+    """Return a duration in days, or else in hours."""
+    number = round(length.total_seconds() / 3600)
+    value, unit = (number // 24, "day") if number % 24 == 0 and number else (number, "hour")
+    return f"{value} {unit}{'' if value == 1 else 's'}"
+
+
+def readable(time: datetime) -> str:
+    """Return a time for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC")

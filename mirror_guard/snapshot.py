@@ -1,0 +1,237 @@
+"""Take a snapshot of a replica: one ref listing, and a pack of what the last snapshot lacks, as a locked git bundle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from mirror_engine.model import CONFIRMED_TAG, Advertisement, Endpoint, RetryableError
+from mirror_engine.packs import EMPTY_PACK, object_count, verify_checksum
+from mirror_engine.protocol import offered, read_refs, request_pack
+from mirror_engine.transport import AGENT, Traffic
+
+from .bundle import header
+from .manifest import Manifest, bundle_key, chain_of, format_time, manifest_key, parse_time
+from .replicas import Access
+from .store import Mode, State, Store
+
+_MAX_PREREQUISITES = 2000
+_MAX_HALVINGS = 8
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How often a chain starts anew, and how long snapshots are kept and locked."""
+
+    keep: timedelta
+    full_every: timedelta
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class Part:
+    """One bundle to write."""
+
+    refs: Mapping[str, str]
+    """Every ref that the replica's snapshots have once this part is written."""
+    wants: tuple[str, ...]
+    prerequisites: tuple[str, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was done."""
+
+    kind: str
+    """``full``, ``incremental``, ``unchanged`` or ``empty``."""
+    refs: int
+    bytes: int = 0
+
+
+def without_confirmation(refs: Mapping[str, str]) -> dict[str, str]:
+    """Return the refs without the confirming tag, which every run rewrites."""
+    return {name: value for name, value in refs.items() if name != CONFIRMED_TAG}
+
+
+def plan(refs: Mapping[str, str], head: str | None, last: Manifest | None, *, anew: bool, halvings: int) -> list[Part]:
+    """Decide which bundles a snapshot consists of: usually one.
+
+    Args:
+        refs: the replica's refs.
+        head: its default branch.
+        last: the last snapshot, complete or not.
+        anew: whether a new chain starts.
+        halvings: how often attempts were interrupted; each time the refs are kept in twice as many bundles, so that a
+            replica that is too large for one invocation is kept by several.
+    """
+    base = {} if anew or last is None else dict(last.refs)
+    order = sorted(refs, key=lambda name: (name != head, not name.startswith("refs/heads/"), name))
+    missing = [name for name in order if base.get(name) != refs[name]]
+    size = max(1, -(-len(missing) // 2 ** min(halvings, _MAX_HALVINGS)))
+    groups = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
+    parts: list[Part] = []
+    kept = {name: value for name, value in base.items() if refs.get(name) == value}
+    had = base
+    for number, group in enumerate(groups, 1):
+        kept |= {name: refs[name] for name in group}
+        bases = prerequisites(had, group)
+        known = set(had.values()) if bases else set()
+        wants = [value for name, value in kept.items() if value not in known]
+        parts.append(Part(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups)))
+        had = {**had, **kept}
+    return parts
+
+
+def prerequisites(had: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return commits that a bundle can build on: tips of branches, first those of the branches that it brings.
+
+    Only a branch's tip is certain to be a commit, as a prerequisite must be.
+    """
+    branches = {name: value for name, value in had.items() if name.startswith("refs/heads/")}
+    first = [branches[name] for name in names if name in branches]
+    return tuple(dict.fromkeys([*first, *branches.values()]))[:_MAX_PREREQUISITES]
+
+
+def is_unchanged(refs: Mapping[str, str], last: Manifest | None) -> bool:
+    """Whether the last snapshot has all of these refs, and no others."""
+    return last is not None and last.complete and without_confirmation(last.refs) == without_confirmation(refs)
+
+
+class Snapshots:
+    """Takes one replica's snapshots.
+
+    Args:
+        store: the bucket.
+        retention: for how long.
+        clock: returns the time.
+    """
+
+    def __init__(self, store: Store, retention: Retention, clock: Callable[[], datetime]) -> None:
+        self._store, self._retention, self._clock = store, retention, clock
+
+    def _now(self) -> datetime:
+        # Locks and keys are precise to the second.
+        return self._clock().replace(microsecond=0)
+
+    def take(self, replica: str, access: Access) -> Taken:
+        """Take a snapshot if the replica has changed, and keep its chain locked.
+
+        Raises:
+            RetryableError, MirrorFailure, SourceRefused: the replica could not be read; nothing is half-done, since
+                the manifest is written last.
+            StateChangedError: another invocation takes one at the same time.
+        """
+        now = self._now()
+        state, tag = self._store.read_state(replica)
+        advertisement = read_refs(access.endpoint(), "git-upload-pack")
+        refs = advertisement.refs
+        versions = self._store.versions(replica)
+        last = self._store.latest_manifest(versions)
+        if not refs and last is None:
+            return Taken("empty", 0)
+        if is_unchanged(refs, last[0] if last else None):
+            state = self._keep_locked(state, versions, last[0] if last else None, now)
+            self._store.write_state(replica, replace(state, snapshot_at=format_time(now), interrupted=0), tag)
+            return Taken("unchanged", len(refs))
+        tag = self._store.write_state(replica, replace(state, interrupted=state.interrupted + 1), tag)
+        anew = last is None or (
+            last[0].complete and now - parse_time(last[0].chain_started) >= self._retention.full_every
+        )
+        written = 0
+        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=state.interrupted):
+            last = self._write(replica, access, advertisement, part, last)
+            written += last[0].size
+            tag = self._store.write_state(replica, replace(state, interrupted=state.interrupted), tag)
+        versions = self._store.versions(replica)
+        if last and last[0].full:
+            state = replace(state, locked_until=last[0].locked_until)
+        state = self._keep_locked(state, versions, last[0] if last else None, now)
+        if anew and last:
+            self._mark_expired(versions, last[0], now)
+        self._store.write_state(replica, replace(state, snapshot_at=format_time(now), interrupted=0), tag)
+        return Taken("full" if anew else "incremental", len(refs), written)
+
+    def _write(
+        self,
+        replica: str,
+        access: Access,
+        advertisement: Advertisement,
+        part: Part,
+        last: tuple[Manifest, str] | None,
+    ) -> tuple[Manifest, str]:
+        """Write one bundle and its manifest; return the manifest and its SHA-256."""
+        now = self._now()
+        time = format_time(now)
+        if last and time <= last[0].time:
+            time = format_time(parse_time(last[0].time) + timedelta(seconds=1))
+        continued = bool(part.prerequisites) and last is not None
+        started = last[0].chain_started if continued and last else time
+        until = max(parse_time(started) + self._retention.full_every, now) + self._retention.keep
+        parts = itertools.chain(
+            [header(part.prerequisites, part.refs, access.head)], _pack(access.endpoint(), advertisement.capabilities, part)
+        )
+        size, sha256 = self._store.put_bundle(bundle_key(replica, time), parts, self._retention.mode, until)
+        manifest = Manifest(
+            replica=replica,
+            time=time,
+            refs=part.refs,
+            head=access.head,
+            complete=part.complete,
+            bundle=bundle_key(replica, time),
+            size=size,
+            sha256=sha256,
+            prerequisites=part.prerequisites if continued else (),
+            previous=last[0].key if last else None,
+            previous_sha256=last[1] if last else None,
+            chain_started=started,
+            locked_until=format_time(until),
+        )
+        if not self._store.put_manifest(manifest, self._retention.mode, until):
+            raise RetryableError("another snapshot was taken in the same second")
+        return self._store.manifest(manifest.key, self._store.versions(replica)[manifest.key])
+
+    def _keep_locked(self, state: State, versions: dict[str, str], last: Manifest | None, now: datetime) -> State:
+        """Extend the locks of a snapshot's chain, if one of them would end before the snapshot may."""
+        needed = now + self._retention.keep
+        if last is None or (state.locked_until and parse_time(state.locked_until) >= needed):
+            return state
+        until = needed + self._retention.full_every
+        known = {}
+        manifest: Manifest | None = last
+        while manifest and manifest.key not in known:
+            known[manifest.key] = manifest
+            previous = None if manifest.full else manifest.previous
+            manifest = self._store.manifest(previous, versions[previous])[0] if previous in versions else None
+        for one in chain_of(last, known):
+            for key in (one.bundle, one.key):
+                self._store.extend_lock(key, versions[key], self._retention.mode, until)
+        return replace(state, locked_until=format_time(until))
+
+    def _mark_expired(self, versions: dict[str, str], last: Manifest, now: datetime) -> None:
+        """Release what earlier chains hold once none of its locks lasts."""
+        for key in sorted(versions):
+            if key < manifest_key(last.replica, last.chain_started).removesuffix(".json"):
+                lock = self._store.locked_until(key, versions[key])
+                if lock is None or lock[1] <= now:
+                    self._store.mark_expired(key, versions[key])
+
+
+def _pack(endpoint: Endpoint, advertised: Sequence[str], part: Part) -> Iterator[bytes]:
+    """Yield the pack that brings a part's objects."""
+    if not part.wants:
+        yield EMPTY_PACK
+        return
+    capabilities = offered(advertised, "side-band-64k", "no-progress", "thin-pack", "ofs-delta", AGENT)
+    capabilities += offered(advertised, "multi_ack_detailed", "multi_ack")[:1]
+    pack = verify_checksum(request_pack(endpoint, capabilities, part.wants, part.prerequisites, Traffic()))
+    start = bytearray()
+    for piece in pack:
+        start += piece
+        if len(start) >= 12:
+            break
+    object_count(start)
+    yield bytes(start)
+    yield from pack

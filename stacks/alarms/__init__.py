@@ -1,1 +1,0 @@
-"""Alarms: a replica is tampered with, or no run confirms it any longer."""

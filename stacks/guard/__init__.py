@@ -1,0 +1,1 @@
+"""The guard's constructs: bucket, notifications, function, triggers and dashboard."""

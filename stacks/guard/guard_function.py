@@ -1,0 +1,145 @@
+"""The guard's function: the packages ``mirror_engine`` and ``mirror_guard``, and a role that can do nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from aws_cdk import ArnFormat, CfnResource, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from codecommit_mirror.config.guard import STACK_NAME, Guard
+from mirror_guard.names import REPLICA_TAG
+
+from ..nag_suppressions import acknowledge
+from .notifications import Notifications
+from .snapshot_bucket import SnapshotBucket
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGES = ("mirror_engine", "mirror_guard")
+MEMORY_MB = 256
+_ACCEPTED = {
+    "CloudWatchLogGroupEncrypted": "It holds names of replicas and refs; CloudWatch's key will do.",
+    "LambdaConcurrency": "A reservation would take from the account's own, and small accounts have none to give.",
+    "LambdaDLQ": "Failed invocations set off the function's own alarm, and the next schedule looks again.",
+    "LambdaInsideVPC": "It reads CodeCommit and writes to S3, both public endpoints of AWS.",
+}
+
+
+class GuardFunction(Construct):
+    """The function, its log group and its role.
+
+    Args:
+        guard: the section ``guard``.
+        bucket: where snapshots and the guard's own notes are kept.
+        notifications: where messages go.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        guard: Guard,
+        bucket: SnapshotBucket,
+        notifications: Notifications,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_YEAR, removal_policy=RemovalPolicy.DESTROY)
+        statements = _statements(Stack.of(self), bucket.bucket.bucket_arn, notifications, log.log_group_arn)
+        role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            description="Reads the replicas, adds snapshots to one bucket, and publishes to one topic.",
+            managed_policies=[iam.ManagedPolicy(self, "Policy", statements=statements)],
+        )
+        bucket.let_only(role)
+        self.log = log
+        with tempfile.TemporaryDirectory() as folder:
+            for package in _PACKAGES:
+                shutil.copytree(_ROOT / package, Path(folder, package), ignore=shutil.ignore_patterns("__pycache__"))
+            self.function = lambda_.Function(
+                self,
+                "Function",
+                function_name=STACK_NAME,
+                runtime=lambda_.Runtime.PYTHON_3_14,
+                architecture=lambda_.Architecture.ARM_64,
+                handler="mirror_guard.handler.handler",
+                code=lambda_.Code.from_asset(folder),
+                role=role,
+                log_group=log,
+                memory_size=MEMORY_MB,
+                timeout=Duration.minutes(15),
+                description="Keeps snapshots of the CodeCommit replicas, and watches them.",
+                environment=_environment(guard, bucket, notifications, log),
+            )
+        # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
+        cast(CfnResource, self.function.node.default_child).add_deletion_override("DependsOn")
+        acknowledge(self, _ACCEPTED)
+        acknowledge(
+            self,
+            {
+                "IAM5": "Replicas come and go without a deployment of this stack, so that tags limit what may be read; "
+                "objects of one bucket have no fixed names."
+            },
+            ["AwsSolutions"],
+        )
+
+
+def _environment(
+    guard: Guard, bucket: SnapshotBucket, notifications: Notifications, log: logs.LogGroup
+) -> dict[str, str]:
+    values = {
+        "BUCKET": bucket.bucket.bucket_name,
+        "TOPIC_ARN": notifications.topic.topic_arn,
+        "LOG_GROUP": log.log_group_name,
+        "STALE_AFTER_HOURS": str(guard.stale_after),
+    }
+    if guard.snapshots:
+        values["KEEP_HOURS"] = str(guard.snapshots.keep)
+        values["FULL_EVERY_HOURS"] = str(guard.snapshots.full_every)
+        values["LOCK_MODE"] = guard.snapshots.lock.upper()
+    return values
+
+
+def _statements(
+    stack: Stack, bucket_arn: str, notifications: Notifications, log_arn: str
+) -> Sequence[iam.PolicyStatement]:
+    """Return all that the function may do."""
+    tagged = {"Null": {f"aws:ResourceTag/{REPLICA_TAG}": "false"}}
+    repositories = stack.format_arn(service="codecommit", resource="*")
+    function = stack.format_arn(
+        service="lambda", resource="function", resource_name=STACK_NAME, arn_format=ArnFormat.COLON_RESOURCE_NAME
+    )
+    objects = [f"{bucket_arn}/{prefix}/*" for prefix in ("snapshots", "state")]
+    allowed: list[tuple[list[str], list[str], dict[str, dict[str, str]] | None]] = [
+        (["codecommit:GetRepository", "codecommit:GitPull"], [repositories], tagged),
+        (["tag:GetResources"], ["*"], None),
+        (["s3:ListBucket", "s3:ListBucketVersions"], [bucket_arn], None),
+        (
+            ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:AbortMultipartUpload"],
+            objects,
+            None,
+        ),
+        (
+            ["s3:GetObjectRetention", "s3:PutObjectRetention", "s3:PutObjectVersionTagging"],
+            objects[:1],
+            None,
+        ),
+        (["lambda:InvokeFunction"], [function], None),
+        (["sns:Publish"], [notifications.topic.topic_arn], None),
+        (["logs:CreateLogStream", "logs:PutLogEvents"], [log_arn], None),
+    ]
+    if notifications.key:
+        allowed.append((["kms:Decrypt", "kms:GenerateDataKey"], [notifications.key.key_arn], None))
+    return [
+        iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions)
+        for actions, resources, conditions in allowed
+    ]

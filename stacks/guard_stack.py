@@ -1,0 +1,49 @@
+"""The guard's stack: one for an account and region, whatever the number of mirrors."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Environment, Stack, Tags
+from constructs import Construct
+
+from codecommit_mirror.config.guard import STACK_NAME, Guard
+
+from .guard.guard_function import GuardFunction
+from .guard.notifications import Notifications
+from .guard.self_watch import SelfWatch
+from .guard.snapshot_bucket import SnapshotBucket
+from .guard.triggers import Triggers
+
+
+class GuardStack(Stack):
+    """Composes what AWS keeps and watches of every replica of an account and region.
+
+    It finds the replicas by their tags and refers to no other stack, so that either may be deployed first.
+
+    Outputs: ``SnapshotBucket``, ``TopicArn``, ``FunctionName``.
+
+    Args:
+        guard: the section ``guard`` of mirrors.yaml.
+    """
+
+    def __init__(self, scope: Construct, *, guard: Guard) -> None:
+        super().__init__(
+            scope,
+            STACK_NAME,
+            stack_name=STACK_NAME,
+            description="Snapshots of the CodeCommit replicas, and messages about changes that no run made",
+            env=Environment(account=guard.account, region=guard.region),
+        )
+        bucket = SnapshotBucket(self, "Snapshots")
+        notifications = Notifications(self, "Notifications", email=guard.email, topic_arn=guard.topic_arn)
+        guarded = GuardFunction(self, "Guard", guard=guard, bucket=bucket, notifications=notifications)
+        Triggers(
+            self,
+            "Triggers",
+            function=guarded.function,
+            snapshots_every=guard.snapshots.every if guard.snapshots else None,
+        )
+        SelfWatch(self, "SelfWatch", function=guarded.function, log=guarded.log, topic=notifications.topic)
+        Tags.of(self).add("managed-by", "codecommit-mirror")
+        CfnOutput(self, "SnapshotBucket", value=bucket.bucket.bucket_name, description="Bucket of the snapshots")
+        CfnOutput(self, "TopicArn", value=notifications.topic.topic_arn, description="Topic of the messages")
+        CfnOutput(self, "FunctionName", value=guarded.function.function_name, description="The guard's function")
