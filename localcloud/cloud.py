@@ -54,10 +54,15 @@ class LocalCloud:
     azure_url: str
 
     def __init__(
-        self, *, account: str = ACCOUNT, region: str = REGION, other_refs: OtherRefs = OtherRefs.ABORTED
+        self,
+        *,
+        account: str = ACCOUNT,
+        region: str = REGION,
+        other_refs: OtherRefs = OtherRefs.ABORTED,
+        events: str = "recorded",
     ) -> None:
         self.account, self.region = account, region
-        self._other_refs = other_refs
+        self._other_refs, self._events = other_refs, events
         self.personal_access_token = secrets.token_urlsafe(39)
         self.operator_token = secrets.token_urlsafe(39)
         self.manager_token = secrets.token_urlsafe(39)
@@ -76,6 +81,7 @@ class LocalCloud:
             "account": self.account,
             "region": self.region,
             "other_refs": self._other_refs.value,
+            "events": self._events,
             "access_key_id": self._access_key_id,
             "secret_access_key": self._secret_access_key,
             "azure_tokens": {
@@ -136,6 +142,10 @@ class LocalCloud:
     def break_pushes(self, count: int, after_bytes: int | None = None) -> None:
         """Let CodeCommit throttle the next pushes, or end their connections once so many bytes have arrived."""
         self._call("break_pushes", count, after_bytes)
+
+    def mail(self) -> list[dict[str, str]]:
+        """Return the e-mails that SNS has sent, the oldest first, each with ``to``, ``subject`` and ``body``."""
+        return list(self._call("mail"))
 
     def web_identity_token(self, issuer: str, audience: str, subject: str, seconds: float = 600) -> str:
         """Return an OpenID Connect token as a CI service gives it to a job."""

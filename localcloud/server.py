@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aws.git_service import GitService
+    from .aws.mail import Mailbox
     from .azure.service import AzureDevOps
     from .oidc import Issuers
 
@@ -81,17 +82,22 @@ class _Clouds:
     git: GitService
     issuers: Issuers
     azure: AzureDevOps
+    mailbox: Mailbox
 
 
 def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     """Extend ministack with CodeCommit and stricter IAM, STS and CloudFormation, and start Azure DevOps."""
     from .aws import (
+        change_events,
         cloudformation,
         codecommit,
         git_endpoint,
         git_service,
         iam_strictness,
+        mail,
         operator,
+        resource_tags,
+        s3_strictness,
         service_credentials,
         web_identity,
     )
@@ -102,10 +108,17 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     credentials = service_credentials.ServiceCredentials()
     repositories = codecommit.CodeCommit(root / "codecommit", lambda: git_server.url)
     git = git_service.GitService(git_service.OtherRefs(settings["other_refs"]))
-    git_server = GitHttpServer(git_endpoint.codecommit_host(repositories, credentials, git, settings["account"]))
+    events = change_events.EventShape(settings["events"])
+    git_server = GitHttpServer(
+        git_endpoint.codecommit_host(repositories, credentials, git, settings["account"], events)
+    )
     service_credentials.install(credentials)
     iam_strictness.install()
     codecommit.install(repositories)
+    resource_tags.install(repositories)
+    s3_strictness.install()
+    mailbox = mail.Mailbox()
+    mail.install(mailbox)
     cloudformation.install()
     operator.install(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
     issuers = Issuers()
@@ -117,7 +130,7 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
         issuers,
         {**settings["aws_environment"], "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
     )
-    return _Clouds(git_server.url, git, issuers, azure)
+    return _Clouds(git_server.url, git, issuers, azure, mailbox)
 
 
 def _without_administration(app: Any) -> Any:
@@ -181,13 +194,15 @@ def _serve_commands(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, clouds
     for line in sys.stdin:
         message = json.loads(line)
         name, arguments = message["call"], message["arguments"]
-        result = None
+        result: Any = None
         if name == "keep":
             keep = True
         elif name == "sign":
             result = clouds.issuers.sign(*arguments)
         elif name == "break_pushes":
             clouds.git.break_pushes(*arguments)
+        elif name == "mail":
+            result = clouds.mailbox.messages()
         elif name == "azure":
             method, *rest = arguments
             result = getattr(clouds.azure, method)(*rest)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from ministack.core import iam_evaluator, responses
@@ -18,6 +19,7 @@ from ministack.core.iam_evaluator import AuthError, CredentialResolutionError, P
 from ministack.services import iam
 
 from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
+from .change_events import EventShape, publish
 from .codecommit import CodeCommit
 from .git_service import GitService
 from .service_credentials import ServiceCredentials
@@ -28,7 +30,7 @@ _ACTIONS = {"git-upload-pack": "codecommit:GitPull", "git-receive-pack": "codeco
 
 
 def codecommit_host(
-    repositories: CodeCommit, credentials: ServiceCredentials, service: GitService, account: str
+    repositories: CodeCommit, credentials: ServiceCredentials, service: GitService, account: str, events: EventShape
 ) -> Host:
     """Return the host function of the endpoint."""
 
@@ -41,12 +43,15 @@ def codecommit_host(
         region, name = match.groups()
         with responses.request_scope(account, region):
             principal = _principal(credentials, request, account, region)
-            if principal is None or not _allowed(principal, _ACTIONS[request.service], region, name):
+            tagged = repositories.find(account, region, name)
+            tags = tagged.tags if tagged else {}
+            if principal is None or not _allowed(principal, _ACTIONS[request.service], region, name, tags):
                 return Answer(403, "")
-        repository = repositories.find(account, region, name)
+            repository = repositories.find(account, region, name)
         if repository is None:
             return Answer(404, f"repository '{name}' not found\n")
-        return service.answer(repository.path, request)
+        caller, found = principal.arn, repository
+        return service.answer(found.path, request, lambda updates: publish(found, updates, caller, events))
 
     return host
 
@@ -94,7 +99,7 @@ def _is_signed(request: GitRequest, secret: str, region: str) -> bool:
     return hmac.compare_digest(key.hex(), signature)
 
 
-def _allowed(principal: PrincipalInfo, action: str, region: str, name: str) -> bool:
+def _allowed(principal: PrincipalInfo, action: str, region: str, name: str, tags: Mapping[str, str]) -> bool:
     context = iam_evaluator.EvalContext(
         principal_arn=principal.arn,
         principal_type=principal.type,
@@ -102,5 +107,6 @@ def _allowed(principal: PrincipalInfo, action: str, region: str, name: str) -> b
         action=action,
         resource_arn=f"arn:aws:codecommit:{region}:{principal.account}:{name}",
         region=region,
+        service_context={f"aws:resourcetag/{key}".lower(): value for key, value in tags.items()},
     )
     return bool(iam_evaluator.evaluate(context, principal.policies, *principal.limits).decision == "Allow")

@@ -10,7 +10,7 @@ import enum
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,8 @@ MAX_UPDATES = 4000
 MAX_BRANCH_NAME = 256
 """Characters without ``refs/heads/`` (the same page)."""
 
-_NO_OBJECT = "0" * 40
+NO_OBJECT = "0" * 40
+"""Stands for no ref."""
 _BAND_BYTES = 65_000
 # https://git-scm.com/docs/git-check-ref-format
 _REF_NAME = re.compile(r"refs(?:/(?!\.)(?:(?!\.\.|@\{|\.lock(?:/|$))[^\x00-\x20\x7f~^:?*\[\\/])+(?<!\.))+")
@@ -73,7 +74,10 @@ class Update:
     @property
     def deletes(self) -> bool:
         """Whether the ref is to be deleted."""
-        return self.new == _NO_OBJECT
+        return self.new == NO_OBJECT
+
+
+Listener = Callable[[Sequence[Update]], None]
 
 
 @dataclass(frozen=True)
@@ -102,23 +106,23 @@ class GitService:
         fault = Answer(429, "Rate Exceeded") if after_bytes is None else HangUp(after_bytes)
         self.push_faults += [fault] * count
 
-    def answer(self, repository: Path, request: GitRequest) -> Serve | Answer:
-        """Answer a request that may be served."""
+    def answer(self, repository: Path, request: GitRequest, made: Listener = lambda _: None) -> Serve | Answer:
+        """Answer a request that may be served; ``made`` hears of the updates that a push made."""
         if request.advertisement:
             return _answer(f"{request.service}-advertisement", advertisement(repository, request.service))
         if request.service == "git-receive-pack":
-            return self._receive(repository, request.body)
+            return self._receive(repository, request.body, made)
         # A first line is `want`, an object id, and the capabilities.
         named = (request.first_line or b"").decode("utf-8", "replace").split()[2:]
         if set(named) - set(UPLOAD_PACK_CAPABILITIES):
             return _answer("git-upload-pack-result", b"")
         return Serve(repository)
 
-    def _receive(self, repository: Path, body: Body) -> Answer:
+    def _receive(self, repository: Path, body: Body, made: Listener) -> Answer:
         if self.push_faults:
             return _suffer(self.push_faults.pop(0), body)
         updates, capabilities = read_updates(body)
-        report = self._report(repository, updates, capabilities, body)
+        report = self._report(repository, updates, capabilities, body, made)
         _drain(body)
         if report is None or "report-status" not in capabilities:
             # Recorded for a push that names `agent`: https://github.com/isomorphic-git/isomorphic-git/issues/310.
@@ -126,7 +130,7 @@ class GitService:
         return _answer("git-receive-pack-result", _banded(report) if "side-band-64k" in capabilities else report)
 
     def _report(
-        self, repository: Path, updates: Sequence[Update], capabilities: Sequence[str], body: Body
+        self, repository: Path, updates: Sequence[Update], capabilities: Sequence[str], body: Body, made: Listener
     ) -> bytes | None:
         """Do what a push asks for, and return the report; None when the push is aborted."""
         others = {update.ref for update in updates if not update.ref.startswith(("refs/heads/", "refs/tags/"))}
@@ -149,7 +153,9 @@ class GitService:
                 refused |= dict.fromkeys(others, "references outside refs/heads and refs/tags are not supported")
             pack_files.migrate(quarantine, repository / "objects")
         refused |= _update(repository, [update for update in updates if update.ref not in refused])
-        _choose_default_branch(repository, [update for update in updates if update.ref not in refused])
+        accepted = [update for update in updates if update.ref not in refused]
+        _choose_default_branch(repository, accepted)
+        made(accepted)
         return _render_report("ok", updates, refused)
 
 
@@ -175,7 +181,7 @@ def advertisement(repository: Path, service: str) -> bytes:
         capabilities = UPLOAD_PACK_CAPABILITIES
         head = dict((name, value) for value, name in lines).get(_head(repository))
         lines[:0] = [(head, "HEAD")] if head else []
-    lines = lines or [(_NO_OBJECT, "capabilities^{}")]
+    lines = lines or [(NO_OBJECT, "capabilities^{}")]
     first = f"\0{' '.join(capabilities)}"
     packets = [
         packet(f"{value} {name}{'' if index else first}\n".encode("utf-8", "surrogateescape"))
@@ -263,18 +269,18 @@ def _decide(repository: Path, quarantine: Path, updates: Sequence[Update]) -> di
     folders = {name[:end] for name in before for end in _slashes(name)}
     refused: dict[str, str] = {}
     for update in updates:
-        if update.old != before.get(update.ref, _NO_OBJECT):
+        if update.old != before.get(update.ref, NO_OBJECT):
             refused[update.ref] = "the reference has another value than the push says"
         elif update.deletes and update.ref == head:
             refused[update.ref] = "deletion of the current branch prohibited"
         elif not update.deletes and not _REF_NAME.fullmatch(update.ref):
             refused[update.ref] = "funny refname"
-        elif not update.deletes and update.old == _NO_OBJECT:
+        elif not update.deletes and update.old == NO_OBJECT:
             if update.ref in folders or any(update.ref[:end] in before for end in _slashes(update.ref)):
                 refused[update.ref] = "the name is in the way of another reference"
             else:
                 folders.update(update.ref[:end] for end in _slashes(update.ref))
-                before[update.ref] = _NO_OBJECT
+                before[update.ref] = NO_OBJECT
     new = {update.new for update in updates if not update.deletes and update.ref not in refused}
     if new and not _connected(repository, quarantine, new):
         missing = {value for value in new if not _connected(repository, quarantine, {value})}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ministack.core import iam_evaluator
 from ministack.services import iam
 from ministack.services.cloudformation import provisioners
 
@@ -19,6 +20,25 @@ def install() -> None:
     """Refuse user names that differ only in case, and let CloudFormation delete only what it attached itself."""
     _let_no_name_differ_by_case_alone()
     _stop_deletions_of_what_others_attached()
+    _name_the_role_of_a_session()
+
+
+def _name_the_role_of_a_session() -> None:
+    """Give ``aws:PrincipalArn`` the role's ARN for a session of a role.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
+    """
+    resolve: Callable[[str, Any], Any] = iam_evaluator._resolve_condition_key
+
+    def resolve_role(key: str, context: Any) -> Any:
+        value = resolve(key, context)
+        if key.lower() != "aws:principalarn" or ":assumed-role/" not in str(value):
+            return value
+        name = str(value).split("/")[1]
+        role = iam._roles.get(name)
+        return role["Arn"] if role else value
+
+    iam_evaluator._resolve_condition_key = resolve_role
 
 
 def _let_no_name_differ_by_case_alone() -> None:
