@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from mirror_engine import MODULES
-from mirror_engine.git import git_environment
+from mirror_engine.archive import archive_entries
+from mirror_engine.git import Git, batches_by_command_line, git_environment
 from mirror_engine.model import (
     ARCHIVE_PREFIX,
     CARRIED_PREFIX,
     CONFIRMED_TAG,
     MAX_ROUNDS,
     Advertisement,
+    Command,
     Endpoint,
     MirrorFailure,
     Outcome,
+    PackRefused,
     RetryableError,
     Settings,
+    SourceRefused,
     check_credential,
     is_loopback,
     make_endpoint,
@@ -34,11 +38,13 @@ from mirror_engine.model import (
     read_settings,
     retry_delay,
 )
-from mirror_engine.plan import by_original_name, select
-from mirror_engine.protocol import read_refs
+from mirror_engine.packs import object_count, verify_checksum
+from mirror_engine.plan import by_original_name, make_plan, select
+from mirror_engine.protocol import offered, read_refs, request_pack
 from mirror_engine.report import carried_note, summary
 from mirror_engine.run import mirror, names_lfs
-from mirror_engine.text import count, equal_refs, sanitize
+from mirror_engine.text import count, equal_refs, format_bytes, list_refs, sanitize
+from mirror_engine.transport import AGENT, Traffic
 
 from .errors import MirrorError
 
@@ -46,30 +52,40 @@ __all__ = [
     "ARCHIVE_PREFIX",
     "CARRIED_PREFIX",
     "CONFIRMED_TAG",
+    "Command",
     "Endpoint",
+    "Git",
     "MirrorFailure",
     "Outcome",
     "RetryableError",
     "Settings",
+    "archive_entries",
+    "batches_by_command_line",
     "by_original_name",
     "carried_note",
     "check_credential",
     "count",
     "equal_refs",
     "failures_as_mirror_errors",
+    "format_bytes",
     "git_environment",
     "is_loopback",
+    "list_refs",
     "make_endpoint",
+    "make_plan",
     "mirror",
     "names_lfs",
+    "object_count",
     "parse_repository_url",
     "program",
     "read_refs",
     "read_refs_patiently",
     "read_settings",
+    "retry_delay",
     "sanitize",
     "select",
     "summary",
+    "whole_pack",
 ]
 
 _MAIN = 'if __name__ == "__main__":\n    sys.exit(main())\n'
@@ -106,6 +122,22 @@ def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float
                 raise MirrorFailure(f"{error}; run again.") from None
             sleep(retry_delay(error, number))
     raise AssertionError("the last try returns or raises")
+
+
+def whole_pack(endpoint: Endpoint, advertised: Sequence[str], wants: Sequence[str]) -> Iterator[bytes]:
+    """Yield a pack of everything that some objects reach, and raise RetryableError at its end if it is damaged.
+
+    Args:
+        endpoint: the server.
+        advertised: the capabilities that it advertised.
+        wants: object ids.
+    """
+    words = offered(advertised, "side-band-64k", "no-progress", "ofs-delta", AGENT)
+    words += offered(advertised, "multi_ack_detailed", "multi_ack")[:1]
+    try:
+        yield from verify_checksum(request_pack(endpoint, words, wants, [], Traffic()))
+    except (SourceRefused, PackRefused) as refusal:
+        raise MirrorFailure(f"the {endpoint.side} {endpoint.url} does not provide a pack: {refusal}.") from None
 
 
 @cache

@@ -94,7 +94,7 @@ class Git:
                 refs, _, reason = rest.partition("\t")
                 refused[refs.partition(":")[2]] = sanitize(reason)
         if result.returncode and not refused:
-            words = f"git could not push to the replica: {_last_words(result.stderr)}"
+            words = f"git could not push to the {replica.side}: {_last_words(result.stderr)}"
             # An abort without a reason looks like a connection that broke; the second one is taken for an abort.
             self._hang_ups += 1
             if self._hang_ups == 1 or re.search(b"returned error: (429|5[0-9][0-9])", result.stderr):

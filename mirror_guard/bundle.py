@@ -27,7 +27,7 @@ def header(prerequisites: Iterable[str], refs: Mapping[str, str], head: str | No
         head: the default branch, which ``git clone`` checks out.
     """
     lines = [f"-{commit}" for commit in prerequisites] + [f"{value} {name}" for name, value in sorted(refs.items())]
-    lines += [f"{refs[head]} HEAD"] if head in refs else []
+    lines += [f"{refs[head]} HEAD"] if head and head in refs else []
     return _SIGNATURE + "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape") + b"\n"
 
 

@@ -44,8 +44,8 @@ def changed(
         f"why:   this change was {verdict.value}",
         "",
         "What happens next: the mirror's next run makes the replica equal to its source again, and archives what it",
-        "overwrites. Further changes until then are logged, but cause no message, and one more message follows when a run has confirmed",
-        f"the replica. The log is {log_group}.",
+        "overwrites. Further changes until then are logged, but cause no message; one more message follows when a run",
+        f"has confirmed the replica. The log group is {log_group}.",
     ]
     if verdict is Verdict.DESTRUCTIVE:
         lines += [

@@ -171,7 +171,8 @@ class Snapshots:
         started = last[0].chain_started if continued and last else time
         until = max(parse_time(started) + self._retention.full_every, now) + self._retention.keep
         parts = itertools.chain(
-            [header(part.prerequisites, part.refs, access.head)], _pack(access.endpoint(), advertisement.capabilities, part)
+            [header(part.prerequisites, part.refs, access.head)],
+            _pack(access.endpoint(), advertisement.capabilities, part),
         )
         size, sha256 = self._store.put_bundle(bundle_key(replica, time), parts, self._retention.mode, until)
         manifest = Manifest(

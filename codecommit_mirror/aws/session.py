@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_codecommit import CodeCommitClient
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_sts import STSClient
 
@@ -101,6 +102,8 @@ def client(
 def client(aws: boto3.Session, service: Literal["codecommit"], region: str | None = None) -> CodeCommitClient: ...
 @overload
 def client(aws: boto3.Session, service: Literal["iam"], region: str | None = None) -> IAMClient: ...
+@overload
+def client(aws: boto3.Session, service: Literal["s3"], region: str | None = None) -> S3Client: ...
 @overload
 def client(aws: boto3.Session, service: Literal["ssm"], region: str | None = None) -> SSMClient: ...
 @overload

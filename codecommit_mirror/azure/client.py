@@ -140,6 +140,10 @@ class AzureDevOps:
             found["id"], found["name"], found["project"]["id"], branch and branch.removeprefix("refs/heads/")
         )
 
+    def create_repository(self, name: str) -> None:
+        """Create an empty repository (Repositories - Create)."""
+        self._http.call("POST", "git/repositories", f"create the repository {name!r}", body={"name": name})
+
     def tip(self, repository: Repository, branch: str) -> str | None:
         """Return the id of a branch's newest commit, or None if there is no such branch."""
         path = f"git/repositories/{repository.id}/refs"

@@ -1,0 +1,149 @@
+"""Where a restore takes a repository from: the replica, its archive, or a chain of snapshots."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+import boto3
+
+from .. import engine
+from ..aws.session import aws_failures, client
+from ..aws.stack import find_clone_url
+from ..errors import MirrorError
+from ..guard import Manifest, format_time, parse_time, read_header
+from ..lifecycle.verification import replica_endpoint
+from .repository import BareRepository, hashed
+from .snapshots import Snapshots, readable
+
+_EVERYTHING = ("refs/",)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A repository as it was at one time."""
+
+    what: str
+    """What it is, for people."""
+    time: datetime | None
+    """When the refs were so; None for now."""
+    refs: Mapping[str, str]
+    """The mirrored refs, by the source's names."""
+    head: str | None
+    chain: tuple[Manifest, ...] = ()
+    """The snapshots to read; empty if the replica is read."""
+    capabilities: tuple[str, ...] = ()
+    bytes: int = 0
+    """How many bytes the snapshots have; 0 if that is not known."""
+    snapshots: Snapshots | None = field(default=None, repr=False)
+    endpoint: engine.Endpoint | None = field(default=None, repr=False)
+
+    def fetch(self, repository: BareRepository, refs: Mapping[str, str]) -> None:
+        """Put every object that the refs need into a repository.
+
+        Raises:
+            MirrorError: something cannot be read, or is not what it was.
+        """
+        if self.snapshots:
+            for manifest in self.chain:
+                _add_bundle(self.snapshots, manifest, repository)
+        elif self.endpoint and refs:
+            with engine.failures_as_mirror_errors():
+                pack = engine.whole_pack(self.endpoint, self.capabilities, sorted(set(refs.values())))
+                repository.add_pack(pack, "the pack from the replica")
+        repository.check_connected(refs)
+
+
+def _add_bundle(snapshots: Snapshots, manifest: Manifest, repository: BareRepository) -> None:
+    stream = snapshots.open(manifest.bundle)
+    parts = hashed(stream, manifest.size, manifest.sha256, manifest.bundle)
+    reader = io.BufferedReader(_Reader(parts))
+    try:
+        read_header(reader)
+    except ValueError as error:
+        raise MirrorError(f"{manifest.bundle}: {error}; restore another snapshot with --at.") from None
+    repository.add_pack(iter(lambda: reader.read(1 << 16), b""), manifest.bundle)
+
+
+class _Reader(io.RawIOBase):
+    """Parts as a raw stream."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts: Iterator[bytes] = iter(parts)
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        if not self._left:
+            self._left = next(self._parts, b"")
+        size = min(len(view), len(self._left))
+        view[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+def from_snapshots(snapshots: Snapshots, at: datetime | None) -> Origin:
+    """Return what a snapshot has.
+
+    Raises:
+        MirrorError: there is no snapshot of that time, or its chain is broken.
+    """
+    manifest = snapshots.at(at)
+    chain = snapshots.chain(manifest)
+    return Origin(
+        what=f"the snapshot of {readable(manifest.time)}",
+        time=parse_time(manifest.time),
+        refs=engine.by_original_name(dict(manifest.refs), _EVERYTHING),
+        head=manifest.head,
+        chain=tuple(chain),
+        bytes=sum(one.size for one in chain),
+        snapshots=snapshots,
+    )
+
+
+def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
+    """Return what the replica has, or as far as its archive tells, what it had at a time.
+
+    Raises:
+        MirrorError: there is no replica, or it cannot be read.
+    """
+    url = find_clone_url(aws, name)
+    if url is None:
+        raise MirrorError(
+            f"there is no CodeCommit repository {name!r} in region {aws.region_name}; restore it with --from snapshots."
+        )
+    endpoint = replica_endpoint(aws, url)
+    with engine.failures_as_mirror_errors():
+        found = engine.read_refs_patiently(endpoint, "git-upload-pack")
+    head = default_branch(aws, name)
+    what = f"the replica {name}"
+    refs = engine.by_original_name(found.refs, _EVERYTHING)
+    if at:
+        refs = {**refs, **dropped_since(found.refs, at)}
+        what = f"the replica {name}, with the tips that runs dropped since {readable(at)} from its archive"
+    return Origin(what, at, refs, head, capabilities=found.capabilities, endpoint=endpoint)
+
+
+def dropped_since(replica: Mapping[str, str], at: datetime) -> dict[str, str]:
+    """Return the tip of each ref that was deleted or overwritten after a time: the first one that was dropped since."""
+    limit = format_time(at)
+    tips: dict[str, str] = {}
+    for name, stamp, ref in engine.archive_entries(dict(replica)):
+        if stamp >= limit:
+            tips.setdefault(ref, replica[name])
+    return tips
+
+
+def default_branch(aws: boto3.Session, name: str) -> str | None:
+    """Return the replica's default branch as a full ref name, if it has one."""
+    with aws_failures(f"read the repository {name}"):
+        branch = (
+            client(aws, "codecommit").get_repository(repositoryName=name)["repositoryMetadata"].get("defaultBranch")
+        )
+    return f"refs/heads/{branch}" if branch else None

@@ -1,0 +1,132 @@
+"""A bare repository that a restore fills: packs go in by ``git index-pack``, and then all refs at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from .. import engine
+from ..errors import MirrorError
+from ..progress import Say
+
+_CHUNK = 1 << 20
+
+
+class BareRepository:
+    """A new bare repository.
+
+    Args:
+        path: an empty folder, or one that does not exist.
+        say: prints a line.
+    """
+
+    def __init__(self, path: Path, say: Say) -> None:
+        self.path, self._say = path, say
+        self.bytes = self.objects = 0
+        self._reported = time.monotonic()
+        self._git("init", "--quiet", "--bare", "--template=", str(path), at=None)
+
+    def add_pack(self, pack: Iterable[bytes], what: str) -> None:
+        """Add a pack's objects; the bases of a thin pack must be here.
+
+        Raises:
+            MirrorError: the pack is damaged.
+        """
+        indexer = subprocess.Popen(
+            ["git", "-C", str(self.path), "index-pack", "--stdin", "--fix-thin"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=engine.git_environment(os.environ, None),
+        )
+        assert indexer.stdin and indexer.stderr  # noqa: S101, PT018
+        start = b""
+        try:
+            for part in pack:
+                start = (start + part)[:12] if len(start) < 12 else start
+                indexer.stdin.write(part)
+                self._count(len(part))
+            self.objects += engine.object_count(start)
+            indexer.stdin.close()
+        except BrokenPipeError:
+            pass  # It says why, below.
+        except BaseException:
+            indexer.kill()
+            raise
+        finally:
+            words = indexer.stderr.read().decode(errors="replace")
+            indexer.stderr.close()
+            indexer.wait()
+        if indexer.returncode:
+            raise MirrorError(f"git cannot read {what} ({' '.join(words.split())[:300]}); restore another snapshot.")
+
+    def _count(self, number: int) -> None:
+        self.bytes += number
+        if time.monotonic() - self._reported >= 1:
+            self._reported = time.monotonic()
+            self._say(f"{engine.format_bytes(self.bytes)} and {self.objects:,} objects received")
+
+    def set_refs(self, refs: Mapping[str, str], head: str | None) -> None:
+        """Create all refs, packed: their names may be too long, or too much alike, for files of their own.
+
+        gitrepository-layout, "packed-refs".
+        """
+        lines = [f"{value} {name}\n".encode("utf-8", "surrogateescape") for name, value in refs.items()]
+        lines.sort(key=lambda line: line.split(b" ", 1)[1])
+        (self.path / "packed-refs").write_bytes(b"# pack-refs with: sorted \n" + b"".join(lines))
+        branches = [name for name in refs if name.startswith("refs/heads/")]
+        chosen = head if head in refs else next(iter(sorted(branches)), None)
+        if chosen:
+            (self.path / "HEAD").write_bytes(f"ref: {chosen}\n".encode("utf-8", "surrogateescape"))
+
+    def check_connected(self, refs: Mapping[str, str]) -> None:
+        """Check that everything the refs reach is here.
+
+        Raises:
+            MirrorError: something is missing.
+        """
+        tips = "".join(f"{value}\n" for value in set(refs.values())).encode()
+        done = self._git("rev-list", "--objects", "--quiet", "--stdin", text=tips, check=False)
+        if done.returncode:
+            words = " ".join(done.stderr.decode(errors="replace").split())[:300]
+            raise MirrorError(f"the restored repository is not complete ({words}); restore another snapshot with --at.")
+
+    def fsck(self) -> str | None:
+        """Return what ``git fsck --full`` finds wrong; None if nothing is."""
+        done = self._git("fsck", "--full", "--no-dangling", "--no-progress", check=False)
+        text = (done.stdout + done.stderr).decode(errors="replace")
+        return None if done.returncode == 0 else " ".join(text.split())[:600]
+
+    def _git(
+        self, *arguments: str, text: bytes = b"", check: bool = True, at: bool | None = True
+    ) -> subprocess.CompletedProcess[bytes]:
+        where = ["-C", str(self.path)] if at else []
+        try:
+            done = subprocess.run(
+                ["git", *where, *arguments],
+                input=text,
+                env=engine.git_environment(os.environ, None),
+                capture_output=True,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise MirrorError("git is not installed on this machine; install git 2.31 or later.") from None
+        if check and done.returncode:
+            raise MirrorError(f"git {arguments[0]} failed: {' '.join(done.stderr.decode(errors='replace').split())}")
+        return done
+
+
+def hashed(stream: IO[bytes], size: int, sha256: str, what: str) -> Iterator[bytes]:
+    """Yield a stream's bytes; at the end, raise MirrorError if they are not those of the manifest."""
+    digest, total = hashlib.sha256(), 0
+    while data := stream.read(_CHUNK):
+        digest.update(data)
+        total += len(data)
+        yield data
+    if (total, digest.hexdigest()) != (size, sha256):
+        raise MirrorError(f"{what} is not what its manifest says: its SHA-256 differs; restore another snapshot.")

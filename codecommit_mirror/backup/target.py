@@ -1,0 +1,189 @@
+"""Where a restore puts a repository: a new folder, a Git server, or a repository in Azure DevOps that it creates."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import engine
+from ..aws.git_signature import sign
+from ..aws.session import session_in
+from ..azure.client import AzureDevOps
+from ..azure.http import AzureError
+from ..errors import MirrorError
+from ..lifecycle.context import MirrorContext
+from ..progress import Say
+from .origin import Origin
+from .repository import BareRepository
+
+USERNAME, PASSWORD = "RESTORE_GIT_USERNAME", "RESTORE_GIT_PASSWORD"
+"""Environment variables with the Git credentials for a server that is neither CodeCommit nor the source's."""
+_TRIES = 3
+_CODECOMMIT = re.compile(r"git-codecommit(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.")
+
+
+@dataclass
+class Folder:
+    """A bare repository in a new folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What people see."""
+        return str(self.path)
+
+    def refs(self) -> Mapping[str, str]:
+        """Return the refs that are there: none.
+
+        Raises:
+            MirrorError: the folder is not empty.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise MirrorError(f"{self.path} exists and is not empty; name a new folder, since nothing is overwritten.")
+        return {}
+
+    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str], say: Say) -> BareRepository:
+        """Restore into a folder beside it, which takes its name at the very end: it is complete, or not there."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+        try:
+            repository = BareRepository(beside, say)
+            origin.fetch(repository, wanted)
+            repository.set_refs(refs, origin.head)
+            if self.path.exists():
+                self.path.rmdir()
+            beside.rename(self.path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        repository.path = self.path
+        return repository
+
+
+@dataclass
+class Server:
+    """A repository on a Git server."""
+
+    name: str
+    endpoint: Callable[[], engine.Endpoint] = field(repr=False)
+    """Returns the endpoint, with a new password where one lasts for minutes only; creates the repository if needed."""
+    exists: bool = True
+
+    def refs(self) -> Mapping[str, str]:
+        """Return the refs that are there.
+
+        Raises:
+            MirrorError: they cannot be read.
+        """
+        if not self.exists:
+            return {}
+        with engine.failures_as_mirror_errors():
+            return engine.read_refs_patiently(self.endpoint(), "git-receive-pack").refs
+
+    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str], say: Say) -> BareRepository:
+        """Restore into a temporary folder, and push what the server lacks, the default branch first.
+
+        Raises:
+            MirrorError: the server refused a ref; it says which, and what was created stays.
+        """
+        with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine.failures_as_mirror_errors():
+            repository = BareRepository(Path(folder, "repository.git"), say)
+            origin.fetch(repository, wanted)
+            refused: dict[str, str] = {}
+            git = engine.Git(str(repository.path))
+            present = {} if not self.exists else dict(self.refs())
+            for batch in engine.make_plan(dict(refs), {n: v for n, v in present.items() if n in refs}, origin.head):
+                creations = [command for command in batch if command.new]
+                for commands in engine.batches_by_command_line(creations):
+                    say(f"pushing {engine.count(commands, 'ref')} to {self.name}")
+                    refused.update(self._push(git, commands))
+        if refused:
+            ref, why = min(refused.items())
+            raise MirrorError(
+                f"{self.name} refused {engine.list_refs(sorted(refused))} ({engine.sanitize(ref)}: {why}); the other "
+                f"{len(refs) - len(refused):,} are there, and running this again tries only what is missing."
+            )
+        return repository
+
+    def _push(self, git: engine.Git, commands: Sequence[engine.Command]) -> Mapping[str, str]:
+        for number in range(_TRIES):
+            try:
+                return git.push(self.endpoint(), commands)
+            except engine.RetryableError as error:
+                if number == _TRIES - 1:
+                    raise
+                time.sleep(engine.retry_delay(error, number))
+        raise AssertionError("the last try returns or raises")
+
+
+Target = Folder | Server
+
+
+def find_target(text: str, context: MirrorContext) -> Target:
+    """Return the target that ``--to`` names: a folder, a URL, or ``azure:PROJECT/REPOSITORY``.
+
+    Raises:
+        MirrorError: it is none of these, or there are no credentials for it.
+    """
+    if text.startswith("azure:"):
+        return _azure_repository(text, context)
+    if "://" not in text:
+        return Folder(Path(text))
+    with engine.failures_as_mirror_errors():
+        url = engine.parse_repository_url("--to", text)
+    if match := _CODECOMMIT.search(url):
+        aws = session_in(match.group(1))
+
+        def sign_in() -> engine.Endpoint:
+            user, password = sign(aws, url)
+            return _endpoint(url, user, password, "your AWS credentials need codecommit:GitPush on this repository")
+
+        return Server(url, sign_in)
+    if url.startswith(f"{context.mirror.azure.server}/"):
+        return Server(url, lambda: _with_token(url, context))
+    user, password = (context.environment.get(name, "") for name in (USERNAME, PASSWORD))
+    if not (user and password):
+        raise MirrorError(f"{USERNAME} and {PASSWORD} are not set; export the Git credentials for {url}.")
+    with engine.failures_as_mirror_errors():
+        engine.check_credential(USERNAME, user)
+        engine.check_credential(PASSWORD, password)
+    return Server(url, lambda: _endpoint(url, user, password, f"check {USERNAME} and {PASSWORD}"))
+
+
+def _azure_repository(text: str, context: MirrorContext) -> Server:
+    project, _, repository = text.removeprefix("azure:").partition("/")
+    if not project or not repository or "/" in repository:
+        raise MirrorError(f"--to {text!r} is not azure:PROJECT/REPOSITORY; write both, separated by one slash.")
+    place = context.mirror.azure.model_copy(update={"project": project, "repository": repository})
+    azure = AzureDevOps(place, context.token, transport=context.azure_transport)
+    try:
+        azure.repository(repository)
+        exists = True
+    except AzureError as error:
+        if error.status != 404:
+            raise
+        exists = False
+    server = Server(text, lambda: _with_token(place.clone_url, context), exists)
+
+    def create_first() -> engine.Endpoint:
+        if not server.exists:
+            azure.create_repository(repository)
+            server.exists = True
+        return _with_token(place.clone_url, context)
+
+    server.endpoint = create_first
+    return server
+
+
+def _with_token(url: str, context: MirrorContext) -> engine.Endpoint:
+    token = context.token
+    return engine.make_endpoint("target", url, "operator", token.secret, f"check {token.origin}", bearer=token.bearer)
+
+
+def _endpoint(url: str, user: str, password: str, remedy: str) -> engine.Endpoint:
+    return engine.make_endpoint("target", url, user, password, remedy)

@@ -1,0 +1,212 @@
+"""``codecommit-mirror snapshots`` and ``codecommit-mirror restore``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from .. import engine
+from ..backup import restore as restoring
+from ..backup.origin import Origin, from_replica, from_snapshots
+from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable
+from ..backup.target import find_target
+from ..config.mirror import Mirror
+from ..errors import MirrorError
+from ..lifecycle.context import MirrorContext
+from ..lifecycle.status import duration
+from ..progress import Checklist
+from .options import context_of, json_option, mirror_argument
+from .output import print_json, print_table
+
+_MAX_LISTED = 20
+
+bucket_option = click.option(
+    "--bucket", metavar="NAME", help="The bucket of the snapshots.  [default: that of the guard's stack]"
+)
+
+
+@click.group()
+def snapshots() -> None:
+    """List and verify the snapshots that AWS keeps of a replica."""
+
+
+@snapshots.command("list")
+@mirror_argument
+@bucket_option
+@json_option
+def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
+    """List a replica's snapshots, the oldest first, with the end of each lock."""
+    found = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
+    rows = [(one, found.locked_until(one)) for one in found.complete]
+    if as_json:
+        listed = [
+            {
+                "time": one.time,
+                "kind": "full" if one.full else "incremental",
+                "refs": len(one.refs),
+                "bytes": one.size,
+                "bundle": one.bundle,
+                "locked_until": until and until.isoformat(),
+            }
+            for one, until in rows
+        ]
+        print_json({"bucket": found.store.bucket, "snapshots": listed})
+        return
+    if not rows:
+        click.echo(f"There are no snapshots of {mirror.name} in the bucket {found.store.bucket}.")
+        return
+    cells = [
+        (
+            readable(one.time),
+            "full" if one.full else "incremental",
+            f"{len(one.refs):,}",
+            engine.format_bytes(one.size),
+            readable(until) if until else "not locked",
+        )
+        for one, until in rows
+    ]
+    print_table(("SNAPSHOT", "KIND", "REFS", "SIZE", "LOCKED UNTIL"), cells)
+
+
+@snapshots.command()
+@mirror_argument
+@click.option("--at", metavar="TIME", help="Verify the last snapshot of that time or before.  [default: the last one]")
+@bucket_option
+@json_option
+def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) -> None:
+    """Read every byte of a snapshot's chain, and check hashes, locks and objects.
+
+    Exit status: 0 if the snapshot can be restored and is locked, 1 if anything is wrong.
+    """
+    now = datetime.now(UTC)
+    found = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
+    title = f"Restore and check a snapshot of {mirror.name}"
+    with Checklist((title,)) as checklist, checklist.step(title) as say:
+        wrong = [f"{key}: {sentence}" for key, sentence in problems(found, now)]
+        origin = from_snapshots(found, parse_at(at) if at else None)
+        checked = restoring.drill(origin, now, say)
+    wrong += [checked.problem] if checked.problem else []
+    _report_snapshot(found, origin, checked, wrong, as_json)
+    click.get_current_context().exit(1 if wrong else 0)
+
+
+def _report_snapshot(
+    found: Snapshots, origin: Origin, checked: restoring.DrillResult, wrong: Sequence[str], as_json: bool
+) -> None:
+    locks = [(one, found.locked_until(one)) for one in origin.chain]
+    if as_json:
+        chain = [
+            {"bundle": one.bundle, "bytes": one.size, "locked_until": until and until.isoformat()}
+            for one, until in locks
+        ]
+        print_json({"sound": not wrong, "problems": list(wrong), "refs": checked.refs, "chain": chain})
+        return
+    rows = [
+        (one.bundle, engine.format_bytes(one.size), readable(until) if until else "not locked") for one, until in locks
+    ]
+    print_table(("BUNDLE", "SIZE", "LOCKED UNTIL"), rows)
+    for problem in wrong:
+        click.echo(f"wrong: {problem}")
+    verdict = "is NOT sound" if wrong else "is sound"
+    click.echo(
+        f"{origin.what[0].upper()}{origin.what[1:]} {verdict}: {engine.count(checked.refs, 'ref')}, "
+        f"{engine.format_bytes(checked.bytes)}, {checked.objects:,} objects, {checked.seconds:.1f} s."
+    )
+
+
+@click.command()
+@mirror_argument
+@click.option("--at", metavar="TIME", help="Restore what was there at a time, like 2026-11-20 or 2026-11-20T08:30Z.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["replica", "snapshots"]),
+    help="Where from: the replica and its archive, or the snapshots.  [default: snapshots with --at, else the replica]",
+)
+@click.option("--to", metavar="FOLDER|URL|azure:PROJECT/REPOSITORY", help="Where to: a new folder, or a Git server.")
+@click.option("--refs", "patterns", multiple=True, metavar="PATTERN", help="Only refs like 'release/*'; repeatable.")
+@click.option("--under", metavar="PREFIX", help="Restore below refs/heads/restored/, into a repository that has refs.")
+@click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
+@click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
+@bucket_option
+@json_option
+def restore(
+    mirror: Mirror,
+    at: str | None,
+    source: str | None,
+    to: str | None,
+    patterns: tuple[str, ...],
+    under: str | None,
+    dry_run: bool,
+    drill: bool,
+    bucket: str | None,
+    as_json: bool,
+) -> None:
+    """Restore a repository from the replica, its archive, or a snapshot.
+
+    It never overwrites or deletes a ref: the target is empty, or --under gives the refs names of their own. Running it
+    again creates only what is missing. Credentials: AWS credentials to read; to push, AZURE_DEVOPS_EXT_PAT for the
+    source's server, AWS credentials for CodeCommit, RESTORE_GIT_USERNAME and RESTORE_GIT_PASSWORD for any other.
+    """
+    if drill == bool(to):
+        raise click.UsageError("give either --to or --drill.")
+    context = context_of(mirror)
+    origin = _origin(context, source or ("snapshots" if at or drill else "replica"), at, bucket)
+    if drill:
+        _drill(mirror, origin, as_json)
+        return
+    target = find_target(str(to), context)
+    todo = restoring.plan(origin, target, patterns=patterns, under=under)
+    if dry_run:
+        _print_plan(todo, as_json)
+        return
+    title = f"Restore {origin.what} to {target.name}"
+    with Checklist((title,)) as checklist, checklist.step(title) as say:
+        done = restoring.apply(todo, say)
+    if as_json:
+        print_json({"from": origin.what, "to": target.name, **vars(done)})
+        return
+    click.echo(
+        f"Restored {origin.what} to {target.name}: {engine.count(done.created, 'ref')} created, {done.present:,} there "
+        f"already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, {done.seconds:.1f} s."
+    )
+
+
+def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | None) -> Origin:
+    time = parse_at(at) if at else None
+    if source == "replica":
+        return from_replica(context.aws, context.mirror.name, time)
+    return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket), time)
+
+
+def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
+    title = f"Restore {origin.what} to a temporary folder"
+    with Checklist((title,)) as checklist, checklist.step(title) as say:
+        result = restoring.drill(origin, datetime.now(UTC), say)
+    if as_json:
+        print_json({"mirror": mirror.name, "sound": result.problem is None, **vars(result)})
+        click.get_current_context().exit(1 if result.problem else 0)
+    if result.problem:
+        raise MirrorError(f"the drill of {mirror.name} failed: {result.problem}")
+    age = duration(timedelta(seconds=result.age_seconds))
+    click.echo(
+        f"The drill of {mirror.name} succeeded: {result.what}, {age} old, has "
+        f"{engine.count(result.refs, 'ref')} and {result.objects:,} objects, all sound; {result.seconds:.1f} s."
+    )
+
+
+def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:
+    if as_json:
+        print_json({"from": todo.origin.what, "to": todo.target.name, "create": dict(todo.create)})
+        return
+    size = f", {engine.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
+    click.echo(f"From {todo.origin.what} to {todo.target.name}{size}.")
+    click.echo(
+        f"Would create {engine.count(todo.create, 'ref')}; {len(todo.refs) - len(todo.create):,} are there already."
+    )
+    for name, value in sorted(todo.create.items())[:_MAX_LISTED]:
+        click.echo(f"  {value} {engine.sanitize(name)}")
+    if len(todo.create) > _MAX_LISTED:
+        click.echo(f"  and {len(todo.create) - _MAX_LISTED:,} more; --json lists them all")
