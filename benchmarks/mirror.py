@@ -24,7 +24,7 @@ from pathlib import Path
 
 from codecommit_mirror import engine
 from localcloud import sample
-from localcloud.aws.git_service import GitService, OtherRefs, create_repository
+from localcloud.aws.codecommit.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Host, Serve
 from mirror_engine.text import count, format_bytes
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import boto3
 
-from .aws.git_service import OtherRefs
+from .aws.codecommit.git_service import OtherRefs
 from .azure import repos
 from .azure.controls import AzureControls
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .aws.git_service import GitService
+    from .aws.codecommit.git_service import GitService
     from .aws.mail import Mailbox
     from .azure.service import AzureDevOps
     from .oidc import Issuers
@@ -87,26 +87,14 @@ class _Clouds:
 
 def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     """Extend ministack with CodeCommit and stricter IAM, STS and CloudFormation, and start Azure DevOps."""
-    from .aws import (
-        change_events,
-        cloudformation,
-        codecommit,
-        git_endpoint,
-        git_service,
-        iam_strictness,
-        mail,
-        operator,
-        resource_tags,
-        s3_strictness,
-        service_credentials,
-        web_identity,
-    )
+    from .aws import cloudformation, iam_strictness, mail, operator, s3_strictness, service_credentials, web_identity
+    from .aws.codecommit import api, change_events, git_endpoint, git_service, resource_tags
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
     from .oidc import Issuers
 
     credentials = service_credentials.ServiceCredentials()
-    repositories = codecommit.CodeCommit(root / "codecommit", lambda: git_server.url)
+    repositories = api.CodeCommit(root / "codecommit", lambda: git_server.url)
     git = git_service.GitService(git_service.OtherRefs(settings["other_refs"]))
     events = change_events.EventShape(settings["events"])
     git_server = GitHttpServer(
@@ -114,7 +102,7 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     )
     service_credentials.install(credentials)
     iam_strictness.install()
-    codecommit.install(repositories)
+    api.install(repositories)
     resource_tags.install(repositories)
     s3_strictness.install()
     mailbox = mail.Mailbox()

@@ -15,7 +15,7 @@ from typing import Any
 from mirror_engine.archive import archive_entries
 from mirror_engine.model import CONFIRMED_TAG, Refs
 
-from .manifest import parse_time
+from .manifest import format_time, parse_time
 from .names import EVENT_KINDS
 from .replicas import Replica
 
@@ -110,9 +110,19 @@ def _drops_commits(
         # Nothing says what was there: a run's own deletions are archived under the same name.
         return change.kind == "deleted" and not entry and not _is_archived(change.ref, read_refs())
     refs = read_refs()
-    if change.old in refs.values():
+    if change.old in refs.values() or (change.ref.startswith("refs/tags/") and _was_archived(change, refs)):
         return False
     return change.kind == "deleted" or change.new is None or not is_kept(change.old, change.new)
+
+
+def _was_archived(change: Change, refs: Refs) -> bool:
+    """Whether a run archived the tag in the day before the event, which may name its commit in place of its own id."""
+    try:
+        time = datetime.fromisoformat(change.time)
+    except ValueError:
+        return False
+    since = format_time(time - timedelta(days=1))
+    return any(ref == change.ref and stamp >= since for _, stamp, ref in archive_entries(refs))
 
 
 def _is_archived(ref: str, refs: Refs) -> bool:

@@ -84,7 +84,14 @@ def read(path: Path) -> MirrorsFile:
             f"{path}, line {lines[('defaults', 'name')]}: 'name' is not a known key; a mirror's name is its key."
         )
     mirrors = {name: _entry(path, name, entry, lines) for name, entry in sections["mirrors"].items()}
-    return MirrorsFile(path, sections["defaults"], mirrors, sections["ci"] or None, sections["guard"] or None, lines)
+    return MirrorsFile(
+        path,
+        sections["defaults"],
+        mirrors,
+        sections["ci"] or None,
+        sections["guard"] if "guard" in data else None,
+        lines,
+    )
 
 
 def _entry(path: Path, name: str, entry: Any, lines: Mapping[Location, int]) -> dict[str, Any]:

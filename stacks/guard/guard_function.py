@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import ArnFormat, CfnResource, Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, CfnElement, CfnResource, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -52,7 +52,7 @@ class GuardFunction(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_YEAR, removal_policy=RemovalPolicy.DESTROY)
-        statements = _statements(Stack.of(self), bucket.bucket.bucket_arn, notifications, log.log_group_arn)
+        statements = _statements(bucket.bucket.bucket_arn, notifications, log.log_group_arn)
         role = iam.Role(
             self,
             "Role",
@@ -83,14 +83,13 @@ class GuardFunction(Construct):
         # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
         cast(CfnResource, self.function.node.default_child).add_deletion_override("DependsOn")
         acknowledge(self, _ACCEPTED)
-        acknowledge(
-            self,
-            {
-                "IAM5": "Replicas come and go without a deployment of this stack, so that tags limit what may be read; "
-                "objects of one bucket have no fixed names."
-            },
-            ["AwsSolutions"],
-        )
+        objects = f"<{Stack.of(self).get_logical_id(cast(CfnElement, bucket.bucket.node.default_child))}.Arn>"
+        reasons = {
+            "arn:<AWS::Partition>:codecommit:<AWS::Region>:<AWS::AccountId>:*": "Only what has a replica's tag.",
+            "*": "Listing tags cannot be limited to a resource.",
+            **dict.fromkeys((f"{objects}/snapshots/*", f"{objects}/state/*"), "Its own objects have no fixed names."),
+        }
+        acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in reasons.items()}, ["AwsSolutions"])
 
 
 def _environment(
@@ -109,15 +108,12 @@ def _environment(
     return values
 
 
-def _statements(
-    stack: Stack, bucket_arn: str, notifications: Notifications, log_arn: str
-) -> Sequence[iam.PolicyStatement]:
+def _statements(bucket_arn: str, notifications: Notifications, log_arn: str) -> Sequence[iam.PolicyStatement]:
     """Return all that the function may do."""
     tagged = {"Null": {f"aws:ResourceTag/{REPLICA_TAG}": "false"}}
-    repositories = stack.format_arn(service="codecommit", resource="*")
-    function = stack.format_arn(
-        service="lambda", resource="function", resource_name=STACK_NAME, arn_format=ArnFormat.COLON_RESOURCE_NAME
-    )
+    here = f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
+    repositories = f"arn:{Aws.PARTITION}:codecommit:{here}:*"
+    function = f"arn:{Aws.PARTITION}:lambda:{here}:function:{STACK_NAME}"
     objects = [f"{bucket_arn}/{prefix}/*" for prefix in ("snapshots", "state")]
     allowed: list[tuple[list[str], list[str], dict[str, dict[str, str]] | None]] = [
         (["codecommit:GetRepository", "codecommit:GitPull"], [repositories], tagged),

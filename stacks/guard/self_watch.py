@@ -62,22 +62,23 @@ class SelfWatch(Construct):
             self,
             "Dashboard",
             dashboard_name=STACK_NAME,
-            default_interval=Duration.hours(3),
-            widgets=[
-                [
-                    cloudwatch.LogQueryWidget(
-                        title="Replicas, as of the last hourly look",
-                        log_group_names=[log.log_group_name],
-                        query_lines=[
-                            "filter ispresent(status)",
-                            "stats latest(status) as state, latest(confirmed) as confirmed_by_a_run, "
-                            "latest(snapshot) as last_snapshot, latest(refs) as number_of_refs by replica",
-                            "sort state asc, replica asc",
-                        ],
-                        view=cloudwatch.LogQueryVisualizationType.TABLE,
-                        width=24,
-                        height=12,
-                    )
-                ]
-            ],
+            default_interval=Duration.hours(_SILENT_HOURS),
+            widgets=[[_table(log)]],
         )
+
+
+def _table(log: logs.ILogGroup) -> cloudwatch.LogQueryWidget:
+    """Return the table of all replicas, from the lines of the guard's last look."""
+    return cloudwatch.LogQueryWidget(
+        title="Replicas, as of the last hourly look",
+        log_group_names=[log.log_group_name],
+        query_lines=[
+            "filter ispresent(status)",
+            "stats latest(status) as state, latest(confirmed) as confirmed_by_a_run, "
+            "latest(snapshot) as last_snapshot, latest(refs) as number_of_refs by replica",
+            "sort state asc, replica asc",
+        ],
+        view=cloudwatch.LogQueryVisualizationType.TABLE,
+        width=24,
+        height=12,
+    )

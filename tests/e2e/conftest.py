@@ -19,7 +19,7 @@ from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.lifecycle import verification
 from codecommit_mirror.lifecycle.context import MirrorContext
 from localcloud import LocalCloud, sample
-from localcloud.aws.git_service import OtherRefs
+from localcloud.aws.codecommit.git_service import OtherRefs
 from localcloud.azure.agent.execution import run_pipeline
 from localcloud.azure.agent.run import Variable
 from stacks import ReplicaStack

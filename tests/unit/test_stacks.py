@@ -15,7 +15,6 @@ from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
 from codecommit_mirror.config.ci import Ci
 from codecommit_mirror.config.load import single_mirror
-from codecommit_mirror.config.mirror import Alarm
 from stacks import DeployRoleStack, ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
@@ -134,6 +133,19 @@ def test_the_replica_says_what_it_is():
     assert properties["RepositoryDescription"].startswith(f"Read-only replica of {URL}. Do not push here")
 
 
+def test_the_guard_knows_the_replica_and_its_writer_by_tags():
+    repository = of_type(template(), "AWS::CodeCommit::Repository")
+    assert {tag["Key"]: tag["Value"] for tag in repository["Properties"]["Tags"]} == {
+        "managed-by": "codecommit-mirror",
+        "codecommit-mirror:replica": "MyRepoReplica",
+        "codecommit-mirror:writer": "user/azure-devops-pipeline-MyRepoReplica",
+        "codecommit-mirror:archive-days": "90",
+    }
+    comma = of_type(template(user_name="a,b", archive_days=0), "AWS::CodeCommit::Repository")["Properties"]["Tags"]
+    assert {"Key": "codecommit-mirror:writer", "Value": "user/a:b"} in comma
+    assert {"Key": "codecommit-mirror:archive-days", "Value": "0"} in comma
+
+
 def test_the_outputs_are_those_that_the_cli_reads():
     document = template()
     replica = logical_id(document, "AWS::CodeCommit::Repository")
@@ -192,12 +204,11 @@ def findings(stack, pack):
     return [(v["ruleName"], place["constructPath"]) for v in violations for place in v["violatingConstructs"]]
 
 
-ALARMS = {"alarm": Alarm(email="ops@example.com"), "stale_after": 48}
 PACKS = pytest.mark.parametrize("pack", [AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks])
 
 
 @PACKS
-@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}, ALARMS], ids=["plain", "group", "alarms"])
+@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}], ids=["plain", "group"])
 def test_cdk_nag_is_clean_or_acknowledged(pack, changes):
     assert findings(synthesised(**changes), pack) == []
 
@@ -224,33 +235,6 @@ def test_a_permissions_boundary_comes_through_cdks_own_context_key():
         assert json.dumps(of_type(document, kind)["Properties"]["PermissionsBoundary"]).endswith(
             ':policy/developers"]]}'
         )
-
-
-def test_alarms_are_told_to_an_encrypted_topic_by_two_services_alone():
-    document = template(**ALARMS)
-    topic = of_type(document, "AWS::SNS::Topic")["Properties"]
-    assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]}
-    policy = of_type(document, "AWS::SNS::TopicPolicy")["Properties"]["PolicyDocument"]["Statement"]
-    allowed = [s["Principal"] for s in policy if s["Effect"] == "Allow"]
-    assert allowed == [{"Service": "events.amazonaws.com"}, {"Service": "cloudwatch.amazonaws.com"}]
-    assert policy[-1]["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
-    assert of_type(document, "AWS::SNS::Subscription")["Properties"]["Endpoint"] == "ops@example.com"
-
-
-def test_without_an_alarm_of_cloudwatchs_its_topic_is_eventbridges_alone():
-    document = template(alarm=Alarm(email="ops@example.com"))
-    for kind, key in (("AWS::SNS::TopicPolicy", "PolicyDocument"), ("AWS::KMS::Key", "KeyPolicy")):
-        statements = of_type(document, kind)["Properties"][key]["Statement"]
-        services = [s["Principal"]["Service"] for s in statements if "Service" in s["Principal"]]
-        assert services == ["events.amazonaws.com"]
-
-
-def test_a_topic_that_is_there_already_is_used_as_it_is():
-    arn = "arn:aws:sns:eu-west-1:123456789012:alarms"
-    document = template(alarm=Alarm(topic_arn=arn), stale_after=1)
-    kinds = {resource["Type"] for resource in document["Resources"].values()}
-    assert not kinds & {"AWS::SNS::Topic", "AWS::KMS::Key", "AWS::SNS::TopicPolicy"}
-    assert of_type(document, "AWS::CloudWatch::Alarm")["Properties"]["AlarmActions"] == [arn]
 
 
 CI = {
@@ -374,7 +358,7 @@ def linted(tmp_path, document):
     return done.stdout
 
 
-@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}, ALARMS], ids=["plain", "group", "alarms"])
+@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}], ids=["plain", "group"])
 def test_cfn_lint_is_clean(tmp_path, changes):
     assert linted(tmp_path, template(**changes)) == ""
 

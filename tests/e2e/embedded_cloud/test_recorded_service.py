@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from localcloud import sample
-from localcloud.aws.git_service import MAX_UPDATES, HangUp, OtherRefs, packet
+from localcloud.aws.codecommit.git_service import MAX_UPDATES, HangUp, OtherRefs, packet
 from localcloud.git_http import Answer
 from tests.e2e.engine.sides import grow
 from tests.program import program

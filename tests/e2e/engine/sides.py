@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from localcloud import sample
-from localcloud.aws.git_service import GitService, OtherRefs, create_repository
+from localcloud.aws.codecommit.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Serve
 from tests.program import program
 

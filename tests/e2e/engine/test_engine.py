@@ -8,7 +8,7 @@ import pytest
 
 from codecommit_mirror import engine
 from localcloud import sample
-from localcloud.aws.git_service import OtherRefs
+from localcloud.aws.codecommit.git_service import OtherRefs
 
 from . import servers
 from .sides import Sides, grow

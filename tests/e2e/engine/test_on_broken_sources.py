@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from localcloud import sample
-from localcloud.aws.git_service import packet
+from localcloud.aws.codecommit.git_service import packet
 from localcloud.git_http import Answer, GitHttpServer, Serve
 from tests.program import program
 

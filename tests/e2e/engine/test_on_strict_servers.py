@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from localcloud import sample
-from localcloud.aws.git_service import GitService, HangUp, OtherRefs, packet, read_updates
+from localcloud.aws.codecommit.git_service import GitService, HangUp, OtherRefs, packet, read_updates
 from localcloud.git_http import Answer, GitHttpServer, Serve
 from tests.program import program
 

@@ -9,7 +9,7 @@ from typing import Any
 from ministack.core import iam_actions, responses
 from ministack.services import tagging
 
-from .codecommit import CodeCommit
+from .api import CodeCommit
 
 _PREFIX = "arn:aws:codecommit:"
 

@@ -18,11 +18,11 @@ from ministack.core import iam_evaluator, responses
 from ministack.core.iam_evaluator import AuthError, CredentialResolutionError, PrincipalInfo
 from ministack.services import iam
 
-from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
+from ...git_http import CHALLENGE, Answer, GitRequest, Host, Serve
+from ..service_credentials import ServiceCredentials
+from .api import CodeCommit
 from .change_events import EventShape, publish
-from .codecommit import CodeCommit
 from .git_service import GitService
-from .service_credentials import ServiceCredentials
 
 _PATH = re.compile(r"/git-codecommit\.([a-z0-9-]+)\.amazonaws\.com/v1/repos/([^/]+)")
 _SIGNATURE_SECONDS = 15 * 60

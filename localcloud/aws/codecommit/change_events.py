@@ -18,7 +18,7 @@ from typing import Any
 from ministack.core import responses
 from ministack.services import eventbridge
 
-from .codecommit import Repository
+from .api import Repository
 from .git_service import NO_OBJECT, Update
 
 _OTHER = "refs outside branches and tags"

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..git_http import Answer, Body, GitRequest, Serve
-from ..isolated_git import isolated_environment
+from ...git_http import Answer, Body, GitRequest, Serve
+from ...isolated_git import isolated_environment
 from . import pack_files
 
 RECEIVE_PACK_CAPABILITIES = ("side-band-64k", "report-status", "delete-refs", "thin-pack")

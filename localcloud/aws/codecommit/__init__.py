@@ -1,0 +1,1 @@
+"""CodeCommit: its API, its Git endpoint, what it tells EventBridge, and its tags."""

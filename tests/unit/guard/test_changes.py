@@ -1,0 +1,146 @@
+"""Which changes no run makes, by events as they were recorded and by every plausible other shape of them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mirror_guard.changes import Verdict, from_event, judge
+from mirror_guard.replicas import Replica, from_tags
+
+ARN = "arn:aws:codecommit:eu-west-1:111122223333:MyRepoReplica"
+USER = "arn:aws:iam::111122223333:user/azure-devops-pipeline-MyRepoReplica"
+OTHER = "arn:aws:sts::111122223333:assumed-role/Admin/alice"
+OLD, NEW = "34baa66383b3493507e5c626cbe0846c7b55f19a", "ec3a87304850ca25f8e57945c0262ea5c44001ed"
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+ARCHIVE = "refs/tags/codecommit-mirror/archive"
+REPLICA = Replica("MyRepoReplica", ARN, "user/azure-devops-pipeline-MyRepoReplica", 90)
+MERGE = {"baseCommitId": "3e5a9bf1", "sourceCommitId": "26a8f2", "mergeOption": "THREE_WAY_MERGE"}
+
+
+def event(name="referenceUpdated", caller=USER, ref="refs/heads/main", old=OLD, new=NEW, **detail):
+    """An event with the keys of those that were recorded in accounts, 2020 to 2023."""
+    kind, short = ("tag" if "/tags/" in ref else "branch"), ref.split("/", 2)[2]
+    ids = {"oldCommitId": None if name == "referenceCreated" else old}
+    ids["commitId"] = None if name == "referenceDeleted" else new
+    return {
+        "version": "0",
+        "id": "6bbfdb52-6dd3-ae11-32c5-f40ae9f369dd",
+        "detail-type": "CodeCommit Repository State Change",
+        "source": "aws.codecommit",
+        "account": "111122223333",
+        "time": "2026-11-26T11:59:56Z",
+        "region": "eu-west-1",
+        "resources": [ARN],
+        "detail": {
+            **({"callerUserArn": caller} if caller else {}),
+            "event": name,
+            "referenceFullName": ref,
+            "referenceName": short,
+            "referenceType": kind,
+            "repositoryId": "de04b8fc-2214-4dc3-9d7a-2fa8c2ba748c",
+            "repositoryName": "MyRepoReplica",
+            **{key: value for key, value in ids.items() if value},
+            **detail,
+        },
+    }
+
+
+def verdict(given, refs=None, kept=False, replica=REPLICA):
+    def read_refs():
+        if refs is None:
+            raise AssertionError("the replica was read")
+        return refs
+
+    change = from_event(given)
+    assert change
+    return judge(change, replica, read_refs, lambda old, new: kept, NOW)
+
+
+@pytest.mark.parametrize("name", ["referenceCreated", "referenceUpdated", "referenceDeleted"])
+@pytest.mark.parametrize("caller", [OTHER, f"{USER}2", "arn:aws:iam::111122223333:root", USER.replace("1111", "9999")])
+def test_a_change_by_somebody_else_is_one_whatever_it_is(name, caller):
+    for ref in ("refs/heads/main", "refs/tags/v1", f"{ARCHIVE}/20260101T000000Z/heads/x"):
+        assert verdict(event(name, caller, ref, **MERGE)) is Verdict.BY_SOMEBODY_ELSE
+
+
+def test_what_a_run_does_is_fine():
+    kept = {f"{ARCHIVE}/20261126T115955Z/heads/main": OLD}
+    assert verdict(event("referenceCreated")) is Verdict.BY_A_RUN
+    assert verdict(event(), {"refs/heads/main": NEW}, kept=True) is Verdict.BY_A_RUN
+    assert verdict(event(), kept) is Verdict.BY_A_RUN
+    assert verdict(event("referenceDeleted"), kept) is Verdict.BY_A_RUN
+    assert verdict(event("referenceDeleted"), {"refs/heads/other": OLD}) is Verdict.BY_A_RUN
+    assert verdict(event(ref="refs/tags/codecommit-mirror/confirmed")) is Verdict.BY_A_RUN
+    expired = f"{ARCHIVE}/20260801T000000Z/heads/x"
+    assert verdict(event("referenceDeleted", ref=expired)) is Verdict.BY_A_RUN
+
+
+@pytest.mark.parametrize("name", ["referenceUpdated", "referenceDeleted"])
+def test_the_pipelines_credential_that_drops_a_tip_is_not_a_run(name):
+    assert verdict(event(name), {"refs/heads/other": NEW}) is Verdict.DESTRUCTIVE
+    entry = f"{ARCHIVE}/20261120T000000Z/heads/x"
+    assert verdict(event(name, ref=entry), {}) is Verdict.DESTRUCTIVE
+    assert verdict(event(name, caller=None), {}) is Verdict.BY_SOMEBODY_ELSE
+
+
+def test_without_an_archive_a_run_may_drop_a_tip():
+    replica = Replica("M", ARN, REPLICA.writer, 0)
+    assert verdict(event("referenceDeleted"), replica=replica) is Verdict.BY_A_RUN
+    assert verdict(event("referenceDeleted", OTHER), replica=replica) is Verdict.BY_SOMEBODY_ELSE
+
+
+def test_an_annotated_tag_that_a_run_archived_is_fine_whichever_id_the_event_gives():
+    refs = {f"{ARCHIVE}/20261126T115950Z/tags/v1": "f" * 40}
+    assert verdict(event("referenceDeleted", ref="refs/tags/v1"), refs) is Verdict.BY_A_RUN
+    assert verdict(event("referenceUpdated", ref="refs/tags/v1"), refs) is Verdict.BY_A_RUN
+    earlier = {f"{ARCHIVE}/20261120T000000Z/tags/v1": "f" * 40}
+    assert verdict(event("referenceDeleted", ref="refs/tags/v1"), earlier) is Verdict.DESTRUCTIVE
+    assert verdict(event("referenceDeleted"), {f"{ARCHIVE}/20261126T115950Z/heads/main": NEW}) is Verdict.DESTRUCTIVE
+
+
+def test_an_event_without_a_caller_is_judged_by_what_it_did():
+    assert verdict(event("referenceCreated", None)) is Verdict.UNATTRIBUTED
+    assert verdict(event(caller=None), {"refs/heads/main": NEW}, kept=True) is Verdict.UNATTRIBUTED
+
+
+def test_what_an_event_lacks_is_looked_up():
+    lacks = event("referenceDeleted", old=None)
+    assert verdict(lacks, {f"{ARCHIVE}/20261126T115955Z/heads/main": OLD}) is Verdict.BY_A_RUN
+    assert verdict(lacks, {}) is Verdict.DESTRUCTIVE
+    nameless = event("referenceDeleted")
+    del nameless["detail"]["referenceFullName"]
+    assert from_event(nameless).ref == "refs/heads/main"
+
+
+@pytest.mark.parametrize("name", ["unreferencedMergeCommitCreated", "commentOnCommitCreated", None])
+def test_other_events_are_no_changes_of_refs(name):
+    assert from_event(event(name)) is None
+    assert from_event({}) is None
+
+
+@pytest.mark.parametrize(
+    ("writer", "caller", "expected"),
+    [
+        ("user/a", "arn:aws:iam::111122223333:user/a", True),
+        ("user/a", "arn:aws:iam::111122223333:user/team/a", True),
+        ("user/a", "arn:aws:iam::111122223333:user/ba", False),
+        ("user/a", "arn:aws:iam::999922223333:user/a", False),
+        ("user/a", "arn:aws:sts::111122223333:assumed-role/user/a", False),
+        ("user/a:b", "arn:aws:iam::111122223333:user/a,b", True),
+        ("role/r", "arn:aws:sts::111122223333:assumed-role/r/session", True),
+        ("role/r", "arn:aws:sts::111122223333:assumed-role/rr/session", False),
+        ("role/r", "arn:aws:iam::111122223333:role/r", False),
+        ("user/a", "arn:aws-cn:iam::111122223333:user/a", True),
+        ("user/a", "nonsense", False),
+    ],
+)
+def test_the_writer_is_known_by_its_tag(writer, caller, expected):
+    assert Replica("M", ARN, writer, 90).is_writer(caller) is expected
+
+
+def test_a_repository_without_the_tags_is_no_replica():
+    tags = {"codecommit-mirror:replica": "M", "codecommit-mirror:writer": "user/a"}
+    assert from_tags(ARN, tags) == Replica("MyRepoReplica", ARN, "user/a", 0)
+    assert from_tags(ARN, {**tags, "codecommit-mirror:archive-days": "30"}).archive_days == 30
+    for key in tags:
+        assert from_tags(ARN, {name: value for name, value in tags.items() if name != key}) is None

@@ -1,0 +1,118 @@
+"""When people are notified: once when something begins, and once when it is over."""
+
+from datetime import UTC, datetime, timedelta
+
+from mirror_guard import watch
+from mirror_guard.changes import Change, Verdict
+from mirror_guard.confirmation import Confirmation, find_tag, parse_confirmation
+from mirror_guard.git_access import sign
+from mirror_guard.store import State
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+CHANGE = Change("deleted", "refs/heads/main\n", "a" * 40, None, "arn:aws:iam::1:user/mallory", "2026-11-26T12:00:00Z")
+
+
+def note(state, verdict=Verdict.BY_SOMEBODY_ELSE, now=NOW, change=CHANGE):
+    return watch.note_change(state, change, verdict, replica="M", region="eu-west-1", log_group="/log", now=now)
+
+
+def check(state, now=NOW, stale_after=2 * 24 * HOUR):
+    return watch.check(state, replica="M", region="eu-west-1", stale_after=stale_after, log_group="/log", now=now)
+
+
+def confirm(state, tag, now):
+    return watch.note_confirmation(state, tag, Confirmation(now, "https://dev.azure.com/x"), now)
+
+
+def test_a_change_is_told_once_until_a_run_confirms_the_replica():
+    state, message = note(State(confirmed_id="1", confirmed_at="20261126T110000Z", first_seen="20261101T000000Z"))
+    for words in ("mallory", "deleted refs/heads/main\\n", "a" * 40, "2026-11-26T12:00:00Z", "in eu-west-1", "/log"):
+        assert words in message.body
+    assert message.subject == "Replica M was changed, and not by its mirror"
+    state, again = note(state)
+    assert again is None
+    state, messages = check(state, NOW + HOUR)
+    assert messages == []
+    state, messages = check(confirm(state, "2", NOW + 2 * HOUR), NOW + 3 * HOUR)
+    assert [one.subject for one in messages] == ["Replica M is confirmed again"]
+    assert check(state, NOW + 3 * HOUR)[1] == []
+    assert note(state, now=NOW + 4 * HOUR)[1] is not None
+
+
+def test_what_a_run_does_is_not_told():
+    assert note(State(), Verdict.BY_A_RUN) == (State(), None)
+
+
+def test_the_pipelines_own_credential_is_to_be_replaced():
+    message = note(State(snapshot_at="20261126T000000Z"), Verdict.DESTRUCTIVE)[1]
+    assert "codecommit-mirror rotate M" in message.body
+    assert "codecommit-mirror restore M --from snapshots --to FOLDER" in message.body
+    assert "2026-11-26 00:00:00 UTC" in message.body
+    assert "rotate" not in note(State())[1].body
+
+
+def test_a_change_by_nobody_known_is_told_only_if_no_run_confirms_it():
+    state, message = note(State(first_seen="20261126T000000Z"), Verdict.UNATTRIBUTED)
+    assert message is None
+    assert note(state, Verdict.UNATTRIBUTED, NOW + HOUR) == (state, None)
+    assert check(state, NOW + HOUR)[1] == []
+    confirmed, messages = check(confirm(state, "2", NOW + HOUR), NOW + 3 * HOUR)
+    assert (messages, confirmed.unattributed_since) == ([], "")
+    _, (told,) = check(state, NOW + 2 * HOUR)
+    assert "deleted refs/heads/main" in told.body
+    assert "does not name the caller" in told.body
+
+
+def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
+    state, messages = check(State())
+    assert (messages, state.first_seen) == ([], "20261126T120000Z")
+    state, messages = check(state, NOW + 48 * HOUR)
+    assert messages == []
+    state, (message,) = check(state, NOW + 49 * HOUR)
+    assert message.subject == "Replica M is stale"
+    assert "for 2 days. No run has ever confirmed it." in message.body
+    assert check(state, NOW + 60 * HOUR) == (state, [])
+    state, (message,) = check(confirm(state, "1", NOW + 61 * HOUR), NOW + 61 * HOUR)
+    assert message.subject == "Replica M is up to date again"
+    state, (message,) = check(state, NOW + 120 * HOUR)
+    assert "The last run that did was at 2026-11-29 01:00:00 UTC." in message.body
+
+
+def test_a_forged_time_does_not_postpone_staleness():
+    state = watch.note_confirmation(State(), "1", Confirmation(NOW + timedelta(days=900), "x"), NOW)
+    assert state.confirmed_at == "20261126T120000Z"
+    assert watch.note_confirmation(state, "1", Confirmation(NOW + HOUR, "x"), NOW + HOUR) == state
+    assert watch.note_confirmation(State(), "2", None, NOW).confirmed_at == "20261126T120000Z"
+
+
+def test_a_subject_is_short_and_ascii():
+    from mirror_guard.messages import stale
+
+    message = stale("é" + "M" * 99, "eu-west-1", None, HOUR)
+    assert len(message.subject) <= 100
+    assert message.subject.isascii()
+
+
+def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
+    from mirror_engine.archive import confirmation
+    from mirror_engine.packs import pack_of_tag
+
+    tag = confirmation("https://dev.azure.com/c/S/_git/R", {"refs/heads/main": "a" * 40}, "a" * 40, NOW.timestamp())
+    object_id, pack = pack_of_tag(tag)
+    assert find_tag(pack, object_id) == tag
+    assert find_tag(pack, "0" * 40) is None
+    assert find_tag(pack[:-30], object_id) is None
+    assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R")
+    assert parse_confirmation(b"object x\ntime: never\n") is None
+
+
+def test_the_signature_is_that_of_the_published_client():
+    import boto3
+
+    from codecommit_mirror.aws import git_signature
+
+    url = "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/MyRepoReplica"
+    for token in (None, "TOKEN"):
+        session = boto3.Session("AKIAEXAMPLE", "SECRET", token, region_name="eu-west-1")
+        assert sign(url, "eu-west-1", "AKIAEXAMPLE", "SECRET", token, NOW) == git_signature.sign(session, url, NOW)

@@ -1,0 +1,186 @@
+"""The guard's stack: exactly what it creates and allows, whatever the number of mirrors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+
+from codecommit_mirror.config.guard import Guard
+from stacks import GuardStack
+
+from .test_stacks import CONTEXT, PACKS, findings, linted, logical_id, of_type
+
+GUARD = Guard(email="ops@example.com")
+TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
+VARIANTS = pytest.mark.parametrize(
+    "guard", [GUARD, Guard(topic_arn=TOPIC, snapshots="off")], ids=["e-mail", "topic, no snapshots"]
+)
+
+
+def stack(guard=GUARD):
+    return GuardStack(cdk.App(context=CONTEXT, analytics_reporting=False), guard=guard)
+
+
+def template(guard=GUARD):
+    return Template.from_stack(stack(guard)).to_json()
+
+
+def test_there_are_these_resources_and_nothing_else():
+    kinds = sorted(resource["Type"] for resource in template()["Resources"].values())
+    assert kinds == [
+        "AWS::CloudWatch::Alarm",
+        "AWS::CloudWatch::Alarm",
+        "AWS::CloudWatch::Dashboard",
+        "AWS::Events::Rule",
+        "AWS::Events::Rule",
+        "AWS::Events::Rule",
+        "AWS::IAM::ManagedPolicy",
+        "AWS::IAM::Role",
+        "AWS::KMS::Key",
+        "AWS::Lambda::Function",
+        "AWS::Lambda::Permission",
+        "AWS::Lambda::Permission",
+        "AWS::Lambda::Permission",
+        "AWS::Logs::LogGroup",
+        "AWS::S3::Bucket",
+        "AWS::S3::BucketPolicy",
+        "AWS::SNS::Subscription",
+        "AWS::SNS::Topic",
+        "AWS::SNS::TopicPolicy",
+    ]
+
+
+def test_the_role_reads_tagged_replicas_and_adds_to_one_bucket_and_one_topic():
+    document = template()
+    bucket = {"Fn::GetAtt": [logical_id(document, "AWS::S3::Bucket"), "Arn"]}
+
+    def objects(prefix):
+        return {"Fn::Join": ["", [bucket, f"/{prefix}/*"]]}
+
+    def arn(service, rest):
+        account = [{"Ref": "AWS::Region"}, ":", {"Ref": "AWS::AccountId"}, f":{rest}"]
+        return {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":{service}:", *account]]}
+
+    statements = of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["PolicyDocument"]["Statement"]
+    assert statements == [
+        {
+            "Effect": "Allow",
+            "Action": ["codecommit:GetRepository", "codecommit:GitPull"],
+            "Resource": arn("codecommit", "*"),
+            "Condition": {"Null": {"aws:ResourceTag/codecommit-mirror:replica": "false"}},
+        },
+        {"Effect": "Allow", "Action": "tag:GetResources", "Resource": "*"},
+        {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:ListBucketVersions"], "Resource": bucket},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:AbortMultipartUpload", "s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"],
+            "Resource": [objects("snapshots"), objects("state")],
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["s3:GetObjectRetention", "s3:PutObjectRetention", "s3:PutObjectVersionTagging"],
+            "Resource": objects("snapshots"),
+        },
+        {
+            "Effect": "Allow",
+            "Action": "lambda:InvokeFunction",
+            "Resource": arn("lambda", "function:codecommit-mirror-guard"),
+        },
+        {"Effect": "Allow", "Action": "sns:Publish", "Resource": {"Ref": logical_id(document, "AWS::SNS::Topic")}},
+        {
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": {"Fn::GetAtt": [logical_id(document, "AWS::Logs::LogGroup"), "Arn"]},
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Resource": {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]},
+        },
+    ]
+
+
+def test_the_bucket_locks_stays_and_takes_objects_from_the_guard_only():
+    document = template()
+    bucket = of_type(document, "AWS::S3::Bucket")
+    assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    properties = bucket["Properties"]
+    assert properties["ObjectLockEnabled"] is True
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert "ObjectLockConfiguration" not in properties
+    statements = of_type(document, "AWS::S3::BucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
+    assert [s["Effect"] for s in statements] == ["Deny"] * len(statements)
+    assert statements[0]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    (writes,) = [s for s in statements if s.get("Sid") == "OnlyTheGuardWrites"]
+    assert writes["Action"] == ["s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging"]
+    role = {"Fn::GetAtt": [logical_id(document, "AWS::IAM::Role"), "Arn"]}
+    assert writes["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": role}}
+
+
+def test_only_what_the_guard_released_expires():
+    rules = of_type(template(), "AWS::S3::Bucket")["Properties"]["LifecycleConfiguration"]["Rules"]
+    removing = [r for r in rules if "ExpirationInDays" in r or "NoncurrentVersionExpiration" in r]
+    assert [(r["Id"], r.get("TagFilters"), r.get("Prefix")) for r in removing] == [
+        ("expired-snapshots", [{"Key": "codecommit-mirror:expired", "Value": "true"}], None),
+        ("earlier-states", None, "state/"),
+    ]
+
+
+def test_messages_go_to_an_encrypted_topic_and_its_alarms_may_publish():
+    document = template()
+    topic = of_type(document, "AWS::SNS::Topic")["Properties"]
+    assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]}
+    policy = of_type(document, "AWS::SNS::TopicPolicy")["Properties"]["PolicyDocument"]["Statement"]
+    allowed = [s for s in policy if s["Effect"] == "Allow"]
+    assert [s["Principal"] for s in allowed] == [{"Service": "cloudwatch.amazonaws.com"}]
+    assert allowed[0]["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    assert of_type(document, "AWS::SNS::Subscription")["Properties"]["Endpoint"] == "ops@example.com"
+
+
+def test_a_topic_that_is_there_already_is_used_as_it_is():
+    document = template(Guard(topic_arn=TOPIC))
+    kinds = {resource["Type"] for resource in document["Resources"].values()}
+    assert not kinds & {"AWS::SNS::Topic", "AWS::KMS::Key", "AWS::SNS::TopicPolicy"}
+    alarms = [r["Properties"] for r in document["Resources"].values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    assert [alarm["AlarmActions"] for alarm in alarms] == [[TOPIC], [TOPIC]]
+
+
+def test_without_snapshots_none_is_scheduled():
+    rules = [r for r in template(Guard(topic_arn=TOPIC, snapshots="off"))["Resources"].values() if "Rule" in r["Type"]]
+    assert sorted(str(rule["Properties"].get("ScheduleExpression")) for rule in rules) == ["None", "rate(1 hour)"]
+
+
+def test_the_function_carries_the_engine_and_nothing_of_the_cli():
+    synthesised = stack()
+    synthesised.node.root.synth()
+    folders = [path for path in Path(synthesised.node.root.outdir).glob("asset.*") if path.is_dir()]
+    (folder,) = folders
+    assert sorted(path.name for path in folder.iterdir()) == ["mirror_engine", "mirror_guard"]
+    ask = "import mirror_guard.handler as h; print(h.handler.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {ask}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "handler\n", done.stderr
+
+
+@PACKS
+@VARIANTS
+def test_cdk_nag_is_clean_or_acknowledged(pack, guard):
+    assert findings(stack(guard), pack) == []
+
+
+@VARIANTS
+def test_cfn_lint_is_clean(tmp_path, guard):
+    assert linted(tmp_path, template(guard)) == ""
+
+
+def test_no_account_region_or_partition_is_written_into_the_resources():
+    assert "arn:aws:" not in json.dumps(template()["Resources"])

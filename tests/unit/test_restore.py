@@ -1,0 +1,114 @@
+"""What a restore would create: pure decisions."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codecommit_mirror.backup.origin import Origin, dropped_since
+from codecommit_mirror.backup.restore import choose, plan, rename
+from codecommit_mirror.backup.snapshots import parse_at
+from codecommit_mirror.backup.target import Folder
+from codecommit_mirror.errors import MirrorError
+
+A, B = "a" * 40, "b" * 40
+REFS = {"refs/heads/main": A, "refs/heads/release/1": B, "refs/tags/v1": A, "refs/notes/commits": B}
+ORIGIN = Origin("the replica M", None, REFS, "refs/heads/main")
+ARCHIVE = "refs/tags/codecommit-mirror/archive"
+
+
+class Existing:
+    """A target that has these refs."""
+
+    name = "https://git.example.com/r"
+
+    def __init__(self, refs):
+        self._refs = refs
+
+    def refs(self):
+        return self._refs
+
+
+def test_an_empty_target_gets_everything():
+    assert plan(ORIGIN, Existing({})).create == REFS
+
+
+def test_what_is_there_already_is_not_created_again():
+    assert plan(ORIGIN, Existing({"refs/heads/main": A})).create == {n: v for n, v in REFS.items() if "main" not in n}
+
+
+def test_nothing_is_overwritten():
+    with pytest.raises(MirrorError, match=r"other values of 1 ref \(refs/heads/main\), and nothing is overwritten"):
+        plan(ORIGIN, Existing({"refs/heads/main": B}))
+    with pytest.raises(MirrorError, match=r"is not empty: it has 1 ref \(refs/heads/mine\); restore below --under"):
+        plan(ORIGIN, Existing({"refs/heads/mine": B}))
+
+
+def test_below_a_prefix_the_rest_of_the_target_does_not_matter():
+    todo = plan(ORIGIN, Existing({"refs/heads/main": B}), under="refs/heads/restored/")
+    assert todo.create == {
+        "refs/heads/restored/main": A,
+        "refs/heads/restored/release/1": B,
+        "refs/tags/restored/v1": A,
+        "refs/notes/restored/commits": B,
+    }
+    for wrong in ("restored", "refs/heads/", "refs/tags/x"):
+        with pytest.raises(MirrorError, match=r"is not a prefix of branches; write one like refs/heads/restored/"):
+            rename(REFS, wrong)
+
+
+@given(st.sets(st.sampled_from(sorted(REFS))), st.sampled_from([None, "refs/heads/r", "refs/heads/a/b/"]))
+def test_renaming_loses_nothing(names, under):
+    refs = {name: REFS[name] for name in names}
+    renamed = rename(refs, under)
+    assert sorted(renamed.values()) == sorted(refs.values())
+    assert all(name.split("/")[1] == old.split("/")[1] for name, old in zip(renamed, refs, strict=True))
+
+
+def test_refs_are_chosen_by_full_and_by_short_names():
+    assert choose(REFS, ["release/*"]) == {"refs/heads/release/1": B}
+    assert choose(REFS, ["refs/tags/*", "main"]) == {"refs/tags/v1": A, "refs/heads/main": A}
+    with pytest.raises(MirrorError, match=r"--refs 'nope' matches none of the 4 refs"):
+        choose(REFS, ["nope"])
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MirrorError, match=r"exists and is not empty; name a new folder"):
+        plan(ORIGIN, Folder(tmp_path))
+    with pytest.raises(MirrorError, match=r"has no refs; there is nothing to restore"):
+        plan(Origin("the replica M", None, {}, None), Folder(Path(tmp_path, "new")))
+
+
+def test_the_archive_gives_the_first_tip_that_was_dropped_since():
+    replica = {
+        f"{ARCHIVE}/20261101T000000Z/heads/x": "1" * 40,
+        f"{ARCHIVE}/20261103T000000Z/heads/x": "3" * 40,
+        f"{ARCHIVE}/20261105T000000Z/heads/x": "5" * 40,
+        f"{ARCHIVE}/20261105T000000Z/tags/v": "6" * 40,
+        "refs/heads/x": "9" * 40,
+    }
+    found = dropped_since(replica, datetime(2026, 11, 2, tzinfo=UTC))
+    assert found == {"refs/heads/x": "3" * 40, "refs/tags/v": "6" * 40}
+    assert dropped_since(replica, datetime(2026, 11, 6, tzinfo=UTC)) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-11-20", datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)),
+        ("2026-11-20T08:30Z", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
+        ("2026-11-20T08:30", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
+        ("2026-11-20T08:30+02:00", datetime(2026, 11, 20, 6, 30, tzinfo=UTC)),
+        ("20261120T083000Z", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
+    ],
+)
+def test_times_are_dates_or_iso_8601(text, time):
+    assert parse_at(text) == time
+
+
+def test_what_is_no_time_is_a_sentence():
+    with pytest.raises(MirrorError, match=r"--at 'yesterday' is not a time; write a date like 2026-11-20"):
+        parse_at("yesterday")
