@@ -109,17 +109,21 @@ def remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic)
     return removed
 
 
+def ref_listing(refs: Refs) -> bytes:
+    """Return the list of refs that a confirming tag hashes."""
+    return to_bytes("".join(f"{value} {name}\n" for name, value in sorted(refs.items(), key=lambda r: to_bytes(r[0]))))
+
+
 def confirmation(source_url: str, refs: Refs, commit: str, now: float) -> bytes:
     """Return the annotated tag that records which refs were equal, by the source's names.
 
     It names ``commit``, which can be any commit on the replica, because a tag must name an object.
     """
-    listing = "".join(f"{value} {name}\n" for name, value in sorted(refs.items(), key=lambda ref: to_bytes(ref[0])))
     return to_bytes(
         f"object {commit}\ntype commit\ntag {CONFIRMED_TAG[len('refs/tags/') :]}\n"
         f"tagger codecommit-mirror <codecommit-mirror@localhost> {int(now)} +0000\n\n"
         f"These refs were equal in the source and the replica.\n\nsource: {source_url}\nrefs: {len(refs)}\n"
-        f"sha256: {hashlib.sha256(to_bytes(listing)).hexdigest()}\n"
+        f"sha256: {hashlib.sha256(ref_listing(refs)).hexdigest()}\n"
         f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
     )
 

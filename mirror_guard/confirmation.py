@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mirror_engine.model import CONFIRMED_TAG, Endpoint, MirrorFailure, PackRefused, RetryableError, SourceRefused
+from mirror_engine.archive import ref_listing
+from mirror_engine.model import (
+    CONFIRMED_TAG,
+    Endpoint,
+    MirrorFailure,
+    PackRefused,
+    Refs,
+    RetryableError,
+    SourceRefused,
+)
+from mirror_engine.plan import by_original_name
 from mirror_engine.protocol import offered, request_pack
 from mirror_engine.transport import Traffic
 
@@ -18,12 +28,19 @@ _MAX_HAVES = 500
 _TAG = 4
 
 
+def digest(refs: Refs) -> str:
+    """Return the SHA-256 of a replica's mirrored refs, as a run that found all of them equal writes it."""
+    return hashlib.sha256(ref_listing(by_original_name(refs, ("refs/",)))).hexdigest()
+
+
 @dataclass(frozen=True)
 class Confirmation:
     """What the confirming tag says."""
 
     time: datetime
     source: str
+    sha256: str
+    """Of the list of refs that were equal; see ``digest``."""
 
 
 def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Mapping[str, str]) -> Confirmation | None:
@@ -81,6 +98,8 @@ def parse_confirmation(tag: bytes) -> Confirmation | None:
     text = tag.decode("utf-8", "replace")
     time = re.search(r"^time: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)$", text, re.MULTILINE)
     source = re.search(r"^source: (.+)$", text, re.MULTILINE)
-    if not time or not source:
+    sha256 = re.search(r"^sha256: ([0-9a-f]{64})$", text, re.MULTILINE)
+    if not time or not source or not sha256:
         return None
-    return Confirmation(datetime.strptime(time.group(1), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC), source.group(1))
+    moment = datetime.strptime(time.group(1), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return Confirmation(moment, source.group(1), sha256.group(1))

@@ -27,18 +27,17 @@ from mirror_engine.transport import Traffic
 
 from . import replicas, watch
 from .changes import Change, Verdict, from_event, judge
-from .confirmation import read_confirmation
+from .confirmation import digest, read_confirmation
 from .messages import Message
 from .replicas import Access, Replica
 from .snapshot import Retention, Snapshots
-from .store import Mode, State, StateChangedError, Store
+from .store import Mode, State, Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _WORKERS = 8
 _MAX_INSPECTED_BYTES = 16 * 1024 * 1024
-_STATE_TRIES = 8
 _ENGINE_FAILURES = (MirrorFailure, PackRefused, RetryableError, SourceRefused)
 _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_connections=2 * _WORKERS)
 
@@ -115,7 +114,7 @@ class Guard:
                 verdict=verdict.name,
             )
             self._update(replica, lambda state: self._noted(state, replica, change, verdict))
-        elif change.ref == CONFIRMED_TAG:
+        if change.ref == CONFIRMED_TAG and verdict is not Verdict.BY_SOMEBODY_ELSE:
             self._look(replica)
         return verdict.name
 
@@ -165,6 +164,7 @@ class Guard:
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
             return watch.check(
                 state,
+                refs_sha256=digest(found.refs),
                 replica=replica.name,
                 region=self._region,
                 stale_after=timedelta(hours=int(self.environment["STALE_AFTER_HOURS"])),
@@ -183,18 +183,17 @@ class Guard:
 
     def _update(self, replica: Replica, decide: Callable[[State], tuple[State, list[Message]]]) -> State:
         """Write what was decided, and then send the messages: of two invocations that decide the same, one does."""
-        for _ in range(_STATE_TRIES):
-            old, tag = self.store.read_state(replica.name)
-            new, messages = decide(old)
-            if new == old:
-                return old
-            try:
-                self.store.write_state(replica.name, new, tag)
-            except StateChangedError:
-                continue
-            self._send(messages)
+        messages: list[Message] = []
+
+        def decide_again(state: State) -> State:
+            new, due = decide(state)
+            messages[:] = due
             return new
-        raise StateChangedError(replica.name)
+
+        old, new = self.store.update_state(replica.name, decide_again)
+        if new != old:
+            self._send(messages)
+        return new
 
     def _send(self, messages: Iterable[Message]) -> None:
         for message in messages:

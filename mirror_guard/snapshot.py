@@ -15,7 +15,7 @@ from mirror_engine.transport import AGENT, Traffic
 from .bundle import header
 from .manifest import Manifest, bundle_key, chain_of, format_time, manifest_key, parse_time
 from .replicas import Access
-from .store import Mode, State, Store
+from .store import Mode, Store
 
 _MAX_PREREQUISITES = 2000
 _MAX_HALVINGS = 8
@@ -122,37 +122,40 @@ class Snapshots:
         Raises:
             RetryableError, MirrorFailure, SourceRefused: the replica could not be read; nothing is half-done, since
                 the manifest is written last.
-            StateChangedError: another invocation takes one at the same time.
         """
         now = self._now()
-        state, tag = self._store.read_state(replica)
-        advertisement = read_refs(access.endpoint(), "git-upload-pack")
-        refs = advertisement.refs
+        refs = (found := read_refs(access.endpoint(), "git-upload-pack")).refs
         versions = self._store.versions(replica)
         last = self._store.latest_manifest(versions)
         if not refs and last is None:
             return Taken("empty", 0)
         if is_unchanged(refs, last[0] if last else None):
-            state = self._keep_locked(state, versions, last[0] if last else None, now)
-            self._store.write_state(replica, replace(state, snapshot_at=format_time(now), interrupted=0), tag)
+            self._finish(replica, versions, last[0] if last else None, now)
             return Taken("unchanged", len(refs))
-        tag = self._store.write_state(replica, replace(state, interrupted=state.interrupted + 1), tag)
+        before, _ = self._store.update_state(replica, lambda state: replace(state, interrupted=state.interrupted + 1))
         anew = last is None or (
             last[0].complete and now - parse_time(last[0].chain_started) >= self._retention.full_every
         )
         written = 0
-        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=state.interrupted):
-            last = self._write(replica, access, advertisement, part, last)
+        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
+            last = self._write(replica, access, found, part, last)
             written += last[0].size
-            tag = self._store.write_state(replica, replace(state, interrupted=state.interrupted), tag)
         versions = self._store.versions(replica)
-        if last and last[0].full:
-            state = replace(state, locked_until=last[0].locked_until)
-        state = self._keep_locked(state, versions, last[0] if last else None, now)
+        self._finish(replica, versions, last[0] if last else None, now)
         if anew and last:
             self._mark_expired(versions, last[0], now)
-        self._store.write_state(replica, replace(state, snapshot_at=format_time(now), interrupted=0), tag)
         return Taken("full" if anew else "incremental", len(refs), written)
+
+    def _finish(self, replica: str, versions: dict[str, str], last: Manifest | None, now: datetime) -> None:
+        """Keep the last snapshot's chain locked, and note that the replica is equal to it."""
+        state, _ = self._store.read_state(replica)
+        if last and last.full:
+            state = replace(state, locked_until=last.locked_until)
+        locked_until = self._keep_locked(state.locked_until, versions, last, now)
+        self._store.update_state(
+            replica,
+            lambda state: replace(state, snapshot_at=format_time(now), interrupted=0, locked_until=locked_until),
+        )
 
     def _write(
         self,
@@ -194,11 +197,11 @@ class Snapshots:
             raise RetryableError("another snapshot was taken in the same second")
         return self._store.manifest(manifest.key, self._store.versions(replica)[manifest.key])
 
-    def _keep_locked(self, state: State, versions: dict[str, str], last: Manifest | None, now: datetime) -> State:
-        """Extend the locks of a snapshot's chain, if one of them would end before the snapshot may."""
+    def _keep_locked(self, locked_until: str, versions: dict[str, str], last: Manifest | None, now: datetime) -> str:
+        """Extend the locks of a snapshot's chain, if one may end before the snapshot may; return when they end."""
         needed = now + self._retention.keep
-        if last is None or (state.locked_until and parse_time(state.locked_until) >= needed):
-            return state
+        if last is None or (locked_until and parse_time(locked_until) >= needed):
+            return locked_until
         until = needed + self._retention.full_every
         known = {}
         manifest: Manifest | None = last
@@ -209,7 +212,7 @@ class Snapshots:
         for one in chain_of(last, known):
             for key in (one.bundle, one.key):
                 self._store.extend_lock(key, versions[key], self._retention.mode, until)
-        return replace(state, locked_until=format_time(until))
+        return format_time(until)
 
     def _mark_expired(self, versions: dict[str, str], last: Manifest, now: datetime) -> None:
         """Release what earlier chains hold once none of its locks lasts."""

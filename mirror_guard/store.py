@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Mode = Literal["COMPLIANCE", "GOVERNANCE"]
 PART_BYTES = 8 * 1024 * 1024
 _STATE_PREFIX = "state/"
+_STATE_TRIES = 10
 _PRECONDITION = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
@@ -45,6 +48,8 @@ class State:
 
     confirmed_id: str = ""
     """The object id of the confirming tag that was seen last."""
+    confirmed_sha256: str = ""
+    """The SHA-256 of the refs that the run found equal, as the tag says."""
     confirmed_at: str = ""
     """When that run was, as ``manifest.TIME``; empty if no run has confirmed the replica."""
     first_seen: str = ""
@@ -54,7 +59,7 @@ class State:
     changed_since: str = ""
     """When people were notified of a change that no run made; empty if there is none."""
     unattributed_since: str = ""
-    """When a change was seen whose author CodeCommit did not name; empty if there is none."""
+    """When the last change was made whose author CodeCommit did not name; empty if there is none."""
     unattributed: str = ""
     """What that change was."""
     snapshot_at: str = ""
@@ -177,15 +182,37 @@ class Store:
         known = {name: value for name, value in fields.items() if name in State.__dataclass_fields__}
         return State(**known), answer["ETag"]
 
-    def write_state(self, replica: str, state: State, previous: str | None) -> str:
-        """Rewrite a replica's state, and return the new tag.
+    def update_state(self, replica: str, decide: Callable[[State], State]) -> tuple[State, State]:
+        """Rewrite a replica's state with what ``decide`` makes of it, and return the old and the new one.
+
+        If another invocation has rewritten it meanwhile, ``decide`` is asked again: of two that decide the same, one
+        sees the other's decision.
+
+        Raises:
+            StateChangedError: others were faster every time.
+        """
+        for number in range(_STATE_TRIES):
+            old, tag = self.read_state(replica)
+            new = decide(old)
+            if new == old:
+                return old, new
+            try:
+                self.write_state(replica, new, tag)
+            except StateChangedError:
+                time.sleep(random.uniform(0, min(2, 0.05 * 2**number)))  # noqa: S311
+                continue
+            return old, new
+        raise StateChangedError(f"the state of {replica} was rewritten {_STATE_TRIES} times in a row")
+
+    def write_state(self, replica: str, state: State, previous: str | None) -> None:
+        """Rewrite a replica's state.
 
         Raises:
             StateChangedError: another invocation has rewritten it since it was read.
         """
         condition: Any = {"IfMatch": previous} if previous else {"IfNoneMatch": "*"}
         try:
-            answer = self._s3.put_object(
+            self._s3.put_object(
                 Bucket=self.bucket,
                 Key=f"{_STATE_PREFIX}{replica}.json",
                 Body=json.dumps(asdict(state), indent=1).encode(),
@@ -196,7 +223,6 @@ class Store:
             if error.response["Error"]["Code"] in _PRECONDITION:
                 raise StateChangedError(replica) from None
             raise
-        return str(answer["ETag"])
 
 
 class _Stream(io.RawIOBase):

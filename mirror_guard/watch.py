@@ -11,6 +11,8 @@ from .manifest import format_time, parse_time
 from .messages import Message, changed, fresh_again, readable, stale, unchanged_again
 from .store import State
 
+SKEW = timedelta(minutes=5)
+"""How far the clock of a build agent may be behind that of CodeCommit's events."""
 PATIENCE = timedelta(hours=2)
 """How long a run may take to confirm a change whose author the event does not name."""
 
@@ -22,9 +24,11 @@ def note_change(
     if verdict is Verdict.BY_A_RUN:
         return state, None
     if verdict is Verdict.UNATTRIBUTED:
-        if state.unattributed_since:
+        # The latest one counts: what a run confirms accounts for all before it.
+        since = format_time(_time_of(change) or now)
+        if since <= state.unattributed_since:
             return state, None
-        return replace(state, unattributed_since=format_time(now), unattributed=f"{change.kind} {change.ref}"), None
+        return replace(state, unattributed_since=since, unattributed=f"{change.kind} {change.ref}"), None
     if state.changed_since:
         return state, None
     snapshot = readable(parse_time(state.snapshot_at)) if state.snapshot_at else None
@@ -40,34 +44,49 @@ def note_confirmation(state: State, object_id: str, confirmation: Confirmation |
     if object_id == state.confirmed_id:
         return state
     time = min(confirmation.time, now) if confirmation else now
-    return replace(state, confirmed_id=object_id, confirmed_at=format_time(time))
+    sha256 = confirmation.sha256 if confirmation else ""
+    return replace(state, confirmed_id=object_id, confirmed_sha256=sha256, confirmed_at=format_time(time))
+
+
+def _time_of(change: Change) -> datetime | None:
+    try:
+        return datetime.fromisoformat(change.time)
+    except ValueError:
+        return None
 
 
 def check(
-    state: State, *, replica: str, region: str, stale_after: timedelta, log_group: str, now: datetime
+    state: State,
+    *,
+    refs_sha256: str,
+    replica: str,
+    region: str,
+    stale_after: timedelta,
+    log_group: str,
+    now: datetime,
 ) -> tuple[State, list[Message]]:
-    """Return the state after an hourly look, and the messages that are due."""
+    """Return the state after a look, and the messages that are due.
+
+    Args:
+        state: what the guard remembers, with the confirming tag that the replica has now.
+        refs_sha256: the ``digest`` of the replica's refs.
+        replica: its name.
+        region: its region.
+        stale_after: how long there may be no confirmation.
+        log_group: where changes are logged.
+        now: the time.
+    """
     messages: list[Message] = []
     state = state if state.first_seen else replace(state, first_seen=format_time(now))
     confirmed = parse_time(state.confirmed_at) if state.confirmed_at else None
-    shown = readable(confirmed) if confirmed else None
     if state.unattributed_since:
         since = parse_time(state.unattributed_since)
-        if confirmed and confirmed >= since:
+        if confirmed and _accounts_for(state, confirmed, since, refs_sha256):
             state = replace(state, unattributed_since="", unattributed="")
         elif now - since >= PATIENCE:
-            kind, _, ref = state.unattributed.partition(" ")
-            unknown = Change(kind, ref, None, None, None, readable(since))
-            state, message = note_change(
-                replace(state, unattributed_since="", unattributed=""),
-                unknown,
-                Verdict.BY_SOMEBODY_ELSE,
-                replica=replica,
-                region=region,
-                log_group=log_group,
-                now=now,
-            )
+            state, message = _note_unattributed(state, since, replica, region, log_group, now)
             messages += [message] if message else []
+    shown = readable(confirmed) if confirmed else None
     if state.changed_since and confirmed and confirmed > parse_time(state.changed_since):
         since_text = readable(parse_time(state.changed_since))
         messages.append(unchanged_again(replica, region, since_text, str(shown)))
@@ -80,3 +99,18 @@ def check(
         messages.append(fresh_again(replica, region, str(shown)))
         state = replace(state, stale_since="")
     return state, messages
+
+
+def _accounts_for(state: State, confirmed: datetime, since: datetime, refs_sha256: str) -> bool:
+    """Whether a run confirmed the replica after a change, or, clocks apart, confirmed what the replica has now."""
+    return confirmed >= since or (confirmed + SKEW >= since and state.confirmed_sha256 == refs_sha256)
+
+
+def _note_unattributed(
+    state: State, since: datetime, replica: str, region: str, log_group: str, now: datetime
+) -> tuple[State, Message | None]:
+    kind, _, ref = state.unattributed.partition(" ")
+    change = Change(kind, ref, None, None, None, readable(since))
+    state = replace(state, unattributed_since="", unattributed="")
+    verdict = Verdict.BY_SOMEBODY_ELSE
+    return note_change(state, change, verdict, replica=replica, region=region, log_group=log_group, now=now)

@@ -28,6 +28,7 @@ def install() -> None:
         return refused or dispatch(method, bucket, key, headers, body, query)
 
     s3._dispatch = strict
+    _lock_what_is_uploaded_in_parts()
     _let_cloudformation_lock()
 
 
@@ -64,6 +65,28 @@ def _refusal(
         )
         return s3._error("InvalidRequest", message, 400)
     return _date_problem(until)
+
+
+def _lock_what_is_uploaded_in_parts() -> None:
+    """Give the object of a multipart upload the lock that CreateMultipartUpload named."""
+    create, complete = s3._create_multipart_upload, s3._complete_multipart_upload
+    locks: dict[str, dict[str, str]] = {}
+
+    def create_with_lock(bucket: str, key: str, headers: dict[str, str]) -> Answer:
+        status, answer, body = create(bucket, key, headers)
+        locks[_between(body, "UploadId")] = {name: value for name, value in headers.items() if name.startswith(_LOCK)}
+        return status, answer, body
+
+    def complete_with_lock(
+        bucket: str, key: str, body: bytes, query: dict[str, Any], *rest: Any, **more: Any
+    ) -> Answer:
+        status, answer, text = complete(bucket, key, body, query, *rest, **more)
+        lock = locks.pop(s3._qp(query, "uploadId"), {})
+        if status == 200 and lock:
+            s3._apply_object_lock_from_headers(bucket, key, lock, answer.get("x-amz-version-id"))
+        return status, answer, text
+
+    s3._create_multipart_upload, s3._complete_multipart_upload = create_with_lock, complete_with_lock
 
 
 def _date_problem(until: str) -> Answer | None:

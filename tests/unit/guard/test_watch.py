@@ -1,15 +1,17 @@
 """When people are notified: once when something begins, and once when it is over."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from mirror_guard import watch
 from mirror_guard.changes import Change, Verdict
-from mirror_guard.confirmation import Confirmation, find_tag, parse_confirmation
+from mirror_guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
 from mirror_guard.git_access import sign
 from mirror_guard.store import State
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+SHA = "5" * 64
 CHANGE = Change("deleted", "refs/heads/main\n", "a" * 40, None, "arn:aws:iam::1:user/mallory", "2026-11-26T12:00:00Z")
 
 
@@ -17,12 +19,14 @@ def note(state, verdict=Verdict.BY_SOMEBODY_ELSE, now=NOW, change=CHANGE):
     return watch.note_change(state, change, verdict, replica="M", region="eu-west-1", log_group="/log", now=now)
 
 
-def check(state, now=NOW, stale_after=2 * 24 * HOUR):
-    return watch.check(state, replica="M", region="eu-west-1", stale_after=stale_after, log_group="/log", now=now)
+def check(state, now=NOW, stale_after=2 * 24 * HOUR, sha256="0" * 64):
+    return watch.check(
+        state, refs_sha256=sha256, replica="M", region="eu-west-1", stale_after=stale_after, log_group="/log", now=now
+    )
 
 
 def confirm(state, tag, now):
-    return watch.note_confirmation(state, tag, Confirmation(now, "https://dev.azure.com/x"), now)
+    return watch.note_confirmation(state, tag, Confirmation(now, "https://dev.azure.com/x", SHA), now)
 
 
 def test_a_change_is_told_once_until_a_run_confirms_the_replica():
@@ -56,9 +60,14 @@ def test_a_change_by_nobody_known_is_told_only_if_no_run_confirms_it():
     state, message = note(State(first_seen="20261126T000000Z"), Verdict.UNATTRIBUTED)
     assert message is None
     assert note(state, Verdict.UNATTRIBUTED, NOW + HOUR) == (state, None)
+    earlier = replace(CHANGE, time="2026-11-26T11:00:00Z", ref="refs/heads/x")
+    assert note(state, Verdict.UNATTRIBUTED, NOW + HOUR, earlier) == (state, None)
     assert check(state, NOW + HOUR)[1] == []
     confirmed, messages = check(confirm(state, "2", NOW + HOUR), NOW + 3 * HOUR)
     assert (messages, confirmed.unattributed_since) == ([], "")
+    earlier = confirm(state, "2", NOW - timedelta(minutes=3))
+    assert check(earlier, NOW + 3 * HOUR, sha256=SHA)[1] == []
+    assert len(check(earlier, NOW + 3 * HOUR)[1]) == 1
     _, (told,) = check(state, NOW + 2 * HOUR)
     assert "deleted refs/heads/main" in told.body
     assert "does not name the caller" in told.body
@@ -80,9 +89,9 @@ def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
 
 
 def test_a_forged_time_does_not_postpone_staleness():
-    state = watch.note_confirmation(State(), "1", Confirmation(NOW + timedelta(days=900), "x"), NOW)
+    state = watch.note_confirmation(State(), "1", Confirmation(NOW + timedelta(days=900), "x", SHA), NOW)
     assert state.confirmed_at == "20261126T120000Z"
-    assert watch.note_confirmation(state, "1", Confirmation(NOW + HOUR, "x"), NOW + HOUR) == state
+    assert watch.note_confirmation(state, "1", Confirmation(NOW + HOUR, "x", SHA), NOW + HOUR) == state
     assert watch.note_confirmation(State(), "2", None, NOW).confirmed_at == "20261126T120000Z"
 
 
@@ -103,7 +112,8 @@ def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
     assert find_tag(pack, object_id) == tag
     assert find_tag(pack, "0" * 40) is None
     assert find_tag(pack[:-30], object_id) is None
-    assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R")
+    listed = {"refs/heads/main": "a" * 40, "refs/tags/codecommit-mirror/confirmed": object_id}
+    assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R", digest(listed))
     assert parse_confirmation(b"object x\ntime: never\n") is None
 
 

@@ -1,0 +1,145 @@
+"""Attacks on the replica, its archive and the snapshots: every commit that was ever confirmed is restored."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from localcloud import sample
+
+from ..engine.sides import NAMESPACES
+from .test_watch import push
+
+OPERATOR = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": ["s3:*", "codecommit:*", "lambda:*"], "Resource": "*"},
+        {"Effect": "Deny", "Action": "iam:*", "Resource": "*"},
+    ],
+}
+
+
+def operator(cloud, name):
+    """Return a session of a person who may do everything with S3 but is no administrator."""
+    iam = cloud.client("iam")
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="operator", PolicyDocument=json.dumps(OPERATOR))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=cloud.region)
+
+
+def refused(code, call, **arguments):
+    with pytest.raises(ClientError) as error:
+        call(**arguments)
+    assert error.value.response["Error"]["Code"] == code
+
+
+def confirmed_state(guarded, rig):
+    """Let a run confirm the source, take a snapshot, and return the source's refs and the time."""
+    assert rig.run().result == "succeeded"
+    refs = sample.refs(rig.source, *NAMESPACES)
+    time.sleep(1.1)
+    guarded.snapshot(rig.name)
+    time.sleep(1.1)
+    return refs, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def three_points_in_time(guarded, rig):
+    sample.fill(rig.source)
+    states = [confirmed_state(guarded, rig)]
+    sample.commit(rig.source, "main", "second")
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.git(rig.source, "update-ref", "-d", "refs/tags/v0.0")
+    states.append(confirmed_state(guarded, rig))
+    sample.commit(rig.source, "main", "third, and the history rewritten", parent="main~4")
+    sample.git(rig.source, "tag", "-f", "-a", "-m", "moved", "v2.0", "main")
+    states.append(confirmed_state(guarded, rig))
+    return states
+
+
+def wipe(rig):
+    """Overwrite and delete everything with the pipeline's password, the archive and the confirming tag too."""
+    sample.commit(rig.source, "attack", "nothing but noise", parent="main~8")
+    push(rig, "refs/heads/attack:refs/heads/main")
+    names = [name for name in sample.refs(rig.replica) if name != "refs/heads/main"]
+    push(rig, *(f":{name}" for name in names))
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/attack")
+    assert list(sample.refs(rig.replica)) == ["refs/heads/main"]
+
+
+def attack_the_bucket(guarded, session, name):
+    """Try what somebody can do who owns S3 in this account."""
+    s3 = session.client("s3")
+    bucket, versions = guarded.bucket, guarded.store.versions(name)
+    manifest, bundle = (max(key for key in versions if key.endswith(end)) for end in (".json", ".bundle"))
+    for key in (manifest, bundle):
+        where = {"Bucket": bucket, "Key": key, "VersionId": versions[key]}
+        refused("AccessDenied", s3.delete_object, **where)
+        refused("AccessDenied", s3.delete_object, **where, BypassGovernanceRetention=True)
+        soon = datetime.now(UTC) + timedelta(days=1)
+        for mode in ("COMPLIANCE", "GOVERNANCE"):
+            lock = {"Mode": mode, "RetainUntilDate": soon}
+            refused("AccessDenied", s3.put_object_retention, **where, Retention=lock, BypassGovernanceRetention=True)
+    batch = {"Objects": [{"Key": key, "VersionId": version} for key, version in versions.items()]}
+    assert len(s3.delete_objects(Bucket=bucket, Delete=batch)["Errors"]) == len(versions)
+    refused("AccessDenied", s3.put_object, Bucket=bucket, Key=manifest, Body=b"{}")
+    refused("BucketNotEmpty", s3.delete_bucket, Bucket=bucket)
+    suspended = {"Status": "Suspended"}
+    refused("InvalidBucketState", s3.put_bucket_versioning, Bucket=bucket, VersioningConfiguration=suspended)
+    # Without the bucket's policy new versions and delete markers hide the snapshots, but do not touch them.
+    s3.delete_bucket_policy(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key=manifest, Body=b'{"format": 1}')
+    s3.put_object(Bucket=bucket, Key=bundle, Body=b"nothing")
+    for key in versions:
+        s3.delete_object(Bucket=bucket, Key=key)
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=f"snapshots/{name}/")
+
+
+def test_everything_is_restored_as_of_three_points_in_time(guarded, rig, command, tmp_path):
+    policy = guarded.s3.get_bucket_policy(Bucket=guarded.bucket)["Policy"]
+    states = three_points_in_time(guarded, rig)
+    wipe(rig)
+    (mail,) = guarded.mails(rig.name, 1)
+    assert "rotate" in mail["body"]
+    try:
+        attack_the_bucket(guarded, operator(guarded.cloud, f"operator-{rig.name}"), rig.name)
+    finally:
+        guarded.s3.put_bucket_policy(Bucket=guarded.bucket, Policy=policy)
+    url = rig.mirror.azure.clone_url
+    for number, (refs, at) in enumerate(states):
+        folder = tmp_path / str(number)
+        done = command("restore", rig.name, "--azure-repo-url", url, "--at", at, "--to", str(folder))
+        assert done.returncode == 0, done.stderr
+        assert sample.refs(folder) == refs
+        sample.git(folder, "fsck", "--full", "--strict")
+    drill = command("restore", rig.name, "--azure-repo-url", url, "--drill", "--json")
+    assert json.loads(drill.stdout)["sound"] is True, drill.stderr
+
+
+def test_a_later_snapshot_of_the_wiped_replica_hides_nothing(guarded, rig, command, tmp_path):
+    sample.fill(rig.source)
+    refs, at = confirmed_state(guarded, rig)
+    wipe(rig)
+    guarded.snapshot(rig.name)
+    url = rig.mirror.azure.clone_url
+    done = command("restore", rig.name, "--azure-repo-url", url, "--at", at, "--to", str(tmp_path / "then"))
+    assert done.returncode == 0, done.stderr
+    assert sample.refs(tmp_path / "then") == refs
+    now = command("restore", rig.name, "--azure-repo-url", url, "--from", "snapshots", "--to", str(tmp_path / "now"))
+    assert now.returncode == 0, now.stderr
+    assert list(sample.refs(tmp_path / "now")) == ["refs/heads/main"]
+
+
+def test_the_guards_own_role_can_neither_delete_nor_write_elsewhere(guarded):
+    statements = guarded.cloud.client("iam")
+    (policy,) = [
+        one for one in statements.list_policies(Scope="Local")["Policies"] if "GuardPolicy" in one["PolicyName"]
+    ]
+    version = statements.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+    document = json.dumps(version["PolicyVersion"]["Document"])
+    assert "Delete" not in document
+    assert "Bypass" not in document
+    assert "GitPush" not in document

@@ -1,0 +1,240 @@
+"""Snapshots: what is kept, when, and that plain git and a person restore it."""
+
+import io
+import subprocess
+import threading
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import pytest
+
+from codecommit_mirror.backup.snapshots import problems, read_snapshots
+from codecommit_mirror.guard import parse_time
+from localcloud import sample
+from mirror_engine.model import RetryableError
+from mirror_guard import replicas, snapshot
+from mirror_guard.snapshot import Retention, Snapshots
+from mirror_guard.store import PART_BYTES, Store
+
+RETENTION = Retention(timedelta(days=400), timedelta(days=30), "COMPLIANCE")
+
+
+def run_git(folder, *arguments):
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def take(guarded, rig, *, clock=lambda: datetime.now(UTC), retention=RETENTION):
+    """Take a snapshot in this process, with a clock and a retention of the test's."""
+    session = boto3.Session(region_name=guarded.cloud.region)
+    replica = replicas.find(session.client("resourcegroupstaggingapi"), guarded.arn(rig.name))
+    access = replicas.open_replica(session, session.client("codecommit"), replica)
+    return Snapshots(guarded.store, retention, clock).take(rig.name, access)
+
+
+def sound(guarded, rig):
+    """The last snapshot has what the replica has, and nothing is wrong with any."""
+    found = read_snapshots(guarded.session(), rig.name)
+    assert list(problems(found, datetime.now(UTC))) == []
+    kept = snapshot.without_confirmation(found.at(None).refs)
+    assert kept == snapshot.without_confirmation(sample.refs(rig.replica))
+    return found
+
+
+def test_a_snapshot_is_full_then_unchanged_then_incremental(guarded, rig):
+    assert guarded.snapshot(rig.name)["kind"] == "empty"
+    sample.fill(rig.source)
+    rig.run()
+    assert guarded.snapshot(rig.name)["kind"] == "full"
+    keys = guarded.keys(rig.name)
+    assert len(keys) == 2
+    rig.run()
+    assert guarded.snapshot(rig.name)["kind"] == "unchanged"
+    assert guarded.keys(rig.name) == keys
+    sample.commit(rig.source, "main", "one more")
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    rig.run()
+    second = guarded.snapshot(rig.name)
+    assert (second["kind"], second["bytes"] < 5000) == ("incremental", True)
+    sound(guarded, rig)
+
+
+def test_plain_git_restores_by_the_documented_commands(guarded, rig, tmp_path):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    for number in range(3):
+        sample.commit(rig.source, "main", f"commit {number}")
+        sample.git(rig.source, "tag", "-a", "-m", "a tag", f"more-{number}", "main")
+        rig.run()
+        guarded.snapshot(rig.name)
+    bundles = [key for key in guarded.keys(rig.name) if key.endswith(".bundle")]
+    assert len(bundles) == 4
+    for number, key in enumerate(bundles):
+        guarded.s3.download_file(guarded.bucket, key, str(tmp_path / f"{number}.bundle"))
+    run_git(tmp_path, "clone", "--quiet", "--mirror", "0.bundle", "repository.git")
+    for number in range(1, 4):
+        run_git(tmp_path, "-C", "repository.git", "bundle", "verify", "--quiet", f"../{number}.bundle")
+        run_git(tmp_path, "-C", "repository.git", "fetch", "-q", "--prune", f"../{number}.bundle", "+refs/*:refs/*")
+    restored = tmp_path / "repository.git"
+    run_git(restored, "fsck", "--full")
+    assert sample.refs(restored) == sample.refs(rig.replica)
+    run_git(tmp_path, "clone", "--quiet", "repository.git", "checkout")
+
+
+def test_one_broken_replica_does_not_stop_the_others(guarded, rig, cloud, stack_template):
+    from ..conftest import Rig, counter
+
+    other = Rig(cloud, f"replica-{next(counter)}", stack_template)
+    for one in (rig, other):
+        sample.fill(one.source)
+        one.run()
+    for path in (rig.replica / "objects" / "pack").glob("*.pack"):
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert guarded.invoke(task="snapshots")["replicas"] >= 2
+    for _ in range(50):
+        if guarded.keys(other.name):
+            break
+        guarded.mails(other.name)
+    sound(guarded, other)
+    assert guarded.keys(rig.name) == []
+    assert "errorMessage" in guarded.invoke(task="snapshot", replica=guarded.arn(rig.name))
+    cloud.client("codecommit").delete_repository(repositoryName=rig.name)
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+
+    def breaks_off(endpoint, advertised, part):
+        yield b"PACK"
+        raise RetryableError("the time is up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "_pack", breaks_off)
+        for _ in range(2):
+            with pytest.raises(RetryableError):
+                take(guarded, rig)
+    assert guarded.keys(rig.name) == []
+    taken = take(guarded, rig)
+    assert taken.kind == "full"
+    assert len(guarded.keys(rig.name)) == 2 * 4
+    assert [m.complete for m in sound(guarded, rig).manifests.values()] == [False, False, False, True]
+    assert guarded.store.read_state(rig.name)[0].interrupted == 0
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_a_large_bundle_goes_up_in_checksummed_parts_and_is_locked(guarded):
+    parts = (bytes([number]) * 1_000_000 for number in range(25))
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    size, _ = guarded.store.put_bundle("snapshots/large/x.bundle", parts, "COMPLIANCE", until)
+    assert size == 25_000_000
+    assert size > 2 * PART_BYTES
+    version = guarded.store.versions("large")["snapshots/large/x.bundle"]
+    assert guarded.store.locked_until("snapshots/large/x.bundle", version) == ("COMPLIANCE", until)
+    parts = guarded.s3.get_object_attributes(
+        Bucket=guarded.bucket, Key="snapshots/large/x.bundle", ObjectAttributes=["ObjectParts", "Checksum"]
+    )
+    assert parts["ObjectParts"]["TotalPartsCount"] == 3
+    assert "ChecksumSHA256" in parts["Checksum"]
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_two_at_a_time_do_no_harm(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    results = []
+
+    def attempt():
+        try:
+            results.append(take(guarded, rig).kind)
+        except RetryableError as error:
+            results.append(type(error).__name__)
+
+    threads = [threading.Thread(target=attempt) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    take(guarded, rig)
+    sound(guarded, rig)
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_a_lock_lasts_as_long_as_a_snapshot_is_the_last_one(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    later = datetime.now(UTC) + timedelta(days=40)
+    assert take(guarded, rig, clock=lambda: later).kind == "unchanged"
+    found = read_snapshots(guarded.session(), rig.name)
+    assert found.locked_until(found.at(None)) >= later + RETENTION.keep - timedelta(seconds=1)
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+    assert take(guarded, rig, clock=lambda: later).kind == "full"
+    found = read_snapshots(guarded.session(), rig.name)
+    first, second = found.manifests.values()
+    assert second.previous_sha256 == found.sha256[first.key]
+    assert parse_time(second.locked_until) == later.replace(microsecond=0) + timedelta(days=430)
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_an_incremental_snapshot_keeps_its_chain_locked(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    later = datetime.now(UTC) + timedelta(days=29, hours=23)
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+    assert take(guarded, rig, clock=lambda: later).kind == "incremental"
+    found = read_snapshots(guarded.session(), rig.name)
+    for manifest in found.chain(found.complete[-1]):
+        assert found.locked_until(manifest) >= later + RETENTION.keep - timedelta(seconds=1)
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_what_no_snapshot_needs_any_longer_is_released(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    old = guarded.keys(rig.name)
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+    monkeypatch.setattr(Store, "locked_until", lambda *_: ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC)))
+    take(guarded, rig, clock=lambda: datetime.now(UTC) + timedelta(days=31))
+    for key in guarded.keys(rig.name):
+        tags = guarded.s3.get_object_tagging(Bucket=guarded.bucket, Key=key)["TagSet"]
+        assert bool(tags) == (key in old)
+
+
+def test_a_flipped_bit_a_missing_lock_and_a_missing_manifest_are_found(guarded, rig, command, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+    guarded.snapshot(rig.name)
+    url = rig.mirror.azure.clone_url
+    fine = command("snapshots", "verify", rig.name, "--azure-repo-url", url)
+    assert fine.returncode == 0, fine.stderr
+    assert "is sound: " in fine.stdout
+    found = read_snapshots(guarded.session(), rig.name)
+    last = found.at(None)
+    data = found.open(last.bundle).read()
+    flipped = data[:-30] + bytes([data[-30] ^ 1]) + data[-29:]
+    monkeypatch.setattr(Store, "open", lambda self, key, version: io.BytesIO(flipped if key == last.bundle else data))
+    from codecommit_mirror.backup.origin import from_snapshots
+    from codecommit_mirror.backup.restore import drill
+
+    assert drill(from_snapshots(found, None), datetime.now(UTC), print).problem
+    monkeypatch.undo()
+    del found.versions[last.bundle]
+    assert [sentence for _, sentence in problems(found, datetime.now(UTC))] == [
+        "it is not locked, or its bundle is missing"
+    ]
+    late = datetime.now(UTC) + timedelta(days=500)
+    assert "its lock ended at" in next(sentence for _, sentence in problems(found, late))

@@ -1,0 +1,31 @@
+"""A replica that no run confirms, and repositories that are none of the guard's."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from localcloud import sample
+from mirror_guard.handler import Guard
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_a_replica_that_no_run_confirms_is_told_once(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    clock = [datetime.now(UTC)]
+    guard = Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.session(), lambda: clock[0])
+    for hours in (1, 47, 49, 60):
+        clock[0] = datetime.now(UTC) + timedelta(hours=hours)
+        guard.check()
+        assert len(guarded.mails(rig.name, int(hours > 48))) == (hours > 48)
+    assert guarded.mails(rig.name)[0]["subject"] == f"Replica {rig.name} is stale"
+    time.sleep(1)
+    rig.run()
+    assert [one["subject"] for one in guarded.mails(rig.name, 2)][1:] == [f"Replica {rig.name} is up to date again"]
+
+
+def test_a_repository_that_is_no_replica_is_left_alone(guarded, cloud):
+    cloud.client("codecommit").create_repository(repositoryName="not-a-replica")
+    answer = guarded.invoke(task="snapshot", replica=guarded.arn("not-a-replica"))
+    assert answer == {"kind": "gone"}

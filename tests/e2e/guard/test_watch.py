@@ -1,0 +1,92 @@
+"""Tampering and staleness, under each plausible shape of CodeCommit's events."""
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import pytest
+
+from localcloud import sample
+from mirror_guard.handler import Guard
+
+
+@pytest.fixture
+def guarded(shaped):
+    return shaped
+
+
+def push(rig, *refspecs, user=None):
+    """Push to the replica from the replica's own folder, with the pipeline's credential or another user's."""
+    credential = user or rig.credential
+    name, password = (quote(credential[key], safe="") for key in ("ServiceUserName", "ServicePassword"))
+    url = rig.outputs["ReplicaUrl"].replace("://", f"://{name}:{password}@")
+    subprocess.run(["git", "-C", str(rig.source), "push", "-q", "-f", url, *refspecs], check=True, capture_output=True)
+
+
+def somebody(cloud, rig):
+    """Return the Git credential of a user who may push everywhere."""
+    iam, name = cloud.client("iam"), f"mallory-{rig.name}"
+    iam.create_user(UserName=name)
+    iam.attach_user_policy(UserName=name, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    issued = iam.create_service_specific_credential(UserName=name, ServiceName="codecommit.amazonaws.com")
+    return issued["ServiceSpecificCredential"]
+
+
+def test_a_days_work_is_not_told(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    sample.commit(rig.source, "main", "a commit")
+    sample.commit(rig.source, "feature/1", "rewritten", parent="main~3")
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.git(rig.source, "update-ref", "-d", "refs/tags/v0.0")
+    sample.git(rig.source, "tag", "-f", "-a", "-m", "moved", "v2.0", "main~1")
+    sample.git(rig.source, "update-ref", "refs/notes/commits", sample.refs(rig.source)["refs/heads/main"])
+    rig.run()
+    assert guarded.mails(rig.name) == []
+    assert guarded.invoke(task="check")["replicas"] >= 1
+    assert guarded.mails(rig.name) == []
+    state = guarded.store.read_state(rig.name)[0]
+    assert (state.changed_since, state.stale_since) == ("", "")
+
+
+def test_a_wipe_with_the_pipelines_password_is_told_once_and_when_it_is_over(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    branches = [name for name in sample.refs(rig.source, "refs/heads/") if name != "refs/heads/main"]
+    push(rig, *(f":{name}" for name in branches))
+    (mail,) = guarded.mails(rig.name, 1)
+    assert mail["to"] == "ops@example.com"
+    assert mail["subject"] == f"Replica {rig.name} was changed, and not by its mirror"
+    assert "deleted refs/heads/feature/" in mail["body"]
+    assert f"restore {rig.name} --from snapshots" in mail["body"]
+    rig.run()
+    rig.assert_equal()
+    guarded.invoke(task="check")
+    assert [one["subject"] for one in guarded.mails(rig.name, 2)[1:]] == [f"Replica {rig.name} is confirmed again"]
+
+
+def test_a_change_by_somebody_else_is_told(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    other = somebody(guarded.cloud, rig)
+    push(rig, "refs/heads/main~2:refs/heads/main", user=other)
+    mails = guarded.mails(rig.name, 1)
+    assert len(mails) == 1
+    assert "updated refs/heads/main" in mails[0]["body"]
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_a_creation_by_nobody_known_is_told_unless_a_run_confirms_the_replica(rig, guarded):
+    sample.fill(rig.source)
+    rig.run()
+    other = somebody(guarded.cloud, rig)
+    push(rig, "refs/heads/main:refs/heads/strange", user=other)
+    guarded.mails(rig.name)
+    later = datetime.now(UTC) + timedelta(hours=3)
+    guard = Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.session(), lambda: later)
+    guard.check()
+    mails = guarded.mails(rig.name, 1)
+    assert len(mails) == 1
+    assert "created refs/heads/strange" in mails[0]["body"]
+    assert "mallory" in mails[0]["body"] or "does not name the caller" in mails[0]["body"]
