@@ -18,7 +18,7 @@ for mirror in mirrors:
     ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner)
 if not app.node.try_get_context("mirror"):
     if ci:
-        DeployRoleStack(app, ci=ci)
+        DeployRoleStack(app, ci=ci, reads_snapshots=bool(guard and guard.snapshots))
     if guard:
         GuardStack(app, guard=guard)
 app.synth()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shlex
@@ -36,7 +37,9 @@ defaults:
 mirrors:
   {replica}:
     azure: {{repository: MyRepo}}
+guard: {{email: platform@contoso.example}}
 """
+_GUARD = "codecommit-mirror-guard"
 
 
 def run_demo(source: str | None, *, keep: bool, repositories: int = 1) -> None:
@@ -57,6 +60,7 @@ def run_demo(source: str | None, *, keep: bool, repositories: int = 1) -> None:
         demo.work(branch)
         demo.delete_a_branch()
         demo.look_after()
+        demo.wipe_and_restore()
         if not keep:
             demo.take_down()
         click.secho("\nSummary", bold=True)
@@ -119,11 +123,14 @@ class _Demo:
         return branch
 
     def bring_up(self) -> None:
-        """Bootstrap the account, then bring the mirror up."""
+        """Bootstrap the account, deploy the guard, then bring the mirror up."""
         with self._steps.step("cdk bootstrap (once for each account and region)"):
             target = f"aws://{self.cloud.account}/{self.cloud.region}"
             options = ["-c", f"config={self._config}", "--output", str(self.cloud.root / "cdk.out"), "--no-notices"]
             self._run([self._cdk_cli, "bootstrap", target, *options], tell=False)
+        with self._steps.step(f"cdk deploy {_GUARD} (once for each account and region)"):
+            self._run([self._cdk_cli, "deploy", _GUARD, "--require-approval", "never", *options], tell=False)
+            self._steps.say("a bucket with Object Lock, and a function that watches every replica")
         self._before = self.inventory()
         self._command("up", _REPLICA)
         for kind, names in self.inventory().items():
@@ -177,6 +184,59 @@ class _Demo:
         self._wait_for_runs()
         self._command("verify", _REPLICA)
         self._command("status")
+
+    def wipe_and_restore(self) -> None:
+        """Delete every branch with the pipeline's password, see the guard's e-mail, and restore a snapshot."""
+        with self._steps.step("The guard takes a snapshot, as it does every day"):
+            self._take_snapshot()
+        with self._steps.step("Somebody with the pipeline's password deletes every branch"):
+            known = len(self.cloud.mail())
+            self._wipe()
+            while len(self.cloud.mail()) == known:
+                time.sleep(0.1)
+            mail = self.cloud.mail()[known]
+            self._steps.say(f"e-mail to {mail['to']}: {mail['subject']}")
+            for line in mail["body"].splitlines()[1:12]:
+                self._steps.say(f"  {line}".rstrip())
+        folder = self.cloud.root / "restored.git"
+        self._command("restore", _REPLICA, "--from", "snapshots", "--to", str(folder))
+        with self._steps.step("The restored repository and the source, ref by ref"):
+            source, restored = sample.refs(self.source, *_NAMESPACES), sample.refs(folder)
+            if source != restored:
+                raise MirrorError("the restored repository differs from the source.")
+            self._steps.say(f"{len(source):,} refs are equal")
+            self.facts.append(f"after the wipe, a snapshot gave back all {len(source):,} refs")
+        with self._steps.step("The next run repairs the replica"):
+            self.cloud.azure.fire_schedules()
+            self._wait_for_runs()
+            self._compare()
+
+    def _take_snapshot(self) -> None:
+        arn = f"arn:aws:codecommit:{self.cloud.region}:{self.cloud.account}:{_REPLICA}"
+        payload = json.dumps({"task": "snapshot", "replica": arn}).encode()
+        answer = self.cloud.client("lambda").invoke(FunctionName=_GUARD, Payload=payload)
+        taken = json.loads(answer["Payload"].read())
+        if "kind" not in taken:
+            raise MirrorError(f"the guard took no snapshot: {taken}.")
+        self._steps.say(f"{taken['kind']}: {taken['refs']:,} refs, {taken['bytes']:,} bytes, locked for 430 days")
+
+    def _wipe(self) -> None:
+        """Delete all branches but the default one, which CodeCommit keeps."""
+        codecommit, iam = self.cloud.client("codecommit"), self.cloud.client("iam")
+        metadata = codecommit.get_repository(repositoryName=_REPLICA)["repositoryMetadata"]
+        default = f"refs/heads/{metadata['defaultBranch']}"
+        # The pipeline's own is in Azure DevOps; another one of the same user may do the same.
+        issued = iam.create_service_specific_credential(
+            UserName=self._mirror.user_name, ServiceName="codecommit.amazonaws.com"
+        )["ServiceSpecificCredential"]
+        endpoint = verification.password_endpoint(
+            metadata["cloneUrlHttp"], issued["ServiceUserName"], issued["ServicePassword"]
+        )
+        branches = [name for name in sample.refs(self.cloud.replica_path(_REPLICA), "refs/heads/") if name != default]
+        command = ["git", "push", "-q", endpoint.url, *(f":{name}" for name in branches)]
+        environment = engine.git_environment(os.environ, endpoint)
+        subprocess.run(command, cwd=self.source, env=environment, capture_output=True, check=True)
+        self._steps.say(f"deleted {len(branches):,} branches, without a run and without the archive")
 
     def take_down(self) -> None:
         """Take the mirror down, and look for anything left on either side."""

@@ -7,6 +7,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from codecommit_mirror.config.ci import PROVISIONED_FROM, Ci
+from codecommit_mirror.config.guard import STACK_NAME
 
 from .federated_role import FederatedRole
 from .nag_suppressions import acknowledge
@@ -23,9 +24,10 @@ class DeployRoleStack(Stack):
 
     Args:
         ci: the section ``ci`` of ``mirrors.yaml``.
+        reads_snapshots: whether scheduled runs restore snapshots, to see that they can.
     """
 
-    def __init__(self, scope: Construct, *, ci: Ci) -> None:
+    def __init__(self, scope: Construct, *, ci: Ci, reads_snapshots: bool = False) -> None:
         super().__init__(
             scope,
             ci.stack_name,
@@ -40,7 +42,7 @@ class DeployRoleStack(Stack):
             provider_arn = provider.oidc_provider_arn
         bootstrap_roles = [self._bootstrap_role(kind) for kind in ("deploy", "file-publishing")]
         looking = self._looking()
-        deploying = self._deploying(ci, bootstrap_roles)
+        deploying = self._deploying(ci, bootstrap_roles) + (self._restoring() if reads_snapshots else [])
         for construct_id, name, description, subjects, statements in (
             ("Diff", ci.diff_role, "Shows what a pull request would change.", trust.diff, looking),
             ("Deploy", ci.deploy_role, "Deploys and deletes replicas.", trust.deploy, looking + deploying),
@@ -61,6 +63,7 @@ class DeployRoleStack(Stack):
         wildcards = {
             "*": "DescribeStacks without a name lists every stack, and cannot be limited to a resource.",
             self._stacks(): "Mirrors come and go; deletion is limited by the stack's tag.",
+            **dict.fromkeys(self._snapshots(), "The guard's bucket has a generated name."),
             **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in wildcards.items()}, packs=["AwsSolutions"])
@@ -87,6 +90,18 @@ class DeployRoleStack(Stack):
                 conditions={"StringEquals": {f"aws:ResourceTag/{PROVISIONED_FROM}": ci.owner}},
             ),
         ]
+
+    def _restoring(self) -> list[iam.PolicyStatement]:
+        """Return what a drill needs: reading the guard's snapshots and their locks."""
+        bucket, objects = self._snapshots()
+        return [
+            iam.PolicyStatement(actions=["s3:ListBucketVersions"], resources=[bucket]),
+            iam.PolicyStatement(actions=["s3:GetObjectRetention", "s3:GetObjectVersion"], resources=[objects]),
+        ]
+
+    def _snapshots(self) -> tuple[str, str]:
+        bucket = f"arn:{self.partition}:s3:::{STACK_NAME}-*"
+        return bucket, f"{bucket}/snapshots/*"
 
     def _stacks(self) -> str:
         return f"arn:{self.partition}:cloudformation:*:{self.account}:stack/*"

@@ -190,6 +190,31 @@ def find_clone_url(aws: boto3.Session, name: str) -> str | None:
     return str(metadata.get("cloneUrlHttp"))
 
 
+def tag_replica(aws: boto3.Session, arn: str, tags: Mapping[str, str]) -> None:
+    """Give a repository that the stack does not own the tags by which the guard knows it (TagResource).
+
+    Raises:
+        MirrorError: the call failed.
+    """
+    with aws_failures(f"tag the repository {arn}"):
+        client(aws, "codecommit").tag_resource(resourceArn=arn, tags=dict(tags))
+
+
+def untag_replica(aws: boto3.Session, mirror: Mirror) -> None:
+    """Take the guard's tags from a repository that stays, if it exists (UntagResource).
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    codecommit = client(aws, "codecommit")
+    with aws_failures(f"untag the repository {mirror.name}"):
+        try:
+            arn = codecommit.get_repository(repositoryName=mirror.name)["repositoryMetadata"].get("Arn", "")
+        except codecommit.exceptions.RepositoryDoesNotExistException:
+            return
+        codecommit.untag_resource(resourceArn=arn, tagKeys=list(mirror.replica_tags))
+
+
 def missing_repository(mirror: Mirror) -> str:
     """Return the sentence for a deployed stack whose repository does not exist."""
     if mirror.existing:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from ..aws.session import session_in
+from ..aws.session import session, session_in
+from ..backup.origin import from_snapshots
+from ..backup.restore import DrillResult
+from ..backup.restore import drill as run_drill
+from ..backup.snapshots import read_snapshots
 from ..config.ci import Ci, Service
 from ..config.load import load
 from ..errors import MirrorError
@@ -45,9 +50,12 @@ def ci() -> None:
 def render(service: Service, config: Path, output: Path | None) -> None:
     """Print the pipeline for the repository that holds mirrors.yaml; it contains no secret."""
     section, _ = _section(config)
+    guard = load(config).guard
     if section.service != service:
         raise MirrorError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
-    write_rendered(render_ci(section, service, _inside(config)), output, SIGNATURE)
+    write_rendered(
+        render_ci(section, service, _inside(config), drill=bool(guard and guard.snapshots)), output, SIGNATURE
+    )
 
 
 @ci.command()
@@ -143,6 +151,40 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
         print_json({"removed": removed})
     else:
         click.echo(f"Removed: {', '.join(removed) or 'nothing, because all of them were already gone'}.")
+
+
+@ci.command()
+@config_option
+@summary_option
+@json_option
+def drill(config: Path, summary: Path | None, as_json: bool) -> None:
+    """Restore every mirror's last snapshot to a temporary folder, and check it.
+
+    One that fails does not stop the others. Exit status: 0 if every snapshot is sound, 1 otherwise.
+    """
+    mirrors, section, _ = load(config)
+    results: dict[str, DrillResult | str] = {}
+    for mirror in mirrors:
+        if section and mirror.account not in (None, section.account):
+            continue
+        click.echo(f"{mirror.name}: restoring", err=True)
+        try:
+            found = read_snapshots(session(mirror), mirror.name)
+            results[mirror.name] = run_drill(from_snapshots(found, None), datetime.now(UTC), lambda line: None)
+        except MirrorError as error:
+            results[mirror.name] = str(error)
+    failed = [name for name, result in results.items() if isinstance(result, str) or result.problem]
+    text = ci_summary.of_drill(results)
+    _append(summary, text)
+    if as_json:
+        details = [
+            {"mirror": name, **({"problem": result} if isinstance(result, str) else vars(result))}
+            for name, result in results.items()
+        ]
+        print_json({"mirrors": details})
+    else:
+        click.echo(text)
+    click.get_current_context().exit(1 if failed else 0)
 
 
 def _section(config: Path) -> tuple[Ci, list[str]]:

@@ -12,7 +12,8 @@ import click
 
 from .. import engine
 from ..azure.connection import LFS_NOTE
-from ..config.load import load_mirrors, single_mirror
+from ..backup.coverage import unguarded
+from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
 from ..lifecycle.status import Status, attention, duration, read
 from .options import complete_mirror, config_option, context_of, json_option
@@ -46,14 +47,17 @@ def status(
         if not name:
             raise click.UsageError("--azure-repo-url needs a NAME.")
         mirrors: tuple[Mirror, ...] = (single_mirror(name, azure_repo_url),)
+        guard = None
     else:
-        mirrors = load_mirrors(config, name)
+        mirrors, _, guard = load(config, name)
     contexts = [context_of(mirror) for mirror in mirrors]
     with ThreadPoolExecutor(_MAX_WORKERS) as pool:
         found = list(pool.map(read, contexts))
-    now = datetime.now(UTC)
+    now, lag = datetime.now(UTC), timedelta(minutes=max_lag)
+    missing = unguarded(guard, contexts)
     judged = [
-        (one, attention(one, now=now, longest_lag=timedelta(minutes=max_lag), oldest_days=max_age)) for one in found
+        (one, attention(one, now=now, longest_lag=lag, oldest_days=max_age, unguarded=missing.get(one.name)))
+        for one in found
     ]
     if as_json:
         print_json({"mirrors": [as_object(one, reasons, now) for one, reasons in judged]})

@@ -9,7 +9,7 @@ from .. import engine
 from ..aws import cdk, git_credentials
 from ..aws.git_credentials import Credential
 from ..aws.session import NotFoundError
-from ..aws.stack import ReplicaStackState, deployed_deletion_policy, find_clone_url, find_stack
+from ..aws.stack import ReplicaStackState, deployed_deletion_policy, find_clone_url, find_stack, untag_replica
 from ..azure import connection
 from ..azure.state import AzureState, read_state_without_source
 from ..azure.variables import HeldCredential, held_credential
@@ -83,6 +83,8 @@ def down(context: MirrorContext, checklist: Checklist, confirm: Confirm, *, pull
         if state.stack:
             cdk.destroy(context.folder, mirror.name, context.cdk_context, say)
             say(f"deleted the stack {mirror.stack_name!r}")
+            if state.keeps_replica:
+                untag_replica(context.aws, mirror)
         else:
             say("nothing to destroy")
     return f"{mirror.name} is down." + (" Its replica stays in CodeCommit." if state.keeps_replica else "")

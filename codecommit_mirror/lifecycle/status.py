@@ -62,7 +62,14 @@ class Status:
         return now - self.behind_since if self.behind_since else None
 
 
-def attention(status: Status, *, now: datetime, longest_lag: timedelta, oldest_days: int | None) -> list[str]:
+def attention(
+    status: Status,
+    *,
+    now: datetime,
+    longest_lag: timedelta,
+    oldest_days: int | None,
+    unguarded: str | None = None,
+) -> list[str]:
     """Return why a mirror needs attention; nothing if it is well, as far as it could be read.
 
     Args:
@@ -70,12 +77,14 @@ def attention(status: Status, *, now: datetime, longest_lag: timedelta, oldest_d
         now: the time.
         longest_lag: how long the replica may be behind.
         oldest_days: how old the credential may be; None for any age.
+        unguarded: why the guard does not watch it, if it does not.
     """
     return [
         *_stack_reasons(status),
         *_run_reasons(status),
         *_lag_reasons(status, now, longest_lag),
         *_age_reasons(status, oldest_days),
+        *([unguarded] if unguarded and status.stack else []),
     ]
 
 

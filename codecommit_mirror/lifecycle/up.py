@@ -7,7 +7,14 @@ import contextlib
 from .. import engine
 from ..aws import cdk, git_credentials, push_user
 from ..aws.session import NotFoundError
-from ..aws.stack import ReplicaOutputs, find_stack, has_operation_in_progress, read_outputs, wait_until_settled
+from ..aws.stack import (
+    ReplicaOutputs,
+    find_stack,
+    has_operation_in_progress,
+    read_outputs,
+    tag_replica,
+    wait_until_settled,
+)
 from ..azure.state import read_state
 from ..azure.variables import missing_source_secrets
 from ..errors import MirrorError
@@ -61,6 +68,8 @@ def deploy(context: MirrorContext, say: Say) -> ReplicaOutputs:
     outputs = read_outputs(context.aws, mirror)
     if push_user.restore(context.iam, mirror, outputs):
         say(f"recreated the user {outputs.push_user_name}, which somebody had deleted")
+    if mirror.existing:
+        tag_replica(context.aws, outputs.replica_arn, mirror.replica_tags)
     say(f"replica {outputs.replica_url}")
     say(f"user {outputs.push_user_name}, who may push to it and do nothing else")
     return outputs

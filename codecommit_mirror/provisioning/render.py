@@ -29,13 +29,14 @@ python3 -c 'import json; print(*json.load(open("deployed.json"))["remove"])' > r
 read -r removed < removed.txt || true"""
 
 
-def render(ci: Ci, service: Service, config: str) -> str:
+def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str:
     """Return the pipeline's YAML, which contains no secret.
 
     Args:
         ci: the section ``ci`` of ``mirrors.yaml``.
         service: the CI service.
         config: the path of ``mirrors.yaml`` in the repository.
+        drill: whether a monthly run restores every mirror's last snapshot.
 
     Raises:
         MirrorError: a name contains text that the CI service would replace.
@@ -50,10 +51,12 @@ def render(ci: Ci, service: Service, config: str) -> str:
         upload=_UPLOAD,
         removed=_REMOVED,
         deploys=_azure_condition(ci.branch),
+        drill=drill,
         signature=SIGNATURE,
     )
 
 
 def _azure_condition(branch: str) -> str:
     quoted = f"refs/heads/{branch}".replace("'", "''")
-    return f"and(ne(variables['Build.Reason'], 'PullRequest'), eq(variables['Build.SourceBranch'], '{quoted}'))"
+    others = "not(in(variables['Build.Reason'], 'PullRequest', 'Schedule'))"
+    return f"and({others}, eq(variables['Build.SourceBranch'], '{quoted}'))"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from ..backup.restore import DrillResult
 from .plan import Plan
 
 _MAX_DIFF = 500_000
@@ -29,6 +30,19 @@ def of_removal(removed: Sequence[str], asked: Sequence[str]) -> str:
     hint = "`codecommit-mirror pipeline disconnect NAME --azure-repo-url URL`"
     rest = ["", f"If one of them still has a pipeline in Azure DevOps, {hint} deletes it with its YAML."]
     return "\n".join(["## Replicas", "", *outcome, *rest, ""])
+
+
+def of_drill(results: Mapping[str, DrillResult | str]) -> str:
+    """Return what each mirror's drill found: its result, or why there is none."""
+    lines = ["## Restore drill", "", "| mirror | result | age | refs | seconds |", "|---|---|---|---|---|"]
+    for name, result in results.items():
+        if isinstance(result, str):
+            lines.append(f"| {name} | failed: {result} | | | |")
+            continue
+        outcome = f"failed: {result.problem}" if result.problem else "sound"
+        hours = result.age_seconds / 3600
+        lines.append(f"| {name} | {outcome} | {hours:,.0f} h | {result.refs:,} | {result.seconds:,.1f} |")
+    return "\n".join([*lines, ""])
 
 
 def rows(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:

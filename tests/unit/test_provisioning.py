@@ -264,8 +264,8 @@ def scripts(document):
 
 
 RENDERED = {
-    "azure": render(azure(), "azure", "config/mirrors.yaml"),
-    "github": render(github(), "github", "config/mirrors.yaml"),
+    "azure": render(azure(), "azure", "config/mirrors.yaml", drill=True),
+    "github": render(github(), "github", "config/mirrors.yaml", drill=True),
 }
 
 
@@ -273,6 +273,14 @@ def as_bash(step):
     """The same script in a step that the schema knows; it knows no task of an extension."""
     rest = {key: value for key, value in step.items() if key not in ("task", "inputs")}
     return {"bash": step["inputs"]["inlineScript"], **rest}
+
+
+def test_only_with_snapshots_is_there_a_drill():
+    for service, section in (("azure", azure()), ("github", github())):
+        text = render(section, service, "config/mirrors.yaml")
+        assert "drill" not in text
+        assert "cron" not in text
+        assert "ci drill" in RENDERED[service]
 
 
 def test_azures_pipeline_is_valid_by_its_schema():

@@ -88,12 +88,15 @@ def test_an_existing_repository_becomes_the_replica_and_stays(trip):
     codecommit.create_repository(repositoryName=trip.name)
     trip.up()
     trip.assert_up()
+    arn = codecommit.get_repository(repositoryName=trip.name)["repositoryMetadata"]["Arn"]
+    assert codecommit.list_tags_for_resource(resourceArn=arn)["tags"] == trip.mirror.replica_tags
     existing, trip.mirror = trip.mirror, trip.mirror.model_copy(update={"existing": False})
     with pytest.raises(MirrorError, match="set existing: true, since the stack only refers to it"):
         trip.down()
     trip.mirror = existing
     trip.down()
     assert "the replica and its history stay" in trip.said
+    assert codecommit.list_tags_for_resource(resourceArn=arn)["tags"] == {}
     assert program.by_original_name(sample.refs(trip.replica), NAMESPACES)
 
 
