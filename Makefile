@@ -21,8 +21,9 @@ test: setup lint  ## Lint, type checks and every test
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
 	$(BIN)/pytest tests/live -v
 
-bench: setup  ## Compare the engine with plain git, and measure provisioning. SOURCE=PATH measures with that repository
+bench: setup  ## Compare the engine and the snapshots with plain git, and measure provisioning. SOURCE=PATH measures with that repository
 	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}
+	@$(BIN)/python -m benchmarks.snapshots
 	@$(BIN)/python -m benchmarks.provisioning
 
 lint: setup  ## Lint, format and type checks

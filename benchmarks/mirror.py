@@ -40,7 +40,7 @@ class Measurement:
 
 
 # A small process between, since a child's peak memory counts that of the process that it was forked from.
-_LAUNCHER = """
+LAUNCHER = """
 import resource, subprocess, sys, time
 started = time.monotonic()
 with open(sys.argv[1], "wb") as output:
@@ -49,7 +49,7 @@ print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN).r
 """
 
 
-class _Server:
+class Server:
     """A Git server in a process of its own, as it would be on a machine of its own."""
 
     def __init__(self, repository: Path, kind: str) -> None:
@@ -89,9 +89,9 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.source, self.replica = folder / "source.git", folder / "replica.git"
-        self.source_server = _Server(self.source, "source")
-        self.replica_server = _Server(self.replica, "replica")
-        self.generous_server = _Server(self.replica, "generous replica")
+        self.source_server = Server(self.source, "source")
+        self.replica_server = Server(self.replica, "replica")
+        self.generous_server = Server(self.replica, "generous replica")
 
     def ours(self) -> Measurement:
         """Run the engine, as the pipeline does."""
@@ -114,7 +114,7 @@ class Bench:
             ["git", "clone", "--quiet", "--mirror", f"{self.source_server.url}/r", clone],
             ["git", "-C", clone, "push", "--quiet", "--mirror", f"{self.generous_server.url}/r"],
         ]
-        return self._measure(commands, _plain_environment())
+        return self._measure(commands, plain_environment())
 
     def git_in_batches(self) -> Measurement:
         """Clone a mirror of the source, and push it 2,000 refs at a time, as the limit of a push makes plain git do."""
@@ -127,16 +127,10 @@ class Bench:
             + [f"+{name}:{name}" for name in refs[start : start + 2000]]
             for start in range(0, len(refs), 2000)
         ]
-        return self._measure([first, *pushes], _plain_environment())
+        return self._measure([first, *pushes], plain_environment())
 
     def _measure(self, commands: list[list[str]], environment: dict[str, str]) -> Measurement:
-        before, seconds, peak, status = self.source_server.bytes_out, 0.0, 0.0, 0
-        for command in commands:
-            launch = [sys.executable, "-IS", "-c", _LAUNCHER, str(self.folder / "output"), *command]
-            done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=True)
-            elapsed, largest, code = done.stdout.split()
-            seconds, peak, status = seconds + float(elapsed), max(peak, float(largest)), status or int(code)
-        return Measurement(seconds, self.source_server.bytes_out - before, peak / 1000, status)
+        return measure_commands(self.source_server, self.folder / "output", commands, environment)
 
     def empty(self, path: Path, *, replica: bool = False) -> None:
         """Make a bare repository anew."""
@@ -160,7 +154,21 @@ class Bench:
             raise SystemExit("the replica is not equal to the source")
 
 
-def _plain_environment() -> dict[str, str]:
+def measure_commands(
+    server: Server, output: Path, commands: list[list[str]], environment: dict[str, str]
+) -> Measurement:
+    """Run commands one after the other, and measure them; their output is in a file."""
+    before, seconds, peak, status = server.bytes_out, 0.0, 0.0, 0
+    for command in commands:
+        launch = [sys.executable, "-IS", "-c", LAUNCHER, str(output), *command]
+        done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=True)
+        elapsed, largest, code = done.stdout.split()
+        seconds, peak, status = seconds + float(elapsed), max(peak, float(largest)), status or int(code)
+    return Measurement(seconds, server.bytes_out - before, peak / 1000, status)
+
+
+def plain_environment() -> dict[str, str]:
+    """Return an environment without anybody's configuration of git."""
     return {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 

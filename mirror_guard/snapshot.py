@@ -13,9 +13,9 @@ from mirror_engine.protocol import offered, read_refs, request_pack
 from mirror_engine.transport import AGENT, Traffic
 
 from .bundle import header
-from .manifest import Manifest, bundle_key, chain_of, format_time, manifest_key, parse_time
+from .manifest import Manifest, bundle_key, chain_of, digest, dump, format_time, manifest_key, parse_time
 from .replicas import Access
-from .store import Mode, Store
+from .store import Mode, State, Store
 
 _MAX_PREREQUISITES = 2000
 _MAX_HALVINGS = 8
@@ -130,7 +130,7 @@ class Snapshots:
         if not refs and last is None:
             return Taken("empty", 0)
         if is_unchanged(refs, last[0] if last else None):
-            self._finish(replica, versions, last[0] if last else None, now)
+            self._finish(replica, last[0] if last else None, now)
             return Taken("unchanged", len(refs))
         before, _ = self._store.update_state(replica, lambda state: replace(state, interrupted=state.interrupted + 1))
         anew = last is None or (
@@ -140,22 +140,25 @@ class Snapshots:
         for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
             last = self._write(replica, access, found, part, last)
             written += last[0].size
-        versions = self._store.versions(replica)
-        self._finish(replica, versions, last[0] if last else None, now)
+        self._finish(replica, last[0] if last else None, now)
         if anew and last:
             self._mark_expired(versions, last[0], now)
         return Taken("full" if anew else "incremental", len(refs), written)
 
-    def _finish(self, replica: str, versions: dict[str, str], last: Manifest | None, now: datetime) -> None:
+    def _finish(self, replica: str, last: Manifest | None, now: datetime) -> None:
         """Keep the last snapshot's chain locked, and note that the replica is equal to it."""
-        state, _ = self._store.read_state(replica)
-        if last and last.full:
-            state = replace(state, locked_until=last.locked_until)
-        locked_until = self._keep_locked(state.locked_until, versions, last, now)
-        self._store.update_state(
-            replica,
-            lambda state: replace(state, snapshot_at=format_time(now), interrupted=0, locked_until=locked_until),
-        )
+
+        def note(state: State) -> State:
+            state = replace(state, snapshot_at=format_time(now), interrupted=0)
+            if last is None:
+                return state
+            until = last.locked_until if last.full else ""
+            if state.locked_chain == last.chain_started:
+                until = state.locked_until
+            until = self._keep_locked(until, replica, last, now)
+            return replace(state, locked_chain=last.chain_started, locked_until=until)
+
+        self._store.update_state(replica, note)
 
     def _write(
         self,
@@ -195,14 +198,15 @@ class Snapshots:
         )
         if not self._store.put_manifest(manifest, self._retention.mode, until):
             raise RetryableError("another snapshot was taken in the same second")
-        return self._store.manifest(manifest.key, self._store.versions(replica)[manifest.key])
+        return manifest, digest(dump(manifest))
 
-    def _keep_locked(self, locked_until: str, versions: dict[str, str], last: Manifest | None, now: datetime) -> str:
+    def _keep_locked(self, locked_until: str, replica: str, last: Manifest, now: datetime) -> str:
         """Extend the locks of a snapshot's chain, if one may end before the snapshot may; return when they end."""
         needed = now + self._retention.keep
-        if last is None or (locked_until and parse_time(locked_until) >= needed):
+        if locked_until and parse_time(locked_until) >= needed:
             return locked_until
         until = needed + self._retention.full_every
+        versions = self._store.versions(replica)
         known = {}
         manifest: Manifest | None = last
         while manifest and manifest.key not in known:

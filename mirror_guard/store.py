@@ -64,8 +64,10 @@ class State:
     """What that change was."""
     snapshot_at: str = ""
     """When the replica was last found equal to its last snapshot, as ``manifest.TIME``."""
+    locked_chain: str = ""
+    """The chain that ``locked_until`` is about, as ``chain_started`` of its manifests."""
     locked_until: str = ""
-    """Until when every object of the current chain is locked."""
+    """Until when every object of that chain is locked."""
     interrupted: int = 0
     """How many attempts at the next snapshot did not end."""
 

@@ -53,19 +53,21 @@ class Origin:
         elif self.endpoint and refs:
             with engine.failures_as_mirror_errors():
                 pack = engine.whole_pack(self.endpoint, self.capabilities, sorted(set(refs.values())))
-                repository.add_pack(pack, "the pack from the replica")
-        repository.check_connected(refs)
+                repository.add_pack(pack, "the pack from the replica", self_contained=True)
+        complete = self.chain[0].refs if self.chain else refs
+        repository.check_connected(refs, complete.values())
 
 
 def _add_bundle(snapshots: Snapshots, manifest: Manifest, repository: BareRepository) -> None:
     stream = snapshots.open(manifest.bundle)
-    parts = hashed(stream, manifest.size, manifest.sha256, manifest.bundle)
-    reader = io.BufferedReader(_Reader(parts))
+    read = hashed(stream, manifest.size, manifest.sha256, manifest.bundle)
+    reader = io.BufferedReader(_Reader(read), 1 << 20)
     try:
         read_header(reader)
     except ValueError as error:
         raise MirrorError(f"{manifest.bundle}: {error}; restore another snapshot with --at.") from None
-    repository.add_pack(iter(lambda: reader.read(1 << 16), b""), manifest.bundle)
+    parts = iter(lambda: reader.read(1 << 18), b"")
+    repository.add_pack(parts, manifest.bundle, self_contained=manifest.full)
 
 
 class _Reader(io.RawIOBase):

@@ -1,0 +1,159 @@
+"""Snapshots and restores against plain git, side by side on the same servers, in one run.
+
+The guard's own code takes the snapshots, in a process like the function's, from a replica on a server of its own to the
+embedded S3. Plain git does ``git clone --mirror`` of the replica, and ``git bundle create`` for a snapshot. Bytes are
+those that the replica's server sent; peak memory is that of the largest process. The guard's times leave out the start
+of the process, which a function has once for many invocations; those of a restore are of the whole command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+
+from codecommit_mirror.backup.origin import from_snapshots
+from codecommit_mirror.backup.repository import BareRepository
+from codecommit_mirror.backup.snapshots import read_snapshots
+from localcloud import LocalCloud, sample
+from localcloud.aws.codecommit.git_service import create_repository
+from mirror_engine.text import format_bytes
+from mirror_guard.git_access import endpoint
+from mirror_guard.replicas import Access
+from mirror_guard.snapshot import Retention, Snapshots
+from mirror_guard.store import Store
+
+from .mirror import Measurement, Server, grow, measure_commands, plain_environment
+
+_CHAIN = 30
+_NAME = "replica"
+
+
+def take(url: str, bucket: str) -> None:
+    """Take a snapshot, as the function does."""
+    access = Access("refs/heads/main", lambda: endpoint(url, "x", "x"))
+    retention = Retention(timedelta(days=400), timedelta(days=30), "COMPLIANCE")
+    store = Store(boto3.client("s3"), bucket)
+    store.versions(_NAME)
+    began = time.monotonic()
+    Snapshots(store, retention, lambda: datetime.now(UTC)).take(_NAME, access)
+    print(time.monotonic() - began)
+
+
+def restore(bucket: str, folder: str) -> None:
+    """Restore the last snapshot to a folder, as the command does."""
+    origin = from_snapshots(read_snapshots(boto3.Session(), _NAME, bucket), None)
+    repository = BareRepository(Path(folder), print)
+    origin.fetch(repository, origin.refs)
+    repository.set_refs(origin.refs, origin.head)
+
+
+class Bench:
+    """A replica, its server, and a bucket."""
+
+    def __init__(self, folder: Path, cloud: LocalCloud) -> None:
+        self.folder, self.bucket = folder, "bench-snapshots"
+        self.replica = folder / "replica.git"
+        create_repository(self.replica)
+        self.server = Server(self.replica, "replica")
+        self._environment = {"PATH": os.environ["PATH"], **cloud.environment(), "PYTHONPATH": os.getcwd()}
+        cloud.client("s3").create_bucket(
+            Bucket=self.bucket,
+            ObjectLockEnabledForBucket=True,
+            CreateBucketConfiguration={"LocationConstraint": cloud.region},
+        )
+        self._numbers = 0
+
+    def snapshot(self) -> Measurement:
+        """Take a snapshot."""
+        measured = self._python("take", f"{self.server.url}/r", self.bucket)
+        return replace(measured, seconds=float((self.folder / "output").read_text()))
+
+    def restore(self) -> Measurement:
+        """Restore the last snapshot."""
+        return self._python("restore", self.bucket, self._new_folder())
+
+    def _python(self, *arguments: str) -> Measurement:
+        command = [sys.executable, "-m", "benchmarks.snapshots", *arguments]
+        return self._measure([command], self._environment)
+
+    def clone(self) -> Measurement:
+        """Clone a mirror of the replica."""
+        return self._measure([["git", "clone", "-q", "--mirror", f"{self.server.url}/r", self._new_folder()]])
+
+    def clone_and_bundle(self) -> Measurement:
+        """Clone a mirror of the replica, and make a bundle of it."""
+        clone = self._new_folder()
+        commands = [
+            ["git", "clone", "-q", "--mirror", f"{self.server.url}/r", clone],
+            ["git", "-C", clone, "bundle", "create", "-q", f"{clone}.bundle", "--all"],
+        ]
+        return self._measure(commands)
+
+    def _measure(self, commands: list[list[str]], environment: dict[str, str] | None = None) -> Measurement:
+        measured = measure_commands(self.server, self.folder / "output", commands, environment or plain_environment())
+        if measured.status:
+            raise SystemExit((self.folder / "output").read_text())
+        return measured
+
+    def _new_folder(self) -> str:
+        self._numbers += 1
+        return str(self.folder / f"clone-{self._numbers}.git")
+
+
+def main() -> None:
+    """Run every case and print a table in Markdown."""
+    if sys.argv[1:2] == ["take"]:
+        take(*sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["restore"]:
+        restore(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=140, help="size of the replica (default: 140)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, LocalCloud() as cloud:
+        bench = Bench(Path(folder), cloud)
+        grow(bench.replica, options.megabytes, 1)
+        sample.git(bench.replica, "gc", "--quiet")
+        rows = run(bench)
+    print("\n| case | the guard | plain git | time, of plain git's | bytes from the replica | peak memory |")
+    print("|---|---|---|---|---|---|")
+    for name, ours, theirs in rows:
+        print(
+            f"| {name} | {ours.seconds:.2f} s, {format_bytes(ours.bytes)} "
+            f"| {theirs.seconds:.2f} s, {format_bytes(theirs.bytes)} | {ours.seconds / theirs.seconds:.1%} "
+            f"| {ours.bytes / max(1, theirs.bytes):.2%} | {ours.megabytes:.0f} MB / {theirs.megabytes:.0f} MB |"
+        )
+
+
+def run(bench: Bench) -> list[tuple[str, Measurement, Measurement]]:
+    """Run the cases in turn."""
+    rows = []
+
+    def row(name: str, ours: Callable[[], Measurement], theirs: Callable[[], Measurement], times: int = 1) -> None:
+        their_best = min((theirs() for _ in range(2)), key=lambda m: m.seconds)
+        rows.append((name, min((ours() for _ in range(times)), key=lambda m: m.seconds), their_best))
+        print(f"{name}: done", file=sys.stderr, flush=True)
+
+    row("snapshot, full", bench.snapshot, bench.clone_and_bundle)
+    row("snapshot, nothing changed", bench.snapshot, bench.clone_and_bundle)
+    sample.commit(bench.replica, "main", "one commit")
+    row("snapshot, one commit", bench.snapshot, bench.clone_and_bundle)
+    for number in range(_CHAIN - 2):
+        sample.commit(bench.replica, "main", f"commit {number}")
+        bench.snapshot()
+    row(f"restore from a chain of {_CHAIN}", bench.restore, bench.clone, times=2)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
