@@ -34,10 +34,10 @@ _REPLICA = "MyRepoReplica"
 _MIRRORS = """\
 defaults:
   azure: {{organization: contoso, project: Shop, server: "{server}"}}
+guard: {{email: platform@contoso.example}}
 mirrors:
   {replica}:
     azure: {{repository: MyRepo}}
-guard: {{email: platform@contoso.example}}
 """
 _GUARD = "codecommit-mirror-guard"
 

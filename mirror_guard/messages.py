@@ -56,7 +56,7 @@ def changed(
     if snapshot:
         lines += [
             "",
-            f"The last snapshot is of {snapshot}. To restore it:",
+            f"The last snapshot is from {snapshot}. To restore it:",
             f"  codecommit-mirror restore {replica} --from snapshots --to FOLDER",
         ]
     return _message(f"Replica {replica} was changed, and not by its mirror", *lines)
@@ -78,7 +78,7 @@ def stale(replica: str, region: str, confirmed: str | None, limit: timedelta) ->
     return _message(
         f"Replica {replica} is stale",
         f"No run has confirmed the replica {replica} in {region} for {hours(limit)}. {last}",
-        "The pipeline may be disabled, its credential revoked, or its runs fail. To find out more, run:",
+        "The pipeline may be disabled, its credential may be revoked, or its runs may fail. To find out more, run:",
         f"  codecommit-mirror status {replica}",
         "One more message follows when a run has confirmed the replica.",
     )

@@ -24,7 +24,7 @@ def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[st
         try:
             region = str(context.aws.region_name)
             if guard.region and guard.region != region:
-                reasons[context.mirror.name] = f"the guard watches {guard.region}, and the replica is in {region}"
+                reasons[context.mirror.name] = f"the guard watches {guard.region}, but the replica is in {region}"
                 continue
             if region not in by_region:
                 by_region[region] = _problem(context, region)

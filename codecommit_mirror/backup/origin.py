@@ -128,7 +128,7 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
     refs = engine.by_original_name(found.refs, _EVERYTHING)
     if at:
         refs = {**refs, **dropped_since(found.refs, at)}
-        what = f"the replica {name}, with the tips that runs dropped since {readable(at)} from its archive"
+        what = f"the replica {name}, with the tips from its archive that runs dropped since {readable(at)}"
     return Origin(what, at, refs, head, capabilities=found.capabilities, endpoint=endpoint)
 
 

@@ -98,12 +98,12 @@ def plan(origin: Origin, target: Target, *, patterns: Sequence[str] = (), under:
     different = sorted(name for name, value in refs.items() if existing.get(name, value) != value)
     if different:
         raise MirrorError(
-            f"{target.name} has other values of {engine.list_refs(different)}, and nothing is overwritten; restore "
-            "below --under refs/heads/restored/, or into an empty repository."
+            f"{target.name} has other values for {engine.list_refs(different)}, and nothing is overwritten; restore "
+            "with --under refs/heads/restored/, or into an empty repository."
         )
     if under is None and (strange := sorted(name for name in existing if name not in refs)):
         raise MirrorError(
-            f"{target.name} is not empty: it has {engine.list_refs(strange)}; restore below --under "
+            f"{target.name} is not empty: it has {engine.list_refs(strange)}; restore with --under "
             "refs/heads/restored/, or into an empty repository."
         )
     create = {name: value for name, value in refs.items() if name not in existing}

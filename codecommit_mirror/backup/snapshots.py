@@ -45,9 +45,14 @@ class Snapshots:
         Raises:
             MirrorError: there is none.
         """
+        if not self.complete:
+            raise MirrorError(
+                f"there is no snapshot of this replica in the bucket {self.store.bucket} yet; the guard takes one "
+                "when it next looks at it."
+            )
         found = as_of(self.complete, time or datetime.now(UTC) + timedelta(days=1))
         if found is None:
-            first = f"; the first one is of {readable(self.complete[0].time)}" if self.complete else ""
+            first = f"; the first one is from {readable(self.complete[0].time)}" if self.complete else ""
             raise MirrorError(f"there is no snapshot of that time or before{first}; give a later --at.")
         return found
 

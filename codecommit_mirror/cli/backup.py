@@ -127,7 +127,11 @@ def _report_snapshot(
 )
 @click.option("--to", metavar="FOLDER|URL|azure:PROJECT/REPOSITORY", help="Where to: a new folder, or a Git server.")
 @click.option("--refs", "patterns", multiple=True, metavar="PATTERN", help="Only refs like 'release/*'; repeatable.")
-@click.option("--under", metavar="PREFIX", help="Restore below refs/heads/restored/, into a repository that has refs.")
+@click.option(
+    "--under",
+    metavar="PREFIX",
+    help="Restore below a prefix like refs/heads/restored/, into a repository that has refs.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
 @click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
 @bucket_option

@@ -87,5 +87,5 @@ def hours(value: object, most: int) -> int:
     match = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", str(value))
     found = int(match[1]) * (24 if match[2] == "d" else 1) if match else 0
     if not 1 <= found <= most:
-        raise ValueError(f"is not a time from 1h to {most // 24}d; write one like 36h or 2d")
+        raise ValueError(f"is not a duration from 1h to {most // 24}d; write one like 36h or 2d")
     return found

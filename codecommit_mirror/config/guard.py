@@ -41,7 +41,7 @@ class SnapshotSchedule(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> SnapshotSchedule:
         if self.full_every < self.every:
-            raise ValueError("full_every is shorter than every; a chain starts anew at most with each snapshot")
+            raise ValueError("full_every is shorter than every; make it at least as long")
         return self
 
 

@@ -107,8 +107,8 @@ def _numbers(field: _Field, text: str) -> frozenset[int]:
 def _refusal(field: _Field, part: str) -> ValueError:
     words = f", or {field.words[0][:3].title()} to {field.words[-1][:3].title()}" if field.words else ""
     return ValueError(
-        f"has the {field.name} {part!r}, which is not from {field.numbers[0]} to {field.numbers[-1]}{words}; correct "
-        f"it, like {_EXAMPLE}"
+        f"has the {field.name} {part!r}, which is not from {field.numbers[0]} to {field.numbers[-1]}{words}; write "
+        f"a schedule like {_EXAMPLE}"
     )
 
 

@@ -59,7 +59,7 @@ def _unknown_key(location: tuple[int | str, ...], model: type[BaseModel]) -> str
     # A mirror's name is not a key of its entry.
     known = ", ".join(name for name, field in model.model_fields.items() if name != "name" or not field.is_required())
     if location[-1] in _MOVED_TO_GUARD:
-        return f"{_dotted(location)} is no longer a key of a mirror; write it in the section guard (docs/backup.md)."
+        return f"{_dotted(location)} is no longer a key of a mirror; the section guard replaces it (docs/alarms.md)."
     return f"{_dotted(location)} is not a known key; remove it or correct its spelling (known: {known})."
 
 

@@ -58,5 +58,5 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str
 
 def _azure_condition(branch: str) -> str:
     quoted = f"refs/heads/{branch}".replace("'", "''")
-    others = "not(in(variables['Build.Reason'], 'PullRequest', 'Schedule'))"
+    others = "ne(variables['Build.Reason'], 'PullRequest'), ne(variables['Build.Reason'], 'Schedule')"
     return f"and({others}, eq(variables['Build.SourceBranch'], '{quoted}'))"

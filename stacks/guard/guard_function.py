@@ -26,8 +26,8 @@ _PACKAGES = ("mirror_engine", "mirror_guard")
 MEMORY_MB = 256
 _ACCEPTED = {
     "CloudWatchLogGroupEncrypted": "It holds names of replicas and refs; CloudWatch's key will do.",
-    "LambdaConcurrency": "A reservation would take from the account's own, and small accounts have none to give.",
-    "LambdaDLQ": "Failed invocations set off the function's own alarm, and the next schedule looks again.",
+    "LambdaConcurrency": "A reservation comes out of the account's concurrency; small accounts have none to spare.",
+    "LambdaDLQ": "Failed invocations set off the function's own alarm, and the next scheduled invocation looks again.",
     "LambdaInsideVPC": "It reads CodeCommit and writes to S3, both public endpoints of AWS.",
 }
 

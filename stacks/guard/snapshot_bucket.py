@@ -13,7 +13,7 @@ from ..nag_suppressions import acknowledge
 
 _ACCEPTED = {
     "S3BucketLoggingEnabled": "Each write is by one role and is locked; CloudTrail logs the rest where it is wanted.",
-    "S3BucketReplicationEnabled": "It is the copy; the origin is the replica, and that of the replica the source.",
+    "S3BucketReplicationEnabled": "It is itself a copy: of the replica, which is a copy of the source.",
     "S3DefaultEncryptionKMS": "Whoever could delete a key could delete the snapshots; S3's own key is out of reach.",
 }
 

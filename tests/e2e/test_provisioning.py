@@ -397,7 +397,7 @@ def test_output_of_one_mirror_alone_is_not_taken_for_all(infrastructure):
     infrastructure.write("Kept", "Another")
     infrastructure.run("cdk", "synth", "--quiet", "--no-notices", "-c", "mirror=Kept", "--output", "one.out")
     said = infrastructure.run("codecommit-mirror", "ci", "remove", "Another", "--app", "one.out", "--yes", check=False)
-    assert "one.out does not have the mirrors of mirrors.yaml; run 'cdk synth' for all." in said
+    assert "one.out does not have the mirrors of mirrors.yaml; run 'cdk synth' for all of them." in said
     assert "run 'cdk synth --quiet' first" in infrastructure.run(
         "codecommit-mirror", "ci", "plan", "--app", "nowhere", check=False
     )

@@ -180,7 +180,7 @@ MISTAKES = {
     ),
     "a weekday that is none": (
         entry("    schedule: 0 1 * * monkey\n"),
-        "has the weekday 'monkey', which is not from 0 to 6, or Sun to Sat; correct it, like '17 */6 * * *'.",
+        "has the weekday 'monkey', which is not from 0 to 6, or Sun to Sat; write a schedule like '17 */6 * * *'.",
     ),
     "a day that never comes": (entry("    schedule: 0 1 31 feb *\n"), "never runs, because no such day exists"),
     "an organization's old address": (

@@ -31,7 +31,7 @@ MISTAKES = {
     ),
     "a time that is none": (
         ENTRY + "guard: {email: a@b.c, snapshots: {keep: forever}}\n",
-        "snapshots.keep: 'forever' is not a time from 1h to",
+        "snapshots.keep: 'forever' is not a duration from 1h to",
     ),
     "an alarm of before the guard": (ENTRY + "    alarm: {email: a@b.c}\n", "alarm is no longer a key of a mirror"),
     "the guard's name": (

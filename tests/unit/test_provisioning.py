@@ -340,7 +340,13 @@ def test_azures_roles_are_for_what_they_are_for():
         name: {step["inputs"]["awsCredentials"] for step in steps(stage) if step.get("task") == "AWSShellScript@1"}
         for name, stage in stages.items()
     }
-    assert used == {"diff": {DIFF_ROLE}, "deploy": {DEPLOY_ROLE}, "approve": set(), "teardown": {DEPLOY_ROLE}}
+    assert used == {
+        "diff": {DIFF_ROLE},
+        "deploy": {DEPLOY_ROLE},
+        "approve": set(),
+        "teardown": {DEPLOY_ROLE},
+        "drill": {DEPLOY_ROLE},
+    }
     (approve,) = stages["approve"]["jobs"]
     assert approve["pool"] == "server"
     assert approve["steps"][0]["task"] == "ManualValidation@1"
@@ -360,7 +366,7 @@ def test_githubs_teardown_waits_for_reviewers_and_has_no_token_before():
         for step in job["steps"]
         if "role-to-assume" in step.get("with", {})
     }
-    assert roles == {"diff": DIFF_ROLE, "deploy": DEPLOY_ROLE, "teardown": DEPLOY_ROLE}
+    assert roles == {"diff": DIFF_ROLE, "deploy": DEPLOY_ROLE, "teardown": DEPLOY_ROLE, "drill": DEPLOY_ROLE}
 
 
 @pytest.mark.parametrize("region", ["cn-north-1", "us-gov-west-1", "eu-west-1"])

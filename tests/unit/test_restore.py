@@ -40,9 +40,9 @@ def test_what_is_there_already_is_not_created_again():
 
 
 def test_nothing_is_overwritten():
-    with pytest.raises(MirrorError, match=r"other values of 1 ref \(refs/heads/main\), and nothing is overwritten"):
+    with pytest.raises(MirrorError, match=r"other values for 1 ref \(refs/heads/main\), and nothing is overwritten"):
         plan(ORIGIN, Existing({"refs/heads/main": B}))
-    with pytest.raises(MirrorError, match=r"is not empty: it has 1 ref \(refs/heads/mine\); restore below --under"):
+    with pytest.raises(MirrorError, match=r"is not empty: it has 1 ref \(refs/heads/mine\); restore with --under"):
         plan(ORIGIN, Existing({"refs/heads/mine": B}))
 
 
