@@ -14,6 +14,7 @@ from typing import Any
 
 from mirror_engine.archive import archive_entries
 from mirror_engine.model import CONFIRMED_TAG, Refs
+from mirror_engine.plan import original_name
 
 from .manifest import format_time, parse_time
 from .names import EVENT_KINDS
@@ -72,7 +73,7 @@ def judge(
     change: Change,
     replica: Replica,
     read_refs: Callable[[], Refs],
-    is_kept: Callable[[str, str], bool],
+    is_kept: Callable[[str, str], bool | None],
     now: datetime,
 ) -> Verdict:
     """Decide what a change means.
@@ -81,49 +82,65 @@ def judge(
         change: the change.
         replica: the replica, which knows its own writer.
         read_refs: reads the replica's refs; only called if the answer depends on them.
-        is_kept: whether one commit is in the history of another one.
+        is_kept: whether one commit is in the history of another one; None if that would take too much to find out.
         now: the time.
     """
     if change.caller and not replica.is_writer(change.caller):
         return Verdict.BY_SOMEBODY_ELSE
-    if _drops_commits(change, replica, read_refs, is_kept, now):
+    drops = _drops_commits(change, replica, read_refs, is_kept, now)
+    if drops:
         return Verdict.DESTRUCTIVE if change.caller else Verdict.BY_SOMEBODY_ELSE
-    return Verdict.BY_A_RUN if change.caller else Verdict.UNATTRIBUTED
+    return Verdict.UNATTRIBUTED if drops is None or not change.caller else Verdict.BY_A_RUN
 
 
 def _drops_commits(
     change: Change,
     replica: Replica,
     read_refs: Callable[[], Refs],
-    is_kept: Callable[[str, str], bool],
+    is_kept: Callable[[str, str], bool | None],
     now: datetime,
-) -> bool:
-    """Whether a change took the last ref that kept a commit, which a run only does to expired archive entries."""
-    if change.kind == "created" or change.ref == CONFIRMED_TAG:
+) -> bool | None:
+    """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown.
+
+    A run deletes archive entries when they expire, and dates new ones by its own clock.
+    """
+    if change.ref == CONFIRMED_TAG:
         return False
     entry = next(archive_entries({change.ref: ""}), None)
-    if entry is None and not replica.archive_days:
+    if entry:
+        try:
+            age = (_time_of(change) or now) - parse_time(entry[1])
+        except ValueError:
+            return True
+        if change.kind == "created":
+            return abs(age) > timedelta(days=1)
+        if age > timedelta(days=replica.archive_days):
+            return False
+    elif not replica.archive_days:
         return False
-    if entry and now - parse_time(entry[1]) > timedelta(days=replica.archive_days):
+    if change.kind == "created" or change.old is None:
+        # Without the old id nothing shows what was there; a run that confirms the replica accounts for it.
         return False
-    if change.old is None:
-        # Nothing says what was there: a run's own deletions are archived under the same name.
-        return change.kind == "deleted" and not entry and not _is_archived(change.ref, read_refs())
     refs = read_refs()
     if change.old in refs.values() or (change.ref.startswith("refs/tags/") and _was_archived(change, refs)):
         return False
-    return change.kind == "deleted" or change.new is None or not is_kept(change.old, change.new)
+    if change.kind == "deleted" or change.new is None:
+        return True
+    kept = is_kept(change.old, change.new)
+    return None if kept is None else not kept
+
+
+def _time_of(change: Change) -> datetime | None:
+    try:
+        return datetime.fromisoformat(change.time)
+    except ValueError:
+        return None
 
 
 def _was_archived(change: Change, refs: Refs) -> bool:
     """Whether a run archived the tag in the day before the event, which may name its commit in place of its own id."""
-    try:
-        time = datetime.fromisoformat(change.time)
-    except ValueError:
+    time, name = _time_of(change), original_name(change.ref)
+    if time is None:
         return False
     since = format_time(time - timedelta(days=1))
-    return any(ref == change.ref and stamp >= since for _, stamp, ref in archive_entries(refs))
-
-
-def _is_archived(ref: str, refs: Refs) -> bool:
-    return ref in refs or any(archived == ref for _, _, archived in archive_entries(refs))
+    return any(ref == name and stamp >= since for _, stamp, ref in archive_entries(refs))

@@ -16,7 +16,6 @@ from mirror_engine.model import (
     MirrorFailure,
     PackRefused,
     Refs,
-    RetryableError,
     SourceRefused,
 )
 from mirror_engine.plan import by_original_name
@@ -46,7 +45,8 @@ class Confirmation:
 def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Mapping[str, str]) -> Confirmation | None:
     """Read the confirming tag from the replica; None if it cannot be read within the first megabyte of a pack.
 
-    The pack is asked for on top of the replica's other refs, so that it usually holds the tag alone.
+    The pack is asked for on top of the replica's other refs, so that it usually holds the tag alone. Raises
+    RetryableError if the replica is busy.
     """
     wanted = refs[CONFIRMED_TAG]
     haves = [value for name, value in refs.items() if name != CONFIRMED_TAG][:_MAX_HAVES]
@@ -58,7 +58,7 @@ def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Map
             data += part
             if len(data) > _MAX_BYTES:
                 break
-    except (SourceRefused, PackRefused, RetryableError, MirrorFailure):
+    except (SourceRefused, PackRefused, MirrorFailure):
         return None
     finally:
         pack.close()  # type: ignore[attr-defined]
@@ -101,5 +101,8 @@ def parse_confirmation(tag: bytes) -> Confirmation | None:
     sha256 = re.search(r"^sha256: ([0-9a-f]{64})$", text, re.MULTILINE)
     if not time or not source or not sha256:
         return None
-    moment = datetime.strptime(time.group(1), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    try:
+        moment = datetime.strptime(time.group(1), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
     return Confirmation(moment, source.group(1), sha256.group(1))

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time as clock
 import urllib.parse
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from mirror_engine.model import Endpoint, make_endpoint
+from mirror_engine.model import Advertisement, Endpoint, RetryableError, make_endpoint, retry_delay
+from mirror_engine.protocol import read_refs
+
+_TRIES = 4
+_MAX_WAIT_SECONDS = 60
 
 
 def sign(url: str, region: str, access_key: str, secret_key: str, token: str | None, now: datetime) -> tuple[str, str]:
@@ -30,3 +36,24 @@ def sign(url: str, region: str, access_key: str, secret_key: str, token: str | N
 def endpoint(url: str, user: str, password: str) -> Endpoint:
     """Return a replica, to be read with a signed password."""
     return make_endpoint("replica", url, user, password, "codecommit:GitPull on this repository is needed")
+
+
+def read_patiently(sign_in: Callable[[], Endpoint], sleep: Callable[[float], None] = clock.sleep) -> Advertisement:
+    """Read a replica's refs, with retries: CodeCommit limits the requests of an account and region.
+
+    Args:
+        sign_in: returns the endpoint, with a new password.
+        sleep: waits between tries.
+
+    Raises:
+        RetryableError: every try failed.
+        MirrorFailure: the replica cannot be read.
+    """
+    for number in range(_TRIES):
+        try:
+            return read_refs(sign_in(), "git-upload-pack")
+        except RetryableError as error:
+            if number == _TRIES - 1:
+                raise
+            sleep(min(_MAX_WAIT_SECONDS, retry_delay(error, number)))
+    raise AssertionError("the last try returns or raises")

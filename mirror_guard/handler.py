@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+import zlib
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -20,14 +22,15 @@ from typing import TYPE_CHECKING, Any, cast
 import boto3
 from botocore.config import Config
 
-from mirror_engine.model import CONFIRMED_TAG, MirrorFailure, PackRefused, RetryableError, SourceRefused
+from mirror_engine.model import CONFIRMED_TAG, MirrorFailure, PackRefused, SourceRefused
 from mirror_engine.packs import is_ancestor, read_pack
-from mirror_engine.protocol import offered, read_refs, request_pack
+from mirror_engine.protocol import offered, request_pack
 from mirror_engine.transport import Traffic
 
 from . import replicas, watch
 from .changes import Change, Verdict, from_event, judge
 from .confirmation import digest, read_confirmation
+from .git_access import read_patiently
 from .messages import Message
 from .replicas import Access, Replica
 from .snapshot import Retention, Snapshots
@@ -37,8 +40,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _WORKERS = 8
+_SECONDS_BETWEEN_SNAPSHOTS = 0.2
+_TAGS_SECONDS = 120
+_FOUND: dict[str, tuple[Replica | None, float]] = {}
+"""Replicas by ARN, with the time of their look-up: a push can be thousands of events."""
 _MAX_INSPECTED_BYTES = 16 * 1024 * 1024
-_ENGINE_FAILURES = (MirrorFailure, PackRefused, RetryableError, SourceRefused)
+_MAX_HAVES = 2000
 _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_connections=2 * _WORKERS)
 
 
@@ -84,6 +91,21 @@ class Guard:
     def _tagging(self) -> Any:
         return self._client("resourcegroupstaggingapi")
 
+    @cached_property
+    def _sns(self) -> Any:
+        return self._client("sns")
+
+    def _open(self, replica: Replica) -> Access:
+        return replicas.open_replica(self.session, self._codecommit, replica)
+
+    def _find(self, arn: str) -> Replica | None:
+        """Return a replica by its tags, which one instance of the function looks up every few minutes."""
+        found, looked_up = _FOUND.get(arn, (None, 0.0))
+        if time.monotonic() - looked_up > _TAGS_SECONDS:
+            found = replicas.find(self._tagging, arn)
+            _FOUND[arn] = (found, time.monotonic())
+        return found
+
     @property
     def _region(self) -> str:
         return str(self.session.region_name)
@@ -92,15 +114,14 @@ class Guard:
         """Judge one change of a ref, and notify people if no run made it."""
         change = from_event(event)
         arn = next(iter(event.get("resources") or []), "")
-        replica = replicas.find(self._tagging, arn) if change and arn else None
+        replica = self._find(arn) if change and arn else None
         if change is None or replica is None:
             return "not a change of a replica"
-        access = replicas.open_replica(self.session, self._codecommit, replica)
         verdict = judge(
             change,
             replica,
-            lambda: read_refs(access.endpoint(), "git-upload-pack").refs,
-            lambda old, new: _is_kept(access, old, new),
+            lambda: read_patiently(self._open(replica).endpoint).refs,
+            lambda old, new: _is_kept(self._open(replica), old, new),
             self.clock(),
         )
         if verdict is not Verdict.BY_A_RUN:
@@ -113,9 +134,9 @@ class Guard:
                 caller=change.caller,
                 verdict=verdict.name,
             )
-            self._update(replica, lambda state: self._noted(state, replica, change, verdict))
-        if change.ref == CONFIRMED_TAG and verdict is not Verdict.BY_SOMEBODY_ELSE:
-            self._look(replica)
+            self._update(replica.name, lambda state: self._noted(state, replica, change, verdict))
+        if change.ref == CONFIRMED_TAG:
+            self._look(replica, believe=verdict is not Verdict.BY_SOMEBODY_ELSE)
         return verdict.name
 
     def _noted(self, state: State, replica: Replica, change: Change, verdict: Verdict) -> tuple[State, list[Message]]:
@@ -131,17 +152,25 @@ class Guard:
         return state, [message] if message else []
 
     def check(self) -> dict[str, int]:
-        """Look at every replica; one that cannot be read does not stop the others.
+        """Look at every replica, and for those that are gone; one that cannot be read does not stop the others.
 
         Raises:
             ReplicasFailedError: some could not be read.
         """
         found = list(replicas.find_all(self._tagging))
+        # The session makes one client at a time; the threads share them.
+        _ = self.store, self._codecommit, self._sns
+        for name in sorted(self.store.known_replicas() - {replica.name for replica in found}):
+            self._update(name, lambda state, name=name: self._noted_absence(state, name))  # type: ignore[misc]
         with ThreadPoolExecutor(_WORKERS) as pool:
             failures = [failure for failure in pool.map(self._look_safely, found) if failure]
         if failures:
             raise ReplicasFailedError(f"{len(failures)} of {len(found)} replicas could not be read: {failures[0]}")
         return {"replicas": len(found)}
+
+    def _noted_absence(self, state: State, name: str) -> tuple[State, list[Message]]:
+        state, message = watch.note_absence(state, replica=name, region=self._region, now=self.clock())
+        return state, [message] if message else []
 
     def _look_safely(self, replica: Replica) -> str | None:
         try:
@@ -152,15 +181,18 @@ class Guard:
             return f"{replica.name}: {error}"
         return None
 
-    def _look(self, replica: Replica) -> None:
-        access = replicas.open_replica(self.session, self._codecommit, replica)
-        endpoint = access.endpoint()
-        found = read_refs(endpoint, "git-upload-pack")
+    def _look(self, replica: Replica, *, believe: bool = True) -> None:
+        """Read a replica and its confirming tag; one that somebody else wrote is not believed."""
+        access = self._open(replica)
+        found = read_patiently(access.endpoint)
         tag = found.refs.get(CONFIRMED_TAG, "")
+        every = self.environment.get("EVERY_HOURS")
 
         def decide(state: State) -> tuple[State, list[Message]]:
-            if tag and tag != state.confirmed_id:
-                confirmation = read_confirmation(endpoint, found.capabilities, found.refs)
+            if tag and tag != state.confirmed_id and not believe:
+                state = watch.disbelieve(state, tag)
+            elif tag and tag != state.confirmed_id:
+                confirmation = read_confirmation(access.endpoint(), found.capabilities, found.refs)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
             return watch.check(
                 state,
@@ -168,11 +200,12 @@ class Guard:
                 replica=replica.name,
                 region=self._region,
                 stale_after=timedelta(hours=int(self.environment["STALE_AFTER_HOURS"])),
+                saved_every=timedelta(hours=int(every)) if every else None,
                 log_group=self.environment["LOG_GROUP"],
                 now=self.clock(),
             )
 
-        state = self._update(replica, decide)
+        state = self._update(replica.name, decide)
         _log(
             replica=replica.name,
             status="changed" if state.changed_since else "stale" if state.stale_since else "ok",
@@ -181,24 +214,26 @@ class Guard:
             refs=len(found.refs),
         )
 
-    def _update(self, replica: Replica, decide: Callable[[State], tuple[State, list[Message]]]) -> State:
-        """Write what was decided, and then send the messages: of two invocations that decide the same, one does."""
-        messages: list[Message] = []
+    def _update(self, name: str, decide: Callable[[State], tuple[State, list[Message]]]) -> State:
+        """Write what was decided, with the messages that are due; then send them, and note that they were sent.
 
-        def decide_again(state: State) -> State:
+        Of two invocations that decide the same, one writes it. A message that could not be sent stays in the state, and
+        the next look tries again.
+        """
+
+        def decide_and_queue(state: State) -> State:
             new, due = decide(state)
-            messages[:] = due
-            return new
+            return replace(new, outbox=(*new.outbox, *((message.subject, message.body) for message in due)))
 
-        old, new = self.store.update_state(replica.name, decide_again)
-        if new != old:
-            self._send(messages)
-        return new
-
-    def _send(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            topic = self.environment["TOPIC_ARN"]
-            self._client("sns").publish(TopicArn=topic, Subject=message.subject, Message=message.body)
+        _, state = self.store.update_state(name, decide_and_queue)
+        if state.outbox:
+            sent = state.outbox
+            for subject, body in sent:
+                self._sns.publish(TopicArn=self.environment["TOPIC_ARN"], Subject=subject, Message=body)
+            self.store.update_state(
+                name, lambda now: replace(now, outbox=tuple(one for one in now.outbox if one not in sent))
+            )
+        return state
 
     def start_snapshots(self) -> dict[str, int]:
         """Start the snapshot of each replica in an invocation of its own."""
@@ -207,6 +242,8 @@ class Guard:
             payload = json.dumps({"task": "snapshot", "replica": replica.arn}).encode()
             client.invoke(FunctionName=name, InvocationType="Event", Payload=payload)
             number += 1
+            # Not all at once: CodeCommit limits the requests of an account and region, also those of the pipelines.
+            time.sleep(_SECONDS_BETWEEN_SNAPSHOTS)
         return {"replicas": number}
 
     def snapshot(self, arn: str) -> dict[str, object]:
@@ -219,31 +256,35 @@ class Guard:
             timedelta(hours=int(self.environment["FULL_EVERY_HOURS"])),
             cast(Mode, self.environment["LOCK_MODE"]),
         )
-        access = replicas.open_replica(self.session, self._codecommit, replica)
+        access = self._open(replica)
         taken = Snapshots(self.store, retention, self.clock).take(replica.name, access)
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)
         return {"kind": taken.kind, "refs": taken.refs, "bytes": taken.bytes}
 
 
-def _is_kept(access: Access, old: str, new: str) -> bool:
-    """Whether ``old`` is in the history of ``new``, as far as 16 MiB of a pack show: no run relies on more."""
-    endpoint = access.endpoint()
-    found = read_refs(endpoint, "git-upload-pack")
-    words = offered(found.capabilities, "side-band-64k", "no-progress") + offered(
-        found.capabilities, "multi_ack_detailed"
-    )
+def _is_kept(access: Access, old: str, new: str) -> bool | None:
+    """Whether ``old`` is in the history of ``new``, as the first 16 MiB of a pack show; None if they do not show it.
+
+    Raises:
+        RetryableError: the replica is busy.
+    """
+    found = read_patiently(access.endpoint)
+    words = offered(found.capabilities, "side-band-64k", "no-progress", "thin-pack", "ofs-delta")
+    words += offered(found.capabilities, "multi_ack_detailed")
+    haves = [old, *(v for n, v in found.refs.items() if n.startswith("refs/heads/") and v != new)][:_MAX_HAVES]
     data = bytearray()
-    pack = request_pack(endpoint, words, [new], [old], Traffic())
+    pack = request_pack(access.endpoint(), words, [new], haves, Traffic())
     try:
         for part in pack:
             data += part
             if len(data) > _MAX_INSPECTED_BYTES:
-                return False
-        return is_ancestor(old, new, read_pack(bytes(data)).parents)
-    except _ENGINE_FAILURES:
-        return False
+                break
+        shown = is_ancestor(old, new, read_pack(bytes(data)).parents)
+    except (MirrorFailure, PackRefused, SourceRefused, zlib.error, IndexError):
+        return None
     finally:
         pack.close()  # type: ignore[attr-defined]
+    return True if shown else None if len(data) > _MAX_INSPECTED_BYTES else False
 
 
 def _log(**fields: object) -> None:

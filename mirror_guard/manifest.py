@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -63,8 +64,8 @@ def manifest_key(replica: str, time: str) -> str:
 
 
 def bundle_key(replica: str, time: str) -> str:
-    """Return a bundle's key in the bucket."""
-    return f"{PREFIX}{replica}/{time}.bundle"
+    """Return a new key for a bundle, unlike that of any other invocation."""
+    return f"{PREFIX}{replica}/{time}-{secrets.token_hex(4)}.bundle"
 
 
 def format_time(time: datetime) -> str:

@@ -92,6 +92,35 @@ def fresh_again(replica: str, region: str, confirmed: str) -> Message:
     )
 
 
+def unsaved(replica: str, region: str, snapshot: str | None) -> Message:
+    """Return the message that no snapshot of the replica is taken."""
+    last = f"The last one is from {snapshot}." if snapshot else "There is none yet."
+    return _message(
+        f"Replica {replica} is not backed up",
+        f"The guard takes no snapshots of the replica {replica} in {region}. {last}",
+        "The schedule may be disabled, or the replica cannot be read; the guard's log group says which.",
+        "One more message follows when a snapshot has been taken.",
+    )
+
+
+def saved_again(replica: str, region: str, snapshot: str) -> Message:
+    """Return the message that snapshots are taken again."""
+    return _message(
+        f"Replica {replica} is backed up again",
+        f"The guard has taken a snapshot of the replica {replica} in {region}, at {snapshot}.",
+    )
+
+
+def gone(replica: str, region: str, locked_until: str | None) -> Message:
+    """Return the message that the guard no longer finds the replica."""
+    kept = f"Its snapshots are locked until {locked_until}." if locked_until else "It has no snapshots."
+    return _message(
+        f"Replica {replica} is gone",
+        f"There is no repository {replica} in {region} with the tags of a replica any longer: somebody deleted it,",
+        f"removed its tags, or took the mirror down. {kept} If that was intended, nothing is to be done.",
+    )
+
+
 def hours(length: timedelta) -> str:
     """Return a duration in days, or else in hours."""
     number = round(length.total_seconds() / 3600)

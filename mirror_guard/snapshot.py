@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 
 from mirror_engine.model import CONFIRMED_TAG, Advertisement, Endpoint, RetryableError
 from mirror_engine.packs import EMPTY_PACK, object_count, verify_checksum
-from mirror_engine.protocol import offered, read_refs, request_pack
+from mirror_engine.protocol import offered, request_pack
 from mirror_engine.transport import AGENT, Traffic
 
 from .bundle import header
+from .git_access import read_patiently
 from .manifest import Manifest, bundle_key, chain_of, digest, dump, format_time, manifest_key, parse_time
 from .replicas import Access
 from .store import Mode, State, Store
@@ -124,7 +125,7 @@ class Snapshots:
                 the manifest is written last.
         """
         now = self._now()
-        refs = (found := read_refs(access.endpoint(), "git-upload-pack")).refs
+        refs = (found := read_patiently(access.endpoint)).refs
         versions = self._store.versions(replica)
         last = self._store.latest_manifest(versions)
         if not refs and last is None:
@@ -138,7 +139,7 @@ class Snapshots:
         )
         written = 0
         for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
-            last = self._write(replica, access, found, part, last)
+            last = self._write(replica, access, found, part, last, before)
             written += last[0].size
         self._finish(replica, last[0] if last else None, now)
         if anew and last:
@@ -167,6 +168,7 @@ class Snapshots:
         advertisement: Advertisement,
         part: Part,
         last: tuple[Manifest, str] | None,
+        state: State,
     ) -> tuple[Manifest, str]:
         """Write one bundle and its manifest; return the manifest and its SHA-256."""
         now = self._now()
@@ -176,18 +178,22 @@ class Snapshots:
         continued = bool(part.prerequisites) and last is not None
         started = last[0].chain_started if continued and last else time
         until = max(parse_time(started) + self._retention.full_every, now) + self._retention.keep
+        if state.locked_until and state.locked_chain == started:
+            # All of a chain is locked for as long as any of it, although the retention may be shorter by now.
+            until = max(until, parse_time(state.locked_until))
+        key = bundle_key(replica, time)
         parts = itertools.chain(
             [header(part.prerequisites, part.refs, access.head)],
             _pack(access.endpoint(), advertisement.capabilities, part),
         )
-        size, sha256 = self._store.put_bundle(bundle_key(replica, time), parts, self._retention.mode, until)
+        size, sha256 = self._store.put_bundle(key, parts, self._retention.mode, until)
         manifest = Manifest(
             replica=replica,
             time=time,
             refs=part.refs,
             head=access.head,
             complete=part.complete,
-            bundle=bundle_key(replica, time),
+            bundle=key,
             size=size,
             sha256=sha256,
             prerequisites=part.prerequisites if continued else (),

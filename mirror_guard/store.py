@@ -70,6 +70,12 @@ class State:
     """Until when every object of that chain is locked."""
     interrupted: int = 0
     """How many attempts at the next snapshot did not end."""
+    unsaved_since: str = ""
+    """When people were notified that no snapshot is taken; empty if one is."""
+    gone_since: str = ""
+    """When people were notified that the replica is gone, or has lost its tags; empty if it is there."""
+    outbox: tuple[tuple[str, str], ...] = ()
+    """Subjects and bodies of messages that are decided on, and not known to be sent."""
 
 
 class StateChangedError(Exception):
@@ -107,9 +113,16 @@ class Store:
         keys = sorted(key for key in versions if key.endswith(".json"))
         return self.manifest(keys[-1], versions[keys[-1]]) if keys else None
 
-    def open(self, key: str, version: str) -> IO[bytes]:
-        """Return a stream of an object's bytes."""
-        return cast(IO[bytes], self._s3.get_object(Bucket=self.bucket, Key=key, VersionId=version)["Body"])
+    def open(self, key: str, version: str, start: int = 0) -> IO[bytes]:
+        """Return a stream of an object's bytes, from a position on."""
+        answer = self._s3.get_object(Bucket=self.bucket, Key=key, VersionId=version, Range=f"bytes={start}-")
+        return cast(IO[bytes], answer["Body"])
+
+    def known_replicas(self) -> set[str]:
+        """Return the names of the replicas that have a state."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=_STATE_PREFIX)
+        keys = (str(entry["Key"]) for page in pages for entry in page.get("Contents", []))
+        return {key.removeprefix(_STATE_PREFIX).removesuffix(".json") for key in keys}
 
     def put_bundle(self, key: str, parts: Iterable[bytes], mode: Mode, until: datetime) -> tuple[int, str]:
         """Upload a bundle while it arrives, locked; return its size and its SHA-256.
@@ -150,7 +163,8 @@ class Store:
         try:
             answer = self._s3.get_object_retention(Bucket=self.bucket, Key=key, VersionId=version)["Retention"]
         except ClientError as error:
-            if error.response["Error"]["Code"] == "NoSuchObjectLockConfiguration":
+            # A bucket that somebody copied the snapshots to may have no locks at all.
+            if error.response["Error"]["Code"] in ("NoSuchObjectLockConfiguration", "InvalidRequest"):
                 return None
             raise
         return answer["Mode"], answer["RetainUntilDate"]
@@ -182,6 +196,7 @@ class Store:
             raise
         fields = json.loads(answer["Body"].read())
         known = {name: value for name, value in fields.items() if name in State.__dataclass_fields__}
+        known["outbox"] = tuple((subject, body) for subject, body in known.get("outbox", ()))
         return State(**known), answer["ETag"]
 
     def update_state(self, replica: str, decide: Callable[[State], State]) -> tuple[State, State]:

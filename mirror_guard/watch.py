@@ -8,7 +8,17 @@ from datetime import datetime, timedelta
 from .changes import Change, Verdict
 from .confirmation import Confirmation
 from .manifest import format_time, parse_time
-from .messages import Message, changed, fresh_again, readable, stale, unchanged_again
+from .messages import (
+    Message,
+    changed,
+    fresh_again,
+    gone,
+    readable,
+    saved_again,
+    stale,
+    unchanged_again,
+    unsaved,
+)
 from .store import State
 
 SKEW = timedelta(minutes=5)
@@ -62,6 +72,7 @@ def check(
     replica: str,
     region: str,
     stale_after: timedelta,
+    saved_every: timedelta | None,
     log_group: str,
     now: datetime,
 ) -> tuple[State, list[Message]]:
@@ -73,6 +84,7 @@ def check(
         replica: its name.
         region: its region.
         stale_after: how long there may be no confirmation.
+        saved_every: how often a snapshot is taken; None if none is.
         log_group: where changes are logged.
         now: the time.
     """
@@ -91,14 +103,50 @@ def check(
         since_text = readable(parse_time(state.changed_since))
         messages.append(unchanged_again(replica, region, since_text, str(shown)))
         state = replace(state, changed_since="")
+    state, due = _check_staleness(state, confirmed, replica, region, stale_after, now)
+    messages += due
+    if saved_every:
+        state, due = _check_snapshots(state, replica, region, saved_every, now)
+        messages += due
+    return replace(state, gone_since=""), messages
+
+
+def _check_staleness(
+    state: State, confirmed: datetime | None, replica: str, region: str, stale_after: timedelta, now: datetime
+) -> tuple[State, list[Message]]:
+    shown = readable(confirmed) if confirmed else None
     is_stale = now - (confirmed or parse_time(state.first_seen)) > stale_after
     if is_stale and not state.stale_since:
-        messages.append(stale(replica, region, shown, stale_after))
-        state = replace(state, stale_since=format_time(now))
-    elif state.stale_since and not is_stale:
-        messages.append(fresh_again(replica, region, str(shown)))
-        state = replace(state, stale_since="")
-    return state, messages
+        return replace(state, stale_since=format_time(now)), [stale(replica, region, shown, stale_after)]
+    if state.stale_since and not is_stale:
+        return replace(state, stale_since=""), [fresh_again(replica, region, str(shown))]
+    return state, []
+
+
+def _check_snapshots(
+    state: State, replica: str, region: str, saved_every: timedelta, now: datetime
+) -> tuple[State, list[Message]]:
+    saved = parse_time(state.snapshot_at) if state.snapshot_at else None
+    is_unsaved = now - (saved or parse_time(state.first_seen)) > 2 * saved_every + timedelta(hours=1)
+    if is_unsaved and not state.unsaved_since:
+        message = unsaved(replica, region, readable(saved) if saved else None)
+        return replace(state, unsaved_since=format_time(now)), [message]
+    if state.unsaved_since and not is_unsaved and saved:
+        return replace(state, unsaved_since=""), [saved_again(replica, region, readable(saved))]
+    return state, []
+
+
+def note_absence(state: State, *, replica: str, region: str, now: datetime) -> tuple[State, Message | None]:
+    """Return the state of a replica that is no longer found, and the message that is due, if any."""
+    if state.gone_since or not state.first_seen:
+        return state, None
+    until = readable(parse_time(state.locked_until)) if state.locked_until else None
+    return replace(state, gone_since=format_time(now)), gone(replica, region, until)
+
+
+def disbelieve(state: State, object_id: str) -> State:
+    """Return the state with a confirming tag that somebody other than the mirror wrote: it confirms nothing."""
+    return replace(state, confirmed_id=object_id, confirmed_sha256="")
 
 
 def _accounts_for(state: State, confirmed: datetime, since: datetime, refs_sha256: str) -> bool:

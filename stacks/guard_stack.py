@@ -36,13 +36,20 @@ class GuardStack(Stack):
         bucket = SnapshotBucket(self, "Snapshots")
         notifications = Notifications(self, "Notifications", email=guard.email, topic_arn=guard.topic_arn)
         guarded = GuardFunction(self, "Guard", guard=guard, bucket=bucket, notifications=notifications)
-        Triggers(
+        triggers = Triggers(
             self,
             "Triggers",
             function=guarded.function,
             snapshots_every=guard.snapshots.every if guard.snapshots else None,
         )
-        SelfWatch(self, "SelfWatch", function=guarded.function, log=guarded.log, topic=notifications.topic)
+        SelfWatch(
+            self,
+            "SelfWatch",
+            function=guarded.function,
+            check=triggers.check,
+            log=guarded.log,
+            topic=notifications.topic,
+        )
         Tags.of(self).add("managed-by", "codecommit-mirror")
         CfnOutput(self, "SnapshotBucket", value=bucket.bucket.bucket_name, description="Bucket of the snapshots")
         CfnOutput(self, "TopicArn", value=notifications.topic.topic_arn, description="Topic of the messages")

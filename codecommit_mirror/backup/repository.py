@@ -8,13 +8,10 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 from .. import engine
 from ..errors import MirrorError
 from ..progress import Say
-
-_CHUNK = 1 << 20
 
 
 class BareRepository:
@@ -133,10 +130,10 @@ class BareRepository:
         return done
 
 
-def hashed(stream: IO[bytes], size: int, sha256: str, what: str) -> Iterator[bytes]:
-    """Yield a stream's bytes; at the end, raise MirrorError if they are not those of the manifest."""
+def hashed(parts: Iterable[bytes], size: int, sha256: str, what: str) -> Iterator[bytes]:
+    """Pass bytes on; at the end, raise MirrorError if they are not those of the manifest."""
     digest, total = hashlib.sha256(), 0
-    while data := stream.read(_CHUNK):
+    for data in parts:
         digest.update(data)
         total += len(data)
         yield data

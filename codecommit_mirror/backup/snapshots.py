@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import IO
 
 import boto3
 from botocore import exceptions
@@ -14,6 +13,10 @@ from ..aws.session import NotFoundError, aws_failures, client
 from ..config.guard import STACK_NAME
 from ..errors import MirrorError
 from ..guard import Manifest, Store, as_of, chain_of, parse_time
+
+_FIRST_YEAR = 2000
+_READ_TRIES = 5
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,29 @@ class Snapshots:
         except ValueError as error:
             raise MirrorError(f"{error}; restore an earlier snapshot with --at.") from None
 
-    def open(self, key: str) -> IO[bytes]:
-        """Return a stream of an object's bytes.
+    def read(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes; a connection that breaks is made again where it broke.
 
         Raises:
-            MirrorError: it is not there.
+            MirrorError: it is not there, or cannot be read.
         """
         if key not in self.versions:
             raise MirrorError(
-                f"{key} is missing in the bucket {self.store.bucket}; restore another snapshot with --at."
+                f"{key} is missing from the bucket {self.store.bucket}; restore another snapshot with --at."
             )
-        with aws_failures(f"read {key}"):
-            return self.store.open(key, self.versions[key])
+        done = 0
+        for number in range(_READ_TRIES):
+            try:
+                with aws_failures(f"read {key}"):
+                    stream = self.store.open(key, self.versions[key], done)
+                while data := stream.read(_CHUNK):
+                    done += len(data)
+                    yield data
+            except (exceptions.BotoCoreError, OSError) as error:
+                if number == _READ_TRIES - 1:
+                    raise MirrorError(f"cannot read {key}: the connection to S3 broke ({error}); run again.") from None
+                continue
+            return
 
     def locked_until(self, manifest: Manifest) -> datetime | None:
         """Return until when a snapshot's own objects are locked; None if one of them is not."""
@@ -184,16 +198,16 @@ def parse_at(text: str) -> datetime:
     """
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            return parse_time(text)
-        except ValueError:
-            raise MirrorError(
-                f"--at {text!r} is not a time; write a date like 2026-11-20 (its end, in UTC) or 2026-11-20T08:30Z."
-            ) from None
-    if len(text) == len("2026-11-20"):
-        time += timedelta(days=1, seconds=-1)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+        if "T" not in text and " " not in text:
+            time += timedelta(days=1, seconds=-1)
+        moment = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None or moment.year < _FIRST_YEAR:
+        raise MirrorError(
+            f"--at {text!r} is not a time; write a date like 2026-11-20 (its end, in UTC) or 2026-11-20T08:30Z."
+        )
+    return moment
 
 
 def readable(time: datetime | str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .. import engine
 from ..aws.git_signature import sign
@@ -24,7 +25,8 @@ from .repository import BareRepository
 USERNAME, PASSWORD = "RESTORE_GIT_USERNAME", "RESTORE_GIT_PASSWORD"
 """Environment variables with the Git credentials for a server that is neither CodeCommit nor the source's."""
 _TRIES = 3
-_CODECOMMIT = re.compile(r"git-codecommit(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.")
+_CODECOMMIT = re.compile(r"git-codecommit(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?(?:/|$)")
+"""A host; the embedded cloud has it at the beginning of the path."""
 
 
 @dataclass
@@ -50,8 +52,11 @@ class Folder:
 
     def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str], say: Say) -> BareRepository:
         """Restore into a folder beside it, which takes its name at the very end: it is complete, or not there."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+        except OSError as error:
+            raise MirrorError(f"{self.path} cannot be created ({error.strerror}); name another folder.") from None
         try:
             repository = BareRepository(beside, say)
             origin.fetch(repository, wanted)
@@ -97,7 +102,12 @@ class Server:
             refused: dict[str, str] = {}
             git = engine.Git(str(repository.path))
             present = {} if not self.exists else dict(self.refs())
-            for batch in engine.make_plan(dict(refs), {n: v for n, v in present.items() if n in refs}, origin.head):
+            todo = engine.make_plan(dict(refs), {n: v for n, v in present.items() if n in refs}, origin.head)
+            if changed := [command.ref for batch in todo for command in batch if command.old and command.new]:
+                raise MirrorError(
+                    f"{self.name} got other values for {engine.list_refs(changed)} meanwhile; nothing was pushed."
+                )
+            for batch in todo:
                 creations = [command for command in batch if command.new]
                 for commands in engine.batches_by_command_line(creations):
                     say(f"pushing {engine.count(commands, 'ref')} to {self.name}")
@@ -133,10 +143,13 @@ def find_target(text: str, context: MirrorContext) -> Target:
     if text.startswith("azure:"):
         return _azure_repository(text, context)
     if "://" not in text:
-        return Folder(Path(text))
+        if re.match(r"[^/]+@[^/]+:", text):
+            raise MirrorError(f"--to {text!r} looks like an SSH address; give an HTTPS URL, or a folder.")
+        return Folder(Path(text).absolute())
     with engine.failures_as_mirror_errors():
         url = engine.parse_repository_url("--to", text)
-    if match := _CODECOMMIT.search(url):
+    host, path = urlsplit(url).hostname or "", urlsplit(url).path
+    if match := _CODECOMMIT.match(f"{path.lstrip('/')}" if engine.is_loopback(host) else host):
         aws = session_in(match.group(1))
 
         def sign_in() -> engine.Endpoint:

@@ -85,7 +85,7 @@ def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) ->
     title = f"Restore and check a snapshot of {mirror.name}"
     with Checklist((title,)) as checklist, checklist.step(title) as say:
         wrong = [f"{key}: {sentence}" for key, sentence in problems(found, now)]
-        origin = from_snapshots(found, parse_at(at) if at else None)
+        origin = from_snapshots(found, parse_at(at) if at is not None else None)
         checked = restoring.drill(origin, now, say)
     wrong += [checked.problem] if checked.problem else []
     _report_snapshot(found, origin, checked, wrong, as_json)
@@ -157,7 +157,7 @@ def restore(
     if drill == bool(to):
         raise click.UsageError("give either --to or --drill.")
     context = context_of(mirror)
-    origin = _origin(context, source or ("snapshots" if at or drill else "replica"), at, bucket)
+    origin = _origin(context, source or ("snapshots" if at is not None or drill else "replica"), at, bucket)
     if drill:
         _drill(mirror, origin, as_json)
         return
@@ -179,7 +179,7 @@ def restore(
 
 
 def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | None) -> Origin:
-    time = parse_at(at) if at else None
+    time = parse_at(at) if at is not None else None
     if source == "replica":
         return from_replica(context.aws, context.mirror.name, time)
     return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket), time)

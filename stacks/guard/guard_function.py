@@ -27,7 +27,7 @@ MEMORY_MB = 256
 _ACCEPTED = {
     "CloudWatchLogGroupEncrypted": "It holds names of replicas and refs; CloudWatch's key will do.",
     "LambdaConcurrency": "A reservation comes out of the account's concurrency; small accounts have none to spare.",
-    "LambdaDLQ": "Failed invocations set off the function's own alarm, and the next scheduled invocation looks again.",
+    "LambdaDLQ": "Events that it cannot handle go to the topic, as an on-failure destination.",
     "LambdaInsideVPC": "It reads CodeCommit and writes to S3, both public endpoints of AWS.",
 }
 
@@ -82,6 +82,7 @@ class GuardFunction(Construct):
             )
         # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
         cast(CfnResource, self.function.node.default_child).add_deletion_override("DependsOn")
+        self._report_unhandled(notifications)
         acknowledge(self, _ACCEPTED)
         objects = f"<{Stack.of(self).get_logical_id(cast(CfnElement, bucket.bucket.node.default_child))}.Arn>"
         reasons = {
@@ -90,6 +91,18 @@ class GuardFunction(Construct):
             **dict.fromkeys((f"{objects}/snapshots/*", f"{objects}/state/*"), "Its own objects have no fixed names."),
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in reasons.items()}, ["AwsSolutions"])
+
+    def _report_unhandled(self, notifications: Notifications) -> None:
+        """Let people see an event that the function could not handle even when it was tried again."""
+        lambda_.CfnEventInvokeConfig(
+            self,
+            "Unhandled",
+            function_name=self.function.function_name,
+            qualifier="$LATEST",
+            destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
+                on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=notifications.topic.topic_arn)
+            ),
+        )
 
 
 def _environment(
@@ -104,6 +117,7 @@ def _environment(
     if guard.snapshots:
         values["KEEP_HOURS"] = str(guard.snapshots.keep)
         values["FULL_EVERY_HOURS"] = str(guard.snapshots.full_every)
+        values["EVERY_HOURS"] = str(guard.snapshots.every)
         values["LOCK_MODE"] = guard.snapshots.lock.upper()
     return values
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_events as events
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
@@ -20,6 +21,7 @@ class SelfWatch(Construct):
 
     Args:
         function: the guard.
+        check: the rule that lets it look at every replica.
         log: its log group, which has a line of JSON for each replica and hour.
         topic: where the alarms go.
     """
@@ -30,6 +32,7 @@ class SelfWatch(Construct):
         construct_id: str,
         *,
         function: lambda_.Function,
+        check: events.Rule,
         log: logs.ILogGroup,
         topic: sns.ITopic,
     ) -> None:
@@ -49,7 +52,13 @@ class SelfWatch(Construct):
             self,
             "Silence",
             alarm_description=f"The guard has not looked at the replicas for {_SILENT_HOURS} hours.",
-            metric=function.metric_invocations(period=hour, statistic="Sum"),
+            metric=cloudwatch.Metric(
+                namespace="AWS/Events",
+                metric_name="Invocations",
+                dimensions_map={"RuleName": check.rule_name},
+                period=hour,
+                statistic="Sum",
+            ),
             comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
             threshold=1,
             evaluation_periods=_SILENT_HOURS,

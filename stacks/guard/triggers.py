@@ -34,14 +34,15 @@ class Triggers(Construct):
             ),
             targets=[targets.LambdaFunction(function)],
         )
-        schedules = [("Check", 1, "check", "Looks at every replica")]
+        self.check = self._schedule("Check", 1, "check", "Looks at every replica", function)
         if snapshots_every:
-            schedules.append(("Snapshots", snapshots_every, "snapshots", "Takes a snapshot of every replica"))
-        for name, hours, task, description in schedules:
-            events.Rule(
-                self,
-                name,
-                description=description,
-                schedule=events.Schedule.rate(Duration.hours(hours)),
-                targets=[targets.LambdaFunction(function, event=events.RuleTargetInput.from_object({"task": task}))],
-            )
+            self._schedule("Snapshots", snapshots_every, "snapshots", "Takes a snapshot of every replica", function)
+
+    def _schedule(self, name: str, hours: int, task: str, description: str, function: lambda_.Function) -> events.Rule:
+        return events.Rule(
+            self,
+            name,
+            description=description,
+            schedule=events.Schedule.rate(Duration.hours(hours)),
+            targets=[targets.LambdaFunction(function, event=events.RuleTargetInput.from_object({"task": task}))],
+        )

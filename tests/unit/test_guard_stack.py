@@ -41,6 +41,7 @@ def test_there_are_these_resources_and_nothing_else():
         "AWS::IAM::ManagedPolicy",
         "AWS::IAM::Role",
         "AWS::KMS::Key",
+        "AWS::Lambda::EventInvokeConfig",
         "AWS::Lambda::Function",
         "AWS::Lambda::Permission",
         "AWS::Lambda::Permission",
@@ -148,6 +149,13 @@ def test_a_topic_that_is_there_already_is_used_as_it_is():
     assert not kinds & {"AWS::SNS::Topic", "AWS::KMS::Key", "AWS::SNS::TopicPolicy"}
     alarms = [r["Properties"] for r in document["Resources"].values() if r["Type"] == "AWS::CloudWatch::Alarm"]
     assert [alarm["AlarmActions"] for alarm in alarms] == [[TOPIC], [TOPIC]]
+
+
+def test_what_the_function_cannot_handle_goes_to_the_topic():
+    document = template()
+    topic = {"Ref": logical_id(document, "AWS::SNS::Topic")}
+    config = of_type(document, "AWS::Lambda::EventInvokeConfig")["Properties"]
+    assert config["DestinationConfig"] == {"OnFailure": {"Destination": topic}}
 
 
 def test_without_snapshots_none_is_scheduled():

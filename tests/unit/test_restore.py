@@ -1,5 +1,6 @@
 """What a restore would create: pure decisions."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from codecommit_mirror.backup.origin import Origin, dropped_since
 from codecommit_mirror.backup.restore import choose, plan, rename
 from codecommit_mirror.backup.snapshots import parse_at
-from codecommit_mirror.backup.target import Folder
+from codecommit_mirror.backup.target import Folder, find_target
+from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.lifecycle.context import MirrorContext
 
 A, B = "a" * 40, "b" * 40
 REFS = {"refs/heads/main": A, "refs/heads/release/1": B, "refs/tags/v1": A, "refs/notes/commits": B}
@@ -103,12 +106,42 @@ def test_the_archive_gives_the_first_tip_that_was_dropped_since():
         ("2026-11-20T08:30", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
         ("2026-11-20T08:30+02:00", datetime(2026, 11, 20, 6, 30, tzinfo=UTC)),
         ("20261120T083000Z", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
+        ("20261120", datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)),
     ],
 )
 def test_times_are_dates_or_iso_8601(text, time):
     assert parse_at(text) == time
 
 
-def test_what_is_no_time_is_a_sentence():
-    with pytest.raises(MirrorError, match=r"--at 'yesterday' is not a time; write a date like 2026-11-20"):
-        parse_at("yesterday")
+@pytest.mark.parametrize("text", ["yesterday", "", "0206-11-20", "0001-01-01T00:00+14:00"])
+def test_what_is_no_time_is_a_sentence(text):
+    with pytest.raises(MirrorError, match=rf"--at '{re.escape(text)}' is not a time; write a date like 2026-11-20"):
+        parse_at(text)
+
+
+def context(**environment):
+    mirror = single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
+    return MirrorContext(mirror, environment, Path())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("git@host:repo.git", "looks like an SSH address; give an HTTPS URL, or a folder"),
+        ("azure:Shop", "is not azure:PROJECT/REPOSITORY; write both, separated by one slash"),
+        ("azure:Shop/a/b", "is not azure:PROJECT/REPOSITORY"),
+        ("ftp://host/r", "--to would send the password over ftp, unencrypted"),
+        ("https://git.example.com/r", "RESTORE_GIT_USERNAME and RESTORE_GIT_PASSWORD are not set"),
+        ("https://evil.example.com/git-codecommit.eu-west-1.amazonaws.com/v1", "RESTORE_GIT_USERNAME and"),
+    ],
+)
+def test_a_target_that_cannot_be_is_a_sentence(text, sentence):
+    with pytest.raises(MirrorError, match=re.escape(sentence)):
+        find_target(text, context())
+
+
+def test_a_server_gets_the_credentials_that_are_meant_for_it():
+    target = find_target("https://git.example.com/r", context(RESTORE_GIT_USERNAME="a", RESTORE_GIT_PASSWORD="b"))
+    assert (target.endpoint().username, target.endpoint().password) == ("a", "b")
+    source = find_target("https://dev.azure.com/contoso/Shop/_git/New", context(AZURE_DEVOPS_EXT_PAT="token"))
+    assert source.endpoint().password == "token"

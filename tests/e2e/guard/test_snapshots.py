@@ -197,6 +197,20 @@ def test_an_incremental_snapshot_keeps_its_chain_locked(guarded, rig):
 
 
 @pytest.mark.usefixtures("without_policy")
+def test_a_shorter_retention_shortens_no_lock_of_a_chain(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+    shorter = Retention(timedelta(days=30), timedelta(days=30), "COMPLIANCE")
+    assert take(guarded, rig, retention=shorter).kind == "incremental"
+    found = read_snapshots(guarded.session(), rig.name)
+    locks = {found.locked_until(manifest) for manifest in found.complete}
+    assert len(locks) == 1
+
+
+@pytest.mark.usefixtures("without_policy")
 def test_what_no_snapshot_needs_any_longer_is_released(guarded, rig, monkeypatch):
     sample.fill(rig.source)
     rig.run()
@@ -224,9 +238,11 @@ def test_a_flipped_bit_a_missing_lock_and_a_missing_manifest_are_found(guarded, 
     assert "is sound: " in fine.stdout
     found = read_snapshots(guarded.session(), rig.name)
     last = found.at(None)
-    data = found.open(last.bundle).read()
+    data = b"".join(found.read(last.bundle))
     flipped = data[:-30] + bytes([data[-30] ^ 1]) + data[-29:]
-    monkeypatch.setattr(Store, "open", lambda self, key, version: io.BytesIO(flipped if key == last.bundle else data))
+    monkeypatch.setattr(
+        Store, "open", lambda self, key, version, start=0: io.BytesIO((flipped if key == last.bundle else data)[start:])
+    )
     from codecommit_mirror.backup.origin import from_snapshots
     from codecommit_mirror.backup.restore import drill
 

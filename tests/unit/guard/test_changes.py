@@ -83,6 +83,19 @@ def test_the_pipelines_credential_that_drops_a_tip_is_not_a_run(name):
     assert verdict(event(name, caller=None), {}) is Verdict.BY_SOMEBODY_ELSE
 
 
+def test_an_overwrite_that_is_too_large_to_judge_waits_for_a_run():
+    assert verdict(event(), {"refs/heads/main": NEW}, kept=None) is Verdict.UNATTRIBUTED
+
+
+@pytest.mark.parametrize("stamp", ["20200101T000000Z", "20270101T000000Z", "99999999T999999Z"])
+def test_an_archive_entry_of_another_time_is_no_runs(stamp):
+    assert verdict(event("referenceCreated", ref=f"{ARCHIVE}/{stamp}/heads/x")) is Verdict.DESTRUCTIVE
+
+
+def test_an_archive_entry_of_now_is_a_runs():
+    assert verdict(event("referenceCreated", ref=f"{ARCHIVE}/20261126T115900Z/heads/x")) is Verdict.BY_A_RUN
+
+
 def test_without_an_archive_a_run_may_drop_a_tip():
     replica = Replica("M", ARN, REPLICA.writer, 0)
     assert verdict(event("referenceDeleted"), replica=replica) is Verdict.BY_A_RUN
@@ -103,10 +116,11 @@ def test_an_event_without_a_caller_is_judged_by_what_it_did():
     assert verdict(event(caller=None), {"refs/heads/main": NEW}, kept=True) is Verdict.UNATTRIBUTED
 
 
-def test_what_an_event_lacks_is_looked_up():
+def test_without_the_old_id_a_run_that_confirms_the_replica_decides():
     lacks = event("referenceDeleted", old=None)
-    assert verdict(lacks, {f"{ARCHIVE}/20261126T115955Z/heads/main": OLD}) is Verdict.BY_A_RUN
-    assert verdict(lacks, {}) is Verdict.DESTRUCTIVE
+    assert verdict(lacks) is Verdict.BY_A_RUN
+    lacks["detail"].pop("callerUserArn")
+    assert verdict(lacks) is Verdict.UNATTRIBUTED
     nameless = event("referenceDeleted")
     del nameless["detail"]["referenceFullName"]
     assert from_event(nameless).ref == "refs/heads/main"

@@ -19,10 +19,10 @@ def note(state, verdict=Verdict.BY_SOMEBODY_ELSE, now=NOW, change=CHANGE):
     return watch.note_change(state, change, verdict, replica="M", region="eu-west-1", log_group="/log", now=now)
 
 
-def check(state, now=NOW, stale_after=2 * 24 * HOUR, sha256="0" * 64):
-    return watch.check(
-        state, refs_sha256=sha256, replica="M", region="eu-west-1", stale_after=stale_after, log_group="/log", now=now
-    )
+def check(state, now=NOW, stale_after=2 * 24 * HOUR, sha256="0" * 64, saved_every=None):
+    where = {"replica": "M", "region": "eu-west-1", "log_group": "/log"}
+    limits = {"stale_after": stale_after, "saved_every": saved_every}
+    return watch.check(state, refs_sha256=sha256, now=now, **where, **limits)
 
 
 def confirm(state, tag, now):
@@ -93,6 +93,34 @@ def test_a_forged_time_does_not_postpone_staleness():
     assert state.confirmed_at == "20261126T120000Z"
     assert watch.note_confirmation(state, "1", Confirmation(NOW + HOUR, "x", SHA), NOW + HOUR) == state
     assert watch.note_confirmation(State(), "2", None, NOW).confirmed_at == "20261126T120000Z"
+
+
+def test_a_confirmation_by_somebody_else_confirms_nothing():
+    state, _ = note(State(confirmed_id="1", confirmed_at="20261126T110000Z", first_seen="20261101T000000Z"))
+    state = watch.disbelieve(state, "forged")
+    assert confirm(state, "forged", NOW + HOUR) == state
+    assert check(state, NOW + 2 * HOUR)[1] == []
+
+
+def test_missing_snapshots_are_told_once_and_so_is_the_next_one():
+    day = 24 * HOUR
+    state, messages = check(State(), saved_every=day)
+    assert messages == []
+    state, (message,) = check(state, NOW + 49.1 * HOUR, stale_after=99 * day, saved_every=day)
+    assert (message.subject, "There is none yet." in message.body) == ("Replica M is not backed up", True)
+    assert check(state, NOW + 60 * HOUR, stale_after=99 * day, saved_every=day)[1] == []
+    saved = replace(state, snapshot_at="20261129T000000Z")
+    _, (message,) = check(saved, NOW + 61 * HOUR, stale_after=99 * day, saved_every=day)
+    assert message.subject == "Replica M is backed up again"
+
+
+def test_a_replica_that_is_gone_is_told_once():
+    seen = State(first_seen="20261101T000000Z", locked_until="20280101T000000Z")
+    state, message = watch.note_absence(seen, replica="M", region="eu-west-1", now=NOW)
+    assert message.subject == "Replica M is gone"
+    assert "locked until 2028-01-01 00:00:00 UTC" in message.body
+    assert watch.note_absence(state, replica="M", region="eu-west-1", now=NOW)[1] is None
+    assert check(state)[0].gone_since == ""
 
 
 def test_a_subject_is_short_and_ascii():
