@@ -31,6 +31,7 @@ from . import replicas, watch
 from .changes import Change, Verdict, from_event, judge
 from .confirmation import digest, read_confirmation
 from .git_access import read_patiently
+from .manifest import format_time
 from .messages import Message
 from .replicas import Access, Replica
 from .snapshot import Retention, Snapshots
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _WORKERS = 8
+_OUTBOX_PATIENCE = timedelta(minutes=15)
+"""After what time a message that was queued counts as not sent."""
 _SECONDS_BETWEEN_SNAPSHOTS = 0.2
 _TAGS_SECONDS = 120
 _FOUND: dict[str, tuple[Replica | None, float]] = {}
@@ -220,18 +223,22 @@ class Guard:
         Of two invocations that decide the same, one writes it. A message that could not be sent stays in the state, and
         the next look tries again.
         """
+        queued = format_time(self.clock())
+        mine: list[tuple[str, str, str]] = []
 
         def decide_and_queue(state: State) -> State:
             new, due = decide(state)
-            return replace(new, outbox=(*new.outbox, *((message.subject, message.body) for message in due)))
+            mine[:] = [(message.subject, message.body, queued) for message in due]
+            return replace(new, outbox=(*new.outbox, *mine))
 
-        _, state = self.store.update_state(name, decide_and_queue)
-        if state.outbox:
-            sent = state.outbox
-            for subject, body in sent:
-                self._sns.publish(TopicArn=self.environment["TOPIC_ARN"], Subject=subject, Message=body)
+        old, state = self.store.update_state(name, decide_and_queue)
+        left = format_time(self.clock() - _OUTBOX_PATIENCE)
+        to_send = [one for one in state.outbox if one[2] < left] + (mine if state != old else [])
+        for subject, body, _ in to_send:
+            self._sns.publish(TopicArn=self.environment["TOPIC_ARN"], Subject=subject, Message=body)
+        if to_send:
             self.store.update_state(
-                name, lambda now: replace(now, outbox=tuple(one for one in now.outbox if one not in sent))
+                name, lambda now: replace(now, outbox=tuple(one for one in now.outbox if one not in to_send))
             )
         return state
 

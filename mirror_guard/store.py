@@ -74,8 +74,8 @@ class State:
     """When people were notified that no snapshot is taken; empty if one is."""
     gone_since: str = ""
     """When people were notified that the replica is gone, or has lost its tags; empty if it is there."""
-    outbox: tuple[tuple[str, str], ...] = ()
-    """Subjects and bodies of messages that are decided on, and not known to be sent."""
+    outbox: tuple[tuple[str, str, str], ...] = ()
+    """Subject, body and time of messages that are decided on, and not known to be sent."""
 
 
 class StateChangedError(Exception):
@@ -196,7 +196,7 @@ class Store:
             raise
         fields = json.loads(answer["Body"].read())
         known = {name: value for name, value in fields.items() if name in State.__dataclass_fields__}
-        known["outbox"] = tuple((subject, body) for subject, body in known.get("outbox", ()))
+        known["outbox"] = tuple((subject, body, queued) for subject, body, queued in known.get("outbox", ()))
         return State(**known), answer["ETag"]
 
     def update_state(self, replica: str, decide: Callable[[State], State]) -> tuple[State, State]:
