@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, overload
+from weakref import WeakKeyDictionary
 
 import boto3
 from botocore import exceptions
+from botocore.config import Config
 
 from ..config.mirror import Mirror
 from ..errors import MirrorError
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 _LOG = logging.getLogger(__name__)
+_CONFIG = Config(retries={"mode": "adaptive", "max_attempts": 10}, max_pool_connections=32)
+"""Hundreds of mirrors share an account's rate limits."""
+_CLIENTS: WeakKeyDictionary[boto3.Session, dict[tuple[str, str | None], Any]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+"""A session makes one client at a time."""
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _UNKNOWN_KEY = {
     "InvalidAccessKeyId",
@@ -110,13 +118,21 @@ def client(aws: boto3.Session, service: Literal["ssm"], region: str | None = Non
 @overload
 def client(aws: boto3.Session, service: Literal["sts"], region: str | None = None) -> STSClient: ...
 def client(aws: boto3.Session, service: Any, region: str | None = None) -> Any:
-    """Return a client, by default in the session's own region.
+    """Return a client, by default in the session's own region; all threads share one for each service.
 
     Raises:
         MirrorError: an endpoint in the environment is not a URL.
     """
+    with _LOCK:
+        known = _CLIENTS.setdefault(aws, {})
+        if (service, region) not in known:
+            known[service, region] = _new_client(aws, service, region)
+        return known[service, region]
+
+
+def _new_client(aws: boto3.Session, service: Any, region: str | None) -> Any:
     try:
-        return aws.client(service, region_name=region)
+        return aws.client(service, region_name=region, config=_CONFIG)
     except ValueError as error:
         raise MirrorError(f"{error}; correct AWS_ENDPOINT_URL and the AWS configuration.") from None
 

@@ -16,7 +16,7 @@ from ..config.load import DEFAULT_FILE, load_mirrors, single_mirror
 from ..config.mirror import Mirror
 from ..config.mirrors_file import read
 from ..errors import MirrorError
-from ..lifecycle.context import MirrorContext
+from ..lifecycle.context import ClientPool, MirrorContext
 from ..progress import Checklist, Confirm
 
 config_option = click.option(
@@ -60,7 +60,7 @@ def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def context_of(mirror: Mirror, checklist: Checklist | None = None) -> MirrorContext:
+def context_of(mirror: Mirror, checklist: Checklist | None = None, clients: ClientPool | None = None) -> MirrorContext:
     """Return the context of the current command: this folder, this environment and this terminal."""
     given = click.get_current_context().params
     cdk_context = ["-c", f"config={Path(given['config']).resolve()}", "-c", f"mirror={mirror.name}"]
@@ -74,7 +74,14 @@ def context_of(mirror: Mirror, checklist: Checklist | None = None) -> MirrorCont
             answer: str = click.prompt(text, hide_input=True, err=True)
         return answer
 
-    return MirrorContext(mirror, os.environ, Path.cwd(), tuple(cdk_context), ask if sys.stdin.isatty() else None)
+    return MirrorContext(
+        mirror,
+        os.environ,
+        Path.cwd(),
+        tuple(cdk_context),
+        ask if sys.stdin.isatty() else None,
+        clients=clients or ClientPool(),
+    )
 
 
 def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:

@@ -15,6 +15,7 @@ from ..azure.connection import LFS_NOTE
 from ..backup.coverage import unguarded
 from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
+from ..lifecycle.context import ClientPool
 from ..lifecycle.status import Status, attention, duration, read
 from .options import complete_mirror, config_option, context_of, json_option
 from .output import print_json, print_table
@@ -50,7 +51,8 @@ def status(
         guard = None
     else:
         mirrors, _, guard = load(config, name)
-    contexts = [context_of(mirror) for mirror in mirrors]
+    clients = ClientPool()
+    contexts = [context_of(mirror, clients=clients) for mirror in mirrors]
     with ThreadPoolExecutor(_MAX_WORKERS) as pool:
         found = list(pool.map(read, contexts))
     now, lag = datetime.now(UTC), timedelta(minutes=max_lag)

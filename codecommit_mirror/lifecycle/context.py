@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +16,54 @@ from ..aws import session
 from ..azure.client import AzureDevOps
 from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
-from ..config.mirror import Mirror
+from ..config.mirror import AzureRepository, Mirror
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
 
 Ask = Callable[[str], str]
 """Asks a person for a secret."""
+
+
+class ClientPool:
+    """Sessions and clients that the mirrors of one command share: one for each region, and one for each project."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: dict[tuple[str | None, str | None], boto3.Session] = {}
+        self._projects: dict[tuple[str, str, str, str], AzureDevOps] = {}
+        self._token: AzureToken | None = None
+
+    def session(self, mirror: Mirror) -> boto3.Session:
+        """Return a session in the mirror's account and region.
+
+        Raises:
+            MirrorError: there is no region, or the credentials are for another account.
+        """
+        key = (mirror.account, mirror.region)
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = session.session(mirror)
+            return self._sessions[key]
+
+    def token(self, environment: Mapping[str, str]) -> AzureToken:
+        """Return the token for Azure DevOps, which may take a sign-in to find.
+
+        Raises:
+            MirrorError: there is none.
+        """
+        with self._lock:
+            if self._token is None:
+                self._token = find_token(environment)
+            return self._token
+
+    def azure(self, azure: AzureRepository, token: AzureToken, transport: httpx.BaseTransport | None) -> AzureDevOps:
+        """Return a client for a source's project."""
+        key = (azure.server, azure.organization, azure.project, token.secret)
+        with self._lock:
+            if key not in self._projects:
+                self._projects[key] = AzureDevOps(azure, token, transport=transport)
+            return self._projects[key]
 
 
 @dataclass
@@ -35,6 +77,7 @@ class MirrorContext:
         cdk_context: how the CDK app finds the mirror: ``-c key=value`` pairs.
         ask: asks a person for a secret; None if there is nobody to ask.
         azure_transport: an httpx transport for Azure DevOps, for tests.
+        clients: what the mirrors of one command share.
     """
 
     mirror: Mirror
@@ -43,6 +86,7 @@ class MirrorContext:
     cdk_context: tuple[str, ...] = ()
     ask: Ask | None = None
     azure_transport: httpx.BaseTransport | None = None
+    clients: ClientPool = field(default_factory=ClientPool, repr=False)
 
     @cached_property
     def source_secrets(self) -> dict[str, str]:
@@ -52,7 +96,7 @@ class MirrorContext:
     @cached_property
     def aws(self) -> boto3.Session:
         """A session in the mirror's account and region."""
-        return session.session(self.mirror)
+        return self.clients.session(self.mirror)
 
     @cached_property
     def account(self) -> str:
@@ -67,9 +111,9 @@ class MirrorContext:
     @cached_property
     def token(self) -> AzureToken:
         """The token for Azure DevOps."""
-        return find_token(self.environment)
+        return self.clients.token(self.environment)
 
     @cached_property
     def azure(self) -> AzureDevOps:
         """A client for the mirror's Azure DevOps project."""
-        return AzureDevOps(self.mirror.azure, self.token, transport=self.azure_transport)
+        return self.clients.azure(self.mirror.azure, self.token, self.azure_transport)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from mirror_guard import watch
 from mirror_guard.changes import Change, Verdict
 from mirror_guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
-from mirror_guard.git_access import sign
 from mirror_guard.store import State
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -143,14 +142,3 @@ def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
     listed = {"refs/heads/main": "a" * 40, "refs/tags/codecommit-mirror/confirmed": object_id}
     assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R", digest(listed))
     assert parse_confirmation(b"object x\ntime: never\n") is None
-
-
-def test_the_signature_is_that_of_the_published_client():
-    import boto3
-
-    from codecommit_mirror.aws import git_signature
-
-    url = "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/MyRepoReplica"
-    for token in (None, "TOKEN"):
-        session = boto3.Session("AKIAEXAMPLE", "SECRET", token, region_name="eu-west-1")
-        assert sign(url, "eu-west-1", "AKIAEXAMPLE", "SECRET", token, NOW) == git_signature.sign(session, url, NOW)

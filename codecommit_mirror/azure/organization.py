@@ -1,0 +1,36 @@
+"""The repositories of a whole organization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from ..config.discovery import Found
+from .http import AzureHttp
+from .token import AzureToken
+
+
+def list_repositories(
+    server: str, organization: str, token: AzureToken, transport: httpx.BaseTransport | None = None
+) -> list[Found]:
+    """Return every repository that the token's owner may see, wikis too, in one call (Repositories - List).
+
+    Raises:
+        AzureError: the service refuses, or cannot be reached.
+    """
+    http = AzureHttp(f"{server}/{quote(organization, safe='')}", token, transport=transport)
+    listed = http.get("git/repositories", f"list the repositories of {organization!r}", includeHidden="true")
+    return [_found(repository) for repository in listed["value"]]
+
+
+def _found(repository: Mapping[str, Any]) -> Found:
+    branch = repository.get("defaultBranch")
+    return Found(
+        str(repository["project"]["name"]),
+        str(repository["name"]),
+        str(branch).removeprefix("refs/heads/") if branch else None,
+        bool(repository.get("isDisabled")),
+    )

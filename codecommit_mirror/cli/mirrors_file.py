@@ -1,0 +1,147 @@
+"""``codecommit-mirror init`` and ``codecommit-mirror discover``: what writes mirrors.yaml."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from .. import engine
+from ..azure.organization import list_repositories
+from ..azure.token import find_token
+from ..config import azure_url
+from ..config.discovery import Candidate, add, choose
+from ..config.load import load_mirrors
+from ..config.mirror import Mirror
+from ..config.mirrors_file import read
+from ..errors import MirrorError
+from .options import config_option, json_option
+from .output import print_json, print_table
+
+
+@click.command()
+@config_option
+def init(config: Path) -> None:
+    """Write a commented mirrors.yaml to start from; never overwrites an existing one."""
+    text = (resources.files("codecommit_mirror") / "mirrors.example.yaml").read_text(encoding="utf-8")
+    try:
+        with config.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise MirrorError(f"{config} exists and is not overwritten; edit it, or name another with --config.") from None
+    except OSError as error:
+        raise MirrorError(f"{config} cannot be written ({error.strerror}); name another with --config.") from None
+    click.echo(f"Wrote {config}. Edit it, then run: codecommit-mirror up MyRepoReplica")
+
+
+@click.command()
+@config_option
+@click.option("--organization", help="The organization.  [default: that of mirrors.yaml]")
+@click.option("--server", help="An Azure DevOps Server's address.  [default: that of mirrors.yaml]")
+@click.option("--project", "projects", multiple=True, help="Only this project; repeatable.  [default: all]")
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="Only repositories like 'shop-*' or 'Shop/*'; repeatable."
+)
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out repositories like '*-old'; repeatable.")
+@click.option("--wikis", is_flag=True, help="Mirror wikis too, which are repositories of their own.")
+@click.option("--write", is_flag=True, help="Add an entry for each new one to mirrors.yaml.")
+@json_option
+def discover(
+    config: Path,
+    organization: str | None,
+    server: str | None,
+    projects: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    wikis: bool,
+    write: bool,
+    as_json: bool,
+) -> None:
+    """List the repositories of an organization, and add them to mirrors.yaml.
+
+    Disabled, empty and already mirrored repositories are marked and not added. Comments and order in the file stay.
+    """
+    mirrors, defaults = _known(config)
+    organization = organization or defaults.get("organization")
+    server = (server or defaults.get("server") or azure_url.AZURE_DEVOPS_SERVICES).rstrip("/")
+    if not organization:
+        raise MirrorError("there is no organization; give --organization, or write azure.organization under defaults.")
+    found = list_repositories(server, organization, find_token(os.environ))
+    here = [mirror for mirror in mirrors if _is_in(mirror, server, organization)]
+    wanted = {project.lower() for project in projects}
+    if missing := sorted(wanted - {one.project.lower() for one in found}):
+        raise MirrorError(f"{organization!r} has no project {missing[0]!r} with a repository; correct --project.")
+    chosen = [one for one in found if not wanted or one.project.lower() in wanted]
+    taken = [mirror.name for mirror in mirrors]
+    candidates = choose(chosen, here, taken, include=include, exclude=exclude, wikis=wikis)
+    new = [candidate for candidate in candidates if candidate.state == "new"]
+    if write and new:
+        custom = None if server == azure_url.AZURE_DEVOPS_SERVICES else server
+        _write(config, add(config, new, organization, custom))
+    _print(candidates, config, written=write, as_json=as_json)
+
+
+def _known(config: Path) -> tuple[Sequence[Mirror], dict[str, str]]:
+    """Return the file's mirrors, and its defaults for sources; nothing if there is no file."""
+    if not config.exists():
+        return (), {}
+    defaults = read(config).defaults.get("azure") or {}
+    return load_mirrors(config), {key: str(value) for key, value in defaults.items()}
+
+
+def _is_in(mirror: Mirror, server: str, organization: str) -> bool:
+    place = (mirror.azure.server.lower(), mirror.azure.organization.lower())
+    return place == (server.lower(), organization.lower())
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file at once, so that it is never half written, and only if it is valid."""
+    with tempfile.TemporaryDirectory(prefix=".discover-", dir=path.parent) as folder:
+        new = Path(folder, path.name)
+        new.write_text(text, encoding="utf-8")
+        try:
+            load_mirrors(new)
+        except MirrorError as error:
+            reason = str(error).splitlines()[0].replace(str(new), str(path))
+            raise MirrorError(f"{path} was not changed, since it would not be valid: {reason}") from None
+        if path.exists():
+            new.chmod(path.stat().st_mode & 0o777)
+        new.replace(path)
+
+
+def _print(candidates: Sequence[Candidate], config: Path, *, written: bool, as_json: bool) -> None:
+    if as_json:
+        listed = [
+            {
+                "project": one.found.project,
+                "repository": one.found.repository,
+                "state": one.state,
+                "mirror": one.name,
+                "note": one.note or None,
+            }
+            for one in candidates
+        ]
+        print_json({"repositories": listed})
+        return
+    rows = [
+        (
+            engine.sanitize(one.found.project),
+            engine.sanitize(one.found.repository),
+            one.state,
+            one.name or "-",
+            one.note,
+        )
+        for one in candidates
+    ]
+    if rows:
+        print_table(("PROJECT", "REPOSITORY", "STATE", "MIRROR", "NOTE"), rows)
+    counts = Counter(one.state for one in candidates)
+    new = counts.pop("new", 0)
+    rest = "".join(f", {number:,} {state}" for state, number in sorted(counts.items()))
+    what = f"added to {config}" if written else "new; add them with --write" if new else "new"
+    click.echo(f"{engine.count(len(candidates), 'repository', 'repositories')}: {new:,} {what}{rest}.")

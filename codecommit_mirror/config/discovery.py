@@ -1,0 +1,160 @@
+"""Which repositories of an organization become mirrors, and under which names; pure decisions, and the file's edit."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ..errors import MirrorError
+from .mirror import REPLICA_NAME, Mirror, derive_stack_name
+
+_MAX_NAME = 100
+_WIKI = ".wiki"
+State = Literal["new", "mirrored", "disabled", "empty", "wiki", "excluded"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A repository of the organization."""
+
+    project: str
+    repository: str
+    default_branch: str | None
+    disabled: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A repository, and what becomes of it."""
+
+    found: Found
+    state: State
+    name: str | None
+    """The mirror's name; None if it is not to be mirrored."""
+    note: str = ""
+
+
+def choose(
+    repositories: Iterable[Found],
+    mirrors: Sequence[Mirror],
+    names: Iterable[str],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    wikis: bool = False,
+) -> list[Candidate]:
+    """Decide what becomes of each repository, in the order of projects and names.
+
+    Args:
+        repositories: all that the organization has.
+        mirrors: those of mirrors.yaml whose sources are in the organization.
+        names: the names of all mirrors of mirrors.yaml.
+        include: globs of ``PROJECT/REPOSITORY`` or of repositories; all by default.
+        exclude: globs of those to leave out.
+        wikis: whether wikis are mirrored too.
+    """
+    mirrored = {(mirror.azure.project.lower(), mirror.azure.repository.lower()): mirror.name for mirror in mirrors}
+    taken = set(names)
+    result: list[Candidate] = []
+    for found in sorted(repositories, key=lambda one: (one.project.lower(), one.repository.lower())):
+        place = (found.project.lower(), found.repository.lower())
+        state = _state(found, mirrored, include, exclude, wikis)
+        if state != "new":
+            result.append(Candidate(found, state, mirrored.get(place)))
+            continue
+        name, note = name_of(found, taken)
+        taken.add(name)
+        result.append(Candidate(found, state, name, note))
+    return result
+
+
+def _state(
+    found: Found, mirrored: Iterable[tuple[str, str]], include: Sequence[str], exclude: Sequence[str], wikis: bool
+) -> State:
+    if (found.project.lower(), found.repository.lower()) in mirrored:
+        return "mirrored"
+    if (include and not _matches(found, include)) or _matches(found, exclude):
+        return "excluded"
+    if found.disabled:
+        return "disabled"
+    if found.repository.endswith(_WIKI) and not wikis:
+        return "wiki"
+    return "new" if found.default_branch else "empty"
+
+
+def _matches(found: Found, globs: Sequence[str]) -> bool:
+    names = (found.repository, f"{found.project}/{found.repository}")
+    return any(fnmatch.fnmatch(name.lower(), glob.lower()) for glob in globs for name in names)
+
+
+def name_of(found: Found, taken: Iterable[str]) -> tuple[str, str]:
+    """Return a name for a repository's mirror, and a note if it is not simply the repository's own.
+
+    What CodeCommit does not accept becomes a hyphen. A name that is taken, or whose stack's would be, gets the project
+    in front, and then a hash of both.
+    """
+    stacks = {derive_stack_name(name).lower() for name in taken}
+    plain = _acceptable(found.repository)
+    for name in (plain, _acceptable(f"{found.project}-{found.repository}")):
+        if derive_stack_name(name).lower() not in stacks:
+            note = "" if name == found.repository else f"named after {found.repository!r}"
+            return name, note if name == plain else f"{plain!r} is taken"
+    digest = hashlib.sha256(f"{found.project}/{found.repository}".encode()).hexdigest()[:8]
+    return f"{plain[: _MAX_NAME - 9]}-{digest}", f"{plain!r} is taken"
+
+
+def _acceptable(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip("-").rstrip("-")
+    name = re.sub(r"(\.git)+$", "", name, flags=re.IGNORECASE)
+    if len(name) > _MAX_NAME:
+        name = f"{name[: _MAX_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    if not REPLICA_NAME.fullmatch(name) or name.lower() in ("cdktoolkit", "codecommit-mirror-guard"):
+        name = f"repository-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name
+
+
+def add(path: Path, candidates: Sequence[Candidate], organization: str, server: str | None) -> str:
+    """Return the text of mirrors.yaml with an entry for each candidate; comments and order stay.
+
+    Args:
+        path: the file, which may not exist.
+        candidates: those to add.
+        organization: theirs, written where the file's defaults do not say it.
+        server: their server, likewise; None for Azure DevOps Services.
+
+    Raises:
+        MirrorError: the file is not YAML, or has no mapping where entries go.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    try:
+        document: Any = yaml.load(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise MirrorError(
+            f"{path} cannot be added to ({' '.join(str(error).split())[:200]}); correct it first."
+        ) from None
+    document = document if document is not None else {}
+    defaults = (document.get("defaults") or {}).get("azure") or {}
+    if document.get("mirrors") is None:
+        document["mirrors"] = {}
+    for candidate in candidates:
+        wanted = {
+            **({"server": server} if server else {}),
+            "organization": organization,
+            "project": candidate.found.project,
+        }
+        azure = {key: value for key, value in wanted.items() if defaults.get(key) != value}
+        document["mirrors"][candidate.name] = {"azure": {**azure, "repository": candidate.found.repository}}
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
