@@ -35,9 +35,16 @@ _NEEDS_ATTENTION, _UNKNOWN = 1, 3
     "--max-lag", default=60, show_default=True, metavar="MINUTES", help="How long a replica may be behind its source."
 )
 @click.option("--max-age", type=int, metavar="DAYS", help="How old a pipeline's Git credential may be.  [default: any]")
+@click.option("--failing", is_flag=True, help="Show only mirrors that need attention or could not be read.")
 @json_option
 def status(
-    name: str | None, config: Path, azure_repo_url: str | None, max_lag: int, max_age: int | None, as_json: bool
+    name: str | None,
+    config: Path,
+    azure_repo_url: str | None,
+    max_lag: int,
+    max_age: int | None,
+    failing: bool,
+    as_json: bool,
 ) -> None:
     """Show the status of each mirror, or of the one that NAME names.
 
@@ -61,12 +68,15 @@ def status(
         (one, attention(one, now=now, longest_lag=lag, oldest_days=max_age, unguarded=missing.get(one.name)))
         for one in found
     ]
+    shown = [(one, reasons) for one, reasons in judged if reasons or one.error] if failing else judged
     if as_json:
-        print_json({"mirrors": [as_object(one, reasons, now) for one, reasons in judged]})
+        print_json({"mirrors": [as_object(one, reasons, now) for one, reasons in shown]})
+    elif not shown:
+        click.echo(f"No mirror needs attention, out of {len(judged):,}.")
     else:
         header = ("MIRROR", "STACK", "CREDENTIALS", "LAST RUN", "REFS", "BEHIND", "ATTENTION")
-        print_table(header, [_row(one, reasons, now) for one, reasons in judged])
-        _print_notes(found)
+        print_table(header, [_row(one, reasons, now) for one, reasons in shown])
+        _print_notes([one for one, _ in shown])
     click.get_current_context().exit(exit_status(judged))
 
 

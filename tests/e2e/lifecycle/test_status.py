@@ -11,6 +11,8 @@ from codecommit_mirror.lifecycle.run import run_successfully
 from localcloud import sample
 from tests.e2e.conftest import azure_environment
 
+from .journeys import MIRRORS
+
 
 def test_status_is_for_people_and_for_monitors(quick, command):
     quick.rotate()
@@ -19,6 +21,9 @@ def test_status_is_for_people_and_for_monitors(quick, command):
     well = command(*arguments, **azure_environment(quick.cloud))
     assert well.returncode == 0, well.stderr
     assert "in sync" in well.stdout
+    assert command(*arguments, "--failing", **azure_environment(quick.cloud)).stdout == (
+        "No mirror needs attention, out of 1.\n"
+    )
     sample.commit(quick.source, "main", "not mirrored")
     behind = command(*arguments, "--json", "--max-lag", "0", **azure_environment(quick.cloud))
     assert behind.returncode == 1
@@ -39,6 +44,18 @@ def test_status_is_for_people_and_for_monitors(quick, command):
     assert (
         json.loads(command(*arguments, "--json", AZURE_DEVOPS_EXT_PAT="wrong").stdout)["mirrors"][0]["healthy"] is None
     )
+
+
+def test_a_mirror_whose_guard_is_missing_needs_attention(quick, command, tmp_path):
+    config = tmp_path / "guarded.yaml"
+    mirrors = MIRRORS.format(server=quick.cloud.azure_url, name=quick.name)
+    config.write_text(mirrors + "guard: {email: ops@example.com}\n")
+    done = command("status", "--config", str(config), **azure_environment(quick.cloud))
+    assert done.returncode == 1
+    assert f"the guard is not deployed in {quick.cloud.region}; run 'cdk deploy codecommit-mirror-guard'" in done.stdout
+    config.write_text(mirrors + "guard: {email: ops@example.com, region: us-east-2}\n")
+    elsewhere = command("status", "--config", str(config), **azure_environment(quick.cloud))
+    assert f"the guard watches us-east-2, but the replica is in {quick.cloud.region}" in elsewhere.stdout
 
 
 def test_the_operators_own_signature_reads_a_replica_and_a_wrong_one_does_not(quick, monkeypatch):
