@@ -1,0 +1,130 @@
+"""``restore`` as a person runs it: from the replica, its archive and snapshots, to folders, servers and Azure DevOps."""
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from localcloud import sample
+from localcloud.azure import repos
+
+from ..engine.sides import NAMESPACES
+
+
+@pytest.fixture
+def restore(rig, command, cloud):
+    """Run ``restore`` for the rig's mirror, with a token that may create repositories."""
+
+    def run(*arguments, check=True):
+        url = rig.mirror.azure.clone_url
+        done = command(
+            "restore", rig.name, "--azure-repo-url", url, *arguments, AZURE_DEVOPS_EXT_PAT=cloud.manager_token
+        )
+        assert (done.returncode == 0) is check, done.stdout + done.stderr
+        return done.stdout if check else done.stderr
+
+    return run
+
+
+def azure_refs(cloud, name):
+    return sample.refs(repos.repository_path(cloud.root / "azure", "contoso", "Shop", name))
+
+
+def test_a_new_repository_in_azure_devops_gets_everything_and_running_again_nothing(rig, restore, cloud):
+    sample.fill(rig.source)
+    rig.run()
+    name = f"{rig.name}-restored"
+    planned = restore("--to", f"azure:Shop/{name}", "--dry-run")
+    assert "Would create 16 refs; 0 are there already." in planned
+    assert "refs/notes/commits" in planned
+    assert not repos.repository_path(cloud.root / "azure", "contoso", "Shop", name).exists()
+    assert "16 refs created, 0 there already" in restore("--to", f"azure:Shop/{name}")
+    assert azure_refs(cloud, name) == sample.refs(rig.source, *NAMESPACES)
+    assert "0 refs created, 16 there already" in restore("--to", f"azure:Shop/{name}")
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+    refused = restore("--to", f"azure:Shop/{name}", check=False)
+    assert "has other values for 1 ref (refs/heads/main), and nothing is overwritten" in refused
+    below = restore("--to", f"azure:Shop/{name}", "--under", "refs/heads/restored/", "--refs", "main", "--refs", "v*")
+    assert "4 refs created" in below
+    assert azure_refs(cloud, name)["refs/heads/restored/main"] == sample.refs(rig.source)["refs/heads/main"]
+    assert azure_refs(cloud, name)["refs/tags/restored/v2.0"] == sample.refs(rig.source)["refs/tags/v2.0"]
+
+
+def test_another_replica_can_be_the_target(rig, restore, cloud):
+    sample.fill(rig.source)
+    rig.run()
+    codecommit = cloud.client("codecommit")
+    made = codecommit.create_repository(repositoryName=f"{rig.name}-copy")["repositoryMetadata"]
+    refused = restore("--to", made["cloneUrlHttp"], check=False)
+    assert "refused 1 ref (refs/notes/commits)" in refused
+    assert "the other 15 are there, and running this again tries only what is missing" in refused
+    branches = sample.refs(cloud.replica_path(f"{rig.name}-copy"), "refs/heads/")
+    assert branches == sample.refs(rig.source, "refs/heads/")
+
+
+def test_the_archive_gives_back_what_runs_have_dropped_since(rig, restore, tmp_path):
+    sample.fill(rig.source)
+    rig.run()
+    before = sample.refs(rig.source, *NAMESPACES)
+    time.sleep(1.1)
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time.sleep(1.1)
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    sample.commit(rig.source, "feature/1", "rewritten", parent="main~3")
+    rig.run()
+    restore("--from", "replica", "--at", at, "--to", str(tmp_path / "then"))
+    assert sample.refs(tmp_path / "then") == before
+    restore("--to", str(tmp_path / "now"))
+    assert sample.refs(tmp_path / "now") == sample.refs(rig.source, *NAMESPACES)
+    assert (tmp_path / "now" / "HEAD").read_text() == "ref: refs/heads/main\n"
+
+
+def test_mistakes_leave_nothing_behind(rig, restore, tmp_path):
+    sample.fill(rig.source)
+    rig.run()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    assert "exists and is not empty" in restore("--to", str(tmp_path / "full"), check=False)
+    assert "there is no snapshot of this replica" in restore("--from", "snapshots", "--to", "x", check=False)
+    assert "does not exist; correct --bucket" in restore("--drill", "--bucket", "no-such-bucket-here", check=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def test_a_drill_says_how_old_and_how_long(guarded, rig, restore, cloud, command, tmp_path):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    assert re.search(r"The drill of \S+ succeeded: the snapshot of .*, \d+ s old, has 16 refs and", restore("--drill"))
+    found = json.loads(restore("--drill", "--json"))
+    assert (found["sound"], found["refs"], found["problem"]) == (True, 16, None)
+    config, summary = tmp_path / "mirrors.yaml", tmp_path / "summary.md"
+    config.write_text(
+        "defaults:\n  azure: {organization: contoso, project: Shop}\nmirrors:\n"
+        f"  {rig.name}: {{azure: {{repository: a}}}}\n  no-such-replica: {{azure: {{repository: b}}}}\n"
+    )
+    done = command("ci", "drill", "--config", str(config), "--summary", str(summary))
+    assert done.returncode == 1
+    assert f"| {rig.name} | sound | 0 h | 16 |" in summary.read_text()
+    assert "| no-such-replica | failed: there is no snapshot of this replica" in summary.read_text()
+
+
+def test_no_password_is_in_the_guards_log_or_state(guarded, rig, cloud):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    guarded.invoke(task="check")
+    logs, group = cloud.client("logs"), guarded.environment()["LOG_GROUP"]
+    streams = logs.describe_log_streams(logGroupName=group)["logStreams"]
+    text = "".join(
+        event["message"]
+        for stream in streams
+        for event in logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"])["events"]
+    )
+    text += guarded.s3.get_object(Bucket=guarded.bucket, Key=f"state/{rig.name}.json")["Body"].read().decode()
+    assert '"replica": ' in text
+    assert not re.search(r"\d{8}T\d{6}Z[0-9a-f]{64}", text)
+    assert "ASIA" not in text
+    assert rig.credential["ServicePassword"] not in text
