@@ -1,4 +1,4 @@
-"""``restore`` as a person runs it: from the replica, its archive and snapshots, to folders, servers and Azure DevOps."""
+"""``restore`` as a person runs it: from the replica, its archive and snapshots, to folders and servers."""
 
 import json
 import re
