@@ -21,6 +21,14 @@ _PYTHON = str(Path(sys.executable).parent)
 _FILE = "mirrors: {}\nguard: {email: ops@example.com}\n"
 
 
+def pytest_collection_modifyitems(items):
+    """Let one worker run all tests of a cloud: each cloud takes a quarter of a minute to start."""
+    for item in items:
+        if "/e2e/guard/" in str(item.path):
+            shape = item.callspec.params.get("shaped") if hasattr(item, "callspec") else None
+            item.add_marker(pytest.mark.xdist_group(f"guard-{(shape or EventShape.RECORDED).value}"))
+
+
 class Guarded:
     """A cloud with a guard, invoked as its schedules do."""
 
