@@ -87,7 +87,16 @@ class _Clouds:
 
 def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     """Extend ministack with CodeCommit and stricter IAM, STS and CloudFormation, and start Azure DevOps."""
-    from .aws import cloudformation, iam_strictness, mail, operator, s3_strictness, service_credentials, web_identity
+    from .aws import (
+        cloudformation,
+        event_queue,
+        iam_strictness,
+        mail,
+        operator,
+        s3_strictness,
+        service_credentials,
+        web_identity,
+    )
     from .aws.codecommit import api, change_events, git_endpoint, git_service, resource_tags
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
@@ -105,6 +114,7 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     api.install(repositories)
     resource_tags.install(repositories)
     s3_strictness.install()
+    event_queue.install()
     mailbox = mail.Mailbox()
     mail.install(mailbox)
     cloudformation.install()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 _LOG = logging.getLogger(__name__)
-_CONFIG = Config(retries={"mode": "adaptive", "max_attempts": 10}, max_pool_connections=32)
+_CONFIG = Config(retries={"mode": "adaptive", "max_attempts": 4}, max_pool_connections=32)
 """Hundreds of mirrors share an account's rate limits."""
 _CLIENTS: WeakKeyDictionary[boto3.Session, dict[tuple[str, str | None], Any]] = WeakKeyDictionary()
 _LOCK = threading.Lock()

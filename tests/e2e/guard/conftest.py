@@ -1,32 +1,23 @@
 """An embedded cloud of its own with a deployed guard, and replicas that it finds by their tags."""
 
+import io
 import json
-import os
-import subprocess
-import sys
 import time
+import zipfile
 from pathlib import Path
 
+import aws_cdk as cdk
 import boto3
 import pytest
+from aws_cdk.assertions import Template
 
+from codecommit_mirror.config.guard import Guard
 from codecommit_mirror.guard import Store
 from localcloud import LocalCloud
 from localcloud.aws.codecommit.change_events import EventShape
-
-from ..conftest import ROOT
+from stacks import GuardStack
 
 GUARD = "codecommit-mirror-guard"
-_PYTHON = str(Path(sys.executable).parent)
-_FILE = "mirrors: {}\nguard: {email: ops@example.com}\n"
-
-
-def pytest_collection_modifyitems(items):
-    """Let one worker run all tests of a cloud: each cloud takes a quarter of a minute to start."""
-    for item in items:
-        if "/e2e/guard/" in str(item.path):
-            shape = item.callspec.params.get("shaped") if hasattr(item, "callspec") else None
-            item.add_marker(pytest.mark.xdist_group(f"guard-{(shape or EventShape.RECORDED).value}"))
 
 
 class Guarded:
@@ -34,27 +25,36 @@ class Guarded:
 
     def __init__(self, cloud: LocalCloud) -> None:
         self.cloud = cloud
-        (cloud.root / "guard.yaml").write_text(_FILE)
-        config = ["-c", f"config={cloud.root / 'guard.yaml'}", "--no-notices", "--output", str(cloud.root / "cdk.out")]
-        self.cdk("bootstrap", f"aws://{cloud.account}/{cloud.region}", *config)
-        self.cdk("deploy", GUARD, "--require-approval", "never", *config)
+        self._deploy()
         (stack,) = cloud.client("cloudformation").describe_stacks(StackName=GUARD)["Stacks"]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
         self.bucket, self.topic = outputs["SnapshotBucket"], outputs["TopicArn"]
         self.s3 = cloud.client("s3")
         self.store = Store(self.s3, self.bucket)
 
-    def cdk(self, *arguments: str) -> None:
-        """Run the CDK CLI."""
-        done = subprocess.run(
-            [ROOT / "node_modules" / ".bin" / "cdk", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.cloud.environment(), "PATH": os.pathsep.join([_PYTHON, os.environ["PATH"]])},
-            capture_output=True,
-            text=True,
-            check=False,
+    def _deploy(self) -> None:
+        """Deploy the real template and the real code, without the CDK CLI, which the demo's tests use."""
+        app = cdk.App()
+        stack = GuardStack(app, guard=Guard(email="ops@example.com"))
+        app.synth()
+        template = Template.from_stack(stack).to_json()
+        del template["Parameters"], template["Rules"]
+        (function,) = (r for r in template["Resources"].values() if r["Type"] == "AWS::Lambda::Function")
+        (folder,) = (path for path in Path(app.outdir).glob("asset.*") if path.is_dir())
+        code = io.BytesIO()
+        with zipfile.ZipFile(code, "w") as archive:
+            for path in sorted(folder.rglob("*.py")):
+                archive.write(path, path.relative_to(folder))
+        bucket = f"assets-{self.cloud.account}"
+        s3 = self.cloud.client("s3")
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": self.cloud.region})
+        s3.put_object(Bucket=bucket, Key="guard.zip", Body=code.getvalue())
+        function["Properties"]["Code"] = {"S3Bucket": bucket, "S3Key": "guard.zip"}
+        cloudformation = self.cloud.client("cloudformation")
+        cloudformation.create_stack(
+            StackName=GUARD, TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_NAMED_IAM"]
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        cloudformation.get_waiter("stack_create_complete").wait(StackName=GUARD, WaiterConfig={"Delay": 1})
 
     def arn(self, name: str) -> str:
         """Return a replica's ARN."""
