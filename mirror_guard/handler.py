@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
@@ -54,7 +54,7 @@ _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_conn
 
 def handler(event: Mapping[str, Any], _context: object) -> object:
     """Handle one invocation."""
-    guard = Guard(os.environ, boto3.Session())
+    guard = _guard()
     task = event.get("task")
     if task == "check":
         return guard.check()
@@ -63,6 +63,12 @@ def handler(event: Mapping[str, Any], _context: object) -> object:
     if task == "snapshot":
         return guard.snapshot(str(event["replica"]))
     return guard.handle_change(event)
+
+
+@cache
+def _guard() -> Guard:
+    """Return the guard, whose clients all invocations of one instance of the function share."""
+    return Guard(os.environ, boto3.Session())
 
 
 class ReplicasFailedError(Exception):

@@ -151,7 +151,7 @@ def disbelieve(state: State, object_id: str) -> State:
 
 def _accounts_for(state: State, confirmed: datetime, since: datetime, refs_sha256: str) -> bool:
     """Whether a run confirmed the replica after a change, or, clocks apart, confirmed what the replica has now."""
-    return confirmed >= since or (confirmed + SKEW >= since and state.confirmed_sha256 == refs_sha256)
+    return confirmed > since or (confirmed + SKEW >= since and state.confirmed_sha256 == refs_sha256)
 
 
 def _note_unattributed(

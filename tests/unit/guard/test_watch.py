@@ -72,6 +72,13 @@ def test_a_change_by_nobody_known_is_told_only_if_no_run_confirms_it():
     assert "does not name the caller" in told.body
 
 
+def test_a_confirmation_of_the_same_second_accounts_only_for_what_it_lists():
+    state, _ = note(State(first_seen="20261126T000000Z"), Verdict.UNATTRIBUTED)
+    state = confirm(state, "2", NOW)
+    assert check(state, sha256=SHA)[0].unattributed_since == ""
+    assert check(state, sha256="0" * 64)[0].unattributed_since != ""
+
+
 def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
     state, messages = check(State())
     assert (messages, state.first_seen) == ([], "20261126T120000Z")
