@@ -72,6 +72,8 @@ class LocalCloud:
         self._kept = False
         self._access_key_id = f"AKIA{secrets.token_hex(8).upper()}"
         self._secret_access_key = secrets.token_urlsafe(30)
+        self._session = boto3.Session(self._access_key_id, self._secret_access_key, region_name=region)
+        self._clients: dict[tuple[str, str | None], Any] = {}
 
     def __enter__(self) -> LocalCloud:
         self.root = Path(tempfile.mkdtemp(prefix="localcloud-"))
@@ -168,8 +170,10 @@ class LocalCloud:
 
     def client(self, service: str, region: str | None = None) -> Any:
         """Return a boto3 client of the account's administrator, by default in the cloud's own region."""
-        session = boto3.Session(self._access_key_id, self._secret_access_key, region_name=region or self.region)
-        return session.client(service, endpoint_url=self.aws_url)  # type: ignore[call-overload]
+        if (service, region) not in self._clients:
+            client = self._session.client(service, region, endpoint_url=self.aws_url)  # type: ignore[call-overload]
+            self._clients[service, region] = client
+        return self._clients[service, region]
 
     def create_azure_repository(self, organization: str, project: str, repository: str) -> Path:
         """Create an empty repository in Azure Repos and return its bare Git folder."""

@@ -114,11 +114,11 @@ def test_without_the_cleanup_iam_would_refuse_and_cloudformation_stop(account, t
     cloudformation = account.client("cloudformation")
     template = json.dumps({"Resources": resources, "Outputs": document["Outputs"]})
     cloudformation.create_stack(StackName="bare", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
-    cloudformation.get_waiter("stack_create_complete").wait(StackName="bare", WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="bare", WaiterConfig={"Delay": 0.2})
     issued = issue(account, MIRROR.user_name)
     cloudformation.delete_stack(StackName="bare")
     with pytest.raises(WaiterError, match="DELETE_FAILED"):
-        cloudformation.get_waiter("stack_delete_complete").wait(StackName="bare", WaiterConfig={"Delay": 1})
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName="bare", WaiterConfig={"Delay": 0.2})
     reasons = [
         e.get("ResourceStatusReason", "") for e in cloudformation.describe_stack_events(StackName="bare")["StackEvents"]
     ]
@@ -128,7 +128,7 @@ def test_without_the_cleanup_iam_would_refuse_and_cloudformation_stop(account, t
         UserName=MIRROR.user_name, ServiceSpecificCredentialId=issued
     )
     cloudformation.delete_stack(StackName="bare")
-    cloudformation.get_waiter("stack_delete_complete").wait(StackName="bare", WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName="bare", WaiterConfig={"Delay": 0.2})
 
 
 def test_a_user_that_is_gone_already_does_not_stop_destroy(account, tmp_path):

@@ -130,7 +130,7 @@ def test_revoke_is_idempotent(run, bare):
 def test_revoke_when_the_stack_is_gone_is_success(run, bare):
     cloudformation = bare.cloud.client("cloudformation")
     cloudformation.delete_stack(StackName=bare.name)
-    cloudformation.get_waiter("stack_delete_complete").wait(StackName=bare.name, WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName=bare.name, WaiterConfig={"Delay": 0.2})
     done = run("revoke", "--all")
     assert done.returncode == 0, done.stderr
     assert "already gone" in done.stdout

@@ -20,7 +20,7 @@ from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import AUDIENCE, issuer, organization_id
 
-from .conftest import ROOT
+from .conftest import ROOT, bootstrap
 
 CDK = ROOT / "node_modules" / ".bin" / "cdk"
 DIFF, DEPLOY = "codecommit-mirror-diff", "codecommit-mirror-deploy"
@@ -109,9 +109,7 @@ def wait_for(what, seconds=240):
 def account():
     """A cloud of this module's own, bootstrapped."""
     with LocalCloud() as cloud:
-        command = [CDK, "bootstrap", f"aws://{cloud.account}/{cloud.region}", "--app", "", "--no-notices"]
-        environment = {**os.environ, **cloud.environment()}
-        subprocess.run(command, env=environment, cwd=cloud.root, check=True, capture_output=True)
+        bootstrap(cloud)
         yield cloud
 
 

@@ -146,7 +146,16 @@ def jgit_classpath():
 
 
 def jgit_replica(repository, classes):
-    program = ["java", "-cp", classes, "JGitReceivePack", str(repository)]
+    # Each request is a process, which does not live long enough for a thorough compiler.
+    program = [
+        "java",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        "-cp",
+        classes,
+        "JGitReceivePack",
+        str(repository),
+    ]
     return CommandReplica([*program, "advertise"], [*program, "receive"], repository).url
 
 

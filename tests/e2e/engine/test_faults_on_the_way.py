@@ -25,12 +25,13 @@ def test_a_connection_that_is_cut_anywhere(sides, side, connection, direction, a
     sides.assert_equal()
 
 
-def test_a_truncated_or_damaged_pack_is_never_accepted(sides):
+def test_a_truncated_or_damaged_pack_is_never_accepted(strict_sides):
+    sides = strict_sides
     sample.fill(sides.source)
-    grow(sides.source, 20)
+    grow(sides.source, 8)
     for fault in ("cut", "flip"):
         sides.empty_replica()
-        proxy = servers.Proxy(sides.source_url, {1: ("down", 18_000_000, fault)})
+        proxy = servers.Proxy(sides.source_url, {1: ("down", 6_000_000, fault)})
         url, sides.source_url = sides.source_url, proxy.url
         assert sides.mirror().result == "Succeeded"
         assert sides.pauses

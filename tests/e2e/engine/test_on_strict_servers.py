@@ -158,7 +158,8 @@ def test_throttling_is_waited_for(sides):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_hang_up_in_the_middle_of_a_large_push(sides, times, capsys):
+def test_a_hang_up_in_the_middle_of_a_large_push(strict_sides, times, capsys):
+    sides = strict_sides
     sample.fill(sides.source)
     grow(sides.source, 20)
     sides.service.push_faults = [HangUp(15_000_000)] * times

@@ -17,6 +17,8 @@ from localcloud import LocalCloud
 from localcloud.aws.codecommit.change_events import EventShape
 from stacks import GuardStack
 
+from ..conftest import create_stack
+
 GUARD = "codecommit-mirror-guard"
 
 
@@ -50,11 +52,7 @@ class Guarded:
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": self.cloud.region})
         s3.put_object(Bucket=bucket, Key="guard.zip", Body=code.getvalue())
         function["Properties"]["Code"] = {"S3Bucket": bucket, "S3Key": "guard.zip"}
-        cloudformation = self.cloud.client("cloudformation")
-        cloudformation.create_stack(
-            StackName=GUARD, TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_NAMED_IAM"]
-        )
-        cloudformation.get_waiter("stack_create_complete").wait(StackName=GUARD, WaiterConfig={"Delay": 1})
+        create_stack(self.cloud, GUARD, json.dumps(template))
 
     def arn(self, name: str) -> str:
         """Return a replica's ARN."""

@@ -6,6 +6,7 @@ from codecommit_mirror.aws import cdk
 from codecommit_mirror.lifecycle.connect import connect, ensure_pipeline_credential
 from localcloud import sample
 
+from ..conftest import create_stack
 from .journeys import Effects, Journey
 
 
@@ -23,14 +24,12 @@ def swift(bootstrapped, tmp_path, monkeypatch, capfd, stack_template):
         command, name = arguments[:2]
         if command == "destroy":
             cloudformation.delete_stack(StackName=name)
-            cloudformation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+            cloudformation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
         elif not any(
             stack["StackName"] == name
             for stack in cloudformation.list_stacks(StackStatusFilter=["CREATE_COMPLETE"])["StackSummaries"]
         ):
-            body = stack_template.replace("NAME", name)
-            cloudformation.create_stack(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_NAMED_IAM"])
-            cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+            create_stack(bootstrapped, name, stack_template.replace("NAME", name))
 
     monkeypatch.setattr(cdk, "run", without_cli)
     return Journey(bootstrapped, tmp_path, monkeypatch, capfd)
