@@ -133,20 +133,22 @@ class Snapshots:
         if is_unchanged(refs, last[0] if last else None):
             self._finish(replica, last[0] if last else None, now)
             return Taken("unchanged", len(refs))
-        before, _ = self._store.update_state(replica, lambda state: replace(state, interrupted=state.interrupted + 1))
+        before = self._store.read_state(replica)
         anew = last is None or (
             last[0].complete and now - parse_time(last[0].chain_started) >= self._retention.full_every
         )
         written = 0
-        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
-            last = self._write(replica, access, found, part, last, before)
+        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before[0].interrupted):
+            last = self._write(replica, access, found, part, last, before[0])
             written += last[0].size
-        self._finish(replica, last[0] if last else None, now)
+        self._finish(replica, last[0] if last else None, now, before)
         if anew and last:
             self._mark_expired(versions, last[0], now)
         return Taken("full" if anew else "incremental", len(refs), written)
 
-    def _finish(self, replica: str, last: Manifest | None, now: datetime) -> None:
+    def _finish(
+        self, replica: str, last: Manifest | None, now: datetime, read: tuple[State, str | None] | None = None
+    ) -> None:
         """Keep the last snapshot's chain locked, and note that the replica is equal to it."""
 
         def note(state: State) -> State:
@@ -159,7 +161,7 @@ class Snapshots:
             until = self._keep_locked(until, replica, last, now)
             return replace(state, locked_chain=last.chain_started, locked_until=until)
 
-        self._store.update_state(replica, note)
+        self._store.update_state(replica, note, read)
 
     def _write(
         self,
@@ -186,7 +188,9 @@ class Snapshots:
             [header(part.prerequisites, part.refs, access.head)],
             _pack(access.endpoint(), advertisement.capabilities, part),
         )
-        size, sha256 = self._store.put_bundle(key, parts, self._retention.mode, until)
+        size, sha256 = self._store.put_bundle(
+            key, parts, self._retention.mode, until, lambda: self._note_interruptible(replica, state)
+        )
         manifest = Manifest(
             replica=replica,
             time=time,
@@ -205,6 +209,10 @@ class Snapshots:
         if not self._store.put_manifest(manifest, self._retention.mode, until):
             raise RetryableError("another snapshot was taken in the same second")
         return manifest, digest(dump(manifest))
+
+    def _note_interruptible(self, replica: str, before: State) -> None:
+        """Count the attempt, once, until ``_finish`` notes that it ended."""
+        self._store.update_state(replica, lambda state: replace(state, interrupted=before.interrupted + 1))
 
     def _keep_locked(self, locked_until: str, replica: str, last: Manifest, now: datetime) -> str:
         """Extend the locks of a snapshot's chain, if one may end before the snapshot may; return when they end."""

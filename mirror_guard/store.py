@@ -124,10 +124,13 @@ class Store:
         keys = (str(entry["Key"]) for page in pages for entry in page.get("Contents", []))
         return {key.removeprefix(_STATE_PREFIX).removesuffix(".json") for key in keys}
 
-    def put_bundle(self, key: str, parts: Iterable[bytes], mode: Mode, until: datetime) -> tuple[int, str]:
+    def put_bundle(
+        self, key: str, parts: Iterable[bytes], mode: Mode, until: datetime, is_large: Callable[[], object]
+    ) -> tuple[int, str]:
         """Upload a bundle while it arrives, locked; return its size and its SHA-256.
 
-        A failure leaves nothing behind but parts, which the bucket's life-cycle rule removes.
+        A failure leaves nothing behind but parts, which the bucket's life-cycle rule removes. ``is_large`` is called
+        before a bundle of more than one part is uploaded, which may take longer than an invocation has.
         """
         stream = _Stream(parts)
         lock: dict[str, Any] = {
@@ -136,7 +139,11 @@ class Store:
             "ChecksumAlgorithm": "SHA256",
             "ContentType": "application/x-git-bundle",
         }
-        self._s3.upload_fileobj(cast(IO[bytes], stream), self.bucket, key, ExtraArgs=lock, Config=_TRANSFER)
+        if stream.has_more_than(PART_BYTES):
+            is_large()
+            self._s3.upload_fileobj(cast(IO[bytes], stream), self.bucket, key, ExtraArgs=lock, Config=_TRANSFER)
+        else:
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=stream.read(), **lock)
         return stream.size, stream.sha256.hexdigest()
 
     def put_manifest(self, manifest: Manifest, mode: Mode, until: datetime) -> bool:
@@ -199,17 +206,25 @@ class Store:
         known["outbox"] = tuple((subject, body, queued) for subject, body, queued in known.get("outbox", ()))
         return State(**known), answer["ETag"]
 
-    def update_state(self, replica: str, decide: Callable[[State], State]) -> tuple[State, State]:
+    def update_state(
+        self, replica: str, decide: Callable[[State], State], read: tuple[State, str | None] | None = None
+    ) -> tuple[State, State]:
         """Rewrite a replica's state with what ``decide`` makes of it, and return the old and the new one.
 
         If another invocation has rewritten it meanwhile, ``decide`` is asked again: of two that decide the same, one
         sees the other's decision.
 
+        Args:
+            replica: its name.
+            decide: returns the new state.
+            read: what ``read_state`` returned a moment ago, which need not be read again.
+
         Raises:
             StateChangedError: others were faster every time.
         """
         for number in range(_STATE_TRIES):
-            old, tag = self.read_state(replica)
+            old, tag = read or self.read_state(replica)
+            read = None
             new = decide(old)
             if new == old:
                 return old, new
@@ -250,6 +265,15 @@ class _Stream(io.RawIOBase):
         self._left = b""
         self.size = 0
         self.sha256 = hashlib.sha256()
+
+    def has_more_than(self, size: int) -> bool:
+        """Whether there are more bytes than so many; they stay to be read."""
+        pieces, length = [self._left], len(self._left)
+        while length <= size and (part := next(self._parts, None)) is not None:
+            pieces.append(part)
+            length += len(part)
+        self._left = b"".join(pieces)
+        return length > size
 
     def readable(self) -> bool:
         return True

@@ -1,6 +1,28 @@
-"""What every test needs of its environment."""
+"""What every test needs of its environment, and which tests start first."""
 
 import os
 
 # jsii's banner about an old Node says nothing of this project, and hides what a test prints.
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
+
+
+def pytest_collection_modifyitems(items):
+    """Let each worker begin with one of the modules that take minutes, so that none of them is left for the end.
+
+    Work stealing gives each worker an equal share of consecutive tests at first.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = {}
+    for item in items:
+        if item.get_closest_marker("long"):
+            long.setdefault(item.module, []).append(item)
+    shares = [[] for _ in range(workers)]
+    for number, tests in enumerate(long.values()):
+        shares[number % workers] += tests
+    rest = [item for item in items if item.module not in long]
+    size = -(-len(items) // workers)
+    items[:] = []
+    for share in shares:
+        missing = size - len(share)
+        items += share + rest[:missing]
+        rest = rest[missing:]

@@ -1,5 +1,6 @@
 """The embedded cloud, started once for each worker, and a mirror of its own for each test."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -55,8 +56,9 @@ def bootstrapped(cloud):
 
 
 def bootstrap(cloud):
-    """Do as ``cdk bootstrap`` does, with its own template."""
-    create_stack(cloud, "CDKToolkit", BOOTSTRAP_TEMPLATE.read_text())
+    """Do as ``cdk bootstrap`` does, with its own template, unless somebody has done it."""
+    with contextlib.suppress(cloud.client("cloudformation").exceptions.AlreadyExistsException):
+        create_stack(cloud, "CDKToolkit", BOOTSTRAP_TEMPLATE.read_text())
 
 
 def create_stack(cloud, name, template):

@@ -21,6 +21,8 @@ from stacks import ReplicaStack
 
 from .conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 MIRROR = single_mirror("bare", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
 CDK = ROOT / "node_modules" / ".bin" / "cdk"
 MIRRORS = """\

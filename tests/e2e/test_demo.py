@@ -13,6 +13,8 @@ from localcloud import sample
 
 from .conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 
 def without_numbers(line):
     """Return a line without its times and counts, which differ from run to run."""

@@ -5,9 +5,13 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.live.conftest import ASSUMPTIONS, read_assumptions, render_report, verdict
 
 from .conftest import ROOT
+
+pytestmark = pytest.mark.long
 
 
 def run(*arguments, **environment):

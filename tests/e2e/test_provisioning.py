@@ -22,6 +22,8 @@ from localcloud.azure.service_connections import AUDIENCE, issuer, organization_
 
 from .conftest import ROOT, bootstrap
 
+pytestmark = pytest.mark.long
+
 CDK = ROOT / "node_modules" / ".bin" / "cdk"
 DIFF, DEPLOY = "codecommit-mirror-diff", "codecommit-mirror-deploy"
 OWNER = "dev.azure.com/contoso/Platform/mirrors"

@@ -41,10 +41,11 @@ def confirmed_state(guarded, rig):
     """Let a run confirm the source, take a snapshot, and return the source's refs and the time."""
     assert rig.run().result == "succeeded"
     refs = sample.refs(rig.source, *NAMESPACES)
-    time.sleep(1.1)
     guarded.snapshot(rig.name)
+    now = datetime.now(UTC)
+    # A snapshot of the same second would be as old.
     time.sleep(1.1)
-    return refs, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return refs, now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def three_points_in_time(guarded, rig):

@@ -110,7 +110,7 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
     rig.run()
 
     def breaks_off(endpoint, advertised, part):
-        yield b"PACK"
+        yield bytes(PART_BYTES)
         raise RetryableError("the time is up")
 
     with monkeypatch.context() as patch:
@@ -130,8 +130,11 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
 def test_a_large_bundle_goes_up_in_checksummed_parts_and_is_locked(guarded):
     parts = (bytes([number]) * 1_000_000 for number in range(25))
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
-    size, _ = guarded.store.put_bundle("snapshots/large/x.bundle", parts, "COMPLIANCE", until)
-    assert size == 25_000_000
+    told = []
+    size, _ = guarded.store.put_bundle(
+        "snapshots/large/x.bundle", parts, "COMPLIANCE", until, lambda: told.append("large")
+    )
+    assert (size, told) == (25_000_000, ["large"])
     assert size > 2 * PART_BYTES
     version = guarded.store.versions("large")["snapshots/large/x.bundle"]
     assert guarded.store.locked_until("snapshots/large/x.bundle", version) == ("COMPLIANCE", until)
