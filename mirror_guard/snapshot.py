@@ -133,15 +133,18 @@ class Snapshots:
         if is_unchanged(refs, last[0] if last else None):
             self._finish(replica, last[0] if last else None, now)
             return Taken("unchanged", len(refs))
-        before = self._store.read_state(replica)
+        before, tag = self._store.read_state(replica)
         anew = last is None or (
             last[0].complete and now - parse_time(last[0].chain_started) >= self._retention.full_every
         )
+        if anew or (last and not last[0].complete):
+            # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
+            self._note_interruptible(replica, before)
         written = 0
-        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before[0].interrupted):
-            last = self._write(replica, access, found, part, last, before[0])
+        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
+            last = self._write(replica, access, found, part, last, before)
             written += last[0].size
-        self._finish(replica, last[0] if last else None, now, before)
+        self._finish(replica, last[0] if last else None, now, (before, tag))
         if anew and last:
             self._mark_expired(versions, last[0], now)
         return Taken("full" if anew else "incremental", len(refs), written)

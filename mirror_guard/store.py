@@ -69,7 +69,7 @@ class State:
     locked_until: str = ""
     """Until when every object of that chain is locked."""
     interrupted: int = 0
-    """How many attempts at the next snapshot did not end."""
+    """How many attempts at the next snapshot did not end; a short one is not counted."""
     unsaved_since: str = ""
     """When people were notified that no snapshot is taken; empty if one is."""
     gone_since: str = ""
@@ -125,11 +125,11 @@ class Store:
         return {key.removeprefix(_STATE_PREFIX).removesuffix(".json") for key in keys}
 
     def put_bundle(
-        self, key: str, parts: Iterable[bytes], mode: Mode, until: datetime, is_large: Callable[[], object]
+        self, key: str, parts: Iterable[bytes], mode: Mode, until: datetime, on_large: Callable[[], object]
     ) -> tuple[int, str]:
         """Upload a bundle while it arrives, locked; return its size and its SHA-256.
 
-        A failure leaves nothing behind but parts, which the bucket's life-cycle rule removes. ``is_large`` is called
+        A failure leaves nothing behind but parts, which the bucket's life-cycle rule removes. ``on_large`` is called
         before a bundle of more than one part is uploaded, which may take longer than an invocation has.
         """
         stream = _Stream(parts)
@@ -140,7 +140,7 @@ class Store:
             "ContentType": "application/x-git-bundle",
         }
         if stream.has_more_than(PART_BYTES):
-            is_large()
+            on_large()
             self._s3.upload_fileobj(cast(IO[bytes], stream), self.bucket, key, ExtraArgs=lock, Config=_TRANSFER)
         else:
             self._s3.put_object(Bucket=self.bucket, Key=key, Body=stream.read(), **lock)

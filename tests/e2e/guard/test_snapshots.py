@@ -1,9 +1,14 @@
 """Snapshots: what is kept, when, and that plain git and a person restore it."""
 
 import io
+import json
+import os
+import re
 import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import boto3
 import pytest
@@ -15,6 +20,8 @@ from mirror_engine.model import RetryableError
 from mirror_guard import replicas, snapshot
 from mirror_guard.snapshot import Retention, Snapshots
 from mirror_guard.store import PART_BYTES, Store
+
+from ..conftest import ROOT
 
 RETENTION = Retention(timedelta(days=400), timedelta(days=30), "COMPLIANCE")
 
@@ -60,6 +67,25 @@ def test_a_snapshot_is_full_then_unchanged_then_incremental(guarded, rig):
     sound(guarded, rig)
 
 
+def download_as_documented(guarded, name, folder):
+    """Run the documented commands up to the comparison of hashes, and return what they print."""
+    text = (ROOT / "docs" / "backup.md").read_text()
+    commands = re.search(r"```sh\n(aws cloudformation .*?# compare\n)", text, re.DOTALL)[1]
+    commands = commands.replace("/MyRepoReplica/", f"/{name}/").replace("s3://BUCKET", f"s3://{guarded.bucket}")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euc", commands],
+        cwd=folder,
+        env={**os.environ, **guarded.cloud.environment(), "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == guarded.bucket
+    return done.stdout
+
+
 def test_plain_git_restores_by_the_documented_commands(guarded, rig, tmp_path):
     sample.fill(rig.source)
     rig.run()
@@ -69,15 +95,18 @@ def test_plain_git_restores_by_the_documented_commands(guarded, rig, tmp_path):
         sample.git(rig.source, "tag", "-a", "-m", "a tag", f"more-{number}", "main")
         rig.run()
         guarded.snapshot(rig.name)
-    bundles = [key for key in guarded.keys(rig.name) if key.endswith(".bundle")]
-    assert len(bundles) == 4
-    for number, key in enumerate(bundles):
-        guarded.s3.download_file(guarded.bucket, key, str(tmp_path / f"{number}.bundle"))
-    run_git(tmp_path, "clone", "--quiet", "--mirror", "0.bundle", "repository.git")
-    for number in range(1, 4):
-        run_git(tmp_path, "-C", "repository.git", "bundle", "verify", "--quiet", f"../{number}.bundle")
-        run_git(tmp_path, "-C", "repository.git", "fetch", "-q", "--prune", f"../{number}.bundle", "+refs/*:refs/*")
+    found = download_as_documented(guarded, rig.name, tmp_path)
+    full, *later = sorted(path.name for path in tmp_path.glob("*.bundle"))
+    assert len(later) == 3
+    # Each hash twice: from the manifest, and of the bundle.
+    assert all(found.count(json.loads(path.read_text())["sha256"]) == 2 for path in tmp_path.glob("*.json"))
+    assert re.findall(r'(\S+)\.json: *"prerequisites": \[\]', found) == [full.partition("-")[0]]
+    run_git(tmp_path, "clone", "--quiet", "--mirror", full, "repository.git")
+    for name in later:
+        run_git(tmp_path, "-C", "repository.git", "bundle", "verify", "--quiet", f"../{name}")
+        run_git(tmp_path, "-C", "repository.git", "fetch", "-q", "--prune", f"../{name}", "+refs/*:refs/*")
     restored = tmp_path / "repository.git"
+    run_git(restored, "symbolic-ref", "HEAD", "refs/heads/main")
     run_git(restored, "fsck", "--full")
     assert sample.refs(restored) == sample.refs(rig.replica)
     run_git(tmp_path, "clone", "--quiet", "repository.git", "checkout")
@@ -110,7 +139,7 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
     rig.run()
 
     def breaks_off(endpoint, advertised, part):
-        yield bytes(PART_BYTES)
+        yield b"PACK"
         raise RetryableError("the time is up")
 
     with monkeypatch.context() as patch:
@@ -124,6 +153,37 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
     assert len(guarded.keys(rig.name)) == 2 * 4
     assert [m.complete for m in sound(guarded, rig).manifests.values()] == [False, False, False, True]
     assert guarded.store.read_state(rig.name)[0].interrupted == 0
+
+
+@pytest.mark.parametrize(("arrived", "counted"), [(4, 0), (PART_BYTES, 1)])
+@pytest.mark.usefixtures("without_policy")
+def test_an_incremental_attempt_is_counted_once_it_is_large(guarded, rig, monkeypatch, arrived, counted):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+
+    def breaks_off(endpoint, advertised, part):
+        yield bytes(arrived)
+        raise RetryableError("the time is up")
+
+    monkeypatch.setattr(snapshot, "_pack", breaks_off)
+    with pytest.raises(RetryableError):
+        take(guarded, rig)
+    assert guarded.store.read_state(rig.name)[0].interrupted == counted
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_a_bundle_of_one_part_is_locked_too_and_not_called_large(guarded):
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    told = []
+    size, _ = guarded.store.put_bundle(
+        "snapshots/small/x.bundle", [bytes(PART_BYTES - 1), b"x"], "COMPLIANCE", until, lambda: told.append("large")
+    )
+    assert (size, told) == (PART_BYTES, [])
+    version = guarded.store.versions("small")["snapshots/small/x.bundle"]
+    assert guarded.store.locked_until("snapshots/small/x.bundle", version) == ("COMPLIANCE", until)
 
 
 @pytest.mark.usefixtures("without_policy")
