@@ -11,7 +11,9 @@ def pytest_collection_modifyitems(items):
 
     Work stealing gives each worker an equal share of consecutive tests at first.
     """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if "PYTEST_XDIST_WORKER_COUNT" not in os.environ:
+        return
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     long = {}
     for item in items:
         if item.get_closest_marker("long"):
@@ -23,6 +25,7 @@ def pytest_collection_modifyitems(items):
     size = -(-len(items) // workers)
     items[:] = []
     for share in shares:
-        missing = size - len(share)
+        missing = max(0, size - len(share))
         items += share + rest[:missing]
         rest = rest[missing:]
+    items += rest

@@ -1,7 +1,7 @@
 """The queue between EventBridge and Lambda: events wait there, as asynchronous invocations do.
 
 ministack starts a thread, and so a process of the function, for each event at once: a push of a hundred refs would be a
-hundred processes.
+hundred processes. Lambda itself runs more of them at a time; a few are enough for two to meet.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from codecommit_mirror.lifecycle.preflight import repository_problem
 from localcloud import LocalCloud, sample
 from stacks import ReplicaStack
 
-from .conftest import ROOT
+from .conftest import ROOT, create_stack
 
 pytestmark = pytest.mark.long
 
@@ -115,8 +115,7 @@ def test_without_the_cleanup_iam_would_refuse_and_cloudformation_stop(account, t
         del resources[name]
     cloudformation = account.client("cloudformation")
     template = json.dumps({"Resources": resources, "Outputs": document["Outputs"]})
-    cloudformation.create_stack(StackName="bare", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
-    cloudformation.get_waiter("stack_create_complete").wait(StackName="bare", WaiterConfig={"Delay": 0.2})
+    create_stack(account, "bare", template)
     issued = issue(account, MIRROR.user_name)
     cloudformation.delete_stack(StackName="bare")
     with pytest.raises(WaiterError, match="DELETE_FAILED"):

@@ -36,7 +36,7 @@ class Guarded:
 
     def _deploy(self) -> None:
         """Deploy the real template and the real code, without the CDK CLI, which the demo's tests use."""
-        app = cdk.App()
+        app = cdk.App(outdir=str(self.cloud.root / "cdk.out"))
         stack = GuardStack(app, guard=Guard(email="ops@example.com"))
         app.synth()
         template = Template.from_stack(stack).to_json()
