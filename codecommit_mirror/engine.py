@@ -32,18 +32,23 @@ from mirror_engine.model import (
     Settings,
     SourceRefused,
     check_credential,
+    count,
+    equal_refs,
+    format_bytes,
     is_loopback,
+    list_refs,
     make_endpoint,
     parse_repository_url,
     read_settings,
     retry_delay,
+    sanitize,
 )
 from mirror_engine.packs import object_count, verify_checksum
 from mirror_engine.plan import by_original_name, make_plan, select
 from mirror_engine.protocol import offered, read_refs, request_pack
 from mirror_engine.report import carried_note, summary
+from mirror_engine.role import role_replica, sign
 from mirror_engine.run import mirror, names_lfs
-from mirror_engine.text import count, equal_refs, format_bytes, list_refs, sanitize
 from mirror_engine.transport import AGENT, Traffic
 
 from .errors import MirrorError
@@ -82,13 +87,15 @@ __all__ = [
     "read_refs_patiently",
     "read_settings",
     "retry_delay",
+    "role_replica",
     "sanitize",
     "select",
+    "sign",
     "summary",
     "whole_pack",
 ]
 
-_MAIN = 'if __name__ == "__main__":\n    sys.exit(main())\n'
+_MAIN = 'if __name__ == "__main__":\n    sys.exit({})\n'
 _RULE_COLUMNS = 40
 
 
@@ -137,12 +144,15 @@ def whole_pack(endpoint: Endpoint, advertised: Sequence[str], wants: Sequence[st
     try:
         yield from verify_checksum(request_pack(endpoint, words, wants, [], Traffic()))
     except (SourceRefused, PackRefused) as refusal:
-        raise MirrorFailure(f"the {endpoint.side} {endpoint.url} does not provide a pack: {refusal}.") from None
+        raise MirrorFailure(f"{endpoint} does not provide a pack: {refusal}.") from None
 
 
 @cache
-def program() -> str:
+def program(*, role: bool = False) -> str:
     """Return the engine as one program for Python 3.8 and later.
+
+    Args:
+        role: whether it pushes to the replica as a role, without a stored password.
 
     Raises:
         AssertionError: the modules cannot be joined; see ``join``.
@@ -152,15 +162,18 @@ def program() -> str:
     if names != sorted(["__init__", *MODULES]):
         raise AssertionError(f"mirror_engine has the modules {names}, but MODULES names {sorted(MODULES)}")
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
-    return join(str(docstring), {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in MODULES})
+    carried = [name for name in MODULES if role or name != "role"]
+    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in carried}
+    return join(str(docstring), texts, "main(role_replica)" if role else "main()")
 
 
-def join(docstring: str, texts: Mapping[str, str]) -> str:
-    """Join modules into one program that ends with a call of ``main``.
+def join(docstring: str, texts: Mapping[str, str], call: str = "main()") -> str:
+    """Join modules into one program.
 
     Args:
         docstring: the program's.
         texts: source text by module name, in the order in which the modules build on each other.
+        call: what it calls when it is run.
 
     Raises:
         AssertionError: a module imports from a later one, renames what it imports, or defines a name of another one.
@@ -173,7 +186,7 @@ def join(docstring: str, texts: Mapping[str, str]) -> str:
         heading = f" {number}. {name}"
         rule = f"# {'-' * (_RULE_COLUMNS - 2 - len(heading))}{heading}"
         sections.append(f"{rule}\n#\n{module.heading}\n\n\n{module.body}\n\n")
-    return "\n".join([*sections, _MAIN])
+    return "\n".join([*sections, _MAIN.format(call)])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mirror_guard.bundle import read_header
-from mirror_guard.git_access import sign as sign_git
 from mirror_guard.manifest import Manifest, as_of, chain_of, digest, format_time, parse_time
 from mirror_guard.store import Store
 
@@ -16,5 +15,4 @@ __all__ = [
     "format_time",
     "parse_time",
     "read_header",
-    "sign_git",
 ]

@@ -5,5 +5,17 @@ streams that pack to the replica. It makes a clone only if a server refuses ever
 later and the standard library, and git 2.31 or later only for such a clone.
 """
 
-MODULES = ("text", "model", "transport", "protocol", "packs", "plan", "archive", "git", "transfer", "report", "run")
-"""In reading order: each module only imports from those before it."""
+MODULES = (
+    "model",
+    "transport",
+    "role",
+    "protocol",
+    "packs",
+    "plan",
+    "archive",
+    "git",
+    "transfer",
+    "report",
+    "run",
+)
+"""In reading order: each module only imports from those before it; ``role`` travels where no password is stored."""

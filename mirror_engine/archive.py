@@ -20,12 +20,15 @@ from .model import (
     RetryableError,
     Settings,
     TooLarge,
+    count,
     retry_delay,
+    sanitize,
+    say,
+    to_bytes,
 )
 from .packs import EMPTY_PACK, pack_of_tag
 from .plan import batches, halves, original_name
 from .protocol import push, read_refs
-from .text import count, sanitize, say, to_bytes
 from .transport import Traffic
 
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"

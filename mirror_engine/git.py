@@ -8,8 +8,7 @@ import re
 import subprocess
 from typing import Iterable, Iterator, Mapping, Sequence
 
-from .model import Command, Endpoint, MirrorFailure, RetryableError, SourceRefused
-from .text import printable, sanitize, to_bytes
+from .model import Command, Endpoint, MirrorFailure, RetryableError, SourceRefused, printable, sanitize, to_bytes
 
 COMMITS_PER_INCREMENT = 2000
 """How much history one push of a large branch brings."""
@@ -18,13 +17,7 @@ MAX_COMMAND_LINE_BYTES = 500_000
 _CREDENTIAL_HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$MIRROR_USERNAME" "$MIRROR_PASSWORD"; }; f'
 )
-_SECRET_VARIABLES = (
-    "AZURE_GIT_USERNAME",
-    "AZURE_GIT_PASSWORD",
-    "AWS_GIT_USERNAME",
-    "AWS_GIT_PASSWORD",
-    "SYSTEM_ACCESSTOKEN",
-)
+_SECRET_VARIABLES = re.compile("(AZURE|AWS)_GIT_|.*TOKEN")
 
 
 class Git:
@@ -116,13 +109,9 @@ class Git:
                 capture_output=True,
             )
         except FileNotFoundError:
-            raise MirrorFailure(
-                "git is needed for this but is not installed on the agent; use an image that has it."
-            ) from None
+            raise MirrorFailure("git is needed but not installed on the agent; use an image that has it.") from None
         if check and result.returncode:
-            raise MirrorFailure(
-                f"git {words[0].decode()} failed ({_last_words(result.stderr)}); check the agent's disk."
-            )
+            raise MirrorFailure(f"git {words[0].decode()} failed ({_last_words(result.stderr)}); check the disk.")
         return result
 
 
@@ -144,7 +133,7 @@ def batches_by_command_line(commands: Sequence[Command]) -> Iterator[Sequence[Co
 def _push_arguments(command: Command) -> tuple[bytes, bytes]:
     lease = f"--force-with-lease={command.ref}:{command.old or ''}"
     refspec = f"{command.new or ''}:{command.ref}"
-    return lease.encode("utf-8", "surrogateescape"), refspec.encode("utf-8", "surrogateescape")
+    return to_bytes(lease), to_bytes(refspec)
 
 
 def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -> dict[str, str]:
@@ -152,7 +141,7 @@ def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -
     kept = {
         name: value
         for name, value in environment.items()
-        if name not in _SECRET_VARIABLES and (not name.startswith("GIT_") or name.startswith("GIT_SSL_"))
+        if not _SECRET_VARIABLES.match(name) and (not name.startswith("GIT_") or name.startswith("GIT_SSL_"))
     }
     settings = [
         ("credential.helper", ""),
@@ -166,6 +155,7 @@ def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -
         ("protocol.version", "0"),
     ]
     if endpoint:
+        endpoint = endpoint.now()
         settings.append(("credential.helper", _CREDENTIAL_HELPER))
         kept.update(MIRROR_USERNAME=endpoint.username, MIRROR_PASSWORD=endpoint.password)
     kept.update(

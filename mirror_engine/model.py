@@ -1,12 +1,12 @@
-"""What the engine works with: refs, commands, endpoints, settings, failures, and the outcome of a run.
+"""What the engine works with: refs, endpoints, settings, failures, the outcome of a run, and text for people.
 
 The settings come from the environment:
 
     AZURE_REPO_URL, AZURE_GIT_USERNAME, AZURE_GIT_PASSWORD    the source (or SYSTEM_ACCESSTOKEN, the run's own token)
     AWS_REPO_URL, AWS_GIT_USERNAME, AWS_GIT_PASSWORD          the replica
     MIRROR_REFS               which namespaces below refs/ are mirrored: "heads tags notes"
-    MIRROR_ARCHIVE_DAYS       how long tips that were deleted or overwritten are kept: 90; 0 turns the archive off
-    MIRROR_ALLOW_DELETIONS    1: for this run, skip the check that stops a source which lost most of its refs
+    MIRROR_ARCHIVE_DAYS       days to keep deleted or overwritten tips: 90; 0 turns the archive off
+    MIRROR_ALLOW_DELETIONS    1: this run may delete most of the refs
 
 Passwords stay in the environment and go out in the Authorization header, only to the host that they belong to.
 """
@@ -19,9 +19,7 @@ import random
 import re
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, Mapping, NamedTuple, Union
-
-from .text import sanitize
+from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Sequence, Union
 
 NO_OBJECT = "0" * 40
 OWN_PREFIX = "refs/tags/codecommit-mirror/"
@@ -78,6 +76,15 @@ class Endpoint:
     password: str = field(repr=False)
     remedy: str
     """What to check when this side refuses the credentials."""
+    sign_in: Callable[[], Endpoint] | None = field(default=None, repr=False)
+    """Returns the same endpoint with a new password, if passwords are valid for minutes only."""
+
+    def __str__(self) -> str:
+        return f"the {self.side} {self.url}"
+
+    def now(self) -> Endpoint:
+        """Return the endpoint with a password that is valid now."""
+        return self.sign_in() if self.sign_in else self
 
 
 @dataclass(frozen=True)
@@ -147,26 +154,9 @@ class Outcome:
         return "Failed" if self.broken else "SucceededWithIssues" if self.needs_attention else "Succeeded"
 
 
-def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Read the settings from environment variables; raise MirrorFailure if one is missing or wrong."""
-    days = environment.get("MIRROR_ARCHIVE_DAYS", "90").strip()
-    if not re.fullmatch("[0-9]{1,5}", days):
-        raise MirrorFailure(f"MIRROR_ARCHIVE_DAYS is {sanitize(days)!r}; give a number of days, or 0 for no archive.")
-    names = environment.get("MIRROR_REFS", "heads tags notes").split()
-    if any(re.match("(refs|archive)(/|$)", name) for name in names):
-        raise MirrorFailure("MIRROR_REFS must name namespaces below refs/, like heads, but not archive; correct it.")
-    return Settings(
-        _source(environment),
-        _replica(environment),
-        tuple(f"refs/{name}/" for name in names),
-        int(days),
-        environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
-    )
-
-
 def _source(environment: Mapping[str, str]) -> Endpoint:
     token = environment.get("SYSTEM_ACCESSTOKEN", "").strip()
-    if _is_set(token):
+    if is_set(token):
         check_credential("SYSTEM_ACCESSTOKEN", token, bearer=True)
         username, password = "azure-pipelines", token
         remedy = (
@@ -177,23 +167,42 @@ def _source(environment: Mapping[str, str]) -> Endpoint:
         username = _credential(environment, "AZURE_GIT_USERNAME")
         password = _credential(environment, "AZURE_GIT_PASSWORD")
         remedy = (
-            "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the Git credentials or personal "
-            "access token may be wrong, expired or global (global tokens stop working on 1 December 2026); the scope "
-            "needed is Code (read)"
+            "check the pipeline's variables AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD: the credential may be wrong, "
+            "expired, without the scope Code (read), or a global token (refused from 1 December 2026 on)"
         )
-    url = parse_repository_url("AZURE_REPO_URL", _required(environment, "AZURE_REPO_URL"))
-    return make_endpoint("source", url, username, password, remedy, bearer=_is_set(token))
+    url = parse_repository_url("AZURE_REPO_URL", require(environment, "AZURE_REPO_URL"))
+    return make_endpoint("source", url, username, password, remedy, bearer=is_set(token))
 
 
-def _replica(environment: Mapping[str, str]) -> Endpoint:
+def password_replica(environment: Mapping[str, str]) -> Endpoint:
+    """Return the replica, with the pipeline's Git credential."""
     username = _credential(environment, "AWS_GIT_USERNAME")
     password = _credential(environment, "AWS_GIT_PASSWORD")
     remedy = (
         "check the pipeline's variables AWS_GIT_USERNAME and AWS_GIT_PASSWORD, that the credential is Active in IAM, "
         "and that the user's policy allows codecommit:GitPush on this repository"
     )
-    url = parse_repository_url("AWS_REPO_URL", _required(environment, "AWS_REPO_URL"))
+    url = parse_repository_url("AWS_REPO_URL", require(environment, "AWS_REPO_URL"))
     return make_endpoint("replica", url, username, password, remedy)
+
+
+def read_settings(
+    environment: Mapping[str, str], replica: Callable[[Mapping[str, str]], Endpoint] = password_replica
+) -> Settings:
+    """Read the settings from environment variables; raise MirrorFailure if one is missing or wrong."""
+    days = environment.get("MIRROR_ARCHIVE_DAYS", "90").strip()
+    if not re.fullmatch("[0-9]{1,5}", days):
+        raise MirrorFailure(f"MIRROR_ARCHIVE_DAYS is {sanitize(days)!r}; give a number of days, or 0 for no archive.")
+    names = environment.get("MIRROR_REFS", "heads tags notes").split()
+    if any(re.match("(refs|archive)(/|$)", name) for name in names):
+        raise MirrorFailure("MIRROR_REFS must name namespaces below refs/, like heads, but not archive; correct it.")
+    return Settings(
+        _source(environment),
+        replica(environment),
+        tuple(f"refs/{name}/" for name in names),
+        int(days),
+        environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
+    )
 
 
 def make_endpoint(side: str, url: str, username: str, password: str, remedy: str, *, bearer: bool = False) -> Endpoint:
@@ -227,17 +236,16 @@ def parse_repository_url(name: str, text: str) -> str:
     return f"{scheme}://{host}/" + urllib.parse.quote(path.strip("/"), safe="/%:+,;=!$&'()*~")
 
 
-def _required(environment: Mapping[str, str], variable: str) -> str:
+def require(environment: Mapping[str, str], variable: str) -> str:
+    """Return a variable; raise MirrorFailure if it is not set."""
     value = environment.get(variable, "").strip()
-    if not _is_set(value):
-        raise MirrorFailure(
-            f"the pipeline variable {variable} is not set; add it under Edit, Variables of the pipeline."
-        )
-    return value
+    if is_set(value):
+        return value
+    raise MirrorFailure(f"the pipeline variable {variable} is not set; add it under Edit, Variables of the pipeline.")
 
 
 def _credential(environment: Mapping[str, str], variable: str) -> str:
-    value = _required(environment, variable)
+    value = require(environment, variable)
     check_credential(variable, value)
     return value
 
@@ -254,7 +262,8 @@ def check_credential(name: str, value: str, *, bearer: bool = False) -> None:
         )
 
 
-def _is_set(value: str) -> bool:
+def is_set(value: str) -> bool:
+    """Whether a variable of the pipeline has a value."""
     # Azure Pipelines leaves the macro of an unknown variable unchanged.
     return bool(value) and not value.startswith("$" + "(")
 
@@ -275,3 +284,55 @@ def basic_auth_header(username: str, password: str) -> str:
 def retry_delay(error: RetryableError, number: int) -> float:
     """Return the seconds to wait before the next try: what the server asked for, or twice as long each time."""
     return max(error.wait_seconds, random.uniform(0.5, 1) * float(2**number))
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    print(text, flush=True)
+
+
+def sanitize(text: str) -> str:
+    """Make untrusted text safe to print: no control characters, and no logging command that a build agent runs."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub("#(?=#)", "# ", "".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
+
+def printable(text: bytes) -> str:
+    """Return at most 600 characters of a server's message, on one line and safe to print."""
+    return sanitize(" ".join(text.replace(b"\0", b" ").decode("utf-8", "surrogateescape").split())[:600])
+
+
+def error_name(error: BaseException) -> str:
+    """Name an error without the HTTP library's text, which may repeat what was sent."""
+    return sanitize(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def count(things: Sequence[object] | Mapping[str, object] | int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun in the singular or plural, like ``1 ref`` and ``2 refs``."""
+    number = things if isinstance(things, int) else len(things)
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def equal_refs(number: int) -> str:
+    """Return the statement that so many refs are equal."""
+    return f"{count(number, 'ref')} {'is' if number == 1 else 'are'} equal"
+
+
+def list_refs(names: Sequence[str]) -> str:
+    """Return the number of refs and the first 20 names."""
+    listed = ", ".join(sanitize(name) for name in names[:20])
+    return f"{count(names, 'ref')} ({listed}{', ...' if len(names) > 20 else ''})"
+
+
+def format_bytes(number: float) -> str:
+    """Format a number of bytes in decimal units."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"
+
+
+def to_bytes(text: str) -> bytes:
+    """Encode text that may hold bytes which are not UTF-8, as ref names may."""
+    return text.encode("utf-8", "surrogateescape")

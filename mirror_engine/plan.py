@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from typing import Iterable, Iterator, Sequence, Tuple
 
-from .model import CARRIED_PREFIX, OWN_PREFIX, Command, Refs
-from .text import list_refs
+from .model import CARRIED_PREFIX, OWN_PREFIX, Command, Refs, list_refs
 
 MAX_REFS_PER_PUSH = 2000
 """CodeCommit accepts 4,000: https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""
@@ -157,15 +156,14 @@ def denial_reason(name: str) -> str | None:
         return f"names below {OWN_PREFIX} are reserved for the engine's own refs; rename the tag at the source"
     kind, _, short = name[len("refs/") :].partition("/")
     what = {"heads": "branch", "tags": "tag"}.get(kind)
+    refused = ""
     if what and re.fullmatch("[0-9a-fA-F]{40}", short):
-        return f"CodeCommit does not accept a {what} name of 40 hexadecimal digits; rename the {what} at the source"
-    if what == "branch" and len(short) > MAX_BRANCH_NAME:
-        return (
-            f"CodeCommit accepts branch names of at most {MAX_BRANCH_NAME} characters; rename the branch at the source"
-        )
-    if what == "branch" and short == "@":
-        return "CodeCommit does not accept @ as a branch name; rename the branch at the source"
-    return None
+        refused = f"a {what} name of 40 hexadecimal digits"
+    elif what == "branch" and len(short) > MAX_BRANCH_NAME:
+        refused = f"a branch name of more than {MAX_BRANCH_NAME} characters"
+    elif what == "branch" and short == "@":
+        refused = "@ as a branch name"
+    return f"CodeCommit does not accept {refused}; rename the {what} at the source" if refused else None
 
 
 def batches(commands: Sequence[Command], size: int = MAX_REFS_PER_PUSH) -> Iterator[tuple[Command, ...]]:

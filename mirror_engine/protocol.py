@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import re
-from typing import Iterator, Sequence
+from typing import Iterable, Iterator, Sequence
 
 from .model import (
     NO_OBJECT,
@@ -18,8 +18,11 @@ from .model import (
     Refs,
     RetryableError,
     SourceRefused,
+    error_name,
+    printable,
+    sanitize,
+    to_bytes,
 )
-from .text import error_name, printable, sanitize
 from .transport import AGENT, Traffic, access_problem, read_body, send
 
 
@@ -37,7 +40,7 @@ def read_refs(endpoint: Endpoint, service: str, traffic: Traffic | None = None) 
     try:
         found = parse_advertisement(body)
     except ValueError as error:
-        raise RetryableError(f"the {endpoint.side} {endpoint.url} sent a malformed list of refs ({error})") from None
+        raise RetryableError(f"{endpoint} sent a malformed list of refs ({error})") from None
     if "object-format=sha256" in found.capabilities:
         raise MirrorFailure(f"the {endpoint.side} has SHA-256 object ids, which CodeCommit does not support.")
     return found
@@ -55,13 +58,7 @@ def request_pack(
     lines = [b"want %s%s\n" % (want.encode(), first if not i else b"") for i, want in enumerate(wants)]
     body = b"".join(map(pkt_line, lines)) + b"0000"
     body += b"".join(pkt_line(b"have %s\n" % have.encode()) for have in haves) + pkt_line(b"done\n")
-    headers = {
-        "Content-Type": "application/x-git-upload-pack-request",
-        "Accept": "application/x-git-upload-pack-result",
-    }
-    response = send(source, "POST", "/git-upload-pack", headers, [body], len(body))
-    if response.headers.get_content_type() != "application/x-git-upload-pack-result":
-        raise MirrorFailure(access_problem(source, response.status))
+    response = _ask(source, "git-upload-pack", [body], len(body))
     remarks = b""
     try:
         for line in read_pkt_lines(response):
@@ -80,6 +77,15 @@ def request_pack(
         raise RetryableError(f"the connection to the source broke ({error_name(error)})") from None
     finally:
         response.close()
+
+
+def _ask(endpoint: Endpoint, service: str, body: Iterable[bytes], length: int | None) -> http.client.HTTPResponse:
+    headers = {"Content-Type": f"application/x-{service}-request", "Accept": f"application/x-{service}-result"}
+    response = send(endpoint, "POST", f"/{service}", headers, body, length)
+    if response.headers.get_content_type() != headers["Accept"]:
+        response.close()
+        raise MirrorFailure(access_problem(endpoint, response.status))
+    return response
 
 
 def _complaints(remarks: bytes) -> str:
@@ -101,21 +107,14 @@ def push(
     first = b"\0" + "".join(f" {word}" for word in wanted).encode()
     head = b""
     for command in commands:
-        line = f"{command.old or NO_OBJECT} {command.new or NO_OBJECT} {command.ref}".encode("utf-8", "surrogateescape")
+        line = to_bytes(f"{command.old or NO_OBJECT} {command.new or NO_OBJECT} {command.ref}")
         head += pkt_line(line + (b"" if head else first))
     head += b"0000"
-    headers = {
-        "Content-Type": "application/x-git-receive-pack-request",
-        "Accept": "application/x-git-receive-pack-result",
-    }
     if all(command.new is None for command in commands):
         pack = b""  # A push that only deletes has no pack.
     length = len(head) + len(pack) if isinstance(pack, bytes) else None
     parts = itertools.chain([head], [pack] if isinstance(pack, bytes) else pack)
-    response = send(replica, "POST", "/git-receive-pack", headers, traffic.counting(parts), length)
-    body = read_body(replica, response)
-    if response.headers.get_content_type() != "application/x-git-receive-pack-result":
-        raise MirrorFailure(access_problem(replica, response.status))
+    body = read_body(replica, _ask(replica, "git-receive-pack", traffic.counting(parts), length))
     try:
         return parse_report(body, "side-band-64k" in wanted)
     except ValueError as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .model import CARRIED_PREFIX, Outcome, Settings
-from .text import equal_refs, format_bytes, sanitize, say
+from .model import CARRIED_PREFIX, Outcome, Settings, equal_refs, format_bytes, sanitize, say
 
 
 def summary(outcome: Outcome) -> list[str]:

@@ -20,13 +20,19 @@ from .model import (
     OWN_PREFIX,
     Advertisement,
     Command,
+    Endpoint,
     MirrorFailure,
     Outcome,
     Refs,
     RetryableError,
     Settings,
+    count,
+    list_refs,
+    password_replica,
     read_settings,
     retry_delay,
+    sanitize,
+    say,
 )
 from .plan import (
     Plan,
@@ -42,7 +48,6 @@ from .plan import (
 )
 from .protocol import read_refs
 from .report import agent_command, report
-from .text import count, list_refs, sanitize, say
 from .transfer import Transfer
 from .transport import Traffic, read_body, send
 
@@ -131,8 +136,9 @@ class _Run:
         self._check_source(source.refs, wanted, present, retry=not is_last)
         needs_attention = self._outcome.needs_attention
         needs_attention.update(unmirrorable(source.refs, settings.namespaces))
-        if OWN_PREFIX.rstrip("/") in replica.refs:
-            needs_attention[OWN_PREFIX.rstrip("/")] = (
+        blocking_tag = OWN_PREFIX.rstrip("/")
+        if blocking_tag in replica.refs:
+            needs_attention[blocking_tag] = (
                 "this tag on the replica blocks the engine's own refs, which have names below it; delete the tag there"
             )
         names = replica_names(wanted, replica.refs, transfer.refused_names)
@@ -323,7 +329,7 @@ def _ask_rest_api(settings: Settings, path: str) -> tuple[Any, str] | None:
     return json.loads(read_body(api, response)), response.headers.get("x-ms-continuationtoken", "")
 
 
-def main() -> int:
+def main(replica: Callable[[Mapping[str, str]], Endpoint] = password_replica) -> int:
     """Run once; return the exit status: 0 unless a ref that should be equal is not."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
@@ -332,7 +338,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # A canceled run cleans up too.
     with tempfile.TemporaryDirectory(prefix="mirror-", dir=keep) as folder:
         try:
-            settings = read_settings(os.environ)
+            settings = read_settings(os.environ, replica)
             outcome = mirror(settings, folder)
         except MirrorFailure as failure:
             say(f"Mirror Failed: {failure}")

@@ -21,11 +21,13 @@ from .model import (
     Settings,
     SourceRefused,
     TooLarge,
+    count,
+    sanitize,
+    say,
 )
 from .packs import EMPTY_PACK, is_ancestor, object_count, read_pack, verify_checksum
 from .plan import batches, by_original_name, carried_name, halves, original_name, useful_haves
 from .protocol import offered, push, read_refs, request_pack
-from .text import count, sanitize, say
 from .transport import AGENT, Traffic
 
 BUFFER_BYTES = 16 * 1024 * 1024
@@ -170,7 +172,7 @@ class Transfer:
                 return self._carry_once(commands)
             except PackRefused as refusal:
                 try:
-                    self._fall_back(self._forms[1:], str(refusal))
+                    self._fall_back(str(refusal))
                 except MirrorFailure as failure:
                     self._forms = forms
                     return {command.ref: f"{refusal}, and {failure}" for command in commands}
@@ -193,7 +195,8 @@ class Transfer:
                 git = self._use_git(str(refusal), "plain git, in increments of history")
         return self._by_git(git, commands)
 
-    def _fall_back(self, forms: list[Form], reason: str) -> None:
+    def _fall_back(self, reason: str) -> None:
+        forms = self._forms[1:]
         if not forms:
             self._use_git(reason)
             return

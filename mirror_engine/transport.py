@@ -9,8 +9,19 @@ import urllib.parse
 import urllib.request
 from typing import Iterable, Iterator, Mapping
 
-from .model import Endpoint, MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge, basic_auth_header
-from .text import error_name, format_bytes, sanitize, say
+from .model import (
+    Endpoint,
+    MirrorFailure,
+    PackRefused,
+    RetryableError,
+    SourceRefused,
+    TooLarge,
+    basic_auth_header,
+    error_name,
+    format_bytes,
+    sanitize,
+    say,
+)
 
 AGENT = "agent=codecommit-mirror"
 CHUNK_BYTES = 64 * 1024
@@ -52,6 +63,7 @@ def send(
     Redirects are not followed: credentials go to the configured host and to no other. Raises RetryableError, TooLarge,
     PackRefused, SourceRefused or MirrorFailure, depending on the answer.
     """
+    endpoint = endpoint.now()
     url = urllib.parse.urlsplit(endpoint.url)
     connection = open_connection(url)
     try:
@@ -68,7 +80,7 @@ def send(
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         what = "could not be reached" if body is None else "broke the connection"
-        raise RetryableError(f"the {endpoint.side} {endpoint.url} {what} ({error_name(error)})") from None
+        raise RetryableError(f"{endpoint} {what} ({error_name(error)})") from None
     except BaseException:
         connection.close()
         raise
@@ -93,12 +105,12 @@ def _send_body(connection: http.client.HTTPConnection, body: Iterable[bytes], *,
 
 def _failure(endpoint: Endpoint, response: http.client.HTTPResponse, *, has_body: bool) -> Exception:
     """Return the exception that an unsuccessful answer means."""
-    what = f"the {endpoint.side} {endpoint.url} answered {response.status}"
+    what = f"{endpoint} answered {response.status}"
     wait = retry_after_seconds(response.headers.get("Retry-After", ""))
     if response.status == 413 and has_body:
         return TooLarge(what)
     if wait > MAX_WAIT_SECONDS:
-        return MirrorFailure(f"the {endpoint.side} {endpoint.url} asked for a wait of {wait:,.0f} s; retry after that.")
+        return MirrorFailure(f"{endpoint} asked for a wait of {wait:,.0f} s; retry after that.")
     if response.status in (408, 413, 429) or response.status >= 500:
         return RetryableError(what, wait, response.status)
     if response.status == 400 and has_body:
@@ -149,7 +161,7 @@ def retry_after_seconds(retry_after: str) -> float:
 
 def access_problem(endpoint: Endpoint, status: int, location: str = "") -> str:
     """Return the sentence for an answer that is not a Git server's."""
-    what = f"the {endpoint.side} {endpoint.url}"
+    what = str(endpoint)
     here = urllib.parse.urlsplit(endpoint.url).netloc
     if 300 <= status < 400 and urllib.parse.urlsplit(location).netloc == here:
         return f"{what} has moved to {sanitize(location.partition('?')[0])}; use the new URL."

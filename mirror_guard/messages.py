@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mirror_engine.text import sanitize
+from mirror_engine.model import sanitize
 
 from .changes import Change, Verdict
 
@@ -48,11 +48,7 @@ def changed(
         f"has confirmed the replica. The log group is {log_group}.",
     ]
     if verdict is Verdict.DESTRUCTIVE:
-        lines += [
-            "",
-            "Whoever did it knows the pipeline's Git credential. Replace it at once:",
-            f"  codecommit-mirror rotate {replica}",
-        ]
+        lines += ["", *_how_to_stop(replica, who)]
     if snapshot:
         lines += [
             "",
@@ -60,6 +56,21 @@ def changed(
             f"  codecommit-mirror restore {replica} --from snapshots --to FOLDER",
         ]
     return _message(f"Replica {replica} was changed, and not by its mirror", *lines)
+
+
+def _how_to_stop(replica: str, writer: str) -> tuple[str, ...]:
+    """Return what to do against somebody who acts as the mirror's own user or role."""
+    if ":assumed-role/" in writer:
+        return (
+            "Whoever did it acted as the role of the mirror's pipeline: with the pipeline itself, or with one of the",
+            "same name in another folder of its project. Look for a run at the time of CloudTrail's event",
+            "AssumeRoleWithWebIdentity, and deny whoever started it to edit, create and run pipelines; credentials of",
+            "the role are valid for an hour at most.",
+        )
+    return (
+        "Whoever did it knows the pipeline's Git credential. Replace it at once:",
+        f"  codecommit-mirror rotate {replica}",
+    )
 
 
 def unchanged_again(replica: str, region: str, since: str, confirmed: str) -> Message:

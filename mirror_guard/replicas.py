@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mirror_engine.model import Endpoint
+from mirror_engine.role import sign
 
-from .git_access import endpoint, sign
+from .git_access import endpoint
 from .names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
 
 if TYPE_CHECKING:
@@ -27,11 +27,15 @@ class Replica:
     name: str
     arn: str
     writer: str
+    """The mirror's own user or role; both, with a space between them, while the pipeline changes to the other one."""
     archive_days: int
 
     def is_writer(self, caller: str) -> bool:
         """Whether an ARN is that of the mirror's own user, or of a session of its own role."""
-        kind, _, name = self.writer.replace(":", ",").partition("/")
+        return any(self._is(writer, caller) for writer in self.writer.replace(":", ",").split())
+
+    def _is(self, writer: str, caller: str) -> bool:
+        kind, _, name = writer.partition("/")
         account = self.arn.split(":")[4]
         head, _, who = caller.partition(f"::{account}:")
         if kind == "role":
@@ -85,14 +89,7 @@ def open_replica(session: boto3.Session, codecommit: CodeCommitClient, replica: 
 
     def sign_in() -> Endpoint:
         credentials = session.get_credentials().get_frozen_credentials()  # type: ignore[union-attr]
-        user, password = sign(
-            url,
-            region,
-            str(credentials.access_key),
-            str(credentials.secret_key),
-            credentials.token,
-            datetime.now(UTC),
-        )
+        user, password = sign(url, region, str(credentials.access_key), str(credentials.secret_key), credentials.token)
         return endpoint(url, user, password)
 
     return Access(f"refs/heads/{branch}" if branch else None, sign_in)

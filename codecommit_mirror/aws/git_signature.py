@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import boto3
 
+from .. import engine
 from ..errors import MirrorError
-from ..guard import sign_git
 from .session import aws_failures
 
 
-def sign(aws: boto3.Session, url: str, now: datetime | None = None) -> tuple[str, str]:
+def sign(aws: boto3.Session, url: str) -> tuple[str, str]:
     """Return a user name and a password for a clone URL; they are valid for 15 minutes.
 
     Raises:
@@ -22,11 +20,4 @@ def sign(aws: boto3.Session, url: str, now: datetime | None = None) -> tuple[str
         credentials = provider.get_frozen_credentials() if provider else None
     if credentials is None or not credentials.access_key or not credentials.secret_key:
         raise MirrorError("there are no AWS credentials; run 'aws sso login' or 'aws configure', or set AWS_PROFILE.")
-    return sign_git(
-        url,
-        str(aws.region_name),
-        credentials.access_key,
-        credentials.secret_key,
-        credentials.token,
-        now or datetime.now(UTC),
-    )
+    return engine.sign(url, str(aws.region_name), credentials.access_key, credentials.secret_key, credentials.token)

@@ -11,7 +11,7 @@ SIGNATURE = "# Written by 'codecommit-mirror pipeline render'"
 """The line that identifies a rendered file."""
 _REPLICA_LINE = "#   replica: "
 _END_MARKER = "END_OF_MIRROR_ENGINE"
-MAX_PROGRAM_BYTES = 100_000
+MAX_PROGRAM_BYTES = 120_000
 """The agent passes a script to its handler in one environment variable, which Linux limits to 128 KiB (execve(2))."""
 
 
@@ -21,7 +21,7 @@ def render(mirror: Mirror) -> str:
     Raises:
         MirrorError: a name contains text that Azure Pipelines would replace.
     """
-    program = engine.program()
+    program = engine.program(role=mirror.replica_auth == "role")
     _check_program(program)
     return load_template("azure-pipelines.yml.j2").render(
         mirror=mirror,

@@ -37,9 +37,10 @@ def render(mirror: Mirror, output: Path | None) -> None:
 
 
 @pipeline.command()
-def program() -> None:
+@click.option("--role", is_flag=True, help="As pipelines with replica_auth: role carry it.")
+def program(role: bool) -> None:
     """Print the engine as the pipeline carries it, for auditors: one readable program."""
-    click.echo(engine.program(), nl=False)
+    click.echo(engine.program(role=role), nl=False)
 
 
 @pipeline.command()
@@ -47,7 +48,8 @@ def program() -> None:
 @json_option
 def variables(mirror: Mirror, as_json: bool) -> None:
     """List the pipeline's variables, with plain values and the origins of secret ones."""
-    wanted = wanted_variables(mirror, read_outputs(session(mirror), mirror).replica_url)
+    outputs = read_outputs(session(mirror), mirror)
+    wanted = wanted_variables(mirror, outputs.replica_url, outputs.push_role_arn)
     if as_json:
         names = ("name", "value", "secret", "source")
         print_json({"variables": [{name: getattr(v, name) for name in names} for v in wanted]})
@@ -69,7 +71,14 @@ def connect(mirror: Mirror, dry_run: bool, pull_request: bool) -> None:
     """
     context = context_of(mirror)
     outputs = read_outputs(context.aws, mirror)
-    connecting.connect(context, outputs.replica_url, _say, pull_request=pull_request, dry_run=dry_run)
+    connecting.connect(
+        context,
+        outputs.replica_url,
+        _say,
+        role_arn=outputs.push_role_arn,
+        pull_request=pull_request,
+        dry_run=dry_run,
+    )
     if not dry_run:
         connecting.ensure_pipeline_credential(context, _say)
         click.echo(f"{mirror.name} is connected. Run it: codecommit-mirror pipeline run {mirror.name}")

@@ -12,10 +12,9 @@ import zlib
 import atheris
 
 with atheris.instrument_imports():
-    from mirror_engine.model import PackRefused, RetryableError
+    from mirror_engine.model import PackRefused, RetryableError, sanitize
     from mirror_engine.packs import read_pack, verify_checksum
     from mirror_engine.protocol import parse_advertisement, parse_report
-    from mirror_engine.text import sanitize
 
 EXPECTED = (ValueError, IndexError, zlib.error, PackRefused, RetryableError)
 

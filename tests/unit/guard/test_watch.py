@@ -53,6 +53,10 @@ def test_the_pipelines_own_credential_is_to_be_replaced():
     assert "codecommit-mirror restore M --from snapshots --to FOLDER" in message.body
     assert "2026-11-26 00:00:00 UTC" in message.body
     assert "rotate" not in note(State())[1].body
+    session = replace(CHANGE, caller="arn:aws:sts::1:assumed-role/azure-devops-pipeline-M/azure-pipelines")
+    as_role = note(State(), Verdict.DESTRUCTIVE, change=session)[1].body
+    assert "AssumeRoleWithWebIdentity" in as_role
+    assert "rotate" not in as_role
 
 
 def test_a_change_by_nobody_known_is_told_only_if_no_run_confirms_it():
