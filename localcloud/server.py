@@ -126,7 +126,11 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
         settings["azure_tokens"],
         settings["azure_bearer_tokens"],
         issuers,
-        {**settings["aws_environment"], "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
+        {
+            **settings["aws_environment"],
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_REGION": settings["region"],
+        },
     )
     return _Clouds(git_server.url, git, issuers, azure, mailbox)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,7 @@ class Build:
     started: str | None = None
     finished: str | None = None
     run: Run = field(default_factory=Run)
+    plan_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 @dataclass
@@ -103,6 +105,10 @@ class Pipelines:
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name="agent", daemon=True).start()
+
+    def run_of_plan(self, plan_id: str) -> Build | None:
+        """Return the run that has a plan, while it runs."""
+        return next((b for b in self.builds.values() if b.plan_id == plan_id and b.status == "inProgress"), None)
 
     # -- definitions
 
@@ -440,7 +446,11 @@ class Pipelines:
             resources = [r for r in repository_resources(data) if r["repository"] in used]
             own = [repository.id] if any({"checkout": "self"} in job["steps"] for job in jobs) else []
             readable = frozenset([*own, *(self._resource(definition, resource).id for resource in resources)])
-        token = self._tokens.issue_to_job(readable)
+        token = self._tokens.issue_to_job(readable, build.plan_id)
+        service = f"{self.url}/{definition.organization}/{project_id(definition.organization, definition.project)}"
+        asks_at = f"{service}/_apis/distributedtask/hubs/build/plans/{build.plan_id}/jobs/{uuid.uuid4()}/oidctoken"
+        variables["System.OidcRequestUri"] = Variable(asks_at)
+        variables["Build.BuildId"] = Variable(str(build.id))
         address = "/".join((self.url, repository.organization, repository.project, "_git", repository.name))
         variables["Build.Repository.Uri"], variables["Build.SourceVersion"] = Variable(address), Variable(build.version)
         variables["Build.Reason"] = Variable(build.reason[0].upper() + build.reason[1:])
@@ -453,6 +463,7 @@ class Pipelines:
                 branch=build.ref,
                 run=build.run,
                 service=_ServiceOfRun(self, build, repository),
+                machine=self.connections.machine,
             )
         except UnsupportedPipeline as error:
             build.run.result = "failed"

@@ -55,6 +55,18 @@ class ServiceConnections:
         self._issuers, self._aws = issuers, aws
         self._known: dict[tuple[Project, str], _Connection] = {}
 
+    @property
+    def machine(self) -> Mapping[str, str]:
+        """Variables of the agent's machine: it is in a network of its own, whose endpoints' names tell no region."""
+        return {"AWS_ENDPOINT_URL_STS": self._aws["AWS_ENDPOINT_URL"], "AWS_REGION": self._aws["AWS_REGION"]}
+
+    def sign_for_pipeline(self, organization: str, project: str, pipeline: str) -> str:
+        """Return a token with a pipeline's own subject, for a job that names no service connection.
+
+        Recorded: https://github.com/stackitcloud/terraform-provider-stackit/issues/1321.
+        """
+        return self._issuers.sign(issuer(organization), AUDIENCE, f"p://{organization}/{project}/{pipeline}")
+
     def add(self, project: Project, name: str, role_arn: str, branches: Sequence[str] | None) -> None:
         """Add a connection; ``branches`` limits it by a branch control check."""
         self._known[project, name] = _Connection(role_arn, branches)

@@ -9,6 +9,8 @@ import hmac
 import secrets
 from dataclasses import dataclass, field
 
+JOB = "job"
+"""What only a running job may: ask for a token of OpenID Connect. No published scope covers that."""
 _IMPLIED = {
     "vso.code_manage": ("vso.code_write",),
     "vso.code_write": ("vso.code",),
@@ -27,6 +29,8 @@ class Token:
     """Whether it is a job's or Entra's, which the REST API takes as Bearer and not as Basic."""
     repositories: frozenset[str] | None = None
     """Ids of the only repositories that a job may read; None for all of them."""
+    plan_id: str | None = None
+    """The plan of the run whose job has the token."""
 
     def allows(self, scope: str) -> bool:
         """Whether one of the token's scopes is or implies ``scope``."""
@@ -54,9 +58,9 @@ class Tokens:
         matching = (t for t in list(self._known) if hmac.compare_digest(t.secret.encode(), (secret or "").encode()))
         return next(matching, None)
 
-    def issue_to_job(self, repositories: frozenset[str] | None) -> Token:
+    def issue_to_job(self, repositories: frozenset[str] | None, plan_id: str) -> Token:
         """Return a new token that can read, for one run."""
-        token = Token(secrets.token_urlsafe(60), frozenset({"vso.code"}), True, repositories)
+        token = Token(secrets.token_urlsafe(60), frozenset({"vso.code", JOB}), True, repositories, plan_id)
         self.add(token)
         return token
 

@@ -29,6 +29,7 @@ def run_pipeline(
     branch: str = "main",
     run: Run | None = None,
     service: Service | None = None,
+    machine: Mapping[str, str] | None = None,
 ) -> Run:
     """Run every stage and job of a pipeline, one after another.
 
@@ -40,6 +41,7 @@ def run_pipeline(
         branch: the branch that the run is for, or the full name of another ref.
         run: the record to fill, which other threads may read.
         service: for steps that need it: ``checkout: self`` and tasks.
+        machine: environment variables of the agent's machine, beside ``PATH``.
 
     Raises:
         UnsupportedPipeline: as :func:`read_definition`.
@@ -55,7 +57,7 @@ def run_pipeline(
         **{name: Variable(str(value)) for name, value in definition.get("variables", {}).items()},
         **variables,
     }
-    one = _Execution(run or Run(), path or os.environ["PATH"], service)
+    one = _Execution(run or Run(), {**(machine or {}), "PATH": path or os.environ["PATH"]}, service)
     one.run_stages(stages(definition), known)
     return one.run
 
@@ -65,7 +67,7 @@ class _Execution:
     """A run in progress."""
 
     run: Run
-    path: str
+    machine: Mapping[str, str]
     service: Service | None
     outputs: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     """By stage, job, and ``step.variable``."""
@@ -161,7 +163,7 @@ class _Execution:
     ) -> None:
         record = Step(str(step.get("displayName", "Bash")))
         self.run.steps.append(record)
-        environment = step_environment(step, variables, work, self.path)
+        environment = step_environment(step, variables, work, self.machine)
         try:
             if "task" in step:
                 text, role = task_script(step, variables, self._service())

@@ -22,11 +22,11 @@ def expand(text: str, variables: Mapping[str, Variable]) -> str:
 
 
 def step_environment(
-    step: Mapping[str, Any], variables: Mapping[str, Variable], work: Path, path: str
+    step: Mapping[str, Any], variables: Mapping[str, Variable], work: Path, machine: Mapping[str, str]
 ) -> dict[str, str]:
     """Return a step's environment: plain variables by their upper-case names, and what ``env:`` maps."""
     return {
-        "PATH": path,
+        **machine,
         "HOME": str(work / "home"),
         "TMPDIR": str(work / "tmp"),
         "LANG": "C.UTF-8",

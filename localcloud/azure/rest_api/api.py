@@ -18,7 +18,7 @@ from ..repos import (
     Repositories,
     ServiceError,
 )
-from ..tokens import Tokens
+from ..tokens import Token, Tokens
 from . import locations
 from .git_operations import GitOperations
 from .operation import Call, Route, Text
@@ -60,7 +60,7 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         if route is None or parts is None:
             return _error(ServiceError(404, "The requested resource does not exist.", "VssException"))
         # A token without the scope gets no explanation.
-        return _call(route, parts, request) if token.allows(route.scope) else Answer(401, "")
+        return _call(route, parts, request, token) if token.allows(route.scope) else Answer(401, "")
 
     return api
 
@@ -75,7 +75,7 @@ def _describe_service(request: ApiRequest, url: str) -> Answer | None:
     return None
 
 
-def _call(route: Route, parts: dict[str, str], request: ApiRequest) -> Answer:
+def _call(route: Route, parts: dict[str, str], request: ApiRequest, token: Token) -> Answer:
     version = request.query.get("api-version") or _version_in(request.accept)
     if not route.takes(version):
         return _error(
@@ -84,7 +84,7 @@ def _call(route: Route, parts: dict[str, str], request: ApiRequest) -> Answer:
     organization, project = parts.pop("organization"), parts.pop("project")
     try:
         body = json.loads(request.body) if request.body else None
-        answer = route.handle(Call(organization, project, parts, request.query, body))
+        answer = route.handle(Call(organization, project, parts, request.query, body, token))
     except ServiceError as error:
         return _error(error)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..tokens import Token
+
 
 @dataclass(frozen=True)
 class Call:
@@ -17,6 +19,7 @@ class Call:
     parts: Mapping[str, str]
     query: Mapping[str, str]
     body: Any
+    token: Token
 
 
 @dataclass(frozen=True)

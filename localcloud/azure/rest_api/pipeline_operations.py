@@ -7,6 +7,7 @@ from typing import Any
 
 from ..pipelines import Build, Definition, Lease, Pipelines
 from ..repos import ServiceError, now, project_id
+from ..tokens import JOB
 from .operation import Call, Route, Text
 
 _SETTINGS = ("enforceJobAuthScope", "enforceReferencedRepoScopedToken", "enforceSettableVar")
@@ -41,7 +42,18 @@ class PipelineOperations:
             Route("POST", "build/retention/leases", run, self.add_leases),
             Route("DELETE", "build/retention/leases", run, self.delete_leases),
             Route("GET", "build/generalsettings", "vso.project", self.settings),
+            Route("POST", "distributedtask/hubs/{hub}/plans/{planId}/jobs/{jobId}/oidctoken", JOB, self.identity_token),
         )
+
+    def identity_token(self, call: Call) -> Any:
+        """Oidctoken - Create: a token that names the pipeline whose job asks."""
+        build = self._pipelines.run_of_plan(call.parts["planId"])
+        if build is None or call.token.plan_id != call.parts["planId"] or "serviceConnectionId" in call.query:
+            raise ServiceError(403, "This job may not have that token.")
+        definition = build.definition
+        name = str(definition.body["name"])
+        token = self._pipelines.connections.sign_for_pipeline(definition.organization, definition.project, name)
+        return {"oidcToken": token}
 
     def definitions(self, call: Call) -> Any:
         """Definitions - List."""
