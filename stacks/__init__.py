@@ -2,6 +2,7 @@
 
 from .deploy_role_stack import DeployRoleStack
 from .guard_stack import GuardStack
+from .identity_stack import IdentityStack
 from .replica_stack import ReplicaStack
 
-__all__ = ["DeployRoleStack", "GuardStack", "ReplicaStack"]
+__all__ = ["DeployRoleStack", "GuardStack", "IdentityStack", "ReplicaStack"]

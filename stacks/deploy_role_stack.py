@@ -10,11 +10,14 @@ from codecommit_mirror.config.ci import PROVISIONED_FROM, Ci
 from codecommit_mirror.config.guard import STACK_NAME
 
 from .federated_role import FederatedRole
+from .identity_stack import provider_arn_of
 from .nag_suppressions import acknowledge
 
 
 class DeployRoleStack(Stack):
-    """An identity provider for the CI service, unless the account has it, and two roles that trust it.
+    """Two roles that trust the CI service, and an identity provider for GitHub, unless the account has it.
+
+    The provider for Azure Pipelines is in ``IdentityStack``, since the mirrors' own roles may trust it too.
 
     A pull request can change what its own jobs do, so that its role may read stacks and templates, and nothing else.
     The other role only trusts what runs on the deployed branch. It may assume CDK's bootstrap roles, as a person with
@@ -37,9 +40,11 @@ class DeployRoleStack(Stack):
         )
         trust = ci.trust
         provider_arn = ci.provider_arn
-        if provider_arn is None:
+        if provider_arn is None and ci.github:
             provider = iam.OidcProviderNative(self, "Provider", url=trust.issuer, client_ids=[trust.audience])
             provider_arn = provider.oidc_provider_arn
+        elif provider_arn is None:
+            provider_arn = provider_arn_of(self, trust.issuer)
         bootstrap_roles = [self._bootstrap_role(kind) for kind in ("deploy", "file-publishing")]
         looking = self._looking()
         deploying = self._deploying(ci, bootstrap_roles) + (self._restoring() if reads_snapshots else [])
@@ -47,6 +52,7 @@ class DeployRoleStack(Stack):
             ("Diff", ci.diff_role, "Shows what a pull request would change.", trust.diff, looking),
             ("Deploy", ci.deploy_role, "Deploys and deletes replicas.", trust.deploy, looking + deploying),
         ):
+            policy = iam.ManagedPolicy(self, f"{construct_id}Policy", description=description, statements=statements)
             federated = FederatedRole(
                 self,
                 construct_id,
@@ -56,7 +62,7 @@ class DeployRoleStack(Stack):
                 issuer=trust.issuer,
                 audience=trust.audience,
                 subjects=subjects,
-                statements=statements,
+                policy=policy,
             )
             CfnOutput(self, f"{construct_id}RoleArn", value=federated.role.role_arn, description=description)
         Tags.of(self).add("managed-by", "codecommit-mirror")

@@ -10,7 +10,7 @@ from constructs import Construct
 
 
 class FederatedRole(Construct):
-    """A role with one managed policy, which tokens of exactly these subjects may assume.
+    """A role with one policy, which tokens of exactly these subjects may assume.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-idp_oidc.html
 
@@ -21,7 +21,7 @@ class FederatedRole(Construct):
         issuer: the provider's address, ``https://...``.
         audience: whom the tokens are for.
         subjects: whose tokens; no wildcards.
-        statements: what the role may do.
+        policy: what the role may do.
     """
 
     def __init__(
@@ -35,12 +35,11 @@ class FederatedRole(Construct):
         issuer: str,
         audience: str,
         subjects: Sequence[str],
-        statements: Sequence[iam.PolicyStatement],
+        policy: iam.IManagedPolicy,
     ) -> None:
         super().__init__(scope, construct_id)
         host = issuer.removeprefix("https://")
         conditions = {"StringEquals": {f"{host}:aud": audience, f"{host}:sub": list(subjects)}}
-        policy = iam.ManagedPolicy(self, "Policy", description=description, statements=list(statements))
         self.role = iam.Role(
             self,
             "Role",

@@ -1,54 +1,72 @@
-"""Who may write to the replica: one user, one policy, one action, one repository."""
+"""Who may write to the replica: one user or one role, one policy, one action, one repository."""
 
 from __future__ import annotations
 
+from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from codecommit_mirror.config.mirror import Mirror
+
+from .federated_role import FederatedRole
+from .identity_stack import provider_arn_of
 from .nag_suppressions import acknowledge
 
 
 class PushAccess(Construct):
-    """An IAM user that can do nothing but push to one repository.
-
-    It has no access key and no console password; its HTTPS Git credentials are issued outside CloudFormation,
-    which has no resource type for them.
+    """A policy that allows nothing but pushing to one repository, and whom it is for.
 
     Args:
-        repository_arn: the only repository that the user may push to.
-        policy_name: the managed policy's name, unique in the account.
-        user_name: the user's name, unique in the account.
-        policy_on_group: attach the policy to a group of the user's name, with that one member, in place of the user.
+        repository_arn: the only repository that may be pushed to.
+        mirror: the mirror, which names the policy, and the user or the role.
+        changing: whether there is both, while the pipeline changes from one to the other.
     """
 
     def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        repository_arn: str,
-        policy_name: str,
-        user_name: str,
-        policy_on_group: bool,
+        self, scope: Construct, construct_id: str, *, repository_arn: str, mirror: Mirror, changing: bool
     ) -> None:
         super().__init__(scope, construct_id)
         policy = iam.ManagedPolicy(
             self,
             "Policy",
-            managed_policy_name=policy_name,
+            managed_policy_name=mirror.policy_name,
             description="Push to the replica, and nothing else.",
             statements=[iam.PolicyStatement(actions=["codecommit:GitPush"], resources=[repository_arn])],
         )
-        if policy_on_group:
-            group = iam.Group(self, "Group", group_name=user_name, managed_policies=[policy])
-            self.user = iam.User(self, "User", user_name=user_name, groups=[group])
-        else:
-            self.user = iam.User(self, "User", user_name=user_name, managed_policies=[policy])
-            acknowledge(
-                self.user,
-                dict.fromkeys(
-                    ("IAMUserNoPolicies", "IAMUserGroupMembership"),
-                    "One user for one replica: a group of one adds nothing to review (policy_on: group makes one).",
-                ),
-            )
         self.policy_arn = policy.managed_policy_arn
+        has_role = mirror.replica_auth == "role"
+        self.user = self._user(mirror, policy) if changing or not has_role else None
+        self.role = self._role(mirror, policy) if has_role or (changing and mirror.identity.issuer_url) else None
+
+    def _user(self, mirror: Mirror, policy: iam.ManagedPolicy) -> iam.User:
+        """Return a user that has no access key and no console password.
+
+        Its HTTPS Git credentials are issued outside CloudFormation, which has no resource type for them.
+        """
+        if mirror.policy_on == "group":
+            group = iam.Group(self, "Group", group_name=mirror.user_name, managed_policies=[policy])
+            return iam.User(self, "User", user_name=mirror.user_name, groups=[group])
+        user = iam.User(self, "User", user_name=mirror.user_name, managed_policies=[policy])
+        acknowledge(
+            user,
+            dict.fromkeys(
+                ("IAMUserNoPolicies", "IAMUserGroupMembership"),
+                "One user for one replica: a group of one adds nothing to review (policy_on: group makes one).",
+            ),
+        )
+        return user
+
+    def _role(self, mirror: Mirror, policy: iam.ManagedPolicy) -> iam.Role:
+        """Return a role that trusts the tokens of the mirror's own pipeline, and of nobody else."""
+        identity, issuer = mirror.identity, str(mirror.identity.issuer_url)
+        return FederatedRole(
+            self,
+            "Pipeline",
+            name=mirror.role_name,
+            description="Pushes to the replica, and does nothing else.",
+            provider_arn=identity.provider_arn or provider_arn_of(Stack.of(self), issuer),
+            issuer=issuer,
+            audience=identity.audience,
+            subjects=[mirror.token_subject],
+            policy=policy,
+        ).role

@@ -16,14 +16,17 @@ from .replica_repository import ReplicaRepository
 class ReplicaStack(Stack):
     """Composes one mirror's resources.
 
-    Outputs: ``ReplicaUrl`` (HTTPS clone URL), ``ReplicaArn``, ``PushUserName``, ``PushPolicyArn``.
+    Outputs: ``ReplicaUrl`` (HTTPS clone URL), ``ReplicaArn``, ``PushUserName`` or ``PushRoleArn``, ``PushPolicyArn``.
 
     Args:
         mirror: the mirror.
         provisioned_from: the repository whose CI deploys the stack, and deletes it when the mirror is gone there.
+        changing: whether it has both a user and a role, while the pipeline changes from one to the other.
     """
 
-    def __init__(self, scope: Construct, *, mirror: Mirror, provisioned_from: str | None = None) -> None:
+    def __init__(
+        self, scope: Construct, *, mirror: Mirror, provisioned_from: str | None = None, changing: bool = False
+    ) -> None:
         tags = {**mirror.tags, "managed-by": "codecommit-mirror"}
         super().__init__(
             scope,
@@ -41,21 +44,18 @@ class ReplicaStack(Stack):
             description=mirror.replica_description,
             existing=mirror.existing,
             retain=mirror.on_destroy == "retain",
-            tags=mirror.replica_tags,
+            tags=mirror.replica_tags_while_changing if changing else mirror.replica_tags,
         )
-        access = PushAccess(
-            self,
-            "PushAccess",
-            repository_arn=replica.arn,
-            policy_name=mirror.policy_name,
-            user_name=mirror.user_name,
-            policy_on_group=mirror.policy_on == "group",
-        )
-        CredentialCleanup(self, "CredentialCleanup", user=access.user)
+        access = PushAccess(self, "PushAccess", repository_arn=replica.arn, mirror=mirror, changing=changing)
+        if access.user:
+            CredentialCleanup(self, "CredentialCleanup", user=access.user)
         # CloudFormation hands a stack's own tags on, but not to every type of resource.
         for key, value in tags.items():
             Tags.of(self).add(key, value)
         CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")
         CfnOutput(self, "ReplicaArn", value=replica.arn, description="ARN of the replica")
-        CfnOutput(self, "PushUserName", value=access.user.user_name, description="IAM user of the pipeline")
+        if access.user:
+            CfnOutput(self, "PushUserName", value=access.user.user_name, description="IAM user of the pipeline")
+        if access.role:
+            CfnOutput(self, "PushRoleArn", value=access.role.role_arn, description="IAM role of the pipeline")
         CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that only allows GitPush")

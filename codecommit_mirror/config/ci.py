@@ -19,6 +19,17 @@ from mirror_guard.names import REPLICA_TAG
 
 from ..errors import MirrorError
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
+from .identity import (
+    AUDIENCE,
+    AZURE_AUDIENCE,
+    GUID,
+    IN_POLICIES,
+    ISSUER,
+    PROVIDER_ARN,
+    SUBJECT,
+    WHERE_THE_ID_IS,
+    azure_issuer,
+)
 from .mirrors_file import MirrorsFile
 from .validation_messages import sentences
 
@@ -28,30 +39,16 @@ PREFIX = "codecommit-mirror"
 PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", REPLICA_TAG
 """Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
 
-_GUID = matching(
-    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    "the id of an organization",
-    "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData",
-)
-_IN_POLICIES = matching(
-    r"[\x20-\xff]*", "a name that an IAM policy accepts", "use one without letters beyond \u00ff (IAM's own limit)"
-)
 _NAME = matching(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", "a short name", "use up to 20 of a-z, 0-9 and -")
-_AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
 _GITHUB_REPOSITORY = matching(
     r"(?!.*\.git$)([A-Za-z0-9-]+/[\w.-]+|[A-Za-z0-9-]+@[0-9]+/[\w.-]+@[0-9]+)",
     "a GitHub repository",
     "write contoso/mirrors or, with GitHub's ids, contoso@123/mirrors@456",
 )
-_SUBJECT = matching(r"[^*?\x00-\x1f]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
-_ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a token", "copy it from the log of a run")
 _PEOPLE = matching(
     r"[^\x00-\x1f\"$]{1,500}",
     "a list of people and groups",
     "write e-mail addresses or [project]\\group, separated by commas",
-)
-_PROVIDER_ARN = matching(
-    r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"
 )
 
 
@@ -98,24 +95,22 @@ class AzurePipelines(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    organization: Annotated[str, AZURE_NAME, _IN_POLICIES]
-    project: Annotated[str, AZURE_NAME, _IN_POLICIES]
-    repository: Annotated[str, AZURE_NAME, _IN_POLICIES]
-    organization_id: Annotated[str, _GUID] | None = None
+    organization: Annotated[str, AZURE_NAME, IN_POLICIES]
+    project: Annotated[str, AZURE_NAME, IN_POLICIES]
+    repository: Annotated[str, AZURE_NAME, IN_POLICIES]
+    organization_id: Annotated[str, GUID] | None = None
     """Part of the issuer; not needed where ``issuer`` is given."""
-    issuer: Annotated[str, _ISSUER] | None = None
-    audience: Annotated[str, _AUDIENCE] = "api://AzureADTokenExchange"
-    diff_subject: Annotated[str, _SUBJECT] | None = None
-    deploy_subject: Annotated[str, _SUBJECT] | None = None
+    issuer: Annotated[str, ISSUER] | None = None
+    audience: Annotated[str, AUDIENCE] = AZURE_AUDIENCE
+    diff_subject: Annotated[str, SUBJECT] | None = None
+    deploy_subject: Annotated[str, SUBJECT] | None = None
     approvers: Annotated[str, _PEOPLE] | None = None
     """Who approves the deletion of replicas, and is notified by e-mail; None for anyone who may run the pipeline."""
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:
         if not (self.organization_id or self.issuer):
-            raise ValueError(
-                "needs organization_id; copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData"
-            )
+            raise ValueError(f"needs organization_id; {WHERE_THE_ID_IS}")
         return self
 
     @property
@@ -129,7 +124,7 @@ class AzurePipelines(BaseModel):
         """Return how AWS recognises this repository's jobs."""
         connections = f"sc://{self.organization}/{self.project}"
         return Trust(
-            self.issuer or f"https://vstoken.dev.azure.com/{self.organization_id}",
+            self.issuer or azure_issuer(str(self.organization_id)),
             self.audience,
             diff=(self.diff_subject or f"{connections}/{diff_role}",),
             deploy=(self.deploy_subject or f"{connections}/{deploy_role}",),
@@ -150,7 +145,7 @@ class Ci(BaseModel):
     """Distinguishes this file's roles from those of another file for the same account."""
     github: Github | None = None
     azure: AzurePipelines | None = None
-    provider_arn: Annotated[str, _PROVIDER_ARN] | None = None
+    provider_arn: Annotated[str, PROVIDER_ARN] | None = None
     """The account's existing identity provider for the issuer, if any; IAM accepts each issuer once."""
 
     @model_validator(mode="after")

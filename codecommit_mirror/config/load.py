@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from . import ci as ci_section
 from . import guard as guard_section
 from .ci import Ci
 from .guard import Guard
+from .identity import IDENTITY_STACK_NAME, IdentityProvider
 from .mirror import (
     REPLICA_NAME,
     Mirror,
@@ -129,6 +130,32 @@ def from_context(context: Callable[[str], Any]) -> Configuration:
     return load(Path(context("config") or DEFAULT_FILE), context("mirror"))
 
 
+def identity_provider(mirrors: Sequence[Mirror], ci: Ci | None) -> IdentityProvider | None:
+    """Return the identity provider that the roles of mirrors and of CI need and that no ``provider_arn`` names.
+
+    Raises:
+        MirrorError: they need several, for more than one account or organization.
+    """
+    wanted = [
+        (mirror.account, str(mirror.identity.issuer_url), mirror.identity.audience, mirror.region)
+        for mirror in mirrors
+        if mirror.replica_auth == "role" and not mirror.identity.provider_arn
+    ]
+    if ci and ci.azure and not ci.provider_arn:
+        wanted.insert(0, (ci.account, ci.trust.issuer, ci.trust.audience, ci.region))
+    if not wanted:
+        return None
+    account, issuer, _, region = wanted[0]
+    for other in wanted:
+        if other[:2] != (account, issuer):
+            raise MirrorError(
+                f"the roles need identity providers for {issuer} in account {account or 'of the credentials'} and for "
+                f"{other[1]} in account {other[0] or 'of the credentials'}, but there is one stack; create the second "
+                "one by hand, and set identity.provider_arn for its mirrors."
+            )
+    return IdentityProvider(issuer, tuple(dict.fromkeys(one[2] for one in wanted)), account, region)
+
+
 def _suggestion(name: str, known: Sequence[str]) -> str:
     """Return what to do about a mirror name that is not in the file."""
     if close := difflib.get_close_matches(name, known, n=3):
@@ -146,15 +173,26 @@ def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
         check_replica_name(name)
     except MirrorError as error:
         raise MirrorError(f"{where}: {error}") from None
+    entry = file.merged(name)
     try:
-        location = {"account": ci.account, "region": ci.region} if ci else {}
-        return Mirror.model_validate({**location, **file.merged(name), "name": name})
+        return Mirror.model_validate({**_from_ci(ci, entry), **entry, "name": name})
     except ValidationError as error:
         lines = []
         for key, sentence in sentences(error, Mirror):
             whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
             lines.append(f"{file.where_value(name, key)}: {whose}: {sentence}")
         raise MirrorError("\n".join(lines)) from None
+
+
+def _from_ci(ci: Ci | None, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the section ``ci`` says for a mirror."""
+    if ci is None:
+        return {}
+    found: dict[str, Any] = {"account": ci.account, "region": ci.region}
+    azure = entry.get("azure")
+    if ci.azure and isinstance(azure, dict) and azure.get("organization") == ci.azure.organization:
+        found["identity"] = {"organization_id": ci.azure.organization_id, "issuer": ci.azure.issuer}
+    return found
 
 
 def _mistakes_in_defaults(file: MirrorsFile) -> list[str]:
@@ -172,7 +210,11 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
     seen: dict[tuple[str, str], list[tuple[str, tuple[str | None, ...]]]] = {}
     for name in filter(REPLICA_NAME.fullmatch, file.mirrors):
         stack = f"{derive_stack_name(name).lower()}-"
-        for taken, owner in ((f"{ci_section.PREFIX}-ci", "CI's"), (guard_section.STACK_NAME, "the guard's")):
+        for taken, owner in (
+            (f"{ci_section.PREFIX}-ci", "CI's"),
+            (guard_section.STACK_NAME, "the guard's"),
+            (IDENTITY_STACK_NAME, "the identity provider's"),
+        ):
             if stack.startswith(f"{taken}-") and name in chosen:
                 where = file.where("mirrors", name)
                 mistakes.append(
@@ -196,11 +238,12 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
 def _identities(name: str, entry: dict[str, Any]) -> Iterator[tuple[str, str, tuple[str | None, ...], str]]:
     """Yield what must be unique, its value, its (account, region) with None for unknown, and the remedy."""
     account, region = entry.get("account"), entry.get("region")
-    user = str(entry.get("user_name", default_user_name(name)))
+    key = "role_name" if entry.get("replica_auth") == "role" else "user_name"
+    user = str(entry.get(key, default_user_name(name)))
     policy = str(entry.get("policy_name", default_policy_name(name)))
     yield "stack name", derive_stack_name(name), (account, region), "rename one of the two"
     # IAM is global, and compares names without case.
-    yield "user_name", user, (account,), "give one of them a user_name of its own"
+    yield key, user, (account,), f"give one of them a {key} of its own"
     yield "policy_name", policy, (account,), "give one of them a policy_name of its own"
     azure = entry.get("azure")
     if isinstance(azure, dict):

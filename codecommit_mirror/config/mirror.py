@@ -14,6 +14,7 @@ from ..errors import MirrorError
 from . import azure_url
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, matching, not_empty
 from .fields import tags as check_tags
+from .identity import WHERE_THE_ID_IS, Identity
 from .schedule import check as check_schedule
 
 DEFAULT_REFS = ("heads", "tags", "notes")
@@ -83,6 +84,12 @@ class Mirror(BaseModel):
         str, matching(r"[A-Za-z0-9_+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
     ] = Field(default_factory=lambda data: default_user_name(data["name"]))
     source_auth: Literal["pat", "job-token"] = "pat"
+    replica_auth: Literal["user", "role"] = "user"
+    """How the pipeline signs in to CodeCommit: as a user with Git credentials, or as a role that trusts its tokens."""
+    role_name: Annotated[
+        str, matching(r"[A-Za-z0-9_+=,.@-]{1,64}", "an IAM role name", "use 1 to 64 letters, digits or _ + = , . @ -")
+    ] = Field(default_factory=lambda data: default_user_name(data["name"]))
+    identity: Identity = Identity()
     refs: Annotated[tuple[RefNamespace, ...], AfterValidator(not_empty)] = DEFAULT_REFS
     schedule: Annotated[str, AfterValidator(check_schedule)] = Field(
         default_factory=lambda data: derive_schedule(data["name"])
@@ -100,6 +107,26 @@ class Mirror(BaseModel):
         if self.existing and self.on_destroy == "delete" and "on_destroy" in self.model_fields_set:
             raise ValueError("with existing: true the repository is never deleted; remove on_destroy: delete")
         return self
+
+    @model_validator(mode="after")
+    def _role_has_an_issuer(self) -> Mirror:
+        if self.replica_auth == "role":
+            if self.identity.issuer_url is None:
+                raise ValueError(f"replica_auth: role needs identity.organization_id; {WHERE_THE_ID_IS}")
+            if self.policy_on == "group":
+                raise ValueError("policy_on: group is for users, and a role has none; remove it")
+            if not re.fullmatch(r"[\x20-\xff]*", self.token_subject):
+                raise ValueError(
+                    f"replica_auth: role needs names that IAM accepts in a policy, and {self.token_subject!r} has "
+                    "letters beyond \u00ff; use replica_auth: user"
+                )
+        return self
+
+    @property
+    def token_subject(self) -> str:
+        """The subject of the tokens that the pipeline's own jobs get: its name, without its folder."""
+        azure = self.azure
+        return self.identity.subject or f"p://{azure.organization}/{azure.project}/{self.pipeline_name}"
 
     @property
     def stack_name(self) -> str:
@@ -122,13 +149,24 @@ class Mirror(BaseModel):
         return self.existing or self.on_destroy == "retain"
 
     @property
+    def writer(self) -> str:
+        """Who may push to the replica: the mirror's user or role, with its kind."""
+        return f"role/{self.role_name}" if self.replica_auth == "role" else f"user/{self.user_name}"
+
+    @property
     def replica_tags(self) -> dict[str, str]:
         """The tags of the repository by which the guard knows it as this mirror's replica."""
         return {
             REPLICA_TAG: self.name,
-            WRITER_TAG: f"user/{self.user_name}".replace(",", ":"),
+            WRITER_TAG: self.writer.replace(",", ":"),
             ARCHIVE_DAYS_TAG: str(self.archive_days),
         }
+
+    @property
+    def replica_tags_while_changing(self) -> dict[str, str]:
+        """The same while there are a user and a role, each of which may push."""
+        writers = f"user/{self.user_name} role/{self.role_name}"
+        return {**self.replica_tags, WRITER_TAG: writers.replace(",", ":")}
 
     @property
     def replica_description(self) -> str:

@@ -39,9 +39,10 @@ def mirror_step(document):
     return step
 
 
+@pytest.mark.parametrize("replica_auth", ["user", "role"])
 @pytest.mark.parametrize("source_auth", ["pat", "job-token"])
-def test_it_is_valid_by_azures_schema(source_auth):
-    text = pipeline.render(MIRROR.model_copy(update={"source_auth": source_auth}))
+def test_it_is_valid_by_azures_schema(source_auth, replica_auth):
+    text = pipeline.render(MIRROR.model_copy(update={"source_auth": source_auth, "replica_auth": replica_auth}))
     jsonschema.validate(yaml.load(text, Loader=yaml.BaseLoader), SCHEMA)
 
 
@@ -83,6 +84,13 @@ def test_the_job_token_replaces_the_azure_credentials():
     assert not {"AZURE_GIT_USERNAME", "AZURE_GIT_PASSWORD"} & environment.keys()
 
 
+def test_a_role_replaces_the_replicas_credentials_and_the_job_token_is_for_it_alone():
+    environment = mirror_step(rendered(replica_auth="role"))["env"]
+    assert environment["OIDC_REQUEST_TOKEN"] == "$(System.AccessToken)"
+    assert environment["AWS_ROLE_ARN"] == "$(AWS_ROLE_ARN)"
+    assert not {"AWS_GIT_USERNAME", "AWS_GIT_PASSWORD", "SYSTEM_ACCESSTOKEN"} & environment.keys()
+
+
 def test_the_shell_is_strict_and_the_program_travels_unchanged():
     script = mirror_step(rendered())["bash"]
     assert script.startswith("set -euo pipefail\n")
@@ -92,9 +100,9 @@ def test_the_shell_is_strict_and_the_program_travels_unchanged():
     assert after == 'python3 "$program"\n'
 
 
-@pytest.mark.parametrize("text", ["$(", "${{", "$[", "END_OF_MIRROR_ENGINE", "\t", "é", "x" * 100_001])
+@pytest.mark.parametrize("text", ["$(", "${{", "$[", "END_OF_MIRROR_ENGINE", "\t", "é", "x" * 120_001])
 def test_a_program_that_the_yaml_cannot_carry_is_refused(monkeypatch, text):
-    monkeypatch.setattr(engine, "program", lambda: PROGRAM + text)
+    monkeypatch.setattr(engine, "program", lambda role: PROGRAM + text)
     with pytest.raises(AssertionError, match="cannot be carried by the YAML"):
         pipeline.render(MIRROR)
 

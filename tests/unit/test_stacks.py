@@ -14,18 +14,23 @@ from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
 from codecommit_mirror.config.ci import Ci
+from codecommit_mirror.config.identity import Identity, IdentityProvider
 from codecommit_mirror.config.load import single_mirror
-from stacks import DeployRoleStack, ReplicaStack
+from stacks import DeployRoleStack, IdentityStack, ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
 CONTEXT = json.loads((Path(__file__).parents[2] / "cdk.json").read_text())["context"]
 URL = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 
 
-def synthesised(name="MyRepoReplica", **changes):
+ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
+ROLE = {"replica_auth": "role", "identity": Identity(organization_id=ORGANIZATION_ID)}
+
+
+def synthesised(name="MyRepoReplica", *, changing=False, **changes):
     app = cdk.App(context=CONTEXT, analytics_reporting=False)
     mirror = single_mirror(name, URL).model_copy(update=changes)
-    return ReplicaStack(app, mirror=mirror)
+    return ReplicaStack(app, mirror=mirror, changing=changing)
 
 
 def template(**changes):
@@ -127,6 +132,79 @@ def test_the_user_has_the_policy_and_no_way_in():
     assert "AWS::IAM::AccessKey" not in json.dumps(document)
 
 
+def test_a_role_is_all_that_there_is_in_place_of_the_user():
+    document = template(**ROLE)
+    kinds = sorted(resource["Type"] for resource in document["Resources"].values())
+    assert kinds == ["AWS::CodeCommit::Repository", "AWS::IAM::ManagedPolicy", "AWS::IAM::Role"]
+    role = of_type(document, "AWS::IAM::Role")["Properties"]
+    policy = logical_id(document, "AWS::IAM::ManagedPolicy")
+    provider = f"vstoken.dev.azure.com/{ORGANIZATION_ID}"
+    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+    account = {"Ref": "AWS::AccountId"}
+    assert statement == {
+        "Effect": "Allow",
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Principal": {
+            "Federated": {
+                "Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, ":iam::", account, f":oidc-provider/{provider}"]]
+            }
+        },
+        "Condition": {
+            "StringEquals": {
+                f"{provider}:aud": "api://AzureADTokenExchange",
+                f"{provider}:sub": ["p://contoso/Shop/codecommit-mirror-MyRepoReplica"],
+            }
+        },
+    }
+    assert (role["RoleName"], role["ManagedPolicyArns"]) == (
+        "azure-devops-pipeline-MyRepoReplica",
+        [{"Ref": policy}],
+    )
+    assert role["MaxSessionDuration"] == 3600
+    assert "Policies" not in role
+    assert document["Outputs"]["PushRoleArn"]["Value"] == {
+        "Fn::GetAtt": [logical_id(document, "AWS::IAM::Role"), "Arn"]
+    }
+    assert "PushUserName" not in document["Outputs"]
+    tags = of_type(document, "AWS::CodeCommit::Repository")["Properties"]["Tags"]
+    assert {"Key": "codecommit-mirror:writer", "Value": "role/azure-devops-pipeline-MyRepoReplica"} in tags
+
+
+def test_while_the_pipeline_changes_there_are_both_and_the_same_policy():
+    before, between, after = template(), template(changing=True, **ROLE), template(**ROLE)
+    for document in (before, after):
+        for name, resource in document["Resources"].items():
+            if resource["Type"] != "AWS::CodeCommit::Repository":
+                assert between["Resources"][name] == resource
+    assert {"PushUserName", "PushRoleArn"} <= between["Outputs"].keys()
+    tags = of_type(between, "AWS::CodeCommit::Repository")["Properties"]["Tags"]
+    name = "azure-devops-pipeline-MyRepoReplica"
+    assert {"Key": "codecommit-mirror:writer", "Value": f"user/{name} role/{name}"} in tags
+
+
+def test_issuer_audience_subject_and_provider_can_be_given():
+    arn = "arn:aws:iam::111122223333:oidc-provider/tokens.example.com"
+    identity = Identity(issuer="https://tokens.example.com", audience="sts", subject="mine", provider_arn=arn)
+    document = template(replica_auth="role", identity=identity)
+    (statement,) = of_type(document, "AWS::IAM::Role")["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Federated": arn}
+    conditions = {"tokens.example.com:aud": "sts", "tokens.example.com:sub": ["mine"]}
+    assert statement["Condition"] == {"StringEquals": conditions}
+
+
+def identity_stack():
+    provider = IdentityProvider(CI["azure"].trust.issuer, ("api://AzureADTokenExchange",), "111122223333", "eu-west-1")
+    return IdentityStack(cdk.App(context=CONTEXT, analytics_reporting=False), provider=provider)
+
+
+def test_the_identity_provider_knows_the_issuer_and_the_audience():
+    document = Template.from_stack(identity_stack()).to_json()
+    (resource,) = document["Resources"].values()
+    assert resource["Type"] == "AWS::IAM::OIDCProvider"
+    assert resource["Properties"]["Url"] == f"https://vstoken.dev.azure.com/{ORGANIZATION_ID}"
+    assert resource["Properties"]["ClientIdList"] == ["api://AzureADTokenExchange"]
+
+
 def test_the_replica_says_what_it_is():
     properties = of_type(template(), "AWS::CodeCommit::Repository")["Properties"]
     assert properties["RepositoryName"] == "MyRepoReplica"
@@ -208,9 +286,14 @@ PACKS = pytest.mark.parametrize("pack", [AwsSolutionsChecks, HIPAASecurityChecks
 
 
 @PACKS
-@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}], ids=["plain", "group"])
+@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}, ROLE], ids=["plain", "group", "role"])
 def test_cdk_nag_is_clean_or_acknowledged(pack, changes):
     assert findings(synthesised(**changes), pack) == []
+
+
+@PACKS
+def test_cdk_nag_is_clean_for_the_identity_provider(pack):
+    assert findings(identity_stack(), pack) == []
 
 
 @PACKS
@@ -266,14 +349,19 @@ def roles_stack(service, context=CONTEXT, **changes):
 def test_each_role_trusts_these_tokens_and_no_others(service):
     document = Template.from_stack(roles_stack(service)).to_json()
     trust = CI[service].trust
-    provider = of_type(document, "AWS::IAM::OIDCProvider")["Properties"]
-    assert (provider["Url"], provider["ClientIdList"]) == (trust.issuer, [trust.audience])
     host = trust.issuer.removeprefix("https://")
+    if service == "github":
+        provider = of_type(document, "AWS::IAM::OIDCProvider")["Properties"]
+        assert (provider["Url"], provider["ClientIdList"]) == (trust.issuer, [trust.audience])
+        trusted = {"Ref": logical_id(document, "AWS::IAM::OIDCProvider")}
+    else:
+        # The identity provider's own stack has it, for the mirrors' roles too.
+        trusted = f"arn:aws:iam::111122223333:oidc-provider/{host}"
     for prefix, subjects in (("Diff", trust.diff), ("Deploy", trust.deploy)):
         role = of_type(document, "AWS::IAM::Role", prefix)["Properties"]
         (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
         assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
-        assert statement["Principal"] == {"Federated": {"Ref": logical_id(document, "AWS::IAM::OIDCProvider")}}
+        assert statement["Principal"] == {"Federated": trusted}
         assert statement["Condition"] == {
             "StringEquals": {f"{host}:aud": trust.audience, f"{host}:sub": list(subjects)}
         }

@@ -1,0 +1,71 @@
+"""How AWS recognises jobs of Azure Pipelines by their OpenID Connect tokens: the issuer, and what a token says.
+
+Claims of a job's own token, as recorded: https://github.com/stackitcloud/terraform-provider-stackit/issues/1321
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict
+
+from .fields import matching
+
+AZURE_AUDIENCE = "api://AzureADTokenExchange"
+WHERE_THE_ID_IS = "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData"
+
+GUID = matching(
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "the id of an organization",
+    WHERE_THE_ID_IS,
+)
+IN_POLICIES = matching(
+    r"[\x20-\xff]*", "a name that an IAM policy accepts", "use one without letters beyond \u00ff (IAM's own limit)"
+)
+AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
+SUBJECT = matching(r"[^*?\x00-\x1f]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
+ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a token", "copy it from the log of a run")
+PROVIDER_ARN = matching(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"
+)
+
+
+def azure_issuer(organization_id: str) -> str:
+    """Return the issuer of an organization's tokens."""
+    return f"https://vstoken.dev.azure.com/{organization_id}"
+
+
+class Identity(BaseModel):
+    """Whose tokens the role of a mirror trusts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organization_id: Annotated[str, GUID] | None = None
+    """Part of the issuer; not needed where ``issuer`` is given."""
+    issuer: Annotated[str, ISSUER] | None = None
+    audience: Annotated[str, AUDIENCE] = AZURE_AUDIENCE
+    subject: Annotated[str, SUBJECT, IN_POLICIES] | None = None
+    """None for the mirror's own pipeline."""
+    provider_arn: Annotated[str, PROVIDER_ARN] | None = None
+    """The account's identity provider for the issuer; None for the one of the stack ``codecommit-mirror-identity``."""
+
+    @property
+    def issuer_url(self) -> str | None:
+        """The issuer's address; None if neither it nor the organization's id is given."""
+        return self.issuer or (azure_issuer(self.organization_id) if self.organization_id else None)
+
+
+IDENTITY_STACK_NAME = "codecommit-mirror-identity"
+"""The construct id and the name of the provider's stack."""
+
+
+@dataclass(frozen=True)
+class IdentityProvider:
+    """An account's identity provider for Azure Pipelines."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    account: str | None
+    region: str | None
+    """Where its stack is; IAM itself has no regions."""
