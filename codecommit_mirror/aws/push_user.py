@@ -23,7 +23,7 @@ def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
     Raises:
         MirrorError: a call failed.
     """
-    user = outputs.push_user_name
+    user = outputs.user_of(mirror)
     if not _is_missing(iam, user):
         return False
     tags = {**mirror.tags, "managed-by": "codecommit-mirror"}

@@ -34,8 +34,24 @@ class ReplicaOutputs:
 
     replica_url: str
     replica_arn: str
-    push_user_name: str
+    push_user_name: str | None
+    """None if the pipeline acts as a role."""
     push_policy_arn: str
+    push_role_arn: str | None = None
+    """None if the pipeline acts as a user."""
+
+    def user_of(self, mirror: Mirror) -> str:
+        """Return the name of the IAM user.
+
+        Raises:
+            MirrorError: there is none.
+        """
+        if self.push_user_name is None:
+            raise MirrorError(
+                f"the pipeline of {mirror.name} acts as the role {self.push_role_arn}, so that there is no user and "
+                "there are no Git credentials."
+            )
+        return self.push_user_name
 
 
 @dataclass(frozen=True)
@@ -57,8 +73,8 @@ class ReplicaStackState:
         return replica == mirror.name or (early and not replica)
 
     def user_name(self, mirror: Mirror) -> str:
-        """Return the name of the stack's IAM user, or the configured name if the stack has no outputs."""
-        return self.outputs.push_user_name if self.outputs else mirror.user_name
+        """Return the name of the stack's IAM user, or the configured name if the stack has none."""
+        return (self.outputs and self.outputs.push_user_name) or mirror.user_name
 
 
 def has_operation_in_progress(status: str) -> bool:
@@ -117,12 +133,12 @@ def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
 
 
 def _parse_outputs(outputs: Mapping[str, str]) -> ReplicaOutputs | None:
+    user, role = outputs.get("PushUserName"), outputs.get("PushRoleArn")
     try:
-        return ReplicaOutputs(
-            outputs["ReplicaUrl"], outputs["ReplicaArn"], outputs["PushUserName"], outputs["PushPolicyArn"]
-        )
+        found = ReplicaOutputs(outputs["ReplicaUrl"], outputs["ReplicaArn"], user, outputs["PushPolicyArn"], role)
     except KeyError:
         return None
+    return found if user or role else None
 
 
 def read_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from .variables import (
     AZURE_SECRETS,
     HELD_CREDENTIAL,
     HeldCredential,
+    PipelineVariable,
     held_credential,
     plain_variable,
     secret_variable,
@@ -135,7 +136,13 @@ def notes(mirror: Mirror, state: AzureState) -> list[str]:
 
 
 def plan(
-    mirror: Mirror, state: AzureState, replica_url: str, secrets: Mapping[str, str], *, pull_request: bool
+    mirror: Mirror,
+    state: AzureState,
+    replica_url: str,
+    secrets: Mapping[str, str],
+    *,
+    pull_request: bool,
+    role_arn: str | None = None,
 ) -> ConnectionPlan:
     """Decide how to connect the mirror.
 
@@ -145,9 +152,10 @@ def plan(
         replica_url: the stack output ``ReplicaUrl``.
         secrets: values of secret variables to set; all others are kept.
         pull_request: whether a pull request brings the YAML in.
+        role_arn: the stack output ``PushRoleArn``, if there is one.
     """
     yaml = render(mirror)
-    changes = _variable_changes(mirror, state, replica_url, secrets)
+    changes = _variable_changes(mirror, state, wanted_variables(mirror, replica_url, role_arn), secrets)
     existing = state.definition.body if state.definition else None
     body = _definition_body(mirror, state, changes)
     actions = []
@@ -176,12 +184,15 @@ def _variable_action(name: str, change: Mapping[str, Any] | None) -> str:
 
 
 def _variable_changes(
-    mirror: Mirror, state: AzureState, replica_url: str, secrets: Mapping[str, str]
+    mirror: Mirror, state: AzureState, variables: Sequence[PipelineVariable], secrets: Mapping[str, str]
 ) -> dict[str, Mapping[str, Any] | None]:
-    """Return the variables that must change; None removes one."""
+    """Return the variables that must change; None removes one.
+
+    What a pipeline needs to act as a user stays while it changes to a role, and the other way round.
+    """
     existing = state.variables
     changes: dict[str, Mapping[str, Any] | None] = {}
-    wanted = {variable.name: variable for variable in wanted_variables(mirror, replica_url)}
+    wanted = {variable.name: variable for variable in variables}
     for name, variable in wanted.items():
         current = existing.get(name)
         if not variable.secret:
@@ -195,7 +206,7 @@ def _variable_changes(
     for name in AZURE_SECRETS:
         if name in existing and name not in wanted:
             changes[name] = None
-    if HELD_CREDENTIAL not in existing:
+    if HELD_CREDENTIAL not in existing and mirror.replica_auth == "user":
         changes[HELD_CREDENTIAL] = plain_variable(HeldCredential().to_json())
     return changes
 

@@ -20,6 +20,9 @@ from .http import AzureError
 
 HELD_CREDENTIAL = "AWS_GIT_CREDENTIAL"
 AWS_USER_NAME, AWS_PASSWORD = "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"
+AWS_ROLE = "AWS_ROLE_ARN"
+OF_USER, OF_ROLE = (AWS_USER_NAME, AWS_PASSWORD, HELD_CREDENTIAL), (AWS_ROLE,)
+"""What a pipeline needs to act as a user, or as a role."""
 AZURE_SECRETS = ("AZURE_GIT_USERNAME", "AZURE_GIT_PASSWORD")
 _TRIES = 5
 
@@ -40,26 +43,28 @@ class PipelineVariable:
     """Where the value comes from."""
 
 
-def wanted_variables(mirror: Mirror, replica_url: str) -> tuple[PipelineVariable, ...]:
-    """Return the variables that the pipeline needs: six, or four if the run's own token reads the source.
+def wanted_variables(mirror: Mirror, replica_url: str, role_arn: str | None = None) -> tuple[PipelineVariable, ...]:
+    """Return the variables that the pipeline needs.
+
+    They are the blog post's six, without the source's two if the run's own token reads the source, and with one for the
+    role in place of the replica's two if the pipeline acts as a role.
 
     Args:
         mirror: the mirror.
         replica_url: the stack output ``ReplicaUrl``.
+        role_arn: the stack output ``PushRoleArn``, if there is one.
     """
     azure = "Azure Repos: Clone, Generate Git Credentials"
     aws = "codecommit-mirror credentials issue"
-    all_six = (
-        PipelineVariable("AZURE_REPO_URL", False, mirror.azure.clone_url, "mirrors.yaml"),
-        PipelineVariable("AZURE_GIT_USERNAME", True, None, azure),
-        PipelineVariable("AZURE_GIT_PASSWORD", True, None, azure),
-        PipelineVariable("AWS_REPO_URL", False, replica_url.removeprefix("https://"), "stack output ReplicaUrl"),
-        PipelineVariable(AWS_USER_NAME, True, None, aws),
-        PipelineVariable(AWS_PASSWORD, True, None, aws),
-    )
-    if mirror.source_auth == "job-token":
-        return tuple(variable for variable in all_six if variable.name not in AZURE_SECRETS)
-    return all_six
+    source = [PipelineVariable("AZURE_REPO_URL", False, mirror.azure.clone_url, "mirrors.yaml")]
+    if mirror.source_auth == "pat":
+        source += [PipelineVariable(name, True, None, azure) for name in AZURE_SECRETS]
+    replica = [PipelineVariable("AWS_REPO_URL", False, replica_url.removeprefix("https://"), "stack output ReplicaUrl")]
+    if mirror.replica_auth == "role":
+        replica.append(PipelineVariable(AWS_ROLE, False, role_arn, "stack output PushRoleArn"))
+    else:
+        replica += [PipelineVariable(name, True, None, aws) for name in (AWS_USER_NAME, AWS_PASSWORD)]
+    return (*source, *replica)
 
 
 def missing_source_secrets(mirror: Mirror, definition: Definition | None) -> list[str]:

@@ -47,7 +47,7 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
     if show and output:
         raise click.UsageError("--show prints the password and --output writes it to a file; choose one.")
     aws = session(mirror)
-    user = read_outputs(aws, mirror).push_user_name
+    user = read_outputs(aws, mirror).user_of(mirror)
     iam = client(aws, "iam")
     if show:
         issued = git_credentials.issue(iam, user, mirror.name)
@@ -99,7 +99,7 @@ def _revoked_if_lost(iam: IAMClient, user: str, issued: IssuedCredential) -> Ite
 def list_(mirror: Mirror, as_json: bool) -> None:
     """Show each Git credential's id, status and age."""
     aws = session(mirror)
-    found = git_credentials.list_credentials(client(aws, "iam"), read_outputs(aws, mirror).push_user_name)
+    found = git_credentials.list_credentials(client(aws, "iam"), read_outputs(aws, mirror).user_of(mirror))
     if as_json:
         print_json(
             {
@@ -160,7 +160,7 @@ def _read_credentials(mirror: Mirror) -> tuple[IAMClient, str, list[Credential]]
     aws = session(mirror)
     iam = client(aws, "iam")
     try:
-        user = read_outputs(aws, mirror).push_user_name
+        user = read_outputs(aws, mirror).user_of(mirror)
     except NotFoundError:
         # IAM is global: the user may exist without the stack.
         user = mirror.user_name

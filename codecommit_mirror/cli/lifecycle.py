@@ -48,8 +48,12 @@ def down(mirror: Mirror, pull_request: bool, yes: bool) -> None:
 def rotate(mirror: Mirror, yes: bool) -> None:
     """Replace the pipeline's Git credential, and verify the new one with a run.
 
-    The pipeline holds a working credential at all times. Run the command again to finish an interrupted rotation.
+    The pipeline holds a working credential at all times. Run the command again to finish an interrupted rotation. With
+    replica_auth: role there is nothing to rotate.
     """
+    if mirror.replica_auth == "role":
+        click.echo(f"{mirror.name} has nothing to rotate: its pipeline acts as a role, and no credential is stored.")
+        return
     with Checklist(rotate_journey.STEPS) as checklist:
         message = rotate_journey.rotate(context_of(mirror, checklist), checklist, confirmation(yes, checklist))
     click.echo(f"{message} ({checklist.seconds():.0f} s)")

@@ -96,6 +96,7 @@ def as_object(status: Status, reasons: Sequence[str], now: datetime) -> dict[str
         "attention": list(reasons),
         "error": status.error,
         "stack": status.stack,
+        "acts_as_role": status.acts_as_role,
         "credentials": status.credentials,
         "credential_age_days": status.credential_age_days,
         "pipeline": status.pipeline,
@@ -143,7 +144,7 @@ def _row(one: Status, reasons: Sequence[str], now: datetime) -> tuple[str, ...]:
     return (
         one.name,
         one.stack or "-",
-        f"{one.credentials}{age}",
+        "role" if one.acts_as_role else f"{one.credentials}{age}",
         f"{run.result or run.status}{ended}" if run else "-",
         _refs(one),
         "-" if lag is None else duration(lag) if lag else "in sync",

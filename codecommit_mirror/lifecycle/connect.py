@@ -16,7 +16,13 @@ from .credential_delivery import CredentialTarget
 
 
 def connect(
-    context: MirrorContext, replica_url: str, say: Say, *, pull_request: bool = False, dry_run: bool = False
+    context: MirrorContext,
+    replica_url: str,
+    say: Say,
+    *,
+    role_arn: str | None = None,
+    pull_request: bool = False,
+    dry_run: bool = False,
 ) -> AzureState:
     """Report the plan for connecting the pipeline, carry it out, and return the resulting state.
 
@@ -30,7 +36,7 @@ def connect(
     for note in connection.notes(mirror, state):
         say(note)
     secrets = source_secrets(context, missing_source_secrets(mirror, state.definition))
-    plan = connection.plan(mirror, state, replica_url, secrets, pull_request=pull_request)
+    plan = connection.plan(mirror, state, replica_url, secrets, pull_request=pull_request, role_arn=role_arn)
     for action in plan.actions:
         say(f"plan: {action}")
     if not plan.actions:
@@ -42,11 +48,15 @@ def connect(
 
 
 def ensure_pipeline_credential(context: MirrorContext, say: Say) -> None:
-    """Make sure that the pipeline holds a Git credential for the replica.
+    """Make sure that the pipeline holds a Git credential for the replica, unless it acts as a role.
 
     Raises:
         MirrorError: the mirror has no stack or no pipeline, or a call failed.
     """
+    mirror = context.mirror
+    if mirror.replica_auth == "role":
+        say(f"none is stored: the role trusts the tokens of {mirror.token_subject}")
+        return
     credential_delivery.ensure_credential(credential_target(context), say)
 
 
@@ -64,7 +74,7 @@ def credential_target(context: MirrorContext) -> CredentialTarget:
         azure=context.azure,
         definition=definition,
         iam=context.iam,
-        user=outputs.push_user_name,
+        user=outputs.user_of(context.mirror),
         account=outputs.replica_arn.split(":")[4],
         replica_url=outputs.replica_url,
         mirror=context.mirror.name,

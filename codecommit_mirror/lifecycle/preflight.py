@@ -14,6 +14,7 @@ from ..aws.stack import deployed_deletion_policy, find_clone_url, find_stack, mi
 from ..azure import connection
 from ..azure.state import AzureState, read_state
 from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
+from ..config.identity import IDENTITY_STACK_NAME
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 from . import verification
@@ -66,7 +67,23 @@ def _check_account(context: MirrorContext) -> list[str]:
     if stack is None:
         problems += _name_problems(mirror, aws, context.account)
         problems += _read_quota_problems(aws)
-    return problems
+    return problems + _provider_problems(mirror, aws, context.account)
+
+
+def _provider_problems(mirror: Mirror, aws: boto3.Session, account: str) -> list[str]:
+    """Return that the account has no identity provider for the role of the pipeline, if it is known to have none."""
+    if mirror.replica_auth == "user":
+        return []
+    iam, issuer = client(aws, "iam"), str(mirror.identity.issuer_url)
+    partition = aws.get_partition_for_region(str(aws.region_name))
+    arn = f"arn:{partition}:iam::{account}:oidc-provider/{issuer.removeprefix('https://')}"
+    with suppress(DeniedError):
+        try:
+            with aws_failures("look for the identity provider"):
+                iam.get_open_id_connect_provider(OpenIDConnectProviderArn=mirror.identity.provider_arn or arn)
+        except NotFoundError:
+            return [f"the account has no identity provider for {issuer}; run: cdk deploy {IDENTITY_STACK_NAME}"]
+    return []
 
 
 def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists: bool) -> str | None:
@@ -105,7 +122,10 @@ def _name_problems(mirror: Mirror, aws: boto3.Session, account: str) -> list[str
     partition = aws.get_partition_for_region(str(aws.region_name))
     policy_arn = f"arn:{partition}:iam::{account}:policy/{mirror.policy_name}"
     problems = []
-    if _exists(lambda: iam.get_user(UserName=mirror.user_name)):
+    if mirror.replica_auth == "role":
+        if _exists(lambda: iam.get_role(RoleName=mirror.role_name)):
+            problems.append(f"there is already an IAM role {mirror.role_name!r}; give the mirror another role_name.")
+    elif _exists(lambda: iam.get_user(UserName=mirror.user_name)):
         problems.append(f"there is already an IAM user {mirror.user_name!r}; give the mirror another user_name.")
     if _exists(lambda: iam.get_policy(PolicyArn=policy_arn)):
         problems.append(f"there is already an IAM policy {mirror.policy_name!r}; give the mirror another policy_name.")
@@ -168,6 +188,8 @@ def _credential_problems(context: MirrorContext, state: AzureState) -> list[str]
     if stack is None:
         wrong = connection.wrong_replica(state, str(context.aws.region_name), context.account)
         return [wrong] if wrong else []
+    if mirror.replica_auth == "role":
+        return []
     variables = state.variables
     if has_replica_secrets(variables) or held_credential(variables).issuing:
         return []

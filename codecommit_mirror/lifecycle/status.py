@@ -34,6 +34,8 @@ class Status:
     name: str
     stack: str | None = None
     """CloudFormation's status; None if there is no stack."""
+    acts_as_role: bool = False
+    """Whether the pipeline acts as a role, so that there is no user and no Git credential."""
     credentials: int = 0
     """How many Git credentials the mirror's user has."""
     credential_age_days: int | None = None
@@ -157,12 +159,19 @@ class Readings:
     since: datetime | None = None
     """When the oldest push was made that the replica does not have."""
 
+    @property
+    def acts_as_role(self) -> bool:
+        """Whether the deployed stack has a role and no user."""
+        outputs = self.stack.outputs if self.stack else None
+        return outputs is not None and outputs.push_user_name is None
+
     def read(self, context: MirrorContext) -> None:
         """Read one thing after the other; if one cannot be read, what was read before it stays."""
         self.stack = find_stack(context.aws, context.mirror)
         if self.stack is None:
             return
-        self.credentials = _list_credentials(context, self.stack)
+        if not self.acts_as_role:
+            self.credentials = _list_credentials(context, self.stack)
         _, self.azure = read_state(context.mirror, context.azure)
         if self.azure.definition:
             self.last_run = next(context.azure.builds(self.azure.definition), None)
@@ -194,9 +203,11 @@ def summarize(name: str, readings: Readings, error: str | None = None) -> Status
     return Status(
         name=name,
         stack=readings.stack.status if readings.stack else None,
+        acts_as_role=readings.acts_as_role,
         credentials=len(credentials),
         credential_age_days=aged[0].age_days() if azure and aged else None,
         credential_works=not definition
+        or readings.acts_as_role
         or any(credential.status == "Active" and held in (credential.id, None) for credential in credentials),
         pipeline=definition.name if definition else None,
         enabled=not definition or definition.body.get("queueStatus", "enabled") == "enabled",

@@ -19,7 +19,7 @@ from ..azure.state import read_state
 from ..azure.variables import missing_source_secrets
 from ..errors import MirrorError
 from ..progress import Checklist, Say
-from . import preflight
+from . import preflight, replica_auth
 from .connect import connect, ensure_pipeline_credential, source_secrets
 from .context import MirrorContext
 from .run import run_until_equal
@@ -44,11 +44,19 @@ def up(context: MirrorContext, checklist: Checklist, *, pull_request: bool = Fal
     with checklist.step(STEPS[1]) as say:
         outputs = deploy(context, say)
     with checklist.step(STEPS[2]) as say:
-        state = connect(context, outputs.replica_url, say, pull_request=pull_request)
+        if state.definition and replica_auth.is_changing(context.mirror, outputs):
+            # Before the YAML that needs it.
+            ensure_pipeline_credential(context, say)
+        state = connect(context, outputs.replica_url, say, role_arn=outputs.push_role_arn, pull_request=pull_request)
     with checklist.step(STEPS[3]) as say:
         ensure_pipeline_credential(context, say)
     with checklist.step(STEPS[4]) as say:
         equal = run_until_equal(context, outputs.replica_url, say)
+        if state.definition and replica_auth.is_changing(context.mirror, outputs):
+            if state.pull_request:
+                say("after the pull request is merged, run this again: it removes what the pipeline then does not need")
+            else:
+                replica_auth.finish_change(context, state.definition, say)
     message = f"{context.mirror.name} is up: {engine.equal_refs(len(equal))} on both sides."
     if state.pull_request:
         message += f" Merge the pull request in {state.yaml_repository.name!r}, so that pushes start runs."
@@ -64,14 +72,22 @@ def deploy(context: MirrorContext, say: Say) -> ReplicaOutputs:
     mirror = context.mirror
     _check_user_name(context)
     wait_for_stack(context, say)
-    cdk.deploy(context.folder, mirror.name, context.cdk_context, say)
+    stack = find_stack(context.aws, mirror)
+    changing = replica_auth.is_changing(mirror, stack.outputs if stack else None)
+    cdk.deploy(
+        context.folder, mirror.name, (*context.cdk_context, *replica_auth.cdk_context(mirror, changing=changing)), say
+    )
     outputs = read_outputs(context.aws, mirror)
-    if push_user.restore(context.iam, mirror, outputs):
+    if mirror.replica_auth == "user" and push_user.restore(context.iam, mirror, outputs):
         say(f"recreated the user {outputs.push_user_name}, which somebody had deleted")
     if mirror.existing:
-        tag_replica(context.aws, outputs.replica_arn, mirror.replica_tags)
+        tags = mirror.replica_tags_while_changing if changing else mirror.replica_tags
+        tag_replica(context.aws, outputs.replica_arn, tags)
     say(f"replica {outputs.replica_url}")
-    say(f"user {outputs.push_user_name}, who may push to it and do nothing else")
+    if mirror.replica_auth == "role":
+        say(f"role {outputs.push_role_arn}, which may push to it and do nothing else")
+    else:
+        say(f"user {outputs.push_user_name}, who may push to it and do nothing else")
     return outputs
 
 
@@ -90,6 +106,8 @@ def wait_for_stack(context: MirrorContext, say: Say) -> None:
 def _check_user_name(context: MirrorContext) -> None:
     """Refuse a new user name while the old user has credentials, which the new role may not remove."""
     mirror, stack = context.mirror, find_stack(context.aws, context.mirror)
+    if mirror.replica_auth == "role":
+        return
     old = stack.user_name(mirror) if stack else mirror.user_name
     if old == mirror.user_name:
         return
