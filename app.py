@@ -16,8 +16,9 @@ try:
     provider = None if context("mirror") else identity_provider(mirrors, ci)
 except MirrorError as error:
     sys.exit(str(error))
+changing = str(context("changing") or "").split(",")
 for mirror in mirrors:
-    ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner, changing=context("changing") == mirror.name)
+    ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner, changing=mirror.name in changing)
 identity = IdentityStack(app, provider=provider) if provider else None
 if not context("mirror"):
     if ci:

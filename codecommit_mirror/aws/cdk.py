@@ -11,22 +11,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import MirrorError
 from ..progress import Say
 
+_DEPLOY = ("--require-approval", "never", "--progress", "events")
+_DESTROY = ("--force",)
 _DEFAULT_QUALIFIER = "hnb659fds"
 """Of a bootstrap stack without a qualifier: https://docs.aws.amazon.com/cdk/v2/guide/bootstrapping-customizing.html"""
 _EVENT = re.compile(
-    r"\s*\S+ \|(?:\s*\d+(?:/\d+)? \|)?[^|]*\| (?P<status>[A-Z_]+)\s*\| (?P<type>\S+)\s*\| "
+    r"\s*(?P<stack>\S+) \|(?:\s*\d+(?:/\d+)? \|)?[^|]*\| (?P<status>[A-Z_]+)\s*\| (?P<resource_type>\S+)\s*\| "
     r"(?P<resource>\S+)(?: \(\w+\))?(?P<reason>.*)"
 )
 """A line of the CLI's events: stack, count, time, status, type, construct path, (logical id), reason."""
+_ENDED = re.compile(r"\s*✅\s+(?P<mirror>[^\s:]+)")
+"""A line about a stack that was deployed, or needed no deployment, or was destroyed."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LAST_LINES = 15
+Report = Callable[[str, str], None]
+"""Receives a stack's name and a line about it."""
 """How much of the CLI's output an error shows if no resource failed."""
 
 
@@ -34,6 +40,7 @@ _LAST_LINES = 15
 class StackEvent:
     """One event of a CloudFormation stack."""
 
+    stack: str
     status: str
     resource_type: str
     resource: str
@@ -78,7 +85,7 @@ def deploy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None:
     Raises:
         MirrorError: it failed; the message has the reasons.
     """
-    run(folder, ["deploy", mirror, "--require-approval", "never", "--progress", "events", *context], say=say)
+    run(folder, ["deploy", mirror, *_DEPLOY, *context], report=lambda _, line: say(line))
 
 
 def destroy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None:
@@ -88,54 +95,124 @@ def destroy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None
         MirrorError: it failed; the message has the reasons.
     """
     # Unlike 'deploy', 'destroy' has no option --progress; it prints events when it is not on a terminal.
-    run(folder, ["destroy", mirror, "--force", *context], say=say)
+    run(folder, ["destroy", mirror, *_DESTROY, *context], report=lambda _, line: say(line))
 
 
-def run(folder: Path, arguments: Sequence[str], assembly: Path | None = None, say: Say | None = None) -> str:
+def synthesize(folder: Path, context: Sequence[str], assembly: Path) -> None:
+    """Run ``cdk synth`` for all mirrors.
+
+    Raises:
+        MirrorError: it failed.
+    """
+    run(folder, ["synth", "--quiet", *context], output=assembly)
+
+
+def deploy_all(
+    folder: Path, mirrors: Mapping[str, str], assembly: Path, report: Report, *, concurrency: int
+) -> dict[str, str]:
+    """Run ``cdk deploy`` for many mirrors; return the reasons of those that failed.
+
+    The CLI begins no further stack once one has failed, so it is run again for those that it did not come to.
+
+    Args:
+        folder: the project's folder.
+        mirrors: their stacks' names, by their own.
+        assembly: the output of ``synthesize``.
+        report: receives each event of a stack.
+        concurrency: how many stacks are deployed at a time.
+    """
+    return _run_for_all(folder, "deploy", mirrors, [*_DEPLOY, "--concurrency", str(concurrency)], assembly, report)
+
+
+def destroy_all(
+    folder: Path, mirrors: Mapping[str, str], assembly: Path, report: Report, *, concurrency: int
+) -> dict[str, str]:
+    """Run ``cdk destroy`` for many mirrors like :func:`deploy_all`; return the reasons of those that failed."""
+    return _run_for_all(folder, "destroy", mirrors, [*_DESTROY, "--concurrency", str(concurrency)], assembly, report)
+
+
+def _run_for_all(
+    folder: Path, command: str, mirrors: Mapping[str, str], options: Sequence[str], assembly: Path, report: Report
+) -> dict[str, str]:
+    left, failures = dict(mirrors), dict[str, str]()
+    while left:
+        lines, status = _run(folder, [command, *left, *options], _where(assembly, None), report)
+        ended = {match["mirror"] for line in lines if (match := _ENDED.match(line))}
+        left = {mirror: stack for mirror, stack in left.items() if mirror not in ended}
+        if not status:
+            break
+        events = [event for line in lines if (event := parse_event(line))]
+        reasons = {mirror: _reasons([e for e in events if e.stack == stack]) for mirror, stack in left.items()}
+        failed = {mirror: "\n".join(why) for mirror, why in reasons.items() if why}
+        if not failed:
+            # What stopped the CLI concerns all that it did not come to, such as a refused sign-in.
+            failed = dict.fromkeys(left, _failure([command], lines))
+        failures |= failed
+        left = {mirror: stack for mirror, stack in left.items() if mirror not in failed}
+    return failures
+
+
+def run(
+    folder: Path,
+    arguments: Sequence[str],
+    assembly: Path | None = None,
+    report: Report | None = None,
+    output: Path | None = None,
+) -> str:
     """Run the CLI in the project's folder and return its output.
 
     Args:
         folder: the project's folder.
         arguments: the command.
-        assembly: the output of an earlier ``cdk synth``; without it the app is synthesised anew, into a folder of its
-            own, so that several runs do not wait for each other.
-        say: receives a line for each event of a stack, with the seconds since the start.
+        assembly: the output of an earlier ``cdk synth``; without it the app is synthesised anew.
+        report: receives a line for each event of a stack, with the seconds since the start.
+        output: where to synthesise; without it in a folder of its own, so that several runs do not wait for each other.
 
     Raises:
         MirrorError: it failed; the message has the reasons of failed resources, or else the end of its output.
     """
     with tempfile.TemporaryDirectory(prefix="cdk-") as fresh:
-        where = ["--output", fresh] if assembly is None else ["--app", str(assembly.resolve())]
-        command = [find_cli(folder), *arguments, *where, "--no-notices"]
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        began = time.monotonic()
-        lines: list[str] = []
-        reported: set[StackEvent] = set()
-        with subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
-            for line in process.stdout or ():
-                lines.append(line.rstrip())
-                event = parse_event(line)
-                if say and event and event not in reported:
-                    reported |= {event, replace(event, status=f"{event.status.partition('_')[0]}_IN_PROGRESS")}
-                    say(f"{time.monotonic() - began:5.1f} s  {event.status}  {event.resource_type}  {event.resource}")
-    if process.returncode:
+        lines, status = _run(folder, arguments, _where(assembly, output or Path(fresh)), report)
+    if status:
         raise MirrorError(_failure(arguments, lines))
     return "\n".join(lines)
+
+
+def _where(assembly: Path | None, output: Path | None) -> list[str]:
+    return ["--output", str(output)] if assembly is None else ["--app", str(assembly.resolve())]
+
+
+def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: Report | None) -> tuple[list[str], int]:
+    """Return the lines of the CLI's output, and its exit status."""
+    command = [find_cli(folder), *arguments, *where, "--no-notices"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    began = time.monotonic()
+    lines: list[str] = []
+    reported: set[StackEvent] = set()
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line.rstrip())
+            event = parse_event(line)
+            if report and event and event not in reported:
+                reported |= {event, replace(event, status=f"{event.status.partition('_')[0]}_IN_PROGRESS")}
+                said = f"{time.monotonic() - began:5.1f} s  {event.status}  {event.resource_type}  {event.resource}"
+                report(event.stack, said)
+    return lines, process.returncode
 
 
 def parse_event(line: str) -> StackEvent | None:
     """Return the event that a line of the CLI's output reports, None for any other line."""
     match = _EVENT.fullmatch(_COLOURS.sub("", line.rstrip()))
-    return match and StackEvent(match["status"], match["type"], match["resource"], match["reason"].strip())
+    return match and StackEvent(**{name: text.strip() for name, text in match.groupdict().items()})
 
 
 def _failure(arguments: Sequence[str], lines: Sequence[str]) -> str:

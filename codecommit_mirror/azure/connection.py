@@ -44,6 +44,8 @@ class ConnectionPlan:
     """Whether the YAML is to be committed."""
     actions: tuple[str, ...]
     """The plan in words; empty if there is nothing to do."""
+    only_secrets: bool
+    """Whether nothing but values of secret variables is set."""
 
 
 def wrong_replica(state: AzureState, region: str, account: str) -> str | None:
@@ -172,7 +174,8 @@ def plan(
         verb = "change" if state.text is not None else "add"
         way = f" by a pull request from {pull_request_branch(mirror)!r}" if pull_request else ""
         actions.append(f"{verb} {mirror.pipeline_path!r} on {state.branch!r} of {state.yaml_repository.name!r}{way}")
-    return ConnectionPlan(body, yaml, commit, tuple(actions))
+    secret = {_variable_action(name, change) for name, change in changes.items() if change and change.get("isSecret")}
+    return ConnectionPlan(body, yaml, commit, tuple(actions), only_secrets=set(actions) <= secret)
 
 
 def _variable_action(name: str, change: Mapping[str, Any] | None) -> str:

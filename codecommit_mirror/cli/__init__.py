@@ -18,15 +18,15 @@ COMMANDS = {
     "credentials": ("credentials", "Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."),
     "demo": ("demo", "Show the whole journey on an embedded cloud; no account is needed or touched."),
     "discover": ("mirrors_file", "List the repositories of an organization, and add them to mirrors.yaml."),
-    "down": ("lifecycle", "Take a mirror down: disconnect, revoke, destroy."),
+    "down": ("lifecycle", "Take mirrors down: disconnect, revoke, destroy."),
     "init": ("mirrors_file", "Write a commented mirrors.yaml to start from; never overwrites an existing one."),
     "pipeline": ("pipeline", "Render, connect, run and disconnect a mirror's Azure pipeline."),
     "restore": ("backup", "Restore a repository from the replica, its archive, or a snapshot."),
-    "rotate": ("lifecycle", "Replace the pipeline's Git credential, and verify the new one with a run."),
+    "rotate": ("lifecycle", "Replace the pipelines' Git credentials, and verify the new ones with runs."),
     "snapshots": ("backup", "List and verify the snapshots that AWS keeps of a replica."),
     "status": ("status", "Show the status of each mirror, or of the one that NAME names."),
     "sync": ("sync", "Mirror once from this machine, as a run of the pipeline does."),
-    "up": ("lifecycle", "Bring a mirror up: deploy, connect, issue the credential, run, verify."),
+    "up": ("lifecycle", "Bring mirrors up: deploy, connect, issue the credential, run, verify."),
     "verify": ("sync", "Compare source and replica ref by ref; exit 0 only if they are equal."),
 }
 """The module and the summary of each command: a module is imported when its command is needed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 
@@ -14,11 +15,12 @@ from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, re
 from ..backup.target import find_target
 from ..config.mirror import Mirror
 from ..errors import MirrorError
+from ..fleet.work import each
 from ..lifecycle.context import MirrorContext
 from ..lifecycle.status import duration
-from ..progress import Checklist
-from .options import context_of, json_option, mirror_argument
-from .output import print_json, print_table
+from ..progress import Board, Checklist, Row
+from .options import context_of, contexts_of, json_option, mirror_argument, mirrors_argument, summary_option
+from .output import print_json, print_table, report_fleet
 
 _MAX_LISTED = 20
 
@@ -117,7 +119,7 @@ def _report_snapshot(
 
 
 @click.command()
-@mirror_argument
+@mirrors_argument
 @click.option("--at", metavar="TIME", help="Restore what was there at a time, like 2026-11-20 or 2026-11-20T08:30Z.")
 @click.option(
     "--from",
@@ -135,9 +137,11 @@ def _report_snapshot(
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
 @click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
 @bucket_option
+@summary_option
 @json_option
 def restore(
-    mirror: Mirror,
+    mirrors: tuple[Mirror, ...],
+    is_fleet: bool,
     at: str | None,
     source: str | None,
     to: str | None,
@@ -146,6 +150,7 @@ def restore(
     dry_run: bool,
     drill: bool,
     bucket: str | None,
+    summary: Path | None,
     as_json: bool,
 ) -> None:
     """Restore a repository from the replica, its archive, or a snapshot.
@@ -156,10 +161,16 @@ def restore(
     """
     if drill == bool(to):
         raise click.UsageError("give either --to or --drill.")
-    context = context_of(mirror)
-    origin = _origin(context, source or ("snapshots" if at is not None or drill else "replica"), at, bucket)
+    if (is_fleet or summary) and not drill:
+        raise click.UsageError("several mirrors, and --summary, are for --drill.")
+    chosen = source or ("snapshots" if at is not None or drill else "replica")
+    if is_fleet or summary:
+        _drill_all(mirrors, chosen, at, bucket, summary, as_json)
+        return
+    context = context_of(mirrors[0])
+    origin = _origin(context, chosen, at, bucket)
     if drill:
-        _drill(mirror, origin, as_json)
+        _drill(mirrors[0], origin, as_json)
         return
     target = find_target(str(to), context)
     todo = restoring.plan(origin, target, patterns=patterns, under=under)
@@ -185,6 +196,21 @@ def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | N
     return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket), time)
 
 
+def _drill_all(
+    mirrors: Sequence[Mirror], source: str, at: str | None, bucket: str | None, summary: Path | None, as_json: bool
+) -> None:
+    def work(context: MirrorContext, row: Row) -> None:
+        with row.step("Restore to a temporary folder") as say:
+            result = restoring.drill(_origin(context, source, at, bucket), datetime.now(UTC), say)
+            if result.problem:
+                raise MirrorError(result.problem)
+        row.succeed(_drilled(result))
+
+    with Board(mirror.name for mirror in mirrors) as board:
+        each(contexts_of(mirrors, board), board, work)
+    report_fleet("Restore drill", board, summary, as_json)
+
+
 def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
     title = f"Restore {origin.what} to a temporary folder"
     with Checklist((title,)) as checklist, checklist.step(title) as say:
@@ -194,11 +220,12 @@ def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
         click.get_current_context().exit(1 if result.problem else 0)
     if result.problem:
         raise MirrorError(f"the drill of {mirror.name} failed: {result.problem}")
+    click.echo(f"The drill of {mirror.name} succeeded: {_drilled(result)}; {result.seconds:.1f} s.")
+
+
+def _drilled(result: restoring.DrillResult) -> str:
     age = duration(timedelta(seconds=result.age_seconds))
-    click.echo(
-        f"The drill of {mirror.name} succeeded: {result.what}, {age} old, has "
-        f"{engine.count(result.refs, 'ref')} and {result.objects:,} objects, all sound; {result.seconds:.1f} s."
-    )
+    return f"{result.what}, {age} old, has {engine.count(result.refs, 'ref')} and {result.objects:,} objects, all sound"
 
 
 def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:

@@ -20,12 +20,9 @@ from ..provisioning.account import Account
 from ..provisioning.plan import Plan
 from ..provisioning.render import SIGNATURE
 from ..provisioning.render import render as render_ci
-from .options import config_option, confirmation, json_option, yes_option
-from .output import print_json, write_rendered
+from .options import config_option, confirmation, json_option, summary_option, yes_option
+from .output import append_summary, print_json, write_rendered
 
-summary_option = click.option(
-    "--summary", type=click.Path(path_type=Path), help="A file to which a summary in Markdown is appended."
-)
 app_option = click.option(
     "--app",
     type=click.Path(path_type=Path),
@@ -69,7 +66,7 @@ def plan(config: Path, app: Path, diff: bool, summary: Path | None, as_json: boo
     account = _account(config, app)
     found = account.plan()
     differences = account.diff(found.deploy) if diff else ""
-    _append(summary, ci_summary.of_plan(found, differences))
+    append_summary(summary, ci_summary.of_plan(found, differences))
     if as_json:
         print_json(vars(found))
     else:
@@ -91,7 +88,7 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
     account = _account(config, app)
     found = account.plan()
     account.deploy(found.deploy)
-    _append(summary, ci_summary.of_deployment(found))
+    append_summary(summary, ci_summary.of_deployment(found))
     if as_json:
         print_json(vars(found))
     else:
@@ -144,7 +141,7 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
                 click.echo(f"deleted {name}", err=True)
         except MirrorError as error:
             problems[name] = str(error)
-    _append(summary, ci_summary.of_removal(removed, names))
+    append_summary(summary, ci_summary.of_removal(removed, names))
     if problems:
         raise MirrorError("\n".join(problems.values()))
     if as_json:
@@ -175,7 +172,7 @@ def drill(config: Path, summary: Path | None, as_json: bool) -> None:
             results[mirror.name] = str(error)
     failed = [name for name, result in results.items() if isinstance(result, str) or result.problem]
     text = ci_summary.of_drill(results)
-    _append(summary, text)
+    append_summary(summary, text)
     if as_json:
         details = [
             {"mirror": name, **({"problem": result} if isinstance(result, str) else vars(result))}
@@ -209,16 +206,6 @@ def _inside(config: Path) -> str:
     if config.is_absolute() or ".." in config.parts:
         raise MirrorError(f"{config} is not in this folder; run this command in the repository that contains it.")
     return config.as_posix()
-
-
-def _append(path: Path | None, text: str) -> None:
-    if path is None:
-        return
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise MirrorError(f"{path} cannot be written ({error.strerror}); name another with --summary.") from None
 
 
 def _format_plan(found: Plan, created: str, updated: str) -> str:

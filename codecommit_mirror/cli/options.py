@@ -6,18 +6,18 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..config.load import DEFAULT_FILE, load_mirrors, single_mirror
+from ..config.load import DEFAULT_FILE, load_mirrors, named_mirrors, single_mirror
 from ..config.mirror import Mirror
 from ..config.mirrors_file import read
 from ..errors import MirrorError
 from ..lifecycle.context import ClientPool, MirrorContext
-from ..progress import Checklist, Confirm
+from ..progress import Board, Checklist, Confirm
 
 config_option = click.option(
     "--config",
@@ -60,6 +60,56 @@ def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def mirrors_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command NAME... and --all, and call it with the mirrors, and with whether they are several."""
+
+    @click.argument("names", nargs=-1, metavar="NAME...", shell_complete=complete_mirror)
+    @config_option
+    @click.option("--all", "every", is_flag=True, help="Every mirror of mirrors.yaml, in place of names.")
+    @click.option(
+        "--azure-repo-url",
+        metavar="URL",
+        help="The source's clone URL, for one mirror that is not in mirrors.yaml (cdk: -c azure_repo_url).",
+    )
+    @functools.wraps(command)
+    def wrapped(names: tuple[str, ...], config: Path, every: bool, azure_repo_url: str | None, **options: Any) -> None:
+        if every == bool(names):
+            raise click.UsageError("give the names of mirrors, or --all for every mirror.")
+        if azure_repo_url and len(names) != 1:
+            raise click.UsageError("--azure-repo-url is for one NAME.")
+        if azure_repo_url:
+            mirrors: tuple[Mirror, ...] = (single_mirror(names[0], azure_repo_url),)
+        else:
+            mirrors = load_mirrors(config) if every else named_mirrors(config, names)
+        command(mirrors=mirrors, is_fleet=every or len(names) > 1, **options)
+
+    return wrapped
+
+
+def contexts_of(mirrors: Sequence[Mirror], board: Board) -> dict[str, MirrorContext]:
+    """Return the contexts of many mirrors, which share clients; a person is asked for each secret once."""
+    clients, ask = ClientPool(), functools.cache(_asker(board))
+    contexts = {mirror.name: context_of(mirror, clients=clients) for mirror in mirrors}
+    for context in contexts.values():
+        context.ask = context.ask and ask
+    return contexts
+
+
+def cdk_context_of_all() -> tuple[str, ...]:
+    """Return how the CDK app finds all mirrors."""
+    return ("-c", f"config={Path(click.get_current_context().params['config']).resolve()}")
+
+
+def _asker(screen: Board | Checklist | None) -> Callable[[str], str]:
+    def ask(name: str) -> str:
+        with screen.paused() if screen else contextlib.nullcontext():
+            text = f"{name} (from Repos: Clone, Generate Git Credentials; what you type is not shown)"
+            answer: str = click.prompt(text, hide_input=True, err=True)
+        return answer
+
+    return ask
+
+
 def context_of(mirror: Mirror, checklist: Checklist | None = None, clients: ClientPool | None = None) -> MirrorContext:
     """Return the context of the current command: this folder, this environment and this terminal."""
     given = click.get_current_context().params
@@ -67,24 +117,17 @@ def context_of(mirror: Mirror, checklist: Checklist | None = None, clients: Clie
     if given.get("azure_repo_url"):
         # Not the URL that was given, which may contain a password.
         cdk_context = ["-c", f"replica={mirror.name}", "-c", f"azure_repo_url={mirror.azure.clone_url}"]
-
-    def ask(name: str) -> str:
-        with checklist.paused() if checklist else contextlib.nullcontext():
-            text = f"{name} (from Repos: Clone, Generate Git Credentials; what you type is not shown)"
-            answer: str = click.prompt(text, hide_input=True, err=True)
-        return answer
-
     return MirrorContext(
         mirror,
         os.environ,
         Path.cwd(),
         tuple(cdk_context),
-        ask if sys.stdin.isatty() else None,
+        _asker(checklist) if sys.stdin.isatty() else None,
         clients=clients or ClientPool(),
     )
 
 
-def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:
+def confirmation(yes: bool, screen: Board | Checklist | None = None) -> Confirm:
     """Return a function that asks before something is deleted; ``--yes`` answers for the user."""
 
     def confirm(question: str) -> None:
@@ -92,7 +135,7 @@ def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:
             return
         if not sys.stdin.isatty():
             raise MirrorError(f"there is no terminal to ask on: {question} Use --yes to confirm.")
-        with checklist.paused() if checklist else contextlib.nullcontext():
+        with screen.paused() if screen else contextlib.nullcontext():
             agreed = click.confirm(question, err=True)
         if not agreed:
             raise MirrorError("stopped; nothing was deleted.")
@@ -102,6 +145,9 @@ def confirmation(yes: bool, checklist: Checklist | None = None) -> Confirm:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before something is deleted; for CI.")
+summary_option = click.option(
+    "--summary", type=click.Path(path_type=Path), help="A file to which a summary in Markdown is appended."
+)
 pull_request_option = click.option(
     "--pull-request", is_flag=True, help="Add or remove the YAML through a pull request, if policies forbid a push."
 )

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from ..errors import MirrorError
+from ..fleet import result as fleet_result
+from ..progress import Board
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -22,6 +24,32 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object. Every command's ``--json`` is an object, so that keys can be added later."""
     click.echo(json.dumps(value, indent=2))
+
+
+def append_summary(path: Path | None, text: str) -> None:
+    """Append Markdown to the file of ``--summary``, if it was given.
+
+    Raises:
+        MirrorError: it cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise MirrorError(f"{path} cannot be written ({error.strerror}); name another with --summary.") from None
+
+
+def report_fleet(title: str, board: Board, summary: Path | None, as_json: bool) -> None:
+    """Print how the mirrors' journeys ended, and exit: 0 if all of them succeeded, 1 otherwise."""
+    rows = list(board.rows.values())
+    append_summary(summary, fleet_result.summary(title, rows))
+    if as_json:
+        print_json({"mirrors": fleet_result.as_objects(rows)})
+    else:
+        click.echo(f"{fleet_result.sentence(rows)} ({board.seconds():.0f} s)")
+    click.get_current_context().exit(1 if any(row.failed for row in rows) else 0)
 
 
 def write_rendered(text: str, output: Path | None, signature: str) -> None:

@@ -15,9 +15,13 @@ from .. import engine
 from ..aws.session import session
 from ..aws.stack import read_outputs
 from ..config.mirror import Mirror
+from ..errors import MirrorError
+from ..fleet.work import each
+from ..lifecycle.context import MirrorContext
 from ..lifecycle.verification import compare, compare_with, differing_refs, pipeline_settings
-from .options import context_of, json_option, mirror_argument
-from .output import print_json, print_table
+from ..progress import Board, Row
+from .options import context_of, contexts_of, json_option, mirror_argument, mirrors_argument, summary_option
+from .output import print_json, print_table, report_fleet
 
 
 def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -56,15 +60,39 @@ def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@mirror_argument
+@mirrors_argument
 @credentials_option
+@summary_option
 @json_option
-def verify(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
+def verify(
+    mirrors: tuple[Mirror, ...], is_fleet: bool, credentials: Path | None, summary: Path | None, as_json: bool
+) -> None:
     """Compare source and replica ref by ref; exit 0 only if they are equal.
 
     Reads both sides with your own tokens: AWS credentials and AZURE_DEVOPS_EXT_PAT. With --credentials, or with
-    AWS_GIT_PASSWORD in the environment, it reads them as the pipeline does.
+    AWS_GIT_PASSWORD in the environment, it reads one mirror as the pipeline does.
     """
+    if not (is_fleet or summary):
+        _verify_one(mirrors[0], credentials, as_json)
+        return
+    if credentials:
+        raise click.UsageError("--credentials is for one NAME.")
+    with Board(mirror.name for mirror in mirrors) as board:
+        each(contexts_of(mirrors, board), board, _compare)
+    report_fleet("Source and replica compared", board, summary, as_json)
+
+
+def _compare(context: MirrorContext, row: Row) -> None:
+    with row.step("Compare"):
+        url = read_outputs(context.aws, context.mirror).replica_url
+        found = compare(context.mirror, url, context.aws, context.token)
+        if found.different:
+            names = ", ".join(engine.sanitize(name) for name in found.different[:5])
+            raise MirrorError(f"{differing_refs(len(found.different))}: {names}")
+    row.succeed(f"{engine.equal_refs(len(found.source))}.")
+
+
+def _verify_one(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
     if credentials or os.environ.get("AWS_GIT_PASSWORD"):
         found = compare_with(_settings(mirror, credentials))
     else:

@@ -87,6 +87,21 @@ def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
     return load(path, only).mirrors
 
 
+def named_mirrors(path: Path, names: Sequence[str]) -> tuple[Mirror, ...]:
+    """Read ``mirrors.yaml`` and return the mirrors of these names, in the file's order.
+
+    Raises:
+        MirrorError: the file is wrong, or has no mirror of one of the names.
+    """
+    if len(set(names)) == 1:
+        return load_mirrors(path, names[0])
+    found = load_mirrors(path)
+    known = [mirror.name for mirror in found]
+    if unknown := [name for name in names if name not in known]:
+        raise MirrorError("\n".join(f"{path}: there is no mirror {n!r}; {_suggestion(n, known)}" for n in unknown))
+    return tuple(mirror for mirror in found if mirror.name in names)
+
+
 def single_mirror(
     name: str,
     azure_repo_url: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..aws.stack import read_outputs
 from ..azure import connection
@@ -15,6 +16,14 @@ from .context import MirrorContext
 from .credential_delivery import CredentialTarget
 
 
+class Connected(NamedTuple):
+    """A mirror's pipeline after ``connect``."""
+
+    state: AzureState
+    changed: bool
+    """Whether anything was done, apart from storing the source's credentials, which have been tried, once more."""
+
+
 def connect(
     context: MirrorContext,
     replica_url: str,
@@ -23,8 +32,8 @@ def connect(
     role_arn: str | None = None,
     pull_request: bool = False,
     dry_run: bool = False,
-) -> AzureState:
-    """Report the plan for connecting the pipeline, carry it out, and return the resulting state.
+) -> Connected:
+    """Report the plan for connecting the pipeline, carry it out, and return the result.
 
     Raises:
         MirrorError: something prevents it, one sentence for each reason.
@@ -42,13 +51,15 @@ def connect(
     if not plan.actions:
         say("nothing to do: the pipeline is connected")
     if dry_run:
-        return state
+        return Connected(state, changed=False)
     connection.apply(mirror, context.azure, state, plan, pull_request=pull_request, say=say)
-    return read_state(context.mirror, context.azure)[1]
+    return Connected(read_state(context.mirror, context.azure)[1], changed=not plan.only_secrets)
 
 
-def ensure_pipeline_credential(context: MirrorContext, say: Say) -> None:
+def ensure_pipeline_credential(context: MirrorContext, say: Say) -> bool:
     """Make sure that the pipeline holds a Git credential for the replica, unless it acts as a role.
+
+    Returns whether it got a new one.
 
     Raises:
         MirrorError: the mirror has no stack or no pipeline, or a call failed.
@@ -56,8 +67,8 @@ def ensure_pipeline_credential(context: MirrorContext, say: Say) -> None:
     mirror = context.mirror
     if mirror.replica_auth == "role":
         say(f"none is stored: the role trusts the tokens of {mirror.token_subject}")
-        return
-    credential_delivery.ensure_credential(credential_target(context), say)
+        return False
+    return credential_delivery.ensure_credential(credential_target(context), say)
 
 
 def credential_target(context: MirrorContext) -> CredentialTarget:

@@ -73,10 +73,10 @@ class CredentialTarget:
         git_credentials.revoke(self.iam, self.user, credential_id)
 
 
-def ensure_credential(target: CredentialTarget, say: Say) -> None:
+def ensure_credential(target: CredentialTarget, say: Say) -> bool:
     """Make sure that the pipeline holds a credential that appears to work; issue one if it does not.
 
-    Secrets that were entered by hand are kept.
+    Secrets that were entered by hand are kept. Returns whether one was issued.
 
     Raises:
         MirrorError: a call failed; running again is safe.
@@ -86,12 +86,13 @@ def ensure_credential(target: CredentialTarget, say: Say) -> None:
     if has_replica_secrets(target.definition.variables):
         if held.id is None and any(credential.status == "Active" for credential in existing.values()):
             say("kept the credential that the pipeline has")
-            return
+            return False
         if held.id in existing and existing[held.id].status == "Active":
             say(f"kept {held.id}")
-            return
+            return False
     issued = issue_into(target, held)
     say(f"issued {issued} and stored it in the pipeline's secret variables")
+    return True
 
 
 def undelivered_credentials(existing: Collection[Credential], held: HeldCredential) -> list[Credential]:

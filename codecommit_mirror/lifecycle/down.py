@@ -15,7 +15,7 @@ from ..azure.state import AzureState, read_state_without_source
 from ..azure.variables import HeldCredential, held_credential
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from ..progress import Checklist, Confirm
+from ..progress import Confirm, Say, Steps
 from . import verification
 from .context import MirrorContext
 from .up import wait_for_stack
@@ -53,41 +53,73 @@ class DownPlan:
     """What happens to the replica."""
 
 
-def down(context: MirrorContext, checklist: Checklist, confirm: Confirm, *, pull_request: bool = False) -> str:
+def down(context: MirrorContext, steps: Steps, confirm: Confirm, *, pull_request: bool = False) -> str:
     """Take a mirror down, resuming where an earlier run stopped; return the closing message.
 
     Raises:
         MirrorError: a step failed, or the answer was no; running again resumes from there.
     """
     mirror = context.mirror
-    with checklist.step(STEPS[0]) as say:
-        wait_for_stack(context, say)
-        state = read_deployed(context)
-        todo = plan(mirror, state)
-        say(todo.note)
+    with steps.step(STEPS[0]) as say:
+        state, todo = look(context, say)
         if todo.question:
             confirm(todo.question)
-    with checklist.step(STEPS[1]) as say:
-        if state.azure:
-            connection.disconnect(mirror, context.azure, state.azure, pull_request=pull_request, say=say)
+    disconnect_and_revoke(context, steps, state, pull_request=pull_request)
+    with steps.step(STEPS[3]) as say:
+        if state.stack:
+            cdk.destroy(context.folder, mirror.name, context.cdk_context, say)
+            say(f"deleted the stack {mirror.stack_name!r}")
+        else:
+            say("nothing to destroy")
+        return end(context, state)
+
+
+def look(context: MirrorContext, say: Say) -> tuple[DeployedMirror, DownPlan]:
+    """Return what there is, and what is to be deleted; changes nothing.
+
+    Raises:
+        MirrorError: something cannot be read, or is not to be deleted.
+    """
+    wait_for_stack(context, say)
+    state = read_deployed(context)
+    todo = plan(context.mirror, state)
+    say(todo.note)
+    return state, todo
+
+
+def disconnect_and_revoke(context: MirrorContext, steps: Steps, state: DeployedMirror, *, pull_request: bool) -> None:
+    """Do all that comes before the stack's deletion.
+
+    Raises:
+        MirrorError: a step failed; running again resumes from there.
+    """
+    mirror = context.mirror
+    with steps.step(STEPS[1]) as say, context.yaml_lock:
+        # Another mirror's removal may have moved the branch since.
+        azure = state.azure and read_state_without_source(mirror, context.azure)
+        if azure:
+            connection.disconnect(mirror, context.azure, azure, pull_request=pull_request, say=say)
         else:
             name = mirror.azure.pipelines_repository or mirror.azure.repository
             say(f"the repository {name!r} is not visible; delete any remaining pipeline by hand")
-    with checklist.step(STEPS[2]) as say:
+    with steps.step(STEPS[2]) as say:
         revoked = _revoke(context, state)
         for identifier in revoked:
             say(f"revoked {identifier}")
         if not revoked:
             say("there are no credentials to revoke")
-    with checklist.step(STEPS[3]) as say:
-        if state.stack:
-            cdk.destroy(context.folder, mirror.name, context.cdk_context, say)
-            say(f"deleted the stack {mirror.stack_name!r}")
-            if state.keeps_replica:
-                untag_replica(context.aws, mirror)
-        else:
-            say("nothing to destroy")
-    return f"{mirror.name} is down." + (" Its replica stays in CodeCommit." if state.keeps_replica else "")
+
+
+def end(context: MirrorContext, state: DeployedMirror) -> str:
+    """Do what remains after the stack's deletion; return the closing message.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    if state.stack and state.keeps_replica:
+        untag_replica(context.aws, context.mirror)
+    kept = " Its replica stays in CodeCommit." if state.keeps_replica else ""
+    return f"{context.mirror.name} is down.{kept}"
 
 
 def read_deployed(context: MirrorContext) -> DeployedMirror:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,13 +26,27 @@ _QUOTAS = (("Users", "UsersQuota", "IAM users"), ("Policies", "PoliciesQuota", "
 
 def find_problems(context: MirrorContext) -> list[str]:
     """Return every problem, one sentence each."""
+    # Several checks can meet the same problem.
+    return list(dict.fromkeys([*find_account_problems([context]), *find_mirror_problems(context)]))
+
+
+def find_account_problems(contexts: Sequence[MirrorContext]) -> list[str]:
+    """Return what stops every mirror of one account and region, one sentence each."""
+    return _found_by((_check_tools, _check_bootstrap), contexts[0])
+
+
+def find_mirror_problems(context: MirrorContext) -> list[str]:
+    """Return what stops one mirror, one sentence each."""
+    return _found_by((_check_account, _check_source), context)
+
+
+def _found_by(checks: Iterable[Callable[[MirrorContext], list[str]]], context: MirrorContext) -> list[str]:
     problems: list[str] = []
-    for check in (_check_tools, _check_bootstrap, _check_account, _check_source):
+    for check in checks:
         try:
             problems.extend(check(context))
         except MirrorError as error:
             problems.append(str(error))
-    # Several checks can meet the same problem.
     return list(dict.fromkeys(problems))
 
 

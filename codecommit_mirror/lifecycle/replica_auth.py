@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..aws import cdk
 from ..aws.stack import ReplicaOutputs, read_outputs, tag_replica
 from ..azure import runs
@@ -26,9 +28,9 @@ def is_changing(mirror: Mirror, deployed: ReplicaOutputs | None) -> bool:
     return old is not None
 
 
-def cdk_context(mirror: Mirror, *, changing: bool) -> tuple[str, ...]:
-    """Return what the CDK app must know of a change that is under way."""
-    return ("-c", f"changing={mirror.name}") if changing else ()
+def cdk_context(changing: Sequence[str]) -> tuple[str, ...]:
+    """Return what the CDK app must know of the mirrors that are changing."""
+    return ("-c", f"changing={','.join(changing)}") if changing else ()
 
 
 def finish_change(context: MirrorContext, definition: Definition, say: Say) -> None:

@@ -14,7 +14,7 @@ from ..aws import git_credentials
 from ..aws.git_credentials import Credential
 from ..azure import runs
 from ..azure.variables import HeldCredential, has_replica_secrets
-from ..progress import Checklist, Confirm, Say
+from ..progress import Confirm, Say, Steps
 from .connect import credential_target
 from .context import MirrorContext
 from .credential_delivery import CredentialTarget, issue_into, revoke_undelivered
@@ -40,13 +40,15 @@ class RotationPlan:
     """Whether the pipeline records that it holds ``old``; otherwise a person must confirm it."""
 
 
-def rotate(context: MirrorContext, checklist: Checklist, confirm: Confirm) -> str:
+def rotate(context: MirrorContext, steps: Steps, confirm: Confirm) -> str:
     """Rotate the pipeline's credential, or finish a rotation that was interrupted; return the closing message.
 
     Raises:
         MirrorError: a step failed; running again resumes from there.
     """
-    with checklist.step(STEPS[0]) as say:
+    if context.mirror.replica_auth == "role":
+        return f"{context.mirror.name} has nothing to rotate: its pipeline acts as a role, and no credential is stored."
+    with steps.step(STEPS[0]) as say:
         target = credential_target(context)
         say(f"pipeline {target.definition.name!r}, user {target.user}")
 
@@ -56,7 +58,7 @@ def rotate(context: MirrorContext, checklist: Checklist, confirm: Confirm) -> st
         for build in list(context.azure.builds(target.definition, status="inProgress")):
             runs.follow(context.azure, build, say, timeout_minutes=RUN_MINUTES)
 
-    replace_credential(target, step=checklist.step, verify=verify, confirm=confirm)
+    replace_credential(target, step=steps.step, verify=verify, confirm=confirm)
     return f"{context.mirror.name} has a new credential, and the old one is deleted."
 
 

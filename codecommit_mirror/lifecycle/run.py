@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import engine
 from ..azure import connection, runs
-from ..azure.state import read_state
+from ..azure.state import AzureState, read_state
 from ..errors import MirrorError
 from ..progress import Say
 from . import verification
@@ -44,6 +44,19 @@ def run_successfully(context: MirrorContext, say: Say) -> runs.RunResult:
             "again."
         )
     return result
+
+
+def equal_refs(context: MirrorContext, replica_url: str, state: AzureState) -> list[str] | None:
+    """Return the refs if the last run succeeded and both sides are equal; None if it takes another run to know.
+
+    Raises:
+        MirrorError: a side cannot be read.
+    """
+    last = next(context.azure.builds(state.definition), None) if state.definition else None
+    if last is None or last.result != "succeeded":
+        return None
+    found = verification.compare(context.mirror, replica_url, context.aws, context.token)
+    return None if found.different else list(found.source)
 
 
 def run_until_equal(context: MirrorContext, replica_url: str, say: Say) -> list[str]:

@@ -146,7 +146,7 @@ class Account:
         wait_until_settled(in_progress, self._say)
 
     def _cdk(self, arguments: Sequence[str], say: Say | None = None) -> str:
-        return cdk.run(self._folder, arguments, self._assembly, say)
+        return cdk.run(self._folder, arguments, self._assembly, say and (lambda _, line: say(line)))
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]

@@ -17,8 +17,9 @@ Parameters = dict[str, Any]
 
 
 def install() -> None:
-    """Refuse user names that differ only in case, and let CloudFormation delete only what it attached itself."""
+    """Refuse names that are taken, and let CloudFormation delete only what it attached itself."""
     _let_no_name_differ_by_case_alone()
+    _let_cloudformation_take_over_nothing()
     _stop_deletions_of_what_others_attached()
     _name_the_role_of_a_session()
 
@@ -51,6 +52,25 @@ def _let_no_name_differ_by_case_alone() -> None:
         return create_user(parameters)
 
     iam._create_user = iam._IAM_HANDLERS["CreateUser"] = create_user_once
+
+
+def _let_cloudformation_take_over_nothing() -> None:
+    """A stack cannot create a role or a policy whose name somebody else's has (API_CreateRole, API_CreatePolicy)."""
+    handlers = provisioners._RESOURCE_HANDLERS
+
+    def refuse_names(kind: str, key: str, names: Callable[[], list[str]]) -> None:
+        create = handlers[f"AWS::IAM::{kind}"]["create"]
+
+        def create_once(logical_id: str, properties: Mapping[str, Any], stack_name: str) -> Any:
+            name = properties.get(key)
+            if name and name.lower() in (other.lower() for other in names()):
+                raise ValueError(f"EntityAlreadyExists: A {kind} with name {name} already exists.")
+            return create(logical_id, properties, stack_name)
+
+        handlers[f"AWS::IAM::{kind}"]["create"] = create_once
+
+    refuse_names("Role", "RoleName", lambda: list(iam._roles))
+    refuse_names("ManagedPolicy", "ManagedPolicyName", lambda: [arn.rpartition("/")[2] for arn in iam._policies])
 
 
 def _stop_deletions_of_what_others_attached() -> None:

@@ -26,7 +26,7 @@ def said():
 def connect(rig, said, mirror=None, **options):
     """Connect as ``up`` does, and give the credential."""
     context = rig.context(mirror)
-    state = connecting.connect(context, rig.outputs["ReplicaUrl"], said.append, **options)
+    state, _ = connecting.connect(context, rig.outputs["ReplicaUrl"], said.append, **options)
     if not options.get("dry_run"):
         connecting.ensure_pipeline_credential(context, said.append)
     return state
@@ -74,7 +74,7 @@ def test_again_changes_nothing(filled, said, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     said.clear()
     context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
-    state = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+    state, _ = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
     connecting.ensure_pipeline_credential(context, said.append)
     assert state.definition.body["revision"] == before
     assert sample.refs(filled.source) == tips
@@ -104,7 +104,7 @@ def test_a_secret_that_was_typed_in_without_the_lock_becomes_one(filled, said):
     open_secret = {**body["variables"], "AZURE_GIT_PASSWORD": {"value": filled.cloud.personal_access_token}}
     azure.update_definition(state.definition, {**body, "variables": open_secret})
     context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
-    state = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+    state, _ = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
     assert state.definition.variables["AZURE_GIT_PASSWORD"] == {"value": None, "isSecret": True}
     assert run(filled).succeeded
 

@@ -50,7 +50,7 @@ def fake_cli(tmp_path, monkeypatch):
 
 def test_an_event_is_read_in_colour_too():
     event = cdk.parse_event(DEPLOY)
-    assert event == cdk.StackEvent("CREATE_COMPLETE", "AWS::IAM::User", "PushAccess/User", "")
+    assert event == cdk.StackEvent("MyRepoReplica", "CREATE_COMPLETE", "AWS::IAM::User", "PushAccess/User", "")
     assert cdk.parse_event("✨  Synthesis time: 1.31s") is None
     assert cdk.parse_event("MyRepoReplica.ReplicaUrl = https://x | y") is None
 

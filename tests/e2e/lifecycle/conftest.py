@@ -20,7 +20,7 @@ def swift(bootstrapped, tmp_path, monkeypatch, capfd, stack_template):
     """The same, where boto3 gives the real template to CloudFormation in place of the CDK CLI, which takes seconds."""
     cloudformation = bootstrapped.client("cloudformation")
 
-    def without_cli(folder, arguments, assembly=None, say=None):
+    def without_cli(folder, arguments, assembly=None, report=None):
         command, name = arguments[:2]
         if command == "destroy":
             cloudformation.delete_stack(StackName=name)

@@ -70,8 +70,8 @@ class Effects:
         self.seen, self.passwords, self.stop_after = [], [], None
         run_cdk = cdk.run
 
-        def cdk_cli(folder, arguments, assembly=None, say=None):
-            answer = run_cdk(folder, arguments, assembly, say)
+        def cdk_cli(folder, arguments, assembly=None, report=None):
+            answer = run_cdk(folder, arguments, assembly, report)
             self.note(f"cdk {arguments[0]}")
             return answer
 

@@ -101,9 +101,9 @@ def templated(swift, monkeypatch):
     cloudformation = swift.cloud.client("cloudformation")
     with_cli = cdk.run
 
-    def run(folder, arguments, assembly=None, say=None):
+    def run(folder, arguments, assembly=None, report=None):
         if arguments[0] == "destroy":
-            return with_cli(folder, arguments, assembly, say)
+            return with_cli(folder, arguments, assembly, report)
         changing = f"changing={swift.name}" in arguments
         template = Template.from_stack(ReplicaStack(aws.App(), mirror=swift.mirror, changing=changing)).to_json()
         template.pop("Parameters", None), template.pop("Rules", None)

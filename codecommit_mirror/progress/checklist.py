@@ -1,21 +1,18 @@
-"""The progress of a command, step by step: a live checklist on a terminal, plain lines elsewhere."""
+"""The progress of one mirror, step by step: a live checklist on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .steps import Say
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
-
-Say = Callable[[str], None]
-"""Prints a line about what is happening."""
-Confirm = Callable[[str], None]
-"""Asks a person; raises MirrorError if the answer is no, or if there is nobody to ask."""
 
 _MAX_LIVE_DETAILS = 8
 """How many lines a step shows while it is running; all of them stay on the screen when it has ended."""

@@ -1,0 +1,65 @@
+"""Many mirrors with one command: one that fails stops no other, and running again does only what is left."""
+
+import json
+
+import pytest
+
+from codecommit_mirror.lifecycle import preflight
+from localcloud import sample
+
+
+def by_mirror(result):
+    return {one["mirror"]: one for one in json.loads(result.stdout)["mirrors"]}
+
+
+@pytest.mark.long
+def test_a_fleet_is_brought_up_verified_and_taken_down(fleet_of, tmp_path, monkeypatch):
+    fleet = fleet_of(4, azure="pipelines_repository: fleet-pipelines")
+    sample.fill(
+        fleet.cloud.create_azure_repository("contoso", "Shop", "fleet-pipelines"), commits=1, branches=0, tags=0
+    )
+    first, second, third, _ = fleet.names
+    codecommit = fleet.cloud.client("codecommit")
+    codecommit.create_repository(repositoryName=first)
+    codecommit.create_repository(repositoryName=second)
+    find_mirror_problems = preflight.find_mirror_problems
+    monkeypatch.setattr(
+        preflight,
+        "find_mirror_problems",
+        lambda context: [] if context.mirror.name == second else find_mirror_problems(context),
+    )
+
+    result = fleet.run("up", "--all", "--json", "--summary", str(tmp_path / "summary.md"))
+    assert result.exit_code == 1, result.output
+    ended = by_mirror(result)
+    assert {name: one["result"] for name, one in ended.items() if one["result"] == "failed"} == {
+        first: "failed",
+        second: "failed",
+    }
+    assert "belongs to no stack of this mirror" in ended[first]["message"]
+    assert f"Repository named {second} already exists" in ended[second]["message"]
+    assert ended[third]["message"] == "is up: 6 refs are equal on both sides."
+    text = (tmp_path / "summary.md").read_text()
+    assert f"failed: {first}, {second}" in text
+    assert text.index(f"| {first} | **failed**") < text.index(f"| {third} | succeeded")
+
+    for name in (first, second):
+        codecommit.delete_repository(repositoryName=name)
+    again = fleet.run("up", "--all", "--json")
+    assert again.exit_code == 0, again.output
+    assert by_mirror(again)[third]["message"] == "is up: nothing to do, 6 refs are equal on both sides."
+    assert by_mirror(again)[first]["message"] == "is up: 6 refs are equal on both sides."
+
+    assert fleet.run("verify", "--all").stdout.startswith("4 of 4 mirrors succeeded.")
+    sample.commit(fleet.sources[third], "main", "Not mirrored yet")
+    differs = fleet.run("verify", third, first, "--json")
+    assert differs.exit_code == 1
+    assert by_mirror(differs)[third]["message"] == "1 ref differs: refs/heads/main"
+
+    refused = fleet.run("down", "--all")
+    assert refused.exit_code == 1
+    assert "Delete all of these (4 mirrors)? Use --yes" in str(refused.exception or refused.output)
+    assert len(fleet.replicas()) == 4
+    assert fleet.run("down", "--all", "--yes").exit_code == 0
+    assert fleet.replicas() == []
+    assert fleet.run("down", "--all", "--yes").exit_code == 0

@@ -1,0 +1,147 @@
+"""Many mirrors at once: what the board shows, and that one which fails stops no other."""
+
+import io
+import threading
+import time
+
+import pyte
+import pytest
+from rich.console import Console
+
+from codecommit_mirror.aws import cdk
+from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.fleet import result
+from codecommit_mirror.fleet.work import each
+from codecommit_mirror.progress import Board
+
+
+def plain(names):
+    output = io.StringIO()
+    return Board(names, Console(file=output, width=40)), output
+
+
+def journey(context, row):
+    with row.step("One") as say:
+        say("a detail")
+        if context == "fails":
+            raise MirrorError("the reason; do this.")
+    row.succeed(f"{row.name} is fine.")
+    return context.upper()
+
+
+def test_one_that_fails_does_not_stop_the_others():
+    board, output = plain(["a", "b", "c"])
+    with board:
+        assert each({"a": "x", "b": "fails", "c": "y"}, board, journey) == {"a": "X", "c": "Y"}
+    assert [row.failed for row in board.rows.values()] == [False, True, False]
+    lines = [line.partition("] ")[2] or line.strip() for line in output.getvalue().splitlines()]
+    assert "b: FAILED: the reason; do this." in lines
+    assert lines[lines.index("b: FAILED: the reason; do this.") + 1] == "a detail"
+    assert "a: is fine." in lines
+    assert lines.count("a detail") == 1
+
+
+def test_our_own_mistake_is_raised_once_the_others_have_ended():
+    board, _ = plain(["a", "b"])
+
+    def work(_, row):
+        if row.name == "a":
+            raise ZeroDivisionError
+        time.sleep(0.05)
+        row.succeed("done")
+
+    with board, pytest.raises(ZeroDivisionError):
+        each({"a": None, "b": None}, board, work, workers=2)
+    assert board.rows["b"].failed is False
+    assert "a mistake in codecommit-mirror (ZeroDivisionError)" in board.rows["a"].message
+
+
+def test_no_more_than_so_many_are_worked_on_at_a_time():
+    board, _ = plain([str(number) for number in range(20)])
+    working, most, lock = set(), [0], threading.Lock()
+
+    def work(_, row):
+        with lock:
+            working.add(row.name)
+            most[0] = max(most[0], len(working))
+        time.sleep(0.005)
+        working.discard(row.name)
+
+    each(dict.fromkeys(board.rows), board, work, workers=3)
+    assert most[0] == 3
+
+
+def test_the_table_of_500_fits_on_a_terminal_and_counts_them():
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=100, height=12, highlight=False, legacy_windows=False)
+    names = [f"mirror-{number}" for number in range(500)]
+    board = Board(names, console)
+    with board:
+        for row in list(board.rows.values())[:30]:
+            row.begin("Run and verify")
+            row.details.append("step: Mirror to CodeCommit [bold]")
+        board.rows["mirror-40"].succeed("mirror-40 is up.")
+        board.rows["mirror-41"].fail("the reason.")
+        time.sleep(0.6)
+        screen = pyte.Screen(100, 12)
+        pyte.Stream(screen).feed(output.getvalue().replace("\n", "\r\n"))
+        shown = [line.rstrip() for line in screen.display if line.strip()]
+    assert shown[-1] == "1 done, 1 failed, 30 working, 468 waiting, of 500"
+    live = [line for line in shown if "Run and verify" in line]
+    assert 5 <= len(live) <= 9
+    assert "step: Mirror to CodeCommit [bold]" in live[0]
+    assert any(line.startswith("✔ mirror-40  is up.") for line in shown)
+    assert any(line.startswith("✘ mirror-41  the reason.") for line in shown)
+
+
+def test_the_summary_shows_failures_first_and_nothing_leaves_its_cell():
+    board, _ = plain(["a", "b"])
+    board.rows["a"].succeed("fine")
+    board.rows["b"].fail("a | b\n<script>")
+    text = result.summary("Mirrors", board.rows.values())
+    assert text.index("| b |") < text.index("| a |")
+    assert r"a \| b &lt;script&gt;" in text
+    assert result.sentence(board.rows.values()).startswith("1 of 2 mirrors succeeded; failed: b.")
+    assert [one["result"] for one in result.as_objects(board.rows.values())] == ["succeeded", "failed"]
+
+
+FIRST = """\
+✅  A
+B-stack | 1/4 | 11:38:25 AM | CREATE_FAILED           | AWS::CodeCommit::Repository | Replica/Repository (R) \
+Repository named B already exists
+❌  B failed to deploy
+"""
+SECOND = "✅  C (C-stack)\n\n✅  D (no changes)\n"
+
+
+def test_the_cli_is_run_again_for_those_that_it_did_not_come_to(tmp_path, monkeypatch):
+    folder = tmp_path / "node_modules" / ".bin"
+    folder.mkdir(parents=True)
+    (tmp_path / "1").write_text(FIRST)
+    (tmp_path / "2").write_text(SECOND)
+    script = f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\nn=$(wc -l < {tmp_path}/calls)\ncat {tmp_path}/$n\n[ $n = 2 ]\n'
+    for name, text in (("cdk", script), ("node", "#!/bin/sh\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    reported = []
+    stacks = {name: f"{name}-stack" for name in "ABCD"}
+    failures = cdk.deploy_all(tmp_path, stacks, tmp_path, lambda *event: reported.append(event), concurrency=7)
+    assert list(failures) == ["B"]
+    assert "Repository named B already exists" in failures["B"]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split(" --")[0] for call in calls] == ["deploy A B C D", "deploy C D"]
+    assert "--concurrency 7" in calls[0]
+    assert [stack for stack, _ in reported] == ["B-stack"]
+
+
+def test_what_stops_the_cli_itself_is_the_reason_for_all(tmp_path, monkeypatch):
+    folder = tmp_path / "node_modules" / ".bin"
+    folder.mkdir(parents=True)
+    for name, text in (("cdk", "#!/bin/sh\necho The token has expired; exit 1\n"), ("node", "#!/bin/sh\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    failures = cdk.destroy_all(tmp_path, {"A": "A", "B": "B"}, tmp_path, lambda *_: None, concurrency=1)
+    assert set(failures) == {"A", "B"}
+    assert "The token has expired" in failures["A"]
