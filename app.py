@@ -1,12 +1,14 @@
 """CDK app: one ReplicaStack for each mirror of mirrors.yaml, what their roles need, and the guard."""
 
 import sys
+from pathlib import Path
 
 import aws_cdk as cdk
 
 from codecommit_mirror.config.load import from_context, identity_provider
 from codecommit_mirror.errors import MirrorError
 from stacks import DeployRoleStack, GuardStack, IdentityStack, ReplicaStack
+from stacks.template_digest import tag_with_digests
 
 # CDK's own validator takes half of a synthesis; cfn-lint checks these templates, in the tests and in CI.
 app = cdk.App(builtin_cloud_formation_validation=False)
@@ -27,4 +29,4 @@ if not context("mirror"):
             roles.add_stack_dependency(identity)
     if guard:
         GuardStack(app, guard=guard)
-app.synth()
+tag_with_digests(Path(app.synth().directory))

@@ -6,7 +6,7 @@ from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Stack, Tags
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from codecommit_mirror.config.ci import PROVISIONED_FROM, Ci
+from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, Ci
 from codecommit_mirror.config.guard import STACK_NAME
 
 from .federated_role import FederatedRole
@@ -69,6 +69,7 @@ class DeployRoleStack(Stack):
         wildcards = {
             "*": "DescribeStacks without a name lists every stack, and cannot be limited to a resource.",
             self._stacks(): "Mirrors come and go; deletion is limited by the stack's tag.",
+            self._replicas(): "Mirrors come and go; reading is limited to repositories with the replicas' tag.",
             **dict.fromkeys(self._snapshots(), "The guard's bucket has a generated name."),
             **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
         }
@@ -90,6 +91,12 @@ class DeployRoleStack(Stack):
         """Return what the deploying role may do beside that."""
         return [
             iam.PolicyStatement(actions=["sts:AssumeRole"], resources=bootstrap_roles),
+            # To compare a new replica with its source.
+            iam.PolicyStatement(
+                actions=["codecommit:GetRepository", "codecommit:GitPull"],
+                resources=[self._replicas()],
+                conditions={"Null": {f"aws:ResourceTag/{REPLICA}": "false"}},
+            ),
             iam.PolicyStatement(
                 actions=["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
                 resources=[self._stacks()],
@@ -108,6 +115,9 @@ class DeployRoleStack(Stack):
     def _snapshots(self) -> tuple[str, str]:
         bucket = f"arn:{self.partition}:s3:::{STACK_NAME}-*"
         return bucket, f"{bucket}/snapshots/*"
+
+    def _replicas(self) -> str:
+        return f"arn:{self.partition}:codecommit:*:{self.account}:*"
 
     def _stacks(self) -> str:
         return f"arn:{self.partition}:cloudformation:*:{self.account}:stack/*"

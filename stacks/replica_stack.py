@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, Environment, Stack, Tags
 from constructs import Construct
 
-from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA
+from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
 from codecommit_mirror.config.mirror import Mirror
 
 from .credential_cleanup import CredentialCleanup
@@ -37,6 +37,8 @@ class ReplicaStack(Stack):
             termination_protection=mirror.termination_protection,
             tags={**tags, REPLICA: mirror.name, **({PROVISIONED_FROM: provisioned_from} if provisioned_from else {})},
         )
+        # For whoever deletes the mirror once it is no longer in mirrors.yaml.
+        self.template_options.metadata = {SOURCE_METADATA: mirror.azure.model_dump(exclude_unset=True)}
         replica = ReplicaRepository(
             self,
             "Replica",

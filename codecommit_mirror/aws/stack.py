@@ -19,6 +19,7 @@ from .session import NotFoundError, aws_failures, client
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
 COMPLETE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
 """Statuses of a stack that has what its template says, or what it had before a failed update."""
@@ -119,11 +120,34 @@ def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             return None
+    return of_mirror(aws, mirror, _parse(stack))
+
+
+def list_stacks(aws: boto3.Session) -> dict[str, ReplicaStackState]:
+    """Return all stacks of the session's region by name, in one call for each hundred or so (DescribeStacks).
+
+    Raises:
+        MirrorError: the call failed.
+    """
+    with aws_failures(f"list the stacks in {aws.region_name}"):
+        pages = client(aws, "cloudformation").get_paginator("describe_stacks").paginate()
+        return {stack["StackName"]: _parse(stack) for page in pages for stack in page["Stacks"]}
+
+
+def _parse(stack: StackTypeDef) -> ReplicaStackState:
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])}
-    state = ReplicaStackState(
+    return ReplicaStackState(
         stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), _parse_outputs(outputs), tags
     )
+
+
+def of_mirror(aws: boto3.Session, mirror: Mirror, state: ReplicaStackState) -> ReplicaStackState:
+    """Return a stack with the mirror's stack name.
+
+    Raises:
+        MirrorError: it belongs to something else.
+    """
     if not state.belongs_to(mirror):
         raise MirrorError(
             f"the stack {mirror.stack_name!r} in region {aws.region_name} does not belong to the mirror "

@@ -13,15 +13,30 @@ from ..backup.restore import DrillResult
 from ..backup.restore import drill as run_drill
 from ..backup.snapshots import read_snapshots
 from ..config.ci import Ci, Service
-from ..config.load import load
+from ..config.load import load, named_mirrors
+from ..config.mirror import Mirror
 from ..errors import MirrorError
+from ..fleet import result as fleet_result
+from ..progress import Board
 from ..provisioning import summary as ci_summary
 from ..provisioning.account import Account
+from ..provisioning.pipelines import connect as connect_pipelines
+from ..provisioning.pipelines import disconnect as disconnect_pipeline
+from ..provisioning.pipelines import needs_no_secret
+from ..provisioning.pipelines import verify as verify_runs
 from ..provisioning.plan import Plan
 from ..provisioning.render import SIGNATURE
 from ..provisioning.render import render as render_ci
-from .options import config_option, confirmation, json_option, summary_option, yes_option
-from .output import append_summary, print_json, write_rendered
+from .options import (
+    config_option,
+    confirmation,
+    context_of,
+    contexts_of,
+    json_option,
+    summary_option,
+    yes_option,
+)
+from .output import append_summary, print_json, report_fleet, write_rendered
 
 app_option = click.option(
     "--app",
@@ -29,6 +44,11 @@ app_option = click.option(
     default="cdk.out",
     show_default=True,
     help="The output of 'cdk synth'.",
+)
+
+
+minutes_option = click.option(
+    "--minutes", default=40.0, show_default=True, metavar="MINUTES", help="After how long nothing further is begun."
 )
 
 
@@ -78,22 +98,26 @@ def plan(config: Path, app: Path, diff: bool, summary: Path | None, as_json: boo
 @ci.command()
 @config_option
 @app_option
+@minutes_option
 @summary_option
 @json_option
-def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None:
+def deploy(config: Path, app: Path, minutes: float, summary: Path | None, as_json: bool) -> None:
     """Deploy the mirrors that are new or changed; remove nothing.
 
-    Mirrors that are to be removed are listed; 'ci remove' removes them.
+    Mirrors that are to be removed are listed; 'ci remove' removes them. One that fails does not stop the others. What
+    there is no time for is left for the next run.
     """
     account = _account(config, app)
     found = account.plan()
-    account.deploy(found.deploy)
-    append_summary(summary, ci_summary.of_deployment(found))
+    done = account.deploy(found.deploy, minutes=minutes)
+    append_summary(summary, ci_summary.of_deployment(found, done))
     if as_json:
-        print_json(vars(found))
+        print_json({**vars(found), "failed": done.failed, "left": done.left})
     else:
         click.echo(_format_plan(found, "created", "updated"))
-    problems = []
+    if done.left:
+        _say(f"{len(done.left):,} mirrors are left for the next run: {', '.join(done.left)}")
+    problems = [f"{name} was not deployed: {reason}" for name, reason in done.failed.items()]
     if found.moved:
         problems.append(
             f"the stacks of {', '.join(found.moved)} are still in another region or have another name: remove these "
@@ -115,18 +139,75 @@ def deploy(config: Path, app: Path, summary: Path | None, as_json: bool) -> None
 
 
 @ci.command()
+@config_option
+@minutes_option
+@summary_option
+@json_option
+def connect(config: Path, minutes: float, summary: Path | None, as_json: bool) -> None:
+    """Create and update the pipelines of mirrors that need no secret, and queue runs of those that need one.
+
+    These are the mirrors with source_auth: job-token and replica_auth: role. It waits for no run, because with one
+    parallel job they only begin once this job has ended; 'ci verify' waits for them. What there is no time for is left
+    for the next run.
+    """
+    mirrors, section, _ = load(config)
+    chosen = [one for one in mirrors if needs_no_secret(one) and (not section or one.account == section.account)]
+    with Board(mirror.name for mirror in chosen) as board:
+        queued, left = connect_pipelines(contexts_of(chosen, board), board, minutes=minutes)
+    rows = [row for row in board.rows.values() if row.name not in left]
+    append_summary(
+        summary, fleet_result.summary("Pipelines", [row for row in rows if row.failed or row.name in queued])
+    )
+    if as_json:
+        print_json({"mirrors": fleet_result.as_objects(rows), "queued": queued, "left": left})
+    else:
+        click.echo(f"{fleet_result.sentence(rows)} Runs were queued of: {', '.join(queued) or 'none'}.")
+    if left:
+        _say(f"{len(left):,} mirrors are left for the next run: {', '.join(left)}")
+    click.get_current_context().exit(1 if any(row.failed for row in rows) else 0)
+
+
+@ci.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@config_option
+@click.option(
+    "--patience", default=15.0, show_default=True, metavar="MINUTES", help="How long to wait while no run moves on."
+)
+@summary_option
+@json_option
+def verify(names: tuple[str, ...], config: Path, patience: float, summary: Path | None, as_json: bool) -> None:
+    """Wait for the last runs of mirrors, and compare both sides ref by ref.
+
+    Exit status: 0 if every run succeeded and every replica is equal to its source, 1 otherwise.
+    """
+    with Board(dict.fromkeys(names)) as board:
+        contexts = contexts_of(named_mirrors(config, names), board)
+        verify_runs(contexts, board, patience_minutes=patience)
+    report_fleet("First runs", board, summary, as_json)
+
+
+@ci.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @config_option
 @app_option
+@click.option("--disconnect", is_flag=True, help="Delete the pipelines and their YAML first.")
 @yes_option
 @summary_option
 @json_option
-def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: Path | None, as_json: bool) -> None:
+def remove(
+    names: tuple[str, ...],
+    config: Path,
+    app: Path,
+    disconnect: bool,
+    yes: bool,
+    summary: Path | None,
+    as_json: bool,
+) -> None:
     """Delete the stacks of mirrors that are no longer in mirrors.yaml.
 
     Only stacks that were provisioned from it are deleted, each with its replica and history unless it was deployed with
-    on_destroy: retain. A stack that is already gone is fine. The Azure side stays: 'pipeline disconnect NAME' deletes
-    it beforehand, or afterwards with --azure-repo-url.
+    on_destroy: retain. A stack that is already gone is fine. Without --disconnect the Azure side stays: 'pipeline
+    disconnect NAME' deletes it beforehand, or afterwards with --azure-repo-url.
     """
     account = _account(config, app)
     problems = {name: problem for name in names if (problem := account.removal_problem(name))}
@@ -136,6 +217,8 @@ def remove(names: tuple[str, ...], config: Path, app: Path, yes: bool, summary: 
     removed: list[str] = []
     for name in removable:
         try:
+            if disconnect:
+                _disconnect(account.source_of(name), name)
             if account.remove(name):
                 removed.append(name)
                 click.echo(f"deleted {name}", err=True)
@@ -182,6 +265,13 @@ def drill(config: Path, summary: Path | None, as_json: bool) -> None:
     else:
         click.echo(text)
     click.get_current_context().exit(1 if failed else 0)
+
+
+def _disconnect(mirror: Mirror | None, name: str) -> None:
+    if mirror is None:
+        _say(f"{name}: its stack does not say where its pipeline is; delete any remaining one by hand")
+        return
+    disconnect_pipeline(context_of(mirror), lambda line: _say(f"{name}: {line}"))
 
 
 def _section(config: Path) -> tuple[Ci, list[str]]:

@@ -39,7 +39,7 @@ PIPELINE_PATH = matching(
     "the path of a YAML file in a repository",
     "write one like mirrors/MyRepoReplica.yml",
 )
-_MAX_TAGS = 45
+_MAX_TAGS = 44
 _TAG_TEXT = r"[\w\s.:/=+@-]"
 
 

@@ -53,6 +53,8 @@ def connect(
     if dry_run:
         return Connected(state, changed=False)
     connection.apply(mirror, context.azure, state, plan, pull_request=pull_request, say=say)
+    if not plan.actions and state.definition and plan.body == state.definition.body:
+        return Connected(state, changed=False)
     return Connected(read_state(context.mirror, context.azure)[1], changed=not plan.only_secrets)
 
 

@@ -13,6 +13,7 @@ import boto3
 import httpx
 
 from ..aws import session
+from ..aws.stack import ReplicaStackState, list_stacks, of_mirror
 from ..azure.client import AzureDevOps
 from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
@@ -33,6 +34,7 @@ class ClientPool:
         self._sessions: dict[tuple[str | None, str | None], boto3.Session] = {}
         self._projects: dict[tuple[str, str, str, str], AzureDevOps] = {}
         self._yaml_locks: dict[tuple[str, str, str, str], threading.Lock] = {}
+        self._stacks: dict[boto3.Session, dict[str, ReplicaStackState]] = {}
         self._token: AzureToken | None = None
 
     def session(self, mirror: Mirror) -> boto3.Session:
@@ -57,6 +59,17 @@ class ClientPool:
             if self._token is None:
                 self._token = find_token(environment)
             return self._token
+
+    def stacks(self, aws: boto3.Session) -> dict[str, ReplicaStackState]:
+        """Return all stacks of a session's region, which are listed once.
+
+        Raises:
+            MirrorError: the call failed.
+        """
+        with self._lock:
+            if aws not in self._stacks:
+                self._stacks[aws] = list_stacks(aws)
+            return self._stacks[aws]
 
     def azure(self, azure: AzureRepository, token: AzureToken, transport: httpx.BaseTransport | None) -> AzureDevOps:
         """Return a client for a source's project."""
@@ -120,6 +133,15 @@ class MirrorContext:
     def token(self) -> AzureToken:
         """The token for Azure DevOps."""
         return self.clients.token(self.environment)
+
+    def find_stack(self) -> ReplicaStackState | None:
+        """Return the mirror's stack, as the command's one listing of all stacks shows it.
+
+        Raises:
+            MirrorError: there is another stack of that name, or the call failed.
+        """
+        found = self.clients.stacks(self.aws).get(self.mirror.stack_name)
+        return found and of_mirror(self.aws, self.mirror, found)
 
     @property
     def yaml_lock(self) -> threading.Lock:

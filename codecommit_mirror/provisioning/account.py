@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,22 +17,36 @@ from ..aws import cdk
 from ..aws.session import account_of, aws_failures, client
 from ..aws.stack import read_template, wait_until_settled
 from ..config.ci import REPLICA, Ci
+from ..config.mirror import Mirror
 from ..engine import sanitize
 from ..errors import MirrorError
+from ..fleet.up import CONCURRENCY
 from ..progress import Say
 from . import assembly
-from .plan import DeployedStack, Plan, WantedStack, orphans, plan
+from .pipelines import source_of
+from .plan import DeployedStack, Plan, might_lose, orphans, plan
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 _MAX_WORKERS = 16
-_CONCURRENCY = "10"
+_BATCH = 50
+"""How many stacks one run of the CDK CLI deploys: some minutes of a job."""
 _MAX_DIFFS = 20
 """How many mirrors a diff shows; a summary page accepts at most a mebibyte."""
 _NOISE = re.compile(r"^(current credentials could not be used to assume|Lookup role arn:).*\n", re.MULTILINE)
 """Lines of the CDK CLI about roles that it does not need."""
 _DELETION_SECONDS, _POLL_SECONDS = 30 * 60, 2
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How a deployment of several mirrors ended."""
+
+    failed: Mapping[str, str]
+    """The reasons of those that failed."""
+    left: tuple[str, ...]
+    """Those that there was no time for."""
 
 
 class Account:
@@ -68,7 +83,16 @@ class Account:
 
     def plan(self) -> Plan:
         """Compare what is deployed with what is wanted."""
-        return plan(self._wanted, self._deployed(self._wanted), self._account, self._ci.owner)
+        found = self._deployed()
+        wanted = {(stack.region, stack.stack_name): stack for stack in self._wanted}
+
+        def complete(stack: DeployedStack) -> DeployedStack:
+            one = wanted.get((stack.region, stack.name))
+            if one is None or not might_lose(one, stack):
+                return stack
+            return replace(stack, template=read_template(self._clients[stack.region], stack.name))
+
+        return plan(self._wanted, [complete(stack) for stack in found], self._account, self._ci.owner)
 
     def diff(self, mirrors: Sequence[str]) -> str:
         """Return the output of ``cdk diff`` for the first mirrors, which only reads templates.
@@ -77,37 +101,41 @@ class Account:
         """
         if not mirrors:
             return ""
-        output = self._cdk(["diff", *mirrors[:_MAX_DIFFS], "--method", "template", "--no-color"])
+        command = ["diff", *mirrors[:_MAX_DIFFS], "--method", "template", "--no-color"]
+        output = cdk.run(self._folder, command, self._assembly)
         rest = f"\n... and {len(mirrors) - _MAX_DIFFS:,} more mirrors" if len(mirrors) > _MAX_DIFFS else ""
         return "\n".join(sanitize(line) for line in _NOISE.sub("", output).strip().split("\n")) + rest
 
-    def deploy(self, mirrors: Sequence[str]) -> None:
-        """Deploy mirrors, several at a time.
+    def deploy(self, mirrors: Sequence[str], *, minutes: float) -> Deployment:
+        """Deploy mirrors in batches, several stacks at a time; one that fails does not stop the others.
+
+        Args:
+            mirrors: their names.
+            minutes: after how long no further batch is begun.
+        """
+        stacks = {stack.mirror: stack.stack_name for stack in self._wanted}
+        deadline = time.monotonic() + minutes * 60
+        failed, left = dict[str, str](), list(mirrors)
+        while left and time.monotonic() < deadline:
+            batch, left = left[:_BATCH], left[_BATCH:]
+            self._wait_until_settled(batch)
+            failed |= cdk.deploy_all(
+                self._folder,
+                {mirror: stacks[mirror] for mirror in batch},
+                self._assembly,
+                lambda stack, line: self._say(f"{stack}: {line}"),
+                concurrency=CONCURRENCY,
+            )
+        return Deployment(failed, tuple(left))
+
+    def source_of(self, mirror: str) -> Mirror | None:
+        """Return a mirror that is no longer in ``mirrors.yaml``, as far as its deployed template knows it.
 
         Raises:
-            MirrorError: one failed; the message has the reasons, and what remains to be deployed.
+            MirrorError: the template cannot be read.
         """
-        if not mirrors:
-            return
-        self._wait_until_settled(mirrors)
-        command = [
-            "deploy",
-            *mirrors,
-            "--require-approval",
-            "never",
-            "--progress",
-            "events",
-            "--concurrency",
-            _CONCURRENCY,
-        ]
-        try:
-            self._cdk(command, self._say)
-        except MirrorError as error:
-            remaining = [name for name in self.plan().deploy if name in mirrors]
-            done = [name for name in mirrors if name not in remaining]
-            raise MirrorError(
-                f"{error}\ndeployed: {', '.join(done) or 'none'}; not deployed: {', '.join(remaining) or 'none'}."
-            ) from None
+        stack = orphans(self._wanted, self._deployed(), self._ci.owner).get(mirror)
+        return source_of(mirror, read_template(self._clients[stack.region], stack.name)) if stack else None
 
     def remove(self, mirror: str) -> bool:
         """Delete the stack of a mirror that is no longer in ``mirrors.yaml``; return False if it is already gone.
@@ -117,7 +145,7 @@ class Account:
         """
         if problem := self.removal_problem(mirror):
             raise MirrorError(problem)
-        existing = self._deployed(())
+        existing = self._deployed()
         stack = orphans(self._wanted, existing, self._ci.owner).get(mirror)
         if stack is not None:
             self._delete(mirror, stack)
@@ -145,9 +173,6 @@ class Account:
 
         wait_until_settled(in_progress, self._say)
 
-    def _cdk(self, arguments: Sequence[str], say: Say | None = None) -> str:
-        return cdk.run(self._folder, arguments, self._assembly, say and (lambda _, line: say(line)))
-
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]
         if stack.protected:
@@ -173,18 +198,10 @@ class Account:
         failed = [e for e in events if e["ResourceStatus"] == "DELETE_FAILED" and e.get("ResourceStatusReason")]
         return failed[-1]["ResourceStatusReason"].rstrip(".") if failed else "it took too long"
 
-    def _deployed(self, with_templates: Sequence[WantedStack]) -> list[DeployedStack]:
+    def _deployed(self) -> list[DeployedStack]:
         """Return the stacks of every region, including regions whose last mirror was removed."""
-        wanted = {(stack.region, stack.stack_name) for stack in with_templates}
-
-        def complete(stack: DeployedStack) -> DeployedStack:
-            if (stack.region, stack.name) not in wanted:
-                return stack
-            return replace(stack, template=read_template(self._clients[stack.region], stack.name))
-
         with ThreadPoolExecutor(_MAX_WORKERS) as pool:
-            found = [stack for stacks in pool.map(self._stacks, sorted(self._clients)) for stack in stacks]
-            return list(pool.map(complete, found))
+            return [stack for stacks in pool.map(self._stacks, sorted(self._clients)) for stack in stacks]
 
     def _stacks(self, region: str) -> list[DeployedStack]:
         try:

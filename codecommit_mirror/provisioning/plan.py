@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..aws.stack import COMPLETE, NOT_CREATED_YET, deletion_policy, has_operation_in_progress
-from ..config.ci import PROVISIONED_FROM, REPLICA
+from ..config.ci import PROVISIONED_FROM, REPLICA, TEMPLATE
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DeployedStack:
     tags: Mapping[str, str]
     protected: bool
     template: Mapping[str, Any] | None = field(default=None, repr=False)
-    """None if it is not needed."""
+    """Only read where CloudFormation might delete a repository."""
 
     @property
     def has_operation_in_progress(self) -> bool:
@@ -74,7 +74,7 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
 
     Args:
         wanted: every mirror's stack.
-        deployed: all stacks of the account; with templates for those that are wanted.
+        deployed: all stacks of the account; with the templates of those that ``might_lose`` names.
         account: the account of the credentials.
         owner: the repository that holds ``mirrors.yaml``; stacks that it has not provisioned are never removed.
     """
@@ -91,13 +91,13 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
             groups["create"].append(stack.mirror)
         elif not _ours(stack, found, owner):
             groups["foreign"].append(stack.mirror)
-        elif deletion_policy(found.template or {}) == "Delete" and deletion_policy(stack.template) is None:
-            groups["losing"].append(stack.mirror)
         elif _is_unchanged(stack, found):
             groups["unchanged"].append(stack.mirror)
+        elif deletion_policy(found.template or {}) == "Delete" and deletion_policy(stack.template) is None:
+            groups["losing"].append(stack.mirror)
         else:
             groups["update"].append(stack.mirror)
-            if stack.template == found.template and found.status in COMPLETE:
+            if _has_same_template(stack, found) and found.status in COMPLETE:
                 groups["only_settings"].append(stack.mirror)
     removed = sorted(orphaned.keys() - {stack.mirror for stack in wanted})
     return Plan(**{name: tuple(sorted(names)) for name, names in groups.items()}, remove=tuple(removed))
@@ -123,9 +123,15 @@ def _ours(wanted: WantedStack, found: DeployedStack, owner: str) -> bool:
     return found.tags.get(REPLICA) == wanted.mirror and found.tags.get(PROVISIONED_FROM, owner) == owner
 
 
+def might_lose(wanted: WantedStack, found: DeployedStack) -> bool:
+    """Whether CloudFormation might delete a repository that the template no longer has."""
+    return deletion_policy(wanted.template) is None and not _has_same_template(wanted, found)
+
+
+def _has_same_template(wanted: WantedStack, found: DeployedStack) -> bool:
+    return wanted.tags.get(TEMPLATE) == found.tags.get(TEMPLATE)
+
+
 def _is_unchanged(wanted: WantedStack, found: DeployedStack) -> bool:
-    return found.status in COMPLETE and (wanted.template, wanted.tags, wanted.protected) == (
-        found.template,
-        found.tags,
-        found.protected,
-    )
+    """Whether nothing is to be deployed; one of the tags is the template's digest."""
+    return found.status in COMPLETE and (wanted.tags, wanted.protected) == (found.tags, found.protected)

@@ -19,6 +19,7 @@ _TIP = """\
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraheader
 GIT_CONFIG_VALUE_0="AUTHORIZATION: bearer $SYSTEM_ACCESSTOKEN" \\
   git ls-remote "$BUILD_REPOSITORY_URI" "$BUILD_SOURCEBRANCH" > tip.txt
+token="$SYSTEM_ACCESSTOKEN"
 unset GIT_CONFIG_COUNT SYSTEM_ACCESSTOKEN
 read -r tip _ < tip.txt"""
 _UPLOAD = """trap 'echo "##vso[task.uploadsummary]$AGENT_TEMPDIRECTORY/Mirrors.md"' EXIT
@@ -27,6 +28,13 @@ _LINT = "cfn-lint cdk.out/*.template.json"
 _REMOVED = """\
 python3 -c 'import json; print(*json.load(open("deployed.json"))["remove"])' > removed.txt
 read -r removed < removed.txt || true"""
+_AZURE_SIGN_IN = """\
+AZURE_DEVOPS_EXT_PAT: ${{ secrets.AZURE_DEVOPS_EXT_PAT }}
+AZURE_CLIENT_ID: ${{ vars.AZURE_CLIENT_ID }}
+AZURE_TENANT_ID: ${{ vars.AZURE_TENANT_ID }}"""
+_QUEUED = """\
+python3 -c 'import json; print(*json.load(open("connected.json"))["queued"])' > queued.txt
+read -r queued < queued.txt || true"""
 
 
 def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str:
@@ -50,6 +58,8 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str
         tip=_TIP,
         upload=_UPLOAD,
         removed=_REMOVED,
+        queued=_QUEUED,
+        azure_sign_in=_AZURE_SIGN_IN,
         deploys=_azure_condition(ci.branch),
         drill=drill,
         signature=SIGNATURE,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..backup.restore import DrillResult
+from .account import Deployment
 from .plan import Plan
 
 _MAX_DIFF = 500_000
@@ -18,9 +19,12 @@ def of_plan(plan: Plan, diff: str) -> str:
     return "\n".join([_table(plan, "to create", "to update"), *(["", _fenced(shown)] if shown else []), ""])
 
 
-def of_deployment(plan: Plan) -> str:
-    """Return what was deployed."""
-    return _table(plan, "created", "updated") + "\n"
+def of_deployment(plan: Plan, deployment: Deployment) -> str:
+    """Return what was deployed, what failed with the reasons, and what is left."""
+    failed = [f"- `{name}` failed: {' '.join(reason.split())}" for name, reason in deployment.failed.items()]
+    left = [f"- left for the next run: {', '.join(deployment.left)}"] if deployment.left else []
+    lines = ["", *failed, *left] if failed or left else []
+    return "\n".join([_table(plan, "created", "updated"), *lines, ""])
 
 
 def of_removal(removed: Sequence[str], asked: Sequence[str]) -> str:

@@ -57,6 +57,14 @@ class AzureControls:
         log: dict[str, Any] = self._call("run_log", build_id)
         return log
 
+    def add_parallel_jobs(self, count: int) -> None:
+        """Let so many more runs be done at a time; at first it is one."""
+        self._call("add_parallel_jobs", count)
+
+    def permit_build_service(self, organization: str, project: str) -> None:
+        """Give the identity of the organization's jobs what CI needs in a project of mirrors (docs/ci.md)."""
+        self._call("permit_build_service", organization, project)
+
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""
         self._call("set_agent_online", online)

@@ -7,78 +7,21 @@ import itertools
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import triggers
 from .agent.definition import UnsupportedPipeline, read_definition, repository_resources, stages
 from .agent.execution import run_pipeline
-from .agent.run import Run, Variable
+from .agent.run import Variable
+from .definitions import Build, Definition, Lease
 from .repos import Push, RefUpdate, Repositories, Repository, ServiceError, now, project_id
 from .service_connections import ServiceConnections
 from .tokens import Tokens
 
 _RESULTS = {"succeeded": "succeeded", "succeededWithIssues": "partiallySucceeded", "failed": "failed"}
 _NAME_FORBIDS = set('"/:<>\\|?@*')
-
-
-@dataclass
-class Definition:
-    """One pipeline definition; the body is what the REST API takes and gives, with the secrets' values."""
-
-    id: int
-    organization: str
-    project: str
-    body: dict[str, Any]
-    revision: int = 1
-    authorized: set[str] = field(default_factory=set)
-    """Ids of the repositories, other than its own, that it may use."""
-
-    @property
-    def yaml_path(self) -> str:
-        """The path of its YAML file."""
-        return str(self.body["process"]["yamlFilename"])
-
-    def shown(self) -> dict[str, Any]:
-        """Return the body as it is read: secret values are null."""
-        body = copy.deepcopy(self.body)
-        for variable in body.get("variables", {}).values():
-            if variable.get("isSecret"):
-                variable["value"] = None
-        return {**body, "id": self.id, "revision": self.revision, "type": "build", "quality": "definition"}
-
-
-@dataclass
-class Build:
-    """One run, from the queue to its result."""
-
-    id: int
-    definition: Definition
-    ref: str
-    version: str
-    reason: str
-    text: str | None
-    problem: str | None = None
-    """Why it fails before any step."""
-    status: str = "notStarted"
-    result: str | None = None
-    queued: str = field(default_factory=now)
-    started: str | None = None
-    finished: str | None = None
-    run: Run = field(default_factory=Run)
-    plan_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-
-@dataclass
-class Lease:
-    """Keeps a run, and thereby its pipeline, from being deleted."""
-
-    id: int
-    definition_id: int
-    build_id: int
-    owner: str
-    created: str = field(default_factory=now)
 
 
 class Pipelines:
@@ -104,7 +47,12 @@ class Pipelines:
         self.agent_online = True
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
-        threading.Thread(target=self._work, name="agent", daemon=True).start()
+        self.add_parallel_jobs(1)
+
+    def add_parallel_jobs(self, count: int) -> None:
+        """Let so many more runs be done at a time."""
+        for _ in range(count):
+            threading.Thread(target=self._work, name="agent", daemon=True).start()
 
     def run_of_plan(self, plan_id: str) -> Build | None:
         """Return the run that has a plan, while it runs."""

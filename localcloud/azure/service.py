@@ -37,6 +37,7 @@ class AzureDevOps:
         known = Tokens()
         for secret, scopes in tokens.items():
             known.add(Token(secret, frozenset(scopes), secret in bearer))
+        self._tokens = known
         self._repositories = Repositories(root)
         self._pipelines = Pipelines(self._repositories, known, ServiceConnections(issuers, aws), os.environ["PATH"])
         self._queued = QueuedResponses()
@@ -95,6 +96,14 @@ class AzureDevOps:
         """
         run = self._pipelines.builds[build_id].run
         return {"stages": run.stages, "summaries": run.summaries, "unmasked": run.unmasked}
+
+    def add_parallel_jobs(self, count: int) -> None:
+        """Let so many more runs be done at a time."""
+        self._pipelines.add_parallel_jobs(count)
+
+    def permit_build_service(self, organization: str, project: str) -> None:
+        """Give the identity of the organization's jobs what CI needs in a project of mirrors."""
+        self._tokens.permit_build_service(organization, project)
 
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""

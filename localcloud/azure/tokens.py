@@ -8,7 +8,13 @@ from __future__ import annotations
 import hmac
 import secrets
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
+BUILD_SERVICE = frozenset({"vso.code_write", "vso.build", "vso.build_execute"})
+"""What a job may do in a project whose permissions its identity, the build service, was given; at first only read.
+
+https://learn.microsoft.com/azure/devops/pipelines/process/access-tokens#manage-build-service-account-permissions
+"""
 JOB = "job"
 """What only a running job may: ask for a token of OpenID Connect. No published scope covers that."""
 _IMPLIED = {
@@ -34,7 +40,16 @@ class Token:
 
     def allows(self, scope: str) -> bool:
         """Whether one of the token's scopes is or implies ``scope``."""
-        waiting = list(self.scopes)
+        return self._implies(self.scopes, scope)
+
+    def allows_in(self, scope: str, permitted: bool) -> bool:
+        """Whether it allows ``scope`` in a project, where the build service may have been permitted more."""
+        more = BUILD_SERVICE if permitted and self.plan_id else frozenset()
+        return self._implies(self.scopes | more, scope)
+
+    @staticmethod
+    def _implies(scopes: frozenset[str], scope: str) -> bool:
+        waiting = list(scopes)
         while waiting:
             one = waiting.pop()
             if one == scope:
@@ -48,6 +63,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self._known: list[Token] = []
+        self._permitted: set[tuple[str, str]] = set()
 
     def add(self, token: Token) -> None:
         """Make a token valid."""
@@ -57,6 +73,18 @@ class Tokens:
         """Return the valid token with this secret."""
         matching = (t for t in list(self._known) if hmac.compare_digest(t.secret.encode(), (secret or "").encode()))
         return next(matching, None)
+
+    def permit_build_service(self, organization: str, project: str) -> None:
+        """Let every job of the organization create, edit and run a project's pipelines, and contribute to its code.
+
+        That is: the permissions of the Project Collection Build Service in this project, with the job authorization
+        scope of the job's own project not limited.
+        """
+        self._permitted.add((organization.lower(), project.lower()))
+
+    def permits_build_service(self, organization: str, project: str) -> bool:
+        """Whether jobs have these permissions in a project, whose name is percent-encoded."""
+        return (organization.lower(), unquote(project).lower()) in self._permitted
 
     def issue_to_job(self, repositories: frozenset[str] | None, plan_id: str) -> Token:
         """Return a new token that can read, for one run."""

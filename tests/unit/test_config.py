@@ -160,7 +160,7 @@ MISTAKES = {
     ),
     "too many tags": (
         entry("    tags: {" + ", ".join(f"k{n}: v" for n in range(46)) + "}\n"),
-        "tags: has 46 tags; use at most 45, since AWS allows 50 and the stack sets 5 of its own.",
+        "tags: has 46 tags; use at most 44, since AWS allows 50 and the stack sets 6 of its own.",
     ),
     "a tag of the stack's own": (
         entry("    tags: {managed-by: me}\n"),

@@ -396,6 +396,12 @@ def test_the_roles_policies_are_these_documents():
         },
         {
             "Effect": "Allow",
+            "Action": ["codecommit:GetRepository", "codecommit:GitPull"],
+            "Resource": "arn:aws:codecommit:*:111122223333:*",
+            "Condition": {"Null": {"aws:ResourceTag/codecommit-mirror:replica": "false"}},
+        },
+        {
+            "Effect": "Allow",
             "Action": ["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
             "Resource": stacks,
             "Condition": {

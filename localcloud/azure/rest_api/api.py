@@ -60,7 +60,8 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         if route is None or parts is None:
             return _error(ServiceError(404, "The requested resource does not exist.", "VssException"))
         # A token without the scope gets no explanation.
-        return _call(route, parts, request, token) if token.allows(route.scope) else Answer(401, "")
+        permitted = tokens.permits_build_service(parts["organization"], parts["project"])
+        return _call(route, parts, request, token) if token.allows_in(route.scope, permitted) else Answer(401, "")
 
     return api
 

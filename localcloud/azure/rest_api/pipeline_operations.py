@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..pipelines import Build, Definition, Lease, Pipelines
+from ..definitions import Build, Definition, Lease
+from ..pipelines import Pipelines
 from ..repos import ServiceError, now, project_id
 from ..tokens import JOB
 from .operation import Call, Route, Text
