@@ -1,0 +1,160 @@
+"""A fleet from CI: an empty mirrors.yaml, discover, a merge; no secret is stored anywhere."""
+
+import json
+import re
+
+import pytest
+
+from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.config.mirror import AzureRepository
+from localcloud import LocalCloud, sample
+from localcloud.azure.service_connections import organization_id
+from tests.e2e.conftest import bootstrap
+from tests.e2e.test_provisioning import DEPLOY, Infrastructure, log, wait_for
+
+pytestmark = pytest.mark.long
+
+SIZE, REMOVED, ADDED = 5, 3, 2
+FILE = """\
+# Our mirrors.
+defaults:
+  account: "{account}"
+  region: {region}
+  source_auth: job-token
+  replica_auth: role
+  azure: {{organization: contoso, project: Shop, server: "{server}"}}
+ci:
+  azure: {{organization: contoso, organization_id: {organization_id}, project: Platform, repository: mirrors}}
+mirrors: {{}}
+"""
+SECRETS = re.compile(r"\beyJ[\w-]+\.[\w-]+\.|\bASIA[A-Z0-9]{12,}|\b\d{8}T\d{6}Z[0-9a-f]{64}")
+"""Tokens of OpenID Connect, keys of sessions, signed passwords."""
+
+
+class FleetFromCi(Infrastructure):
+    """The repository of mirrors.yaml, and a project with sources."""
+
+    def __init__(self, cloud, folder):
+        super().__init__(cloud, folder)
+        self.sources = {}
+        place = {"account": cloud.account, "region": cloud.region, "server": cloud.azure_url}
+        place["organization_id"] = organization_id("contoso")
+        (folder / "mirrors.yaml").write_text(FILE.format(**place))
+        shop = AzureRepository(organization="contoso", project="Shop", repository="x", server=cloud.azure_url)
+        self.shop = AzureDevOps(shop, AzureToken(cloud.operator_token, False, "test"))
+
+    def add_source(self, name):
+        """Create a source with a little history."""
+        self.sources[name] = self.cloud.create_azure_repository("contoso", "Shop", name)
+        sample.fill(self.sources[name], commits=3, branches=1, tags=1)
+
+    def discover(self, *options):
+        """Add what is new to mirrors.yaml, as a person or a scheduled job does; return the names."""
+        arguments = ["discover", "--project", "Shop", "--write", "--json", *options]
+        found = json.loads(self.run("codecommit-mirror", *arguments, AZURE_DEVOPS_EXT_PAT=self.cloud.operator_token))
+        return [one["mirror"] for one in found["repositories"] if one["state"] == "new"]
+
+    def merge(self):
+        """Commit on main, and return the run that it starts, once it has ended or waits for a person."""
+        before = {build.id for build in self.azure.builds(self.definition)}
+        self.commit("main")
+
+        def ended():
+            found = [build for build in self.azure.builds(self.definition) if build.id not in before]
+            return next((build for build in found if build.done or build.id in self.cloud.azure.questions()), None)
+
+        return wait_for(ended, seconds=900)
+
+    def pipelines(self):
+        """The definitions of the mirrors' project."""
+        return {d.name: d for d in self.shop.find_definitions()}
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    with LocalCloud() as cloud:
+        bootstrap(cloud)
+        made = FleetFromCi(cloud, tmp_path / "infrastructure")
+        made.run("cdk", "deploy", "codecommit-mirror-ci", "--require-approval", "never", "--no-notices")
+        made.run("codecommit-mirror", "ci", "render", "azure", "--output", "azure-pipelines.yml")
+        role = f"arn:aws:iam::{cloud.account}:role/{DEPLOY}"
+        cloud.azure.add_service_connection("contoso", "Platform", DEPLOY, role, ["refs/heads/main"])
+        cloud.azure.permit_build_service("contoso", "Shop")
+        cloud.azure.add_parallel_jobs(3)
+        made.commit("main")
+        repository = made.azure.repository("mirrors")
+        made.definition = made.azure.create_definition(
+            {
+                "name": "mirrors",
+                "path": "\\",
+                "type": "build",
+                "process": {"type": 2, "yamlFilename": "azure-pipelines.yml"},
+                "repository": {
+                    "id": repository.id,
+                    "name": "mirrors",
+                    "type": "TfsGit",
+                    "defaultBranch": "refs/heads/main",
+                },
+                "triggers": [{"triggerType": "continuousIntegration", "settingsSourceType": 2}],
+            }
+        )
+        cloud.azure.permit_pipeline("contoso", "Platform", DEPLOY, made.definition.id)
+        yield made
+
+
+def assert_no_secret(fleet):
+    """No stored secret: in no variable, no log before masking, no template, no output, no file."""
+    iam, cloudformation = fleet.cloud.client("iam"), fleet.cloud.client("cloudformation")
+    assert [user["UserName"] for user in iam.list_users()["Users"]] == ["operator"]
+    texts = [(fleet.folder / "mirrors.yaml").read_text()]
+    for definition in fleet.pipelines().values():
+        assert set(definition.variables) == {"AZURE_REPO_URL", "AWS_REPO_URL", "AWS_ROLE_ARN"}
+        assert not any(variable.get("isSecret") for variable in definition.variables.values())
+        texts += ["\n".join(fleet.cloud.azure.run_log(b.id)["unmasked"]) for b in fleet.shop.builds(definition)]
+    for build in fleet.azure.builds(fleet.definition):
+        texts += ["\n".join(fleet.cloud.azure.run_log(build.id)["unmasked"])]
+    for stack in cloudformation.describe_stacks()["Stacks"]:
+        texts += [json.dumps([stack.get("Outputs"), stack.get("Parameters"), stack.get("Tags")])]
+        texts += [json.dumps(cloudformation.get_template(StackName=stack["StackName"])["TemplateBody"])]
+    for text in texts:
+        assert not SECRETS.search(text)
+        assert fleet.cloud.operator_token not in text
+
+
+def test_a_merge_brings_a_fleet_up_and_another_one_makes_it_what_the_file_says(fleet):
+    cloud = fleet.cloud
+    names = [f"service-{number}" for number in range(SIZE)]
+    for name in names:
+        fleet.add_source(name)
+    assert sorted(fleet.discover()) == sorted(names)
+    build = fleet.merge()
+    assert build.result == "succeeded", log(fleet, build)
+    stages = cloud.azure.run_log(build.id)["stages"]
+    assert (stages["deploy"], stages["verify"], stages["teardown"]) == ("succeeded", "succeeded", "skipped")
+    assert fleet.run("codecommit-mirror", "verify", "--all", AZURE_DEVOPS_EXT_PAT=cloud.operator_token).startswith(
+        f"{SIZE} of {SIZE} mirrors succeeded."
+    )
+    assert len(fleet.pipelines()) == SIZE
+    assert_no_secret(fleet)
+
+    text = (fleet.folder / "mirrors.yaml").read_text()
+    for name in names[:REMOVED]:
+        text = re.sub(rf"  {name}:\n(    .*\n)+", "", text)
+    (fleet.folder / "mirrors.yaml").write_text(text)
+    added = [f"new-{number}" for number in range(ADDED)]
+    for name in added:
+        fleet.add_source(name)
+    excluded = [option for name in names[:REMOVED] for option in ("--exclude", name)]
+    assert set(fleet.discover(*excluded)) == set(added)
+    build = fleet.merge()
+    assert set(cloud.azure.questions()[build.id].rpartition(": ")[2].split()) == set(names[:REMOVED])
+    cloud.azure.decide(build.id, True)
+    build = wait_for(lambda: b if (b := fleet.azure.build(build.id)).done else None, seconds=600)
+    assert build.result == "succeeded", log(fleet, build)
+    kept = {*names[REMOVED:], *added}
+    assert set(fleet.pipelines()) == {f"codecommit-mirror-{name}" for name in kept}
+    assert {path.stem for path in cloud.replica_path("x").parent.glob("*.git")} == kept
+    for name in names[:REMOVED]:
+        assert sample.git(fleet.sources[name], "ls-tree", "--name-only", "main").split() == ["docs"]
+    assert_no_secret(fleet)
