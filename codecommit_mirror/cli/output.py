@@ -52,6 +52,18 @@ def report_fleet(title: str, board: Board, summary: Path | None, as_json: bool) 
     click.get_current_context().exit(1 if any(row.failed for row in rows) else 0)
 
 
+def write_text(path: Path, text: str, option: str) -> None:
+    """Write a file, over an earlier one.
+
+    Raises:
+        MirrorError: it cannot be written; it names the option that gave the path.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MirrorError(f"{path} cannot be written ({error.strerror}); name another with {option}.") from None
+
+
 def write_rendered(text: str, output: Path | None, signature: str) -> None:
     """Print rendered text, or write it to a new file or over an earlier rendered one.
 

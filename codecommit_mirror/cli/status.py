@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +18,11 @@ from ..azure.connection import LFS_NOTE
 from ..backup.coverage import unguarded
 from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
+from ..fleet import status_page
 from ..lifecycle.context import ClientPool
 from ..lifecycle.status import Status, attention, duration, read
-from .options import complete_mirror, config_option, context_of, json_option
-from .output import print_json, print_table
+from .options import complete_mirror, config_option, context_of, json_option, summary_option
+from .output import append_summary, print_json, print_table, write_text
 
 _MAX_WORKERS = 16
 _NEEDS_ATTENTION, _UNKNOWN = 1, 3
@@ -36,6 +40,10 @@ _NEEDS_ATTENTION, _UNKNOWN = 1, 3
 )
 @click.option("--max-age", type=int, metavar="DAYS", help="How old a pipeline's Git credential may be.  [default: any]")
 @click.option("--failing", is_flag=True, help="Show only mirrors that need attention or could not be read.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="A file for a page that can be sorted and filtered, for publishing."
+)
+@summary_option
 @json_option
 def status(
     name: str | None,
@@ -44,6 +52,8 @@ def status(
     max_lag: int,
     max_age: int | None,
     failing: bool,
+    html: Path | None,
+    summary: Path | None,
     as_json: bool,
 ) -> None:
     """Show the status of each mirror, or of the one that NAME names.
@@ -60,14 +70,18 @@ def status(
         mirrors, _, guard = load(config, name)
     clients = ClientPool()
     contexts = [context_of(mirror, clients=clients) for mirror in mirrors]
-    with ThreadPoolExecutor(_MAX_WORKERS) as pool:
-        found = list(pool.map(read, contexts))
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
+        found = list(pool.map(lambda context: count(read(context)), contexts))
     now, lag = datetime.now(UTC), timedelta(minutes=max_lag)
     missing = unguarded(guard, contexts)
     judged = [
         (one, attention(one, now=now, longest_lag=lag, oldest_days=max_age, unguarded=missing.get(one.name)))
         for one in found
     ]
+    lines = [_line(one, reasons, now) for one, reasons in judged]
+    append_summary(summary, status_page.summary(lines))
+    if html:
+        write_text(html, status_page.page(lines, now), "--html")
     shown = [(one, reasons) for one, reasons in judged if reasons or one.error] if failing else judged
     if as_json:
         print_json({"mirrors": [as_object(one, reasons, now) for one, reasons in shown]})
@@ -78,6 +92,43 @@ def status(
         print_table(header, [_row(one, reasons, now) for one, reasons in shown])
         _print_notes([one for one, _ in shown])
     click.get_current_context().exit(exit_status(judged))
+
+
+@contextlib.contextmanager
+def _counted(number: int) -> Iterator[Callable[[Status], Status]]:
+    """Yield a function that passes a mirror's status on, and shows on a terminal how many have been read."""
+    if number < _MAX_WORKERS or not sys.stderr.isatty():
+        yield lambda status: status
+        return
+    with click.progressbar(length=number, label="Reading mirrors", file=sys.stderr) as bar:
+        lock = threading.Lock()
+
+        def count(status: Status) -> Status:
+            with lock:
+                bar.update(1)
+            return status
+
+        yield count
+
+
+def _line(one: Status, reasons: Sequence[str], now: datetime) -> status_page.Line:
+    """Return a mirror's line of the page."""
+    name, _, credentials, run, refs, behind, attention = _row(one, reasons, now)
+    kind = "bad" if reasons else "unknown" if one.error else "good"
+    state = {"bad": "needs attention", "unknown": "could not be read", "good": "healthy"}[kind]
+    lag, ended = one.lag(now), one.last_run.finished if one.last_run else None
+    sort_keys = (
+        name,
+        str(("bad", "unknown", "good").index(kind)),
+        attention,
+        ended.isoformat() if ended else "",
+        str(one.refs or 0),
+        str(int(lag.total_seconds()) if lag else 0),
+        str(one.credential_age_days or 0),
+    )
+    why = "" if kind == "good" else one.error or attention
+    texts = (name, state, attention if kind == "bad" else why, run, refs, behind, credentials)
+    return status_page.Line(kind, tuple(map(status_page.Cell, texts, sort_keys)))
 
 
 def exit_status(judged: Sequence[tuple[Status, Sequence[str]]]) -> int:

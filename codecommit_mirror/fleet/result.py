@@ -36,13 +36,13 @@ def summary(title: str, rows: Iterable[Row]) -> str:
     ended = sorted(rows, key=lambda row: not row.failed)
     lines = [f"## {title}", "", sentence(ended), "", "| Mirror | Result | Step | Time | |", "|---|---|---|---|---|"]
     lines += [
-        f"| {_cell(row.name)} | {'**failed**' if row.failed else 'succeeded'} | {row.title} | {row.seconds:.0f} s "
-        f"| {_cell(row.message)} |"
+        f"| {cell(row.name)} | {'**failed**' if row.failed else 'succeeded'} | {row.title} | {row.seconds:.0f} s "
+        f"| {cell(row.message)} |"
         for row in ended
     ]
     return "\n".join(lines) + "\n\n"
 
 
-def _cell(text: str) -> str:
-    """Return text that cannot leave its cell, nor become markup."""
+def cell(text: str) -> str:
+    """Return text that cannot leave its cell of a table in Markdown, nor become markup."""
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -13,7 +13,7 @@ import boto3
 import httpx
 
 from ..aws import session
-from ..aws.stack import ReplicaStackState, list_stacks, of_mirror
+from ..aws.stack import ReplicaStackState, find_stack, list_stacks, of_mirror
 from ..azure.client import AzureDevOps
 from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
@@ -140,7 +140,11 @@ class MirrorContext:
         Raises:
             MirrorError: there is another stack of that name, or the call failed.
         """
-        found = self.clients.stacks(self.aws).get(self.mirror.stack_name)
+        try:
+            found = self.clients.stacks(self.aws).get(self.mirror.stack_name)
+        except session.DeniedError:
+            # These credentials may only look at single stacks.
+            return find_stack(self.aws, self.mirror)
         return found and of_mirror(self.aws, self.mirror, found)
 
     @property

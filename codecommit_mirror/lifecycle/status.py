@@ -13,7 +13,14 @@ from itertools import islice
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential
 from ..aws.session import NotFoundError
-from ..aws.stack import COMPLETE, ReplicaStackState, find_clone_url, find_stack, missing_repository, read_outputs
+from ..aws.stack import (
+    COMPLETE,
+    ReplicaOutputs,
+    ReplicaStackState,
+    find_clone_url,
+    missing_repository,
+    read_outputs,
+)
 from ..azure.client import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
@@ -167,7 +174,7 @@ class Readings:
 
     def read(self, context: MirrorContext) -> None:
         """Read one thing after the other; if one cannot be read, what was read before it stays."""
-        self.stack = find_stack(context.aws, context.mirror)
+        self.stack = context.find_stack()
         if self.stack is None:
             return
         if not self.acts_as_role:
@@ -177,7 +184,7 @@ class Readings:
             self.last_run = next(context.azure.builds(self.azure.definition), None)
         if self.stack.outputs is None:
             return
-        self.comparison = _compare(context)
+        self.comparison = _compare(context, self.stack.outputs)
         if self.comparison.different:
             pushes = islice(context.azure.pushed_refs(self.azure.source), _MAX_REF_CHANGES)
             self.since = behind_since(pushes, self.comparison.source, self.comparison.replica)
@@ -228,10 +235,10 @@ def _list_credentials(context: MirrorContext, stack: ReplicaStackState) -> list[
         return []
 
 
-def _compare(context: MirrorContext) -> Comparison:
+def _compare(context: MirrorContext, outputs: ReplicaOutputs) -> Comparison:
     mirror = context.mirror
     try:
-        url = read_outputs(context.aws, mirror).replica_url
+        url = read_outputs(context.aws, mirror).replica_url if mirror.existing else outputs.replica_url
         return verification.compare(mirror, url, context.aws, context.token)
     except MirrorError:
         if find_clone_url(context.aws, mirror.name) is None:

@@ -181,6 +181,7 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     assert shown["stages"] == {
         "diff": "succeeded",
         "deploy": "skipped",
+        "verify": "skipped",
         "approve": "skipped",
         "teardown": "skipped",
     }
@@ -221,6 +222,7 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     assert shown["stages"] == {
         "diff": "skipped",
         "deploy": "succeeded",
+        "verify": "skipped",
         "approve": "succeeded",
         "teardown": "succeeded",
     }
@@ -277,12 +279,18 @@ def test_the_roles_may_do_what_they_are_for_and_nothing_else(infrastructure):
         TemplateBody='{"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}',
         Tags=[{"Key": "codecommit-mirror:provisioned-from", "Value": "dev.azure.com/contoso/Other/mirrors"}],
     )
+    cloud.client("codecommit").create_repository(repositoryName="Untagged")
     for name in (DIFF, DEPLOY):
         credentials = as_role(cloud, name)
         cloudformation = client(cloud, credentials, "cloudformation")
+        codecommit = client(cloud, credentials, "codecommit")
         assert len(cloudformation.describe_stacks()["Stacks"]) > 2
         cloudformation.get_template(StackName="Kept")
-        assert denied(client(cloud, credentials, "codecommit").get_repository, repositoryName="Kept")
+        assert denied(codecommit.get_repository, repositoryName="Untagged")
+        if name == DEPLOY:
+            codecommit.get_repository(repositoryName="Kept")
+        else:
+            assert denied(codecommit.get_repository, repositoryName="Kept")
         assert denied(client(cloud, credentials, "iam").list_users)
         assert denied(cloudformation.delete_stack, StackName="codecommit-mirror-ci")
         assert denied(cloudformation.delete_stack, StackName="CDKToolkit")

@@ -10,12 +10,12 @@ from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import organization_id
-from tests.e2e.conftest import bootstrap
+from tests.e2e.conftest import ROOT, bootstrap
 from tests.e2e.test_provisioning import DEPLOY, Infrastructure, log, wait_for
 
 pytestmark = pytest.mark.long
 
-SIZE, REMOVED, ADDED = 5, 3, 2
+SIZE, REMOVED, ADDED = 50, 3, 2
 FILE = """\
 # Our mirrors.
 defaults:
@@ -30,6 +30,11 @@ mirrors: {{}}
 """
 SECRETS = re.compile(r"\beyJ[\w-]+\.[\w-]+\.|\bASIA[A-Z0-9]{12,}|\b\d{8}T\d{6}Z[0-9a-f]{64}")
 """Tokens of OpenID Connect, keys of sessions, signed passwords."""
+
+
+INSTALL = re.compile(r"python3 -m venv .*?--ignore-scripts", re.DOTALL)
+LINK = f"ln -s {ROOT}/.venv {ROOT}/node_modules ."
+"""In place of an installation in each job, which the tests of provisioning try."""
 
 
 class FleetFromCi(Infrastructure):
@@ -77,7 +82,8 @@ def fleet(tmp_path):
         bootstrap(cloud)
         made = FleetFromCi(cloud, tmp_path / "infrastructure")
         made.run("cdk", "deploy", "codecommit-mirror-ci", "--require-approval", "never", "--no-notices")
-        made.run("codecommit-mirror", "ci", "render", "azure", "--output", "azure-pipelines.yml")
+        rendered = made.run("codecommit-mirror", "ci", "render", "azure")
+        (made.folder / "azure-pipelines.yml").write_text(INSTALL.sub(LINK, rendered))
         role = f"arn:aws:iam::{cloud.account}:role/{DEPLOY}"
         cloud.azure.add_service_connection("contoso", "Platform", DEPLOY, role, ["refs/heads/main"])
         cloud.azure.permit_build_service("contoso", "Shop")
