@@ -26,6 +26,7 @@ _TIMEOUT, _SERVICE_TIMEOUT = Duration.minutes(2), Duration.minutes(5)
 
 _ACCEPTED = {
     "CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's key will do.",
+    "IAMNoInlinePolicy": "The role is this function's alone; managed policies are scarce in an account with a fleet.",
     "LambdaConcurrency": "CloudFormation calls it once; a reservation would take from the account's own.",
     "LambdaDLQ": "CloudFormation waits for its answer and reports a failure.",
     "LambdaInsideVPC": "It calls IAM and CloudFormation's response address, both public endpoints of AWS.",
@@ -61,7 +62,8 @@ class CredentialCleanup(Construct):
             "Role",
             assumed_by=_LAMBDA,
             description="Removes the Git credentials of the replica's user, and nothing else.",
-            managed_policies=[iam.ManagedPolicy(self, "Policy", statements=[credentials, writing])],
+            # An account has 1,500 managed policies, and each mirror needs one for its user.
+            inline_policies={"Cleanup": iam.PolicyDocument(statements=[credentials, writing])},
         )
         function = lambda_.Function(
             self,

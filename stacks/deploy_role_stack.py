@@ -67,7 +67,7 @@ class DeployRoleStack(Stack):
             CfnOutput(self, f"{construct_id}RoleArn", value=federated.role.role_arn, description=description)
         Tags.of(self).add("managed-by", "codecommit-mirror")
         wildcards = {
-            "*": "DescribeStacks without a name lists every stack, and cannot be limited to a resource.",
+            "*": "Listing stacks and repositories, and reading quotas, cannot be limited to a resource.",
             self._stacks(): "Mirrors come and go; deletion is limited by the stack's tag.",
             self._replicas(): "Mirrors come and go; reading is limited to repositories with the replicas' tag.",
             **dict.fromkeys(self._snapshots(), "The guard's bucket has a generated name."),
@@ -78,8 +78,16 @@ class DeployRoleStack(Stack):
     def _looking(self) -> list[iam.PolicyStatement]:
         """Return what both roles may do: read stacks and templates."""
         return [
-            # Listing stacks takes no resource.
-            iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=["*"]),
+            # None of these takes a resource.
+            iam.PolicyStatement(
+                actions=[
+                    "cloudformation:DescribeStacks",
+                    "codecommit:ListRepositories",
+                    "iam:GetAccountSummary",
+                    "servicequotas:GetServiceQuota",
+                ],
+                resources=["*"],
+            ),
             iam.PolicyStatement(
                 actions=["cloudformation:GetTemplate"],
                 resources=[self._stacks()],

@@ -82,17 +82,23 @@ def render(service: Service, config: Path, output: Path | None) -> None:
 @summary_option
 @json_option
 def plan(config: Path, app: Path, diff: bool, summary: Path | None, as_json: bool) -> None:
-    """Show what would be created, updated and removed, without changing anything."""
+    """Show what would be created, updated and removed, without changing anything.
+
+    Exit status: 1 if an account's quotas forbid it, which it says.
+    """
     account = _account(config, app)
     found = account.plan()
+    problems = account.quota_problems(found)
     differences = account.diff(found.deploy) if diff else ""
-    append_summary(summary, ci_summary.of_plan(found, differences))
+    append_summary(summary, ci_summary.of_plan(found, differences, problems))
     if as_json:
-        print_json(vars(found))
+        print_json({**vars(found), "quotas": problems})
     else:
         click.echo(_format_plan(found, "to create", "to update"))
         if differences:
             click.echo(f"\n{differences}")
+    if problems:
+        raise MirrorError("\n".join(problems))
 
 
 @ci.command()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import boto3
 
-from ..aws import cdk, git_credentials
+from ..aws import cdk, git_credentials, quotas
 from ..aws.session import DeniedError, NotFoundError, aws_failures, client
 from ..aws.stack import deployed_deletion_policy, find_clone_url, find_stack, missing_repository
 from ..azure import connection
@@ -21,8 +20,6 @@ from . import verification
 from .connect import missing_secrets
 from .context import MirrorContext
 
-_QUOTAS = (("Users", "UsersQuota", "IAM users"), ("Policies", "PoliciesQuota", "IAM policies"))
-
 
 def find_problems(context: MirrorContext) -> list[str]:
     """Return every problem, one sentence each."""
@@ -32,7 +29,7 @@ def find_problems(context: MirrorContext) -> list[str]:
 
 def find_account_problems(contexts: Sequence[MirrorContext]) -> list[str]:
     """Return what stops every mirror of one account and region, one sentence each."""
-    return _found_by((_check_tools, _check_bootstrap), contexts[0])
+    return _found_by((_check_tools, _check_bootstrap, lambda _: _quota_problems(contexts)), contexts[0])
 
 
 def find_mirror_problems(context: MirrorContext) -> list[str]:
@@ -80,7 +77,6 @@ def _check_account(context: MirrorContext) -> list[str]:
             problems += [problem] if problem else []
     if stack is None:
         problems += _name_problems(mirror, aws, context.account)
-        problems += _read_quota_problems(aws)
     return problems + _provider_problems(mirror, aws, context.account)
 
 
@@ -153,24 +149,18 @@ def _exists(get: Callable[[], object]) -> bool:
     return False
 
 
-def _read_quota_problems(aws: boto3.Session) -> list[str]:
-    with suppress(DeniedError), aws_failures("read the account's IAM quotas"):
-        summary: Any = client(aws, "iam").get_account_summary()["SummaryMap"]
-        return quota_problems(summary)
-    return []
+def _quota_problems(contexts: Sequence[MirrorContext]) -> list[str]:
+    """Return the quotas that the mirrors without a stack would exceed together."""
+    aws = contexts[0].aws
+    needs = quotas.needs_of(context.mirror for context in contexts if not _has_stack(context))
+    return quotas.problems(needs, quotas.read_quotas(aws, needs)) if needs else []
 
 
-def quota_problems(summary: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each IAM quota that is used up.
-
-    Args:
-        summary: the numbers of GetAccountSummary.
-    """
-    return [
-        f"the account has {summary[used]:,} {what}, as many as its quota allows; raise the quota."
-        for used, quota, what in _QUOTAS
-        if quota in summary and summary.get(used, 0) >= summary[quota]
-    ]
+def _has_stack(context: MirrorContext) -> bool:
+    try:
+        return context.find_stack() is not None
+    except MirrorError:
+        return True  # It is somebody else's, which the mirror's own checks report.
 
 
 def _check_source(context: MirrorContext) -> list[str]:

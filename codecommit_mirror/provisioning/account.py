@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore import exceptions
 
-from ..aws import cdk
-from ..aws.session import account_of, aws_failures, client
+from ..aws import cdk, quotas
+from ..aws.session import account_of, aws_failures, client, session_in
 from ..aws.stack import read_template, wait_until_settled
 from ..config.ci import REPLICA, Ci
 from ..config.mirror import Mirror
@@ -93,6 +93,15 @@ class Account:
             return replace(stack, template=read_template(self._clients[stack.region], stack.name))
 
         return plan(self._wanted, [complete(stack) for stack in found], self._account, self._ci.owner)
+
+    def quota_problems(self, found: Plan) -> list[str]:
+        """Return the quotas that the mirrors to be created would exceed, region by region."""
+        problems: list[str] = []
+        for region in sorted({stack.region for stack in self._wanted if stack.mirror in found.create}):
+            here = [s.template for s in self._wanted if s.mirror in found.create and s.region == region]
+            needs = quotas.needs_of_templates(here)
+            problems += quotas.problems(needs, quotas.read_quotas(session_in(region), needs))
+        return list(dict.fromkeys(problems))
 
     def diff(self, mirrors: Sequence[str]) -> str:
         """Return the output of ``cdk diff`` for the first mirrors, which only reads templates.

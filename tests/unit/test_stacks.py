@@ -61,7 +61,6 @@ def test_there_are_these_resources_and_nothing_else():
     assert kinds == [
         "AWS::CodeCommit::Repository",
         "AWS::IAM::ManagedPolicy",
-        "AWS::IAM::ManagedPolicy",
         "AWS::IAM::Role",
         "AWS::IAM::User",
         "AWS::Lambda::Function",
@@ -75,8 +74,8 @@ def test_the_cleanup_may_remove_the_users_credentials_and_nothing_else():
     document = template()
     role = of_type(document, "AWS::IAM::Role")["Properties"]
     user, log = logical_id(document, "AWS::IAM::User"), logical_id(document, "AWS::Logs::LogGroup")
-    policy = logical_id(document, "AWS::IAM::ManagedPolicy", "CredentialCleanup")
-    assert document["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"] == [
+    (policy,) = role["Policies"]
+    assert policy["PolicyDocument"]["Statement"] == [
         {
             "Effect": "Allow",
             "Action": [
@@ -92,8 +91,7 @@ def test_the_cleanup_may_remove_the_users_credentials_and_nothing_else():
             "Resource": {"Fn::GetAtt": [log, "Arn"]},
         },
     ]
-    assert role["ManagedPolicyArns"] == [{"Ref": policy}]
-    assert "Policies" not in role
+    assert "ManagedPolicyArns" not in role
 
 
 def test_the_cleanup_goes_before_the_user_and_does_not_hang():
@@ -377,7 +375,16 @@ def test_the_roles_policies_are_these_documents():
 
     stacks = "arn:aws:cloudformation:*:111122223333:stack/*"
     looking = [
-        {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"},
+        {
+            "Effect": "Allow",
+            "Action": [
+                "cloudformation:DescribeStacks",
+                "codecommit:ListRepositories",
+                "iam:GetAccountSummary",
+                "servicequotas:GetServiceQuota",
+            ],
+            "Resource": "*",
+        },
         {
             "Effect": "Allow",
             "Action": "cloudformation:GetTemplate",

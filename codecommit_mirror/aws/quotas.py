@@ -1,0 +1,112 @@
+"""What an account's quotas leave for new mirrors.
+
+Counts and quotas of IAM come from GetAccountSummary, the others from Service Quotas where these credentials may ask,
+or else they are the documented defaults of 2026.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore import exceptions
+
+from ..config.mirror import Mirror
+from .session import DeniedError, aws_failures, client
+from .stack import list_stacks
+
+IAM_KINDS = {"Users": "IAM users", "Groups": "IAM groups", "Policies": "IAM policies", "Roles": "IAM roles"}
+STACKS, REPOSITORIES = "CloudFormation stacks in this region", "CodeCommit repositories in this region"
+_CODES = {STACKS: ("cloudformation", "L-0485CB21", 2000), REPOSITORIES: ("codecommit", "L-81790602", 5000)}
+"""Service, code and default: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html,
+https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""
+_BY_TYPE = {
+    "AWS::IAM::User": "IAM users",
+    "AWS::IAM::Group": "IAM groups",
+    "AWS::IAM::ManagedPolicy": "IAM policies",
+    "AWS::IAM::Role": "IAM roles",
+    "AWS::CodeCommit::Repository": REPOSITORIES,
+}
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many there are of something, and how many there may be."""
+
+    used: int
+    allowed: int
+
+
+def needs_of(mirrors: Iterable[Mirror]) -> Counter[str]:
+    """Return how many of each thing new mirrors need."""
+    needs: Counter[str] = Counter()
+    for mirror in mirrors:
+        needs.update((STACKS, "IAM policies", "IAM roles"))
+        needs.update(() if mirror.existing else (REPOSITORIES,))
+        needs.update(("IAM users",) if mirror.replica_auth == "user" else ())
+        needs.update(("IAM groups",) if mirror.policy_on == "group" else ())
+    return needs
+
+
+def needs_of_templates(templates: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Return how many of each thing new stacks need."""
+    needs: Counter[str] = Counter()
+    for template in templates:
+        types = (resource["Type"] for resource in template.get("Resources", {}).values())
+        needs.update((STACKS, *(_BY_TYPE[kind] for kind in types if kind in _BY_TYPE)))
+    return needs
+
+
+def problems(needs: Mapping[str, int], quotas: Mapping[str, Quota]) -> list[str]:
+    """Return a sentence for each quota that is too small, with what to do."""
+    return [
+        f"{needs[what]:,} more {what} are needed, but the account has {quota.used:,} and its quota allows "
+        f"{quota.allowed:,}; raise the quota under Service Quotas first."
+        for what, quota in quotas.items()
+        if needs.get(what, 0) and quota.used + needs[what] > quota.allowed
+    ]
+
+
+def read_quotas(aws: boto3.Session, needs: Mapping[str, int]) -> dict[str, Quota]:
+    """Return the quotas of what is needed, as far as these credentials may read how much is used.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    found: dict[str, Quota] = {}
+    if any(needs.get(what) for what in IAM_KINDS.values()):
+        with suppress(DeniedError), aws_failures("read the account's IAM quotas"):
+            summary: Any = client(aws, "iam").get_account_summary()["SummaryMap"]
+            found |= {
+                what: Quota(summary[kind], summary[f"{kind}Quota"])
+                for kind, what in IAM_KINDS.items()
+                if {kind, f"{kind}Quota"} <= summary.keys()
+            }
+    counters: dict[str, Callable[[], int]] = {
+        STACKS: lambda: len(list_stacks(aws)),
+        REPOSITORIES: lambda: _count_repositories(aws),
+    }
+    for what, count in counters.items():
+        if needs.get(what):
+            with suppress(DeniedError):
+                found[what] = Quota(count(), _quota(aws, what))
+    return found
+
+
+def _count_repositories(aws: boto3.Session) -> int:
+    with aws_failures("list the CodeCommit repositories"):
+        pages = client(aws, "codecommit").get_paginator("list_repositories").paginate()
+        return sum(len(page["repositories"]) for page in pages)
+
+
+def _quota(aws: boto3.Session, what: str) -> int:
+    service, code, default = _CODES[what]
+    try:
+        answer = aws.client("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=code)
+        return int(answer["Quota"]["Value"])
+    except (exceptions.BotoCoreError, exceptions.ClientError, KeyError):
+        return default

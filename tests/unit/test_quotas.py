@@ -1,0 +1,29 @@
+"""Quotas: what new mirrors need, and which account has no room for them."""
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+
+from codecommit_mirror.aws.quotas import STACKS, Quota, needs_of, needs_of_templates, problems
+from codecommit_mirror.config.identity import Identity
+from codecommit_mirror.config.load import single_mirror
+from stacks import ReplicaStack
+
+MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
+ROLE = {"replica_auth": "role", "identity": Identity(organization_id="01234567-89ab-cdef-0123-456789abcdef")}
+
+
+@pytest.mark.parametrize("changes", [{}, ROLE, {"policy_on": "group"}, {"existing": True}, {**ROLE, "existing": True}])
+def test_what_a_mirror_needs_is_what_its_template_has(changes):
+    mirror = MIRROR.model_copy(update=changes)
+    template = Template.from_stack(ReplicaStack(cdk.App(), mirror=mirror)).to_json()
+    assert needs_of([mirror, mirror]) == needs_of_templates([template, template])
+    assert needs_of([mirror])["IAM policies"] == 1
+
+
+def test_what_fits_exactly_is_no_problem_and_one_more_is():
+    needs = needs_of([MIRROR, MIRROR])
+    assert problems(needs, {"IAM policies": Quota(1498, 1500), STACKS: Quota(0, 2000)}) == []
+    (problem,) = problems(needs, {"IAM policies": Quota(1499, 1500), STACKS: Quota(0, 2000)})
+    assert problem.startswith("2 more IAM policies are needed, but the account has 1,499 and its quota allows 1,500;")
+    assert problems({}, {"IAM policies": Quota(1500, 1500)}) == []
