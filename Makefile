@@ -25,6 +25,7 @@ bench: setup  ## Compare the engine and the snapshots with plain git, and measur
 	@$(BIN)/python -m benchmarks.mirror $${SOURCE:+--source "$$SOURCE"}
 	@$(BIN)/python -m benchmarks.snapshots
 	@$(BIN)/python -m benchmarks.provisioning
+	@$(BIN)/python -m benchmarks.fleet
 
 lint: setup  ## Lint, format and type checks
 	$(BIN)/ruff check .

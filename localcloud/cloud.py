@@ -145,6 +145,10 @@ class LocalCloud:
         """Let CodeCommit throttle the next pushes, or end their connections once so many bytes have arrived."""
         self._call("break_pushes", count, after_bytes)
 
+    def requests(self) -> dict[str, int]:
+        """Return how many requests each service has got."""
+        return dict(self._call("requests"))
+
     def mail(self) -> list[dict[str, str]]:
         """Return the e-mails that SNS has sent, the oldest first, each with ``to``, ``subject`` and ``body``."""
         return list(self._call("mail"))

@@ -109,6 +109,8 @@ class GitHttpServer(ThreadingHTTPServer):
         self.host, self.api = host, api
         self.bytes_out = 0
         """Bytes of the bodies of all answers; for benchmarks."""
+        self.requests = {"git": 0, "api": 0}
+        """How many requests of each kind there were; for benchmarks."""
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, name="git-http", daemon=True).start()
 
@@ -138,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _call_api(self) -> None:
+        self.server.requests["api"] += 1
         if not self.server.api:
             return self._answer(Answer(404, "Not a Git request.\n"))
         url = urlsplit(self.path)
@@ -155,6 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _call_api
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
+        self.server.requests["git"] += 1
         username, password = self._credentials()
         body: Body = RequestBody(self)
         first_line = None

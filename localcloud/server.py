@@ -16,7 +16,8 @@ import signal
 import socket
 import sys
 import threading
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .aws.codecommit.git_service import GitService
     from .aws.mail import Mailbox
     from .azure.service import AzureDevOps
+    from .git_http import GitHttpServer
     from .oidc import Issuers
 
 
@@ -66,23 +68,32 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     endpoints = {
         "pid": os.getpid(),
         "aws": f"http://127.0.0.1:{port}",
-        "codecommit": clouds.codecommit_url,
+        "codecommit": clouds.git_server.url,
         "azure": clouds.azure.url,
     }
     threading.Thread(target=_serve_commands, args=(loop, stop, clouds), daemon=True).start()
     loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
-    await serve(_without_administration(_as_over_tls(app)), config, shutdown_trigger=stop.wait)
+    counting = _counting(app, clouds.requests)
+    await serve(_without_administration(_as_over_tls(counting)), config, shutdown_trigger=stop.wait)
 
 
 @dataclass(frozen=True)
 class _Clouds:
     """What runs in this process."""
 
-    codecommit_url: str
+    git_server: GitHttpServer
     git: GitService
     issuers: Issuers
     azure: AzureDevOps
     mailbox: Mailbox
+    requests: Counter[str] = field(default_factory=Counter)
+    """How many requests each service of AWS got."""
+
+    def all_requests(self) -> dict[str, int]:
+        """Return how many requests each service got, for benchmarks."""
+        azure = self.azure.requests
+        git = {"codecommit git": self.git_server.requests["git"], "azure git": azure["git"]}
+        return {**self.requests, **git, "azure rest": azure["api"]}
 
 
 def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
@@ -132,7 +143,20 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
             "AWS_REGION": settings["region"],
         },
     )
-    return _Clouds(git_server.url, git, issuers, azure, mailbox)
+    return _Clouds(git_server, git, issuers, azure, mailbox)
+
+
+def _counting(app: Any, counts: Counter[str]) -> Any:
+    """Count requests by the service that their signature names; those without one are STS's."""
+
+    async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            parts = authorization.partition("Credential=")[2].split("/")
+            counts[parts[3] if len(parts) > 4 else "unsigned"] += 1
+        await app(scope, receive, send)
+
+    return wrapped
 
 
 def _without_administration(app: Any) -> Any:
@@ -203,6 +227,8 @@ def _serve_commands(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, clouds
             result = clouds.issuers.sign(*arguments)
         elif name == "break_pushes":
             clouds.git.break_pushes(*arguments)
+        elif name == "requests":
+            result = clouds.all_requests()
         elif name == "mail":
             result = clouds.mailbox.messages()
         elif name == "azure":

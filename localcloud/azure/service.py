@@ -45,6 +45,11 @@ class AzureDevOps:
         self._server = GitHttpServer(host, azure_rest_api(self._repositories, self._pipelines, known, self._queued))
         self.url = self._pipelines.url = self._server.url
 
+    @property
+    def requests(self) -> dict[str, int]:
+        """How many requests of each kind there were; for benchmarks."""
+        return self._server.requests
+
     def _pushed(self, repository: Repository, push: Push) -> None:
         self._pipelines.pushed(repository, push)
 

@@ -1,0 +1,151 @@
+"""What a fleet costs: time, calls by service and memory, for each mirror, at two sizes.
+
+Everything is provisioned from CI's commands on the embedded cloud, with roles and job tokens. The services count the
+requests, so that those of the CDK CLI are among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcloud import LocalCloud, sample
+from localcloud.azure.service_connections import organization_id
+
+_ROOT = Path(__file__).parent.parent
+_CHANGED = 5
+_FILE = """\
+defaults:
+  account: "{account}"
+  region: {region}
+  source_auth: job-token
+  replica_auth: role
+  azure: {{organization: contoso, project: Shop, server: "{server}"}}
+ci:
+  azure: {{organization: contoso, organization_id: {organization_id}, project: Platform, repository: mirrors}}
+mirrors:
+"""
+_PYTHON = """\
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=open(3, "w"))
+sys.exit(done.returncode)
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command cost."""
+
+    seconds: float
+    megabytes: float
+    """The largest of its processes."""
+    calls: dict[str, int]
+
+
+def main() -> None:
+    """Measure, and print a table in Markdown for each size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 500], help="how many mirrors")
+    for size in parser.parse_args().sizes:
+        with tempfile.TemporaryDirectory(prefix="fleet-") as folder, LocalCloud() as cloud:
+            print(f"\n| {size} mirrors | seconds | ms each | MB | calls each |\n|---|---|---|---|---|", flush=True)
+            _Fleet(cloud, Path(folder), size).measure()
+
+
+class _Fleet:
+    def __init__(self, cloud: LocalCloud, folder: Path, size: int) -> None:
+        self._cloud, self._folder, self._size = cloud, folder, size
+        self._config, self._app = folder / "mirrors.yaml", folder / "cdk.out"
+        for number in range(size):
+            source = cloud.create_azure_repository("contoso", "Shop", f"repo-{number}")
+            sample.fill(source, commits=3, branches=1, tags=1, pull_requests=0)
+        cloud.azure.add_parallel_jobs(3)
+        self._write()
+
+    def measure(self) -> None:
+        """Provision the fleet, change a part of it, and look at it."""
+        cdk = str(_ROOT / "node_modules" / ".bin" / "cdk")
+        context = ["-c", f"config={self._config}", "--no-notices"]
+        self._run([cdk, "bootstrap", f"aws://{self._cloud.account}/{self._cloud.region}", *context])
+        common = ["--config", str(self._config)]
+        app = ["--app", str(self._app)]
+        identity = ["codecommit-mirror-identity", "--require-approval", "never", "--output", str(self._folder / "id")]
+        self._run([cdk, "deploy", *identity, *context])
+        synth = [cdk, "synth", "--quiet", "--output", str(self._app), *context]
+        self._report("`cdk synth`", synth)
+        self._report("`ci plan`, nothing deployed", _command("ci", "plan", *common, *app))
+        self._report("`ci deploy`, all new", _command("ci", "deploy", *common, *app))
+        self._report("`ci connect`, all new", _command("ci", "connect", *common))
+        names = [f"Replica-{number}" for number in range(self._size)]
+        self._report("`ci verify`, with the runs", _command("ci", "verify", *names, *common))
+        self._report("`ci connect`, nothing to do", _command("ci", "connect", *common))
+        self._report("`status`", _command("status", *common))
+        self._report("`ci plan`, all deployed", _command("ci", "plan", *common, *app))
+        self._write(changed=_CHANGED)
+        self._run(synth)
+        self._report(f"`ci deploy`, {_CHANGED} changed", _command("ci", "deploy", *common, *app))
+
+    def _write(self, changed: int = 0) -> None:
+        head = _FILE.format(
+            account=self._cloud.account,
+            region=self._cloud.region,
+            server=self._cloud.azure_url,
+            organization_id=organization_id("contoso"),
+        )
+        lines = [
+            f"  Replica-{number}: {{azure: {{repository: repo-{number}}}"
+            f"{', description: changed' if number < changed else ''}}}\n"
+            for number in range(self._size)
+        ]
+        self._config.write_text(head + "".join(lines))
+
+    def _report(self, what: str, command: Sequence[str]) -> None:
+        cost = self._run(command)
+        calls = ", ".join(
+            f"{service} {number / self._size:.2f}" for service, number in sorted(cost.calls.items()) if number
+        )
+        each = cost.seconds / self._size * 1000
+        print(f"| {what} | {cost.seconds:.1f} | {each:.0f} | {cost.megabytes:.0f} | {calls} |", flush=True)
+
+    def _run(self, command: Sequence[str]) -> Cost:
+        before = self._cloud.requests()
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**clean, **self._cloud.environment(), "PATH": path}
+        environment["AZURE_DEVOPS_EXT_PAT"] = self._cloud.operator_token
+        report, memory = os.pipe()
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", _PYTHON.replace("open(3", f"open({memory}"), *command],
+            cwd=_ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=[memory],
+        )
+        seconds = time.monotonic() - started
+        os.close(memory)
+        with os.fdopen(report) as stream:
+            peak = int(stream.read() or 0)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        after = self._cloud.requests()
+        unit = 1024 if sys.platform != "darwin" else 1024 * 1024
+        return Cost(seconds, peak / unit, {name: after[name] - before.get(name, 0) for name in after})
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "codecommit_mirror", *arguments]
+
+
+if __name__ == "__main__":
+    main()
