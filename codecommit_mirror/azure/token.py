@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import httpx
+
 from ..errors import MirrorError
 
 SCOPES = "Code (read & write) and Build (read & execute)"
 """The scopes that a personal access token needs for all commands."""
+_GITHUB_AUDIENCE = "api://AzureADTokenExchange"
 _RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798/.default"
 """Azure DevOps as a resource of Entra: https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/service-principal-managed-identity"""
 
@@ -35,7 +39,7 @@ class AzureToken:
 
 
 def find_token(environment: Mapping[str, str]) -> AzureToken:
-    """Return the token of ``AZURE_DEVOPS_EXT_PAT``, else ``SYSTEM_ACCESSTOKEN``, else of the Entra sign-in.
+    """Return the token of ``AZURE_DEVOPS_EXT_PAT``, ``SYSTEM_ACCESSTOKEN``, a job of GitHub, or the Entra sign-in.
 
     Raises:
         MirrorError: there is no token; it says how to get one, and with which scopes.
@@ -47,6 +51,8 @@ def find_token(environment: Mapping[str, str]) -> AzureToken:
                     f"{name} is not a token: it contains spaces, line breaks or other characters; set it again."
                 )
             return AzureToken(secret, bearer, name)
+    if environment.get("ACTIONS_ID_TOKEN_REQUEST_URL") and environment.get("AZURE_CLIENT_ID"):
+        return _token_of_github_job(environment)
     remedy = f"set AZURE_DEVOPS_EXT_PAT to a personal access token with the scopes {SCOPES}"
     if importlib.util.find_spec("azure") is None or importlib.util.find_spec("azure.identity") is None:
         raise MirrorError(f"there is no Azure DevOps token; {remedy}, or install the extra 'entra' and run 'az login'.")
@@ -60,3 +66,37 @@ def find_token(environment: Mapping[str, str]) -> AzureToken:
     except (CredentialUnavailableError, ClientAuthenticationError):
         raise MirrorError(f"there is no Azure DevOps token; {remedy}, or run 'az login'.") from None
     return AzureToken(token.token, True, "the Entra sign-in")
+
+
+def _token_of_github_job(environment: Mapping[str, str], transport: httpx.BaseTransport | None = None) -> AzureToken:
+    """Exchange a GitHub job's own token for one of an Entra service principal that trusts it; nothing is stored.
+
+    https://docs.github.com/actions/reference/security/oidc and
+    https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow, "federated credential".
+
+    Raises:
+        MirrorError: GitHub or Entra refuses; it says what to check.
+    """
+    tenant = environment.get("AZURE_TENANT_ID", "")
+    host = environment.get("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com").rstrip("/")
+    if not re.fullmatch("[A-Za-z0-9.-]+", tenant) or not host.startswith("https://"):
+        raise MirrorError("AZURE_TENANT_ID is not the id of a tenant, or AZURE_AUTHORITY_HOST no https:// address.")
+    grant = {
+        "client_id": environment["AZURE_CLIENT_ID"],
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "grant_type": "client_credentials",
+        "scope": _RESOURCE,
+    }
+    try:
+        with httpx.Client(timeout=30, transport=transport) as client:
+            bearer = {"Authorization": f"Bearer {environment.get('ACTIONS_ID_TOKEN_REQUEST_TOKEN', '')}"}
+            url = httpx.URL(environment["ACTIONS_ID_TOKEN_REQUEST_URL"]).copy_add_param("audience", _GITHUB_AUDIENCE)
+            assertion = client.get(url, headers=bearer).json()["value"]
+            answer = client.post(f"{host}/{tenant}/oauth2/v2.0/token", data={**grant, "client_assertion": assertion})
+            return AzureToken(answer.json()["access_token"], True, "the Entra service principal")
+    except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise MirrorError(
+            f"Entra gave this GitHub job no token ({type(error).__name__}); check that the job has id-token: write, "
+            "and that AZURE_CLIENT_ID and AZURE_TENANT_ID name a service principal with a federated credential for "
+            "this repository and branch."
+        ) from None

@@ -32,6 +32,7 @@ from .options import (
     confirmation,
     context_of,
     contexts_of,
+    inside_repository,
     json_option,
     summary_option,
     yes_option,
@@ -71,7 +72,7 @@ def render(service: Service, config: Path, output: Path | None) -> None:
     if section.service != service:
         raise MirrorError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
     write_rendered(
-        render_ci(section, service, _inside(config), drill=bool(guard and guard.snapshots)), output, SIGNATURE
+        render_ci(section, service, inside_repository(config), drill=bool(guard and guard.snapshots)), output, SIGNATURE
     )
 
 
@@ -295,13 +296,6 @@ def _account(config: Path, app: Path) -> Account:
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _inside(config: Path) -> str:
-    """Return the file's path in its repository, where the pipeline runs."""
-    if config.is_absolute() or ".." in config.parts:
-        raise MirrorError(f"{config} is not in this folder; run this command in the repository that contains it.")
-    return config.as_posix()
 
 
 def _format_plan(found: Plan, created: str, updated: str) -> str:

@@ -12,15 +12,17 @@ from pathlib import Path
 import click
 
 from .. import engine
+from ..azure.client import AzureDevOps
 from ..azure.organization import list_repositories
 from ..azure.token import find_token
 from ..config import azure_url
 from ..config.discovery import Candidate, add, choose
-from ..config.load import load_mirrors
-from ..config.mirror import Mirror
+from ..config.load import load, load_mirrors
+from ..config.mirror import AzureRepository, Mirror
 from ..config.mirrors_file import read
 from ..errors import MirrorError
-from .options import config_option, json_option
+from ..provisioning.proposal import propose
+from .options import config_option, inside_repository, json_option
 from .output import print_json, print_table
 
 
@@ -50,6 +52,11 @@ def init(config: Path) -> None:
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out repositories like '*-old'; repeatable.")
 @click.option("--wikis", is_flag=True, help="Mirror wikis too, which are repositories of their own.")
 @click.option("--write", is_flag=True, help="Add an entry for each new one to mirrors.yaml.")
+@click.option(
+    "--pull-request",
+    is_flag=True,
+    help="Propose the entries by a pull request to the repository of the section ci, in place of --write.",
+)
 @json_option
 def discover(
     config: Path,
@@ -60,6 +67,7 @@ def discover(
     exclude: tuple[str, ...],
     wikis: bool,
     write: bool,
+    pull_request: bool,
     as_json: bool,
 ) -> None:
     """List the repositories of an organization, and add them to mirrors.yaml.
@@ -80,9 +88,15 @@ def discover(
     taken = [mirror.name for mirror in mirrors]
     candidates = choose(chosen, here, taken, include=include, exclude=exclude, wikis=wikis)
     new = [candidate for candidate in candidates if candidate.state == "new"]
-    if write and new:
+    if write and pull_request:
+        raise click.UsageError("give either --write or --pull-request.")
+    if (write or pull_request) and new:
         custom = None if server == azure_url.AZURE_DEVOPS_SERVICES else server
-        _write(config, add(config, new, organization, custom))
+        text = add(config, new, organization, custom)
+        if write:
+            _write(config, text)
+        else:
+            _propose(config, text, server)
     _print(candidates, config, written=write, as_json=as_json)
 
 
@@ -99,16 +113,38 @@ def _is_in(mirror: Mirror, server: str, organization: str) -> bool:
     return place == (server.lower(), organization.lower())
 
 
+def _propose(config: Path, text: str, server: str) -> None:
+    section = load(config).ci
+    if section is None or section.azure is None:
+        raise MirrorError(f"--pull-request needs the section ci.azure in {config}, which names the repository.")
+    where = AzureRepository(
+        organization=section.azure.organization,
+        project=section.azure.project,
+        repository=section.azure.repository,
+        server=server,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        _check(config, Path(folder, config.name), text)
+    azure = AzureDevOps(where, find_token(os.environ))
+    path = inside_repository(config)
+    propose(azure, where.repository, section.branch, path, text, lambda line: click.echo(line, err=True))
+
+
+def _check(path: Path, new: Path, text: str) -> None:
+    """Write a file's new text elsewhere, and refuse it if it is not valid."""
+    new.write_text(text, encoding="utf-8")
+    try:
+        load_mirrors(new)
+    except MirrorError as error:
+        reason = str(error).splitlines()[0].replace(str(new), str(path))
+        raise MirrorError(f"{path} was not changed, since it would not be valid: {reason}") from None
+
+
 def _write(path: Path, text: str) -> None:
     """Replace the file at once, so that it is never half written, and only if it is valid."""
     with tempfile.TemporaryDirectory(prefix=".discover-", dir=path.parent) as folder:
         new = Path(folder, path.name)
-        new.write_text(text, encoding="utf-8")
-        try:
-            load_mirrors(new)
-        except MirrorError as error:
-            reason = str(error).splitlines()[0].replace(str(new), str(path))
-            raise MirrorError(f"{path} was not changed, since it would not be valid: {reason}") from None
+        _check(path, new, text)
         if path.exists():
             new.chmod(path.stat().st_mode & 0o777)
         new.replace(path)

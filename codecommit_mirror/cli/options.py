@@ -100,6 +100,17 @@ def cdk_context_of_all() -> tuple[str, ...]:
     return ("-c", f"config={Path(click.get_current_context().params['config']).resolve()}")
 
 
+def inside_repository(config: Path) -> str:
+    """Return the file's path in its repository, which is the current folder.
+
+    Raises:
+        MirrorError: it is elsewhere.
+    """
+    if config.is_absolute() or ".." in config.parts:
+        raise MirrorError(f"{config} is not in this folder; run this command in the repository that contains it.")
+    return config.as_posix()
+
+
 def _asker(screen: Board | Checklist | None) -> Callable[[str], str]:
     def ask(name: str) -> str:
         with screen.paused() if screen else contextlib.nullcontext():

@@ -133,6 +133,12 @@ def test_a_merge_brings_a_fleet_up_and_another_one_makes_it_what_the_file_says(f
     names = [f"service-{number}" for number in range(SIZE)]
     for name in names:
         fleet.add_source(name)
+    proposal = ["discover", "--project", "Shop", "--pull-request", "--include", names[0]]
+    for _ in range(2):
+        fleet.run("codecommit-mirror", *proposal, AZURE_DEVOPS_EXT_PAT=cloud.operator_token)
+    proposed = sample.git(fleet.bare, "show", "refs/heads/codecommit-mirror/discover:mirrors.yaml")
+    assert f"  {names[0]}:\n" in proposed
+    assert fleet.azure.pull_request(fleet.azure.repository("mirrors"), "codecommit-mirror/discover")
     assert sorted(fleet.discover()) == sorted(names)
     build = fleet.merge()
     assert build.result == "succeeded", log(fleet, build)

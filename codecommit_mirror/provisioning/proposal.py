@@ -1,0 +1,45 @@
+"""A pull request that adds mirrors to mirrors.yaml, as a scheduled job opens it."""
+
+from __future__ import annotations
+
+from ..azure.client import AzureDevOps
+from ..errors import MirrorError
+from ..progress import Say
+
+BRANCH = "codecommit-mirror/discover"
+
+
+def propose(azure: AzureDevOps, name: str, branch: str, path: str, text: str, say: Say) -> None:
+    """Propose a file's new text by a pull request; one that is open already is brought up to date.
+
+    Args:
+        azure: the project of the repository.
+        name: the repository that holds mirrors.yaml.
+        branch: the branch that is deployed.
+        path: the file's path in the repository.
+        text: its new text.
+        say: prints a line.
+
+    Raises:
+        MirrorError: the branch does not exist, or the service refuses.
+    """
+    repository = azure.repository(name)
+    base = azure.tip(repository, branch)
+    if base is None:
+        raise MirrorError(f"{name!r} has no branch {branch!r}; correct ci.branch.")
+    opened, tip = azure.pull_request(repository, BRANCH), azure.tip(repository, BRANCH)
+    if tip and not opened:
+        # Left by a pull request that was merged or abandoned.
+        azure.set_branch(repository, BRANCH, old=tip, new=None)
+        tip = None
+    if tip is None:
+        azure.set_branch(repository, BRANCH, old=None, new=base)
+        tip = base
+    current = azure.file(repository, BRANCH, path)
+    title = "Mirror new repositories"
+    if current != text:
+        azure.commit_file(repository, BRANCH, tip, path, text=text, exists=current is not None, comment=title)
+    opened = opened or azure.open_pull_request(
+        repository, BRANCH, branch, title, f"Found by codecommit-mirror; merging it adds them to {path}."
+    )
+    say(f"pull request {opened.id} into {branch!r} of {name!r} is waiting to be merged")
