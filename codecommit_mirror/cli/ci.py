@@ -197,7 +197,7 @@ def verify(names: tuple[str, ...], config: Path, patience: float, summary: Path 
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @config_option
 @app_option
-@click.option("--disconnect", is_flag=True, help="Delete the pipelines and their YAML first.")
+@click.option("--disconnect", is_flag=True, help="Delete the pipelines and YAML of those that need no secret first.")
 @yes_option
 @summary_option
 @json_option
@@ -276,7 +276,7 @@ def drill(config: Path, summary: Path | None, as_json: bool) -> None:
 
 def _disconnect(mirror: Mirror | None, name: str) -> None:
     if mirror is None:
-        _say(f"{name}: its stack does not say where its pipeline is; delete any remaining one by hand")
+        _say(f"{name}: its pipeline is left alone; 'pipeline disconnect {name} --azure-repo-url URL' deletes it")
         return
     disconnect_pipeline(context_of(mirror), lambda line: _say(f"{name}: {line}"))
 

@@ -134,10 +134,15 @@ def _never_succeeded(context: MirrorContext, definition: Definition) -> bool:
 
 
 def source_of(name: str, template: Mapping[str, Any]) -> Mirror | None:
-    """Return a mirror that is no longer in ``mirrors.yaml``, as far as its stack's template knows it."""
-    source = template.get("Metadata", {}).get(SOURCE_METADATA)
+    """Return a mirror that is no longer in ``mirrors.yaml``, as far as its stack's template knows it.
+
+    None if its pipeline is not CI's affair, because it needs a secret.
+    """
+    known = template.get("Metadata", {}).get(SOURCE_METADATA, {})
+    if (known.get("source_auth"), known.get("replica_auth")) != ("job-token", "role"):
+        return None
     try:
-        return Mirror.model_validate({"name": name, "azure": source}) if source else None
+        return Mirror.model_validate({"name": name, "azure": known.get("azure")})
     except ValidationError:
         return None
 

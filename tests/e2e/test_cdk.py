@@ -146,12 +146,12 @@ def test_a_cleanup_that_fails_says_why(account, tmp_path):
     assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
     iam = account.client("iam")
     (role,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if "CredentialCleanup" in r["RoleName"]]
-    (policy,) = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
-    iam.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
+    policy = iam.get_role_policy(RoleName=role, PolicyName="Cleanup")["PolicyDocument"]
+    iam.delete_role_policy(RoleName=role, PolicyName="Cleanup")
     refused = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
     assert refused.returncode == 1
     assert "cannot remove the Git credentials of azure-devops-pipeline-my.repo_1" in refused.stdout
-    iam.attach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
+    iam.put_role_policy(RoleName=role, PolicyName="Cleanup", PolicyDocument=json.dumps(policy))
     assert cdk(account, tmp_path, "destroy", "my.repo_1", "--force").returncode == 0
 
 

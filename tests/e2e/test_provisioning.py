@@ -415,7 +415,7 @@ def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructur
     infrastructure.cloud.client("iam").create_user(UserName="taken")
     infrastructure.write("Kept description: again", "Broken user_name: taken")
     said = ci(infrastructure, "deploy", check=False)
-    assert "not deployed: Broken" in said
+    assert "Broken was not deployed: PushAccess/User (AWS::IAM::User) is CREATE_FAILED" in said
     assert "Traceback" not in said
 
 
