@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..aws.session import session, session_in
+from ..azure import parallel_jobs
 from ..backup.origin import from_snapshots
 from ..backup.restore import DrillResult
 from ..backup.restore import drill as run_drill
@@ -91,13 +92,16 @@ def plan(config: Path, app: Path, diff: bool, summary: Path | None, as_json: boo
     found = account.plan()
     problems = account.quota_problems(found)
     differences = account.diff(found.deploy) if diff else ""
-    append_summary(summary, ci_summary.of_plan(found, differences, problems))
+    note = parallel_jobs.note(load(config).mirrors)
+    append_summary(summary, ci_summary.of_plan(found, differences, problems, note))
     if as_json:
-        print_json({**vars(found), "quotas": problems})
+        print_json({**vars(found), "quotas": problems, "note": note})
     else:
         click.echo(_format_plan(found, "to create", "to update"))
         if differences:
             click.echo(f"\n{differences}")
+    if note:
+        _say(f"note: {note}")
     if problems:
         raise MirrorError("\n".join(problems))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..azure import parallel_jobs
 from ..config.mirror import Mirror
 from ..fleet import down as down_fleet
 from ..fleet import up as up_fleet
@@ -47,6 +48,8 @@ def up(mirrors: tuple[Mirror, ...], is_fleet: bool, pull_request: bool, summary:
         click.echo(f"{message} ({checklist.seconds():.0f} s)")
         return
     with Board(mirror.name for mirror in mirrors) as board:
+        if note := parallel_jobs.note(mirrors):
+            board.say(f"note: {note}")
         up_fleet.up(contexts_of(mirrors, board), board, cdk_context_of_all(), pull_request=pull_request)
     report_fleet("Mirrors brought up", board, summary, as_json)
 

@@ -78,6 +78,12 @@ def longest_gap_minutes(value: str) -> int:
     return max([*within_a_day, *between_days], default=_DAYS * _MINUTES_PER_DAY)
 
 
+def runs_a_day(value: str) -> float:
+    """Return how often a valid schedule runs in a day, on average."""
+    minutes, hours, *days = _parse(value)
+    return len(minutes) * len(hours) * len(_run_days(*days)) / _DAYS
+
+
 def _parse(value: str) -> list[frozenset[int]]:
     """Return the numbers of each field."""
     texts = value.split()

@@ -13,10 +13,11 @@ _MAX_DIFF = 500_000
 """Characters; GitHub accepts a mebibyte for a step's summary."""
 
 
-def of_plan(plan: Plan, diff: str, problems: Sequence[str] = ()) -> str:
-    """Return what a pull request would change, which quotas forbid it, and the output of ``cdk diff``."""
+def of_plan(plan: Plan, diff: str, problems: Sequence[str] = (), note: str | None = None) -> str:
+    """Return what a pull request would change, which quotas forbid it, a note, and the output of ``cdk diff``."""
     shown = diff if len(diff) <= _MAX_DIFF else diff[:_MAX_DIFF] + "\n... and more"
     warnings = ["", *(f"- **{problem}**" for problem in problems)] if problems else []
+    warnings += ["", f"Note: {note}"] if note else []
     fenced = ["", _fenced(shown)] if shown else []
     return "\n".join([_table(plan, "to create", "to update"), *warnings, *fenced, ""])
 

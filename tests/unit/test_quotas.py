@@ -5,8 +5,10 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.aws.quotas import STACKS, Quota, needs_of, needs_of_templates, problems
+from codecommit_mirror.azure.parallel_jobs import note
 from codecommit_mirror.config.identity import Identity
 from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.config.schedule import runs_a_day
 from stacks import ReplicaStack
 
 MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
@@ -27,3 +29,17 @@ def test_what_fits_exactly_is_no_problem_and_one_more_is():
     (problem,) = problems(needs, {"IAM policies": Quota(1499, 1500), STACKS: Quota(0, 2000)})
     assert problem.startswith("2 more IAM policies are needed, but the account has 1,499 and its quota allows 1,500;")
     assert problems({}, {"IAM policies": Quota(1500, 1500)}) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "runs"), [("17 */6 * * *", 4), ("0 5 * * *", 1), ("*/30 * * * *", 48), ("0 5 * * Mon", 1 / 7)]
+)
+def test_schedules_are_counted(schedule, runs):
+    assert runs_a_day(schedule) == pytest.approx(runs, rel=0.01)
+
+
+def test_schedules_that_take_more_than_the_free_job_has_are_told():
+    assert note([MIRROR] * 15) is None
+    assert note([MIRROR] * 500).startswith(
+        "the schedules make 2,000 runs a day, which at a minute each fill 1.4 parallel"
+    )
