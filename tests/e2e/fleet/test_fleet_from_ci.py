@@ -1,6 +1,7 @@
 """A fleet from CI: an empty mirrors.yaml, discover, a merge; no secret is stored anywhere."""
 
 import json
+import os
 import re
 
 import pytest
@@ -10,12 +11,13 @@ from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import organization_id
-from tests.e2e.conftest import ROOT, bootstrap
-from tests.e2e.test_provisioning import DEPLOY, Infrastructure, log, wait_for
+from tests.e2e.conftest import bootstrap
+from tests.e2e.test_provisioning import DEPLOY, INSTALL, LINK, Infrastructure, log, wait_for
 
 pytestmark = pytest.mark.long
 
-SIZE, REMOVED, ADDED = 50, 3, 2
+SIZE, REMOVED, ADDED = int(os.environ.get("FLEET_SIZE", "10")), 3, 2
+"""FLEET_SIZE=50 tries it with a fleet; benchmarks.fleet does so with 500."""
 FILE = """\
 # Our mirrors.
 defaults:
@@ -30,11 +32,6 @@ mirrors: {{}}
 """
 SECRETS = re.compile(r"\beyJ[\w-]+\.[\w-]+\.|\bASIA[A-Z0-9]{12,}|\b\d{8}T\d{6}Z[0-9a-f]{64}")
 """Tokens of OpenID Connect, keys of sessions, signed passwords."""
-
-
-INSTALL = re.compile(r"python3 -m venv .*?--ignore-scripts", re.DOTALL)
-LINK = f"ln -s {ROOT}/.venv {ROOT}/node_modules ."
-"""In place of an installation in each job, which the tests of provisioning try."""
 
 
 class FleetFromCi(Infrastructure):
