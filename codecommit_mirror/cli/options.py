@@ -88,7 +88,7 @@ def mirrors_argument(command: Callable[..., None]) -> Callable[..., None]:
 
 def contexts_of(mirrors: Sequence[Mirror], board: Board) -> dict[str, MirrorContext]:
     """Return the contexts of many mirrors, which share clients; a person is asked for each secret once."""
-    clients, ask = ClientPool(), functools.cache(_asker(board))
+    clients, ask = ClientPool(many=len(mirrors) > 1), functools.cache(_asker(board))
     contexts = {mirror.name: context_of(mirror, clients=clients) for mirror in mirrors}
     for context in contexts.values():
         context.ask = context.ask and ask

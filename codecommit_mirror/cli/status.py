@@ -68,7 +68,7 @@ def status(
         guard = None
     else:
         mirrors, _, guard = load(config, name)
-    clients = ClientPool()
+    clients = ClientPool(many=len(mirrors) > 1)
     contexts = [context_of(mirror, clients=clients) for mirror in mirrors]
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
         found = list(pool.map(lambda context: count(read(context)), contexts))

@@ -27,9 +27,14 @@ Ask = Callable[[str], str]
 
 
 class ClientPool:
-    """Sessions and clients that the mirrors of one command share: one for each region, and one for each project."""
+    """Sessions and clients that the mirrors of one command share: one for each region, and one for each project.
 
-    def __init__(self) -> None:
+    Args:
+        many: whether there are so many mirrors that their stacks are listed together.
+    """
+
+    def __init__(self, *, many: bool = False) -> None:
+        self.many = many
         self._lock = threading.Lock()
         self._sessions: dict[tuple[str | None, str | None], boto3.Session] = {}
         self._projects: dict[tuple[str, str, str, str], AzureDevOps] = {}
@@ -135,11 +140,13 @@ class MirrorContext:
         return self.clients.token(self.environment)
 
     def find_stack(self) -> ReplicaStackState | None:
-        """Return the mirror's stack, as the command's one listing of all stacks shows it.
+        """Return the mirror's stack; of many mirrors, as the command's one listing of all stacks shows it.
 
         Raises:
             MirrorError: there is another stack of that name, or the call failed.
         """
+        if not self.clients.many:
+            return find_stack(self.aws, self.mirror)
         try:
             found = self.clients.stacks(self.aws).get(self.mirror.stack_name)
         except session.DeniedError:
