@@ -14,7 +14,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.client import AzureDevOps, Definition
 from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
@@ -104,6 +104,21 @@ class Infrastructure:
         push = ["git", "-c", f"credential.helper={helper}", "push", "-q", url, refspec]
         subprocess.run(push, cwd=self.folder, check=True, env={**os.environ, "TOKEN": self.cloud.operator_token})
 
+    def create_pipeline(self) -> Definition:
+        """Create the pipeline in Azure that runs the rendered YAML."""
+        repository = self.azure.repository("mirrors")
+        source = {"id": repository.id, "name": "mirrors", "type": "TfsGit", "defaultBranch": "refs/heads/main"}
+        return self.azure.create_definition(
+            {
+                "name": "mirrors",
+                "path": "\\",
+                "type": "build",
+                "process": {"type": 2, "yamlFilename": "azure-pipelines.yml"},
+                "repository": source,
+                "triggers": [{"triggerType": "continuousIntegration", "settingsSourceType": 2}],
+            }
+        )
+
     def stacks(self) -> dict[str, str]:
         found = self.cloud.client("cloudformation").describe_stacks()["Stacks"]
         return {stack["StackName"]: stack["StackStatus"] for stack in found}
@@ -144,22 +159,7 @@ def pipeline(infrastructure):
     """The rendered pipeline in Azure, which also validates pull requests to main."""
     (infrastructure.folder / "README.md").write_text("Ours.\n")
     infrastructure.commit("main")
-    repository = infrastructure.azure.repository("mirrors")
-    definition = infrastructure.azure.create_definition(
-        {
-            "name": "mirrors",
-            "path": "\\",
-            "type": "build",
-            "process": {"type": 2, "yamlFilename": "azure-pipelines.yml"},
-            "repository": {
-                "id": repository.id,
-                "name": "mirrors",
-                "type": "TfsGit",
-                "defaultBranch": "refs/heads/main",
-            },
-            "triggers": [{"triggerType": "continuousIntegration", "settingsSourceType": 2}],
-        }
-    )
+    definition = infrastructure.create_pipeline()
     for name in (DIFF, DEPLOY):
         infrastructure.cloud.azure.permit_pipeline("contoso", "Platform", name, definition.id)
     infrastructure.cloud.azure.validate_pull_requests("contoso", "Platform", "mirrors", "main", definition.id)

@@ -86,22 +86,7 @@ def fleet(tmp_path):
         cloud.azure.permit_build_service("contoso", "Shop")
         cloud.azure.add_parallel_jobs(3)
         made.commit("main")
-        repository = made.azure.repository("mirrors")
-        made.definition = made.azure.create_definition(
-            {
-                "name": "mirrors",
-                "path": "\\",
-                "type": "build",
-                "process": {"type": 2, "yamlFilename": "azure-pipelines.yml"},
-                "repository": {
-                    "id": repository.id,
-                    "name": "mirrors",
-                    "type": "TfsGit",
-                    "defaultBranch": "refs/heads/main",
-                },
-                "triggers": [{"triggerType": "continuousIntegration", "settingsSourceType": 2}],
-            }
-        )
+        made.definition = made.create_pipeline()
         cloud.azure.permit_pipeline("contoso", "Platform", DEPLOY, made.definition.id)
         yield made
 
