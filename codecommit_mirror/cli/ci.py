@@ -145,6 +145,11 @@ def deploy(config: Path, app: Path, minutes: float, summary: Path | None, as_jso
             "them, and mirrors.yaml now says existing: true; replace it with on_destroy: retain, deploy, and then set "
             "existing: true."
         )
+    if found.changing:
+        problems.append(
+            f"the pipelines of {', '.join(found.changing)} are to sign in in another way: run 'codecommit-mirror up "
+            f"{' '.join(found.changing)}', which changes that without a gap."
+        )
     if problems:
         raise MirrorError("\n".join(problems))
 

@@ -227,6 +227,7 @@ class Account:
                 status=stack["StackStatus"],
                 tags={tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])},
                 protected=bool(stack.get("EnableTerminationProtection")),
+                outputs=frozenset(output["OutputKey"] for output in stack.get("Outputs", [])),
             )
             for page in pages
             for stack in page["Stacks"]

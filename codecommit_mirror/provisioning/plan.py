@@ -37,6 +37,8 @@ class DeployedStack:
     protected: bool
     template: Mapping[str, Any] | None = field(default=None, repr=False)
     """Only read where CloudFormation might delete a repository."""
+    outputs: frozenset[str] = frozenset()
+    """The names of its outputs."""
 
     @property
     def has_operation_in_progress(self) -> bool:
@@ -62,6 +64,9 @@ class Plan:
     """Mirrors whose stack name is taken, by another repository's mirror or by something else."""
     losing: tuple[str, ...] = ()
     """Mirrors whose repository CloudFormation would delete: the deployed stack owns it, the new one only refers."""
+
+    changing: tuple[str, ...] = ()
+    """Mirrors whose pipeline is to act as a role in place of a user, or the other way round, which needs both."""
 
     @property
     def deploy(self) -> tuple[str, ...]:
@@ -95,6 +100,8 @@ def plan(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], acc
             groups["unchanged"].append(stack.mirror)
         elif deletion_policy(found.template or {}) == "Delete" and deletion_policy(stack.template) is None:
             groups["losing"].append(stack.mirror)
+        elif _replaces_writer(stack, found):
+            groups["changing"].append(stack.mirror)
         else:
             groups["update"].append(stack.mirror)
             if _has_same_template(stack, found) and found.status in COMPLETE:
@@ -126,6 +133,12 @@ def _ours(wanted: WantedStack, found: DeployedStack, owner: str) -> bool:
 def might_lose(wanted: WantedStack, found: DeployedStack) -> bool:
     """Whether CloudFormation might delete a repository that the template no longer has."""
     return deletion_policy(wanted.template) is None and not _has_same_template(wanted, found)
+
+
+def _replaces_writer(wanted: WantedStack, found: DeployedStack) -> bool:
+    """Whether the deployment would take away what the pipeline signs in with, before the pipeline has the new one."""
+    writers = {"PushUserName", "PushRoleArn"}
+    return bool(writers & found.outputs - set(wanted.template.get("Outputs", {})))
 
 
 def _has_same_template(wanted: WantedStack, found: DeployedStack) -> bool:

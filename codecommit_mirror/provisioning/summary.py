@@ -63,6 +63,7 @@ def rows(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:
         ("moved, to be removed and added again", plan.moved),
         ("name taken by another stack, left alone", plan.foreign),
         ("left alone, since deploying would delete the repository", plan.losing),
+        ("left alone, to be changed by `codecommit-mirror up`", plan.changing),
     )
     filled = [(label, ", ".join(names)) for label, names in groups if names]
     return [*filled, ("unchanged", f"{len(plan.unchanged):,}")]

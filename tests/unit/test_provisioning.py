@@ -214,6 +214,15 @@ def test_a_stack_that_would_delete_its_repository_is_not_deployed(policy, group)
     assert decide([still], [deployed("a", template={"Resources": {"R": {"Type": REPOSITORY}}})]).update == ("a",)
 
 
+@pytest.mark.parametrize(("old", "new"), [("PushUserName", "PushRoleArn"), ("PushRoleArn", "PushUserName")])
+def test_what_a_pipeline_signs_in_with_is_not_taken_away(old, new):
+    stack = wanted("a", template={"Outputs": {new: {}}})
+    assert decide([stack], [deployed("a", outputs=frozenset({old}))]) == Plan(changing=("a",))
+    assert decide([stack], [deployed("a", outputs=frozenset({new}))]) == Plan(update=("a",))
+    both = deployed("a", template=stack.template, outputs=frozenset({old, new}))
+    assert decide([stack], [both]) == Plan(unchanged=("a",))
+
+
 def test_only_what_was_provisioned_from_here_is_removed():
     theirs = deployed("theirs", tags={PROVISIONED_FROM: "github.com/contoso/other", REPLICA: "theirs"})
     by_hand = deployed("by-hand", tags={REPLICA: "by-hand"})
