@@ -323,7 +323,7 @@ def test_the_roles_may_do_what_they_are_for_and_nothing_else(infrastructure):
 def test_a_pull_request_that_rewrites_the_pipeline_gets_no_deploy_role(infrastructure, pipeline):
     """The service connection's branch control, which the README asks for."""
     text = (infrastructure.folder / "azure-pipelines.yml").read_text()
-    hostile = text.replace(f'awsCredentials: "{DIFF}"', f'awsCredentials: "{DEPLOY}"')
+    hostile = INSTALL.sub(LINK, text).replace(f'awsCredentials: "{DIFF}"', f'awsCredentials: "{DEPLOY}"')
     assert hostile != text
     (infrastructure.folder / "azure-pipelines.yml").write_text(hostile)
     try:

@@ -16,7 +16,7 @@ from tests.e2e.test_provisioning import DEPLOY, INSTALL, LINK, Infrastructure, l
 
 pytestmark = pytest.mark.long
 
-SIZE, REMOVED, ADDED = int(os.environ.get("FLEET_SIZE", "10")), 3, 2
+SIZE, REMOVED, ADDED = int(os.environ.get("FLEET_SIZE", "6")), 3, 2
 """FLEET_SIZE=50 tries it with a fleet; benchmarks.fleet does so with 500."""
 FILE = """\
 # Our mirrors.
