@@ -14,6 +14,7 @@ from .http import AzureError
 from .pipeline import render, written_for
 from .state import COMMIT_SUBJECT, AzureState, pull_request_branch
 from .variables import (
+    AWS_ROLE,
     AZURE_SECRETS,
     HELD_CREDENTIAL,
     HeldCredential,
@@ -59,10 +60,11 @@ def wrong_replica(state: AzureState, region: str, account: str) -> str | None:
             f"the pipeline {definition.name!r} mirrors to {url}, which is not in region {region}; set region: in "
             "mirrors.yaml, or AWS_REGION."
         )
-    held = held_credential(definition.variables)
-    if held.account and held.account != account:
+    role = variable_value(definition.variables, AWS_ROLE).split(":")
+    recorded = held_credential(definition.variables).account or (role[4] if len(role) > 5 else None)
+    if recorded and recorded != account:
         return (
-            f"the pipeline {definition.name!r} mirrors to account {held.account}, but the AWS credentials are for "
+            f"the pipeline {definition.name!r} mirrors to account {recorded}, but the AWS credentials are for "
             f"{account}; use an AWS profile for the mirror's account."
         )
     return None

@@ -9,7 +9,7 @@ from ..config.mirror import Mirror
 from .client import AzureDevOps, Definition, PullRequest, Repository
 from .http import AzureError
 from .pipeline import written_for
-from .variables import HELD_CREDENTIAL, variable_value
+from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
 
 COMMIT_SUBJECT = "the pipeline that mirrors to CodeCommit"
 """What the comment of every commit of this project says."""
@@ -145,4 +145,5 @@ def _read(mirror: Mirror, azure: AzureDevOps, source: Repository, yaml_repositor
 
 def _is_marked_for(mirror: Mirror, definition: Definition) -> bool:
     url = variable_value(definition.variables, "AWS_REPO_URL")
-    return HELD_CREDENTIAL in definition.variables and url.endswith(f"/{mirror.name}")
+    ours = {HELD_CREDENTIAL, AWS_ROLE} & definition.variables.keys()
+    return bool(ours) and url.endswith(f"/{mirror.name}")

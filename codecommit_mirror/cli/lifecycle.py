@@ -50,7 +50,7 @@ def up(mirrors: tuple[Mirror, ...], is_fleet: bool, pull_request: bool, summary:
     with Board(mirror.name for mirror in mirrors) as board:
         if note := parallel_jobs.note(mirrors):
             board.say(f"note: {note}")
-        up_fleet.up(contexts_of(mirrors, board), board, cdk_context_of_all(), pull_request=pull_request)
+        up_fleet.up(contexts_of(mirrors, board), board, cdk_context_of_all(mirrors), pull_request=pull_request)
     report_fleet("Mirrors brought up", board, summary, as_json)
 
 
@@ -79,7 +79,7 @@ def down(
         down_fleet.down(
             contexts_of(mirrors, board),
             board,
-            cdk_context_of_all(),
+            cdk_context_of_all(mirrors),
             confirmation(yes, board),
             pull_request=pull_request,
         )

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,16 +89,33 @@ def mirrors_argument(command: Callable[..., None]) -> Callable[..., None]:
 
 def contexts_of(mirrors: Sequence[Mirror], board: Board) -> dict[str, MirrorContext]:
     """Return the contexts of many mirrors, which share clients; a person is asked for each secret once."""
-    clients, ask = ClientPool(many=len(mirrors) > 1), functools.cache(_asker(board))
+    clients, ask = ClientPool(many=len(mirrors) > 1), _asking_once(_asker(board))
     contexts = {mirror.name: context_of(mirror, clients=clients) for mirror in mirrors}
     for context in contexts.values():
         context.ask = context.ask and ask
     return contexts
 
 
-def cdk_context_of_all() -> tuple[str, ...]:
+def _asking_once(ask: Callable[[str], str]) -> Callable[[str], str]:
+    """Return a function that asks for each secret once, whichever thread needs it first."""
+    answers: dict[str, str] = {}
+    lock = threading.Lock()
+
+    def ask_once(name: str) -> str:
+        with lock:
+            if name not in answers:
+                answers[name] = ask(name)
+            return answers[name]
+
+    return ask_once
+
+
+def cdk_context_of_all(mirrors: Sequence[Mirror]) -> tuple[str, ...]:
     """Return how the CDK app finds all mirrors."""
-    return ("-c", f"config={Path(click.get_current_context().params['config']).resolve()}")
+    given = click.get_current_context().params
+    if given.get("azure_repo_url"):
+        return ("-c", f"replica={mirrors[0].name}", "-c", f"azure_repo_url={mirrors[0].azure.clone_url}")
+    return ("-c", f"config={Path(given['config']).resolve()}")
 
 
 def inside_repository(config: Path) -> str:

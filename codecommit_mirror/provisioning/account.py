@@ -141,9 +141,12 @@ class Account:
         """Return a mirror that is no longer in ``mirrors.yaml``, as far as its deployed template knows it.
 
         Raises:
-            MirrorError: the template cannot be read.
+            MirrorError: the stack is protected, or its template cannot be read.
         """
         stack = orphans(self._wanted, self._deployed(), self._ci.owner).get(mirror)
+        if stack:
+            # Before anything of the mirror is deleted.
+            _refuse_protected(mirror, stack)
         return source_of(mirror, read_template(self._clients[stack.region], stack.name)) if stack else None
 
     def remove(self, mirror: str) -> bool:
@@ -184,11 +187,7 @@ class Account:
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]
-        if stack.protected:
-            raise MirrorError(
-                f"the stack {stack.name!r} has termination protection and is not deleted: put {mirror} back into "
-                "mirrors.yaml with termination_protection: false, deploy it, and remove it again."
-            )
+        _refuse_protected(mirror, stack)
         with aws_failures(f"delete the stack {stack.name}"):
             cloudformation.delete_stack(StackName=stack.name)
             try:
@@ -232,3 +231,11 @@ class Account:
             for page in pages
             for stack in page["Stacks"]
         ]
+
+
+def _refuse_protected(mirror: str, stack: DeployedStack) -> None:
+    if stack.protected:
+        raise MirrorError(
+            f"the stack {stack.name!r} has termination protection and is not deleted: put {mirror} back into "
+            "mirrors.yaml with termination_protection: false, deploy it, and remove it again."
+        )
