@@ -6,18 +6,17 @@ the table fits on the screen for 500 mirrors too.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .screen import Screen
 from .steps import Say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.live import Live
 
 _OTHER_LINES = 3
 """How much of the screen the table leaves free."""
@@ -100,26 +99,20 @@ class Board:
     """
 
     def __init__(self, names: Iterable[str], console: Console | None = None) -> None:
-        # Rich takes longer to import than most commands need to run.
-        from rich.console import Console
-
-        self._console = console or Console(stderr=True, highlight=False)
-        self._is_live = self._console.is_terminal
         self._began = time.monotonic()
-        self._lock = threading.RLock()
         self.rows = {name: Row(self, name) for name in names}
-        self._live = self._new_live()
+        self._screen = Screen(self._render, console, refresh_per_second=4)
+        self.paused = self._screen.paused
+        """Leaves the terminal alone while a person is asked something."""
 
     def __enter__(self) -> Board:
-        if self._is_live:
-            self._live.start()
+        self._screen.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._is_live:
-            self._live.stop()
+        self._screen.stop()
 
     @property
     def open_rows(self) -> dict[str, Row]:
@@ -128,57 +121,34 @@ class Board:
 
     def say(self, line: str) -> None:
         """Print a line that is about all mirrors."""
-        self._print(f"[{self.seconds():6.1f} s] {line}")
+        self._screen.print(f"[{self.seconds():6.1f} s] {line}")
 
     def seconds(self) -> float:
         """Return the seconds since the board was made."""
         return time.monotonic() - self._began
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the terminal alone while a person is asked something; other threads that ask wait."""
-        with self._lock:
-            if self._is_live:
-                self._live.stop()
-            try:
-                yield
-            finally:
-                if self._is_live:
-                    self._live = self._new_live()
-                    self._live.start()
-
     def changed(self, row: Row) -> None:
         """Show what a row has begun, or how it ended."""
         if row.failed is not None:
             self._print_end(row)
-        elif not self._is_live:
-            self._print(f"[{self.seconds():6.1f} s] {row.name}: {row.title}")
+        elif not self._screen.is_live:
+            self._screen.print(f"[{self.seconds():6.1f} s] {row.name}: {row.title}")
 
     def _print_end(self, row: Row) -> None:
         from rich.text import Text
 
-        with self._lock:
-            if not self._is_live:
-                self._print(f"[{self.seconds():6.1f} s] {row.name}: {'FAILED: ' if row.failed else ''}{row.message}")
+        with self._screen.lock:
+            if not self._screen.is_live:
+                self._screen.print(
+                    f"[{self.seconds():6.1f} s] {row.name}: {'FAILED: ' if row.failed else ''}{row.message}"
+                )
             else:
                 mark = ("✘", "red") if row.failed else ("✔", "green")
                 taken = (f"{row.seconds:.0f} s", "dim")
-                self._console.print(Text.assemble(mark, f" {row.name}  {row.message}  ", taken), soft_wrap=True)
+                self._screen.console.print(Text.assemble(mark, f" {row.name}  {row.message}  ", taken), soft_wrap=True)
             if row.failed:
                 for detail in row.details:
-                    self._print(f"           {detail}")
-
-    def _print(self, line: str) -> None:
-        from rich.text import Text
-
-        # As text, because a branch may be called [bold]; unwrapped, because scripts and logs read these lines.
-        with self._lock:
-            self._console.print(Text(line), soft_wrap=True)
-
-    def _new_live(self) -> Live:
-        from rich.live import Live
-
-        return Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+                    self._screen.print(f"           {detail}")
 
     def _render(self) -> RenderableType:
         """Return the live part: what is being worked on, and how many mirrors there are in each state."""
@@ -188,7 +158,7 @@ class Board:
 
         rows = list(self.rows.values())
         working = sorted((row for row in rows if row.is_working), key=lambda row: -row.elapsed)
-        shown = working[: max(1, self._console.height - _OTHER_LINES)]
+        shown = working[: max(1, self._screen.console.height - _OTHER_LINES)]
         table = Table.grid(padding=(0, 2))
         for ratio in (3, 3, 1, 6):
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .screen import Screen
 from .steps import Say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.live import Live
 
 _MAX_LIVE_DETAILS = 8
 """How many lines a step shows while it is running; all of them stay on the screen when it has ended."""
@@ -28,40 +28,35 @@ class Checklist:
     """
 
     def __init__(self, titles: Sequence[str], console: Console | None = None) -> None:
-        # Rich takes longer to import than most commands need to run.
-        from rich.console import Console
-
-        self._console = console or Console(stderr=True, highlight=False)
         self._titles = list(titles)
-        self._is_live = bool(titles) and self._console.is_terminal
         self.done: list[tuple[str, float]] = []
         """The steps that have ended, with their times in seconds."""
         self._began = self._step_began = time.monotonic()
         self._current: str | None = None
         self._ended: set[str] = set()
         self._details: list[str] = []
-        self._live = self._new_live()
+        self._screen = Screen(self._render, console, live=bool(titles))
+        self.paused = self._screen.paused
+        """Leaves the terminal alone while a person is asked something."""
 
     def __enter__(self) -> Checklist:
-        if self._is_live:
-            self._live.start()
+        self._screen.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._is_live:
-            self._live.stop()
+        self._screen.stop()
         remaining = [title for title in self._titles if title not in self._ended]
         if error and self._ended and remaining:
-            self._print_plain(f"not done: {', '.join(remaining)}")
+            self._screen.print(f"not done: {', '.join(remaining)}")
 
     @contextmanager
     def step(self, title: str) -> Iterator[Say]:
         """Do one step; yield a function that prints a line below it."""
         self._current, self._details, self._step_began = title, [], time.monotonic()
-        if not self._is_live:
-            self._print_plain(f"[{self._step_began - self._began:6.1f} s] {title}")
+        if not self._screen.is_live:
+            self._screen.print(f"[{self._step_began - self._began:6.1f} s] {title}")
         try:
             yield self.say
         except BaseException:
@@ -70,53 +65,30 @@ class Checklist:
         self.done.append((title, time.monotonic() - self._step_began))
         self._end_step("✔", "green")
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the terminal alone while a person is asked something."""
-        if self._is_live:
-            self._live.stop()
-        try:
-            yield
-        finally:
-            if self._is_live:
-                self._live = self._new_live()
-                self._live.start()
-
     def seconds(self) -> float:
         """Return the seconds since the checklist was made."""
         return time.monotonic() - self._began
 
     def say(self, line: str) -> None:
         """Print a line below the current step."""
-        if self._is_live and self._current is not None:
+        if self._screen.is_live and self._current is not None:
             self._details.append(line)
         else:
-            self._print_plain(f"           {line}")
+            self._screen.print(f"           {line}")
 
     def _end_step(self, mark: str, style: str) -> None:
         """Move a step with its details out of the live part of the screen, where it stays."""
         from rich.text import Text
 
-        if self._is_live and self._current is not None:
+        if self._screen.is_live and self._current is not None:
             elapsed = time.monotonic() - self._step_began
-            self._console.print(
+            self._screen.console.print(
                 Text.assemble((mark, style), " ", self._current, "  ", (f"{elapsed:.1f} s", "dim")),
                 *(self._detail(line) for line in self._details),
                 sep="\n",
             )
         self._ended.add(str(self._current))
         self._current = None
-
-    def _new_live(self) -> Live:
-        from rich.live import Live
-
-        return Live(get_renderable=self._render, console=self._console, refresh_per_second=8, transient=True)
-
-    def _print_plain(self, line: str) -> None:
-        from rich.text import Text
-
-        # As text, because a branch may be called [bold]; unwrapped, because scripts and logs read these lines.
-        self._console.print(Text(line), soft_wrap=True)
 
     @staticmethod
     def _detail(line: str) -> RenderableType:
