@@ -29,6 +29,8 @@ _EVENT = re.compile(
 """A line of the CLI's events: stack, count, time, status, type, construct path, (logical id), reason."""
 _ENDED = re.compile(r"\s*✅\s+(?P<mirror>[^\s:]+)")
 """A line about a stack that was deployed, or needed no deployment, or was destroyed."""
+_FAILED = re.compile(r"\s*❌\s+(?P<mirror>[^\s:]+)")
+"""A line about a stack that failed, which may be all that is said of it."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LAST_LINES = 15
 Report = Callable[[str, str], None]
@@ -137,16 +139,20 @@ def _run_for_all(
     left, failures = dict(mirrors), dict[str, str]()
     while left:
         lines, status = _run(folder, [command, *left, *options], _where(assembly, None), report)
-        ended = {match["mirror"] for line in lines if (match := _ENDED.match(line))}
+        lines = [_COLOURS.sub("", line) for line in lines]
+        ended, named = (
+            {match["mirror"] for line in lines if (match := pattern.match(line))} for pattern in (_ENDED, _FAILED)
+        )
         left = {mirror: stack for mirror, stack in left.items() if mirror not in ended}
         if not status:
             break
         events = [event for line in lines if (event := parse_event(line))]
         reasons = {mirror: _reasons([e for e in events if e.stack == stack]) for mirror, stack in left.items()}
-        failed = {mirror: "\n".join(why) for mirror, why in reasons.items() if why}
+        end = _failure([command], lines)
+        failed = {mirror: "\n".join(why) or end for mirror, why in reasons.items() if why or mirror in named}
         if not failed:
-            # What stopped the CLI concerns all that it did not come to, such as a refused sign-in.
-            failed = dict.fromkeys(left, _failure([command], lines))
+            # What stopped the CLI concerns all that it did not come to.
+            failed = dict.fromkeys(left, end)
         failures |= failed
         left = {mirror: stack for mirror, stack in left.items() if mirror not in failed}
     return failures

@@ -187,7 +187,11 @@ def connect(config: Path, minutes: float, summary: Path | None, as_json: bool) -
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @config_option
 @click.option(
-    "--patience", default=15.0, show_default=True, metavar="MINUTES", help="How long to wait while no run moves on."
+    "--patience",
+    default=15.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="How long to wait with no run in progress.",
 )
 @summary_option
 @json_option

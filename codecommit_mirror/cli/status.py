@@ -126,8 +126,8 @@ def _line(one: Status, reasons: Sequence[str], now: datetime) -> status_page.Lin
         str(int(lag.total_seconds()) if lag else 0),
         str(one.credential_age_days or 0),
     )
-    why = "" if kind == "good" else one.error or attention
-    texts = (name, state, attention if kind == "bad" else why, run, refs, behind, credentials)
+    why = {"bad": attention, "unknown": one.error or "", "good": ""}[kind]
+    texts = (name, state, why, run, refs, behind, credentials)
     return status_page.Line(kind, tuple(map(status_page.Cell, texts, sort_keys)))
 
 

@@ -2,7 +2,7 @@
 
 1. The stack gets the new one beside the old one.
 2. The pipeline gets the new variables and the new YAML, and a run with them leaves both sides equal.
-3. Runs that began with the old YAML end; the old variables go, and then what they were for.
+3. Runs that were queued or began with the old YAML end; the old variables go, and then what they were for.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def finish_change(context: MirrorContext, definition: Definition, say: Say) -> N
         MirrorError: a call or the deployment failed; running again goes on.
     """
     mirror = context.mirror
-    for build in list(context.azure.builds(definition, status="inProgress")):
-        runs.follow(context.azure, build, say, timeout_minutes=RUN_MINUTES)
+    for status in ("notStarted", "inProgress"):
+        for build in list(context.azure.builds(definition, status=status)):
+            runs.follow(context.azure, build, say, timeout_minutes=RUN_MINUTES)
     gone = OF_USER if mirror.replica_auth == "role" else OF_ROLE
     update_variables(context.azure, definition, dict.fromkeys(gone))
     say(f"removed the variables {', '.join(gone)}")

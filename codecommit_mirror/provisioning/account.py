@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,6 @@ class Account:
 
     def plan(self) -> Plan:
         """Compare what is deployed with what is wanted."""
-        found = self._deployed()
         wanted = {(stack.region, stack.stack_name): stack for stack in self._wanted}
 
         def complete(stack: DeployedStack) -> DeployedStack:
@@ -92,7 +92,7 @@ class Account:
                 return stack
             return replace(stack, template=read_template(self._clients[stack.region], stack.name))
 
-        return plan(self._wanted, [complete(stack) for stack in found], self._account, self._ci.owner)
+        return plan(self._wanted, [complete(stack) for stack in self._deployed], self._account, self._ci.owner)
 
     def quota_problems(self, found: Plan) -> list[str]:
         """Return the quotas that the mirrors to be created would exceed, region by region."""
@@ -143,7 +143,7 @@ class Account:
         Raises:
             MirrorError: the stack is protected, or its template cannot be read.
         """
-        stack = orphans(self._wanted, self._deployed(), self._ci.owner).get(mirror)
+        stack = orphans(self._wanted, self._deployed, self._ci.owner).get(mirror)
         if stack:
             # Before anything of the mirror is deleted.
             _refuse_protected(mirror, stack)
@@ -157,11 +157,10 @@ class Account:
         """
         if problem := self.removal_problem(mirror):
             raise MirrorError(problem)
-        existing = self._deployed()
-        stack = orphans(self._wanted, existing, self._ci.owner).get(mirror)
+        stack = orphans(self._wanted, self._deployed, self._ci.owner).get(mirror)
         if stack is not None:
             self._delete(mirror, stack)
-        elif any(mirror in (other.name, other.tags.get(REPLICA)) for other in existing):
+        elif any(mirror in (other.name, other.tags.get(REPLICA)) for other in self._deployed):
             raise MirrorError(f"the stack of {mirror} was not provisioned from {self._ci.owner}; it is not deleted.")
         return stack is not None
 
@@ -206,8 +205,9 @@ class Account:
         failed = [e for e in events if e["ResourceStatus"] == "DELETE_FAILED" and e.get("ResourceStatusReason")]
         return failed[-1]["ResourceStatusReason"].rstrip(".") if failed else "it took too long"
 
+    @cached_property
     def _deployed(self) -> list[DeployedStack]:
-        """Return the stacks of every region, including regions whose last mirror was removed."""
+        """The stacks of every region when the command began, including regions whose last mirror was removed."""
         with ThreadPoolExecutor(_MAX_WORKERS) as pool:
             return [stack for stacks in pool.map(self._stacks, sorted(self._clients)) for stack in stacks]
 

@@ -80,7 +80,7 @@ def verify(contexts: Mapping[str, MirrorContext], board: Board, *, patience_minu
     Args:
         contexts: by the mirror's name.
         board: shows the progress.
-        patience_minutes: how long to wait while none of the runs begins or ends.
+        patience_minutes: how long to wait while none of the runs is in progress.
     """
     moved = _Moved()
 
@@ -102,7 +102,7 @@ def verify(contexts: Mapping[str, MirrorContext], board: Board, *, patience_minu
 
 
 class _Moved:
-    """When a run was last seen to begin or to end."""
+    """When a run was last seen in progress or at its end."""
 
     def __init__(self) -> None:
         self.at = time.monotonic()
@@ -117,12 +117,12 @@ def _last_run(context: MirrorContext, say: Say, moved: _Moved, patience: float) 
     while not build.done:
         if time.monotonic() - moved.at > patience:
             raise MirrorError(
-                f"run {build.id} has not ended ({build.status}), and no run has begun or ended for a while: there may "
-                "be no free parallel job; 'codecommit-mirror status' shows later how it ended."
+                f"run {build.id} has not begun, and no other one is in progress: there may be no free parallel job; "
+                "'codecommit-mirror status' shows later how it ended."
             )
         time.sleep(_POLL_SECONDS)
         now = context.azure.build(build.id)
-        if now.status != build.status:
+        if now.status != "notStarted":
             moved.at = time.monotonic()
         build = now
     return build

@@ -25,16 +25,17 @@ read -r tip _ < tip.txt"""
 _UPLOAD = """trap 'echo "##vso[task.uploadsummary]$AGENT_TEMPDIRECTORY/Mirrors.md"' EXIT
 : > "$AGENT_TEMPDIRECTORY/Mirrors.md\""""
 _LINT = "cfn-lint cdk.out/*.template.json"
-_REMOVED = """\
-python3 -c 'import json; print(*json.load(open("deployed.json"))["remove"])' > removed.txt
-read -r removed < removed.txt || true"""
+_NAMES = """\
+{name}=""
+if [ -s {file} ]; then
+  python3 -c 'import json; print(*json.load(open("{file}"))["{key}"])' > {name}.txt
+  read -r {name} < {name}.txt || true
+fi"""
+"""A command that failed has written nothing."""
 _AZURE_SIGN_IN = """\
 AZURE_DEVOPS_EXT_PAT: ${{ secrets.AZURE_DEVOPS_EXT_PAT }}
 AZURE_CLIENT_ID: ${{ vars.AZURE_CLIENT_ID }}
 AZURE_TENANT_ID: ${{ vars.AZURE_TENANT_ID }}"""
-_QUEUED = """\
-python3 -c 'import json; print(*json.load(open("connected.json"))["queued"])' > queued.txt
-read -r queued < queued.txt || true"""
 
 
 def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str:
@@ -57,8 +58,8 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str
         lint=_LINT,
         tip=_TIP,
         upload=_UPLOAD,
-        removed=_REMOVED,
-        queued=_QUEUED,
+        removed=_NAMES.format(name="removed", file="deployed.json", key="remove"),
+        queued=_NAMES.format(name="queued", file="connected.json", key="queued"),
         azure_sign_in=_AZURE_SIGN_IN,
         deploys=_azure_condition(ci.branch),
         drill=drill,

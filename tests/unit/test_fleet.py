@@ -114,34 +114,46 @@ Repository named B already exists
 SECOND = "✅  C (C-stack)\n\n✅  D (no changes)\n"
 
 
-def test_the_cli_is_run_again_for_those_that_it_did_not_come_to(tmp_path, monkeypatch):
-    folder = tmp_path / "node_modules" / ".bin"
-    folder.mkdir(parents=True)
-    (tmp_path / "1").write_text(FIRST)
-    (tmp_path / "2").write_text(SECOND)
-    script = f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\nn=$(wc -l < {tmp_path}/calls)\ncat {tmp_path}/$n\n[ $n = 2 ]\n'
-    for name, text in (("cdk", script), ("node", "#!/bin/sh\n")):
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    reported = []
+@pytest.fixture
+def cli(tmp_path, monkeypatch):
+    """Let the CLI print one text after another, and succeed with the one that ends it; return its calls."""
+
+    def install(*texts, succeeds=True):
+        folder = tmp_path / "node_modules" / ".bin"
+        folder.mkdir(parents=True)
+        for number, text in enumerate(texts, 1):
+            (tmp_path / str(number)).write_text(text)
+        last = len(texts) if succeeds else 0
+        script = f'echo "$*" >> calls\nn=$(wc -l < calls)\ncat $n\n[ $n = {last} ]\n'
+        for name, text in (("cdk", f"#!/bin/sh\ncd {tmp_path}\n{script}"), ("node", "#!/bin/sh\n")):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+        return lambda: (tmp_path / "calls").read_text().splitlines()
+
+    return install
+
+
+def test_the_cli_is_run_again_for_those_that_it_did_not_come_to(tmp_path, cli):
+    calls, reported = cli(FIRST, SECOND), []
     stacks = {name: f"{name}-stack" for name in "ABCD"}
     failures = cdk.deploy_all(tmp_path, stacks, tmp_path, lambda *event: reported.append(event), concurrency=7)
     assert list(failures) == ["B"]
     assert "Repository named B already exists" in failures["B"]
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert [call.split(" --")[0] for call in calls] == ["deploy A B C D", "deploy C D"]
-    assert "--concurrency 7" in calls[0]
+    assert [call.split(" --")[0] for call in calls()] == ["deploy A B C D", "deploy C D"]
+    assert "--concurrency 7" in calls()[0]
     assert [stack for stack, _ in reported] == ["B-stack"]
 
 
-def test_what_stops_the_cli_itself_is_the_reason_for_all(tmp_path, monkeypatch):
-    folder = tmp_path / "node_modules" / ".bin"
-    folder.mkdir(parents=True)
-    for name, text in (("cdk", "#!/bin/sh\necho The token has expired; exit 1\n"), ("node", "#!/bin/sh\n")):
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
+def test_a_stack_that_fails_without_an_event_stops_no_other(tmp_path, cli):
+    cli("\x1b[32m✅  A\x1b[39m\n❌  B failed: Error: The stack is in UPDATE_ROLLBACK_FAILED\n", "✅  C\n")
+    failures = cdk.deploy_all(tmp_path, {"A": "A", "B": "B", "C": "C"}, tmp_path, lambda *_: None, concurrency=1)
+    assert list(failures) == ["B"]
+    assert "UPDATE_ROLLBACK_FAILED" in failures["B"]
+
+
+def test_what_stops_the_cli_itself_is_the_reason_for_all(tmp_path, cli):
+    cli("The token has expired\n", succeeds=False)
     failures = cdk.destroy_all(tmp_path, {"A": "A", "B": "B"}, tmp_path, lambda *_: None, concurrency=1)
     assert set(failures) == {"A", "B"}
     assert "The token has expired" in failures["A"]
