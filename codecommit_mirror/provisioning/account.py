@@ -127,10 +127,11 @@ class Account:
         failed, left = dict[str, str](), list(mirrors)
         while left and time.monotonic() < deadline:
             batch, left = left[:_BATCH], left[_BATCH:]
-            self._wait_until_settled(batch)
+            stuck = self._never_settled(batch)
+            failed |= stuck
             failed |= cdk.deploy_all(
                 self._folder,
-                {mirror: stacks[mirror] for mirror in batch},
+                {mirror: stacks[mirror] for mirror in batch if mirror not in stuck},
                 self._assembly,
                 lambda stack, line: self._say(f"{stack}: {line}"),
                 concurrency=CONCURRENCY,
@@ -170,19 +171,24 @@ class Account:
             return None
         return f"{mirror} is still in mirrors.yaml, so its stack is not deleted; remove its entry first."
 
-    def _wait_until_settled(self, mirrors: Sequence[str]) -> None:
-        """Wait while CloudFormation finishes what another run, or a person, has begun."""
-        wanted = {(stack.region, stack.stack_name) for stack in self._wanted if stack.mirror in mirrors}
+    def _never_settled(self, mirrors: Sequence[str]) -> dict[str, str]:
+        """Wait while CloudFormation finishes what another run, or a person, has begun; return what never ends."""
+        wanted = {(stack.region, stack.stack_name): stack.mirror for stack in self._wanted if stack.mirror in mirrors}
 
         def in_progress() -> dict[str, str]:
+            found = (stack for region in {region for region, _ in wanted} for stack in self._stacks(region))
             return {
                 stack.name: stack.status
-                for region in {region for region, _ in wanted}
-                for stack in self._stacks(region)
-                if stack.has_operation_in_progress and (region, stack.name) in wanted
+                for stack in found
+                if stack.has_operation_in_progress and (stack.region, stack.name) in wanted
             }
 
-        wait_until_settled(in_progress, self._say)
+        try:
+            wait_until_settled(in_progress, self._say)
+        except MirrorError as error:
+            names = in_progress()
+            return {mirror: str(error) for (_, name), mirror in wanted.items() if name in names}
+        return {}
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]
