@@ -6,7 +6,7 @@ import yaml
 from localcloud.azure.agent import expressions
 from localcloud.azure.agent.definition import UnsupportedPipeline
 from localcloud.azure.agent.execution import run_pipeline
-from localcloud.azure.agent.run import Variable
+from localcloud.azure.agent.run import Run, Variable
 
 
 def run(script, *, env=None, variables=None, minutes=5, **step):
@@ -152,6 +152,42 @@ def test_stages_run_by_their_conditions_and_hand_on_what_they_found():
     assert (done.stages, done.result) == ({"a": "failed", "b": "skipped"}, "failed")
 
 
+@pytest.mark.parametrize(
+    ("script", "approves", "canceled", "stages"),
+    [
+        (SCRIPT, True, False, ("succeeded", "succeeded", "succeeded")),
+        (f"{SCRIPT}; false", True, False, ("failed", "succeeded", "succeeded")),
+        (f"{SCRIPT}; false", False, False, ("failed", "failed", "skipped")),
+        (f"false; {SCRIPT}; exit 1", True, True, ("skipped", "skipped", "skipped")),
+        ("false", True, False, ("failed", "skipped", "skipped")),
+    ],
+)
+def test_a_stage_may_follow_one_that_failed_but_not_a_cancellation(script, approves, canceled, stages):
+    ask = {"task": "ManualValidation@1", "inputs": {"notifyUsers": "", "instructions": "?"}}
+    said = "ne(dependencies.a.outputs['find.s.found'], '')"
+    todo = [
+        {"stage": "a", "jobs": [job("find", {"bash": f"set -e\n{script}", "name": "s"})]},
+        {
+            "stage": "b",
+            "dependsOn": "a",
+            "condition": f"and(not(canceled()), {said})",
+            "jobs": [{"job": "ask", "pool": "server", "timeoutInMinutes": 1, "steps": [ask]}],
+        },
+        {
+            "stage": "c",
+            "dependsOn": ["a", "b"],
+            "condition": "and(not(canceled()), eq(dependencies.b.result, 'Succeeded'))",
+            "jobs": [job("j", {"bash": "true"})],
+        },
+    ]
+    record = Run()
+    if canceled:
+        record.cancel()
+    text = yaml.safe_dump({"stages": todo})
+    done = run_pipeline(text, {}, job_token="t", service=Service(approves), run=record)
+    assert tuple(done.stages.values()) == stages
+
+
 def test_what_was_skipped_did_not_succeed():
     never = {"stage": "a", "condition": "eq(variables['Build.Reason'], 'PullRequest')", "jobs": [job("j")]}
     assert run_stages(never, {"stage": "b", "jobs": [job("j")]}).stages == {"a": "skipped", "b": "skipped"}
@@ -221,6 +257,7 @@ def test_what_the_agent_does_not_know_is_refused(stage):
         ("'it''s'", "it's"),
         ("eq('A', 'a')", True),
         ("and(true_, succeeded())", True),
+        ("eq(dependencies.a.result, 'succeeded')", False),
         ("or(eq(1_, ''), not(eq('a', 'b')))", True),
         ("variables.x", "1"),
         ("variables['none']", ""),
@@ -231,6 +268,6 @@ def test_expressions(text, value):
     context = {"variables": {"x": "1"}, "dependencies": {}, "true_": True}
     if "1_" in text:
         with pytest.raises(expressions.UnknownExpression):
-            expressions.evaluate(text, context, True)
+            expressions.evaluate(text, context, {"succeeded": True})
     else:
-        assert expressions.evaluate(text, context, True) == value
+        assert expressions.evaluate(text, context, {"succeeded": True}) == value

@@ -77,12 +77,9 @@ class _Execution:
         for stage in todo:
             name, depends = stage["stage"], _dependencies(stage, before[-1:])
             before.append(name)
-            outputs = {
-                other: {"outputs": {f"{job}.{key}": v for job, o in jobs.items() for key, v in o.items()}}
-                for other, jobs in self.outputs.items()
-            }
-            context = {"variables": _values(known), "dependencies": {n: outputs.get(n, {}) for n in depends}}
-            if not _condition_holds(stage, [self.run.stages[other] for other in depends], context):
+            found = {other: self._dependency(other) for other in depends}
+            context = {"variables": _values(known), "dependencies": found}
+            if not self._condition_holds(stage, [self.run.stages[other] for other in depends], context):
                 self.run.stages[name] = "skipped"
                 continue
             refused = [why for c in service_connections(stage) if (why := self._service().denial_reason(c))]
@@ -92,6 +89,22 @@ class _Execution:
                 self.run.lower_result("failed")
                 continue
             self.run.stages[name] = self._run_jobs(name, stage["jobs"], known)
+
+    def _dependency(self, stage: str) -> dict[str, Any]:
+        """What a later stage sees of a stage."""
+        result = self.run.stages[stage]
+        of_jobs = self.outputs.get(stage, {}).items()
+        outputs = {f"{job}.{key}": value for job, outputs in of_jobs for key, value in outputs.items()}
+        return {"result": result[0].upper() + result[1:], "outputs": outputs}
+
+    def _condition_holds(self, what: Mapping[str, Any], before: Sequence[str], context: Mapping[str, Any]) -> bool:
+        canceled = self.run.canceled.is_set()
+        succeeded = not canceled and all(result in GOOD_RESULTS for result in before)
+        status = {"succeeded": succeeded, "canceled": canceled}
+        try:
+            return bool(expressions.evaluate(str(what.get("condition", "succeeded()")), context, status))
+        except expressions.UnknownExpression as error:
+            raise UnsupportedPipeline(f"an expression that this agent does not evaluate: {error}") from None
 
     def _run_jobs(self, stage: str, jobs: Sequence[Mapping[str, Any]], known: Mapping[str, Variable]) -> str:
         results: dict[str, str] = {}
@@ -103,13 +116,13 @@ class _Execution:
                 "dependencies": {other: {"outputs": mine.get(other, {})} for other in depends},
                 "stageDependencies": {s: {j: {"outputs": o} for j, o in of.items()} for s, of in self.outputs.items()},
             }
-            if not _condition_holds(job, [results[other] for other in depends], context):
+            if not self._condition_holds(job, [results[other] for other in depends], context):
                 results[name] = "skipped"
                 continue
             of_job = {}
             for key, value in job.get("variables", {}).items():
                 text = expression(str(value))
-                of_job[key] = Variable(str(value if text is None else expressions.evaluate(text, context, True)))
+                of_job[key] = Variable(str(value if text is None else expressions.evaluate(text, context, {})))
             before, self.run.result = self.run.result, "succeeded"
             mine[name] = {}
             self._run_job(job, {**known, **of_job}, mine[name])
@@ -207,14 +220,6 @@ class _Execution:
 def _dependencies(what: Mapping[str, Any], default: list[str]) -> list[str]:
     given = what.get("dependsOn", default)
     return [given] if isinstance(given, str) else list(given)
-
-
-def _condition_holds(what: Mapping[str, Any], before: Sequence[str], context: Mapping[str, Any]) -> bool:
-    succeeded = all(result in GOOD_RESULTS for result in before)
-    try:
-        return bool(expressions.evaluate(str(what.get("condition", "succeeded()")), context, succeeded))
-    except expressions.UnknownExpression as error:
-        raise UnsupportedPipeline(f"an expression that this agent does not evaluate: {error}") from None
 
 
 def _values(variables: Mapping[str, Variable]) -> dict[str, str]:

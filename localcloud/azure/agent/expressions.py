@@ -16,16 +16,16 @@ class UnknownExpression(Exception):
     """The text has something that is not evaluated here."""
 
 
-def evaluate(text: str, context: Mapping[str, Any], succeeded: bool) -> Any:
+def evaluate(text: str, context: Mapping[str, Any], status: Mapping[str, bool]) -> Any:
     """Return an expression's value.
 
     Args:
         text: the expression, without what encloses it.
         context: ``variables``, ``dependencies``, ``stageDependencies``; what is not there is an empty text.
-        succeeded: what ``succeeded()`` says.
+        status: what ``succeeded()`` and ``canceled()`` say.
     """
     tokens = _tokens(text)
-    value, rest = _parse(tokens, context, succeeded)
+    value, rest = _parse(tokens, context, status)
     if rest:
         raise UnknownExpression(text)
     return value
@@ -46,7 +46,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
 _Tokens = Sequence[tuple[str, str]]
 
 
-def _parse(tokens: _Tokens, context: Mapping[str, Any], succeeded: bool) -> tuple[Any, _Tokens]:
+def _parse(tokens: _Tokens, context: Mapping[str, Any], status: Mapping[str, bool]) -> tuple[Any, _Tokens]:
     if not tokens:
         raise UnknownExpression("it ends too early")
     (kind, word), rest = tokens[0], tokens[1:]
@@ -56,11 +56,11 @@ def _parse(tokens: _Tokens, context: Mapping[str, Any], succeeded: bool) -> tupl
         arguments: list[Any] = []
         rest = rest[1:]
         while rest[:1] != [("name", ")")]:
-            value, rest = _parse(rest, context, succeeded)
+            value, rest = _parse(rest, context, status)
             arguments.append(value)
             if rest[:1] == [("name", ",")]:
                 rest = rest[1:]
-        return _call(word, arguments, succeeded), rest[1:]
+        return _call(word, arguments, status), rest[1:]
     if word not in context:
         raise UnknownExpression(word)
     value = context[word]
@@ -68,21 +68,22 @@ def _parse(tokens: _Tokens, context: Mapping[str, Any], succeeded: bool) -> tupl
         if rest[0][1] == ".":
             key, rest = rest[1][1], rest[2:]
         else:
-            key, rest = _parse(rest[1:], context, succeeded)
+            key, rest = _parse(rest[1:], context, status)
             rest = rest[1:]
         value = value.get(key, "") if isinstance(value, Mapping) else ""
     return value, rest
 
 
-def _call(name: str, arguments: Sequence[Any], succeeded: bool) -> Any:
+def _call(name: str, arguments: Sequence[Any], status: Mapping[str, bool]) -> Any:
     known: dict[str, Callable[[], Any]] = {
         "and": lambda: all(arguments),
         "or": lambda: any(arguments),
         "not": lambda: not arguments[0],
         "eq": lambda: _same(*arguments),
         "ne": lambda: not _same(*arguments),
-        "succeeded": lambda: succeeded,
     }
+    if name in status and not arguments:
+        return status[name]
     if name not in known:
         raise UnknownExpression(f"{name}()")
     return known[name]()
