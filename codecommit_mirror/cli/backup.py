@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,8 @@ from .options import context_of, contexts_of, json_option, mirror_argument, mirr
 from .output import print_json, print_table, report_fleet
 
 _MAX_LISTED = 20
+_DRILLS = 2
+"""How many repositories are restored at a time: an agent has two processors, and room for few."""
 
 bucket_option = click.option(
     "--bucket", metavar="NAME", help="The bucket of the snapshots.  [default: that of the guard's stack]"
@@ -165,7 +168,7 @@ def restore(
         raise click.UsageError("several mirrors, and --summary, are for --drill.")
     chosen = source or ("snapshots" if at is not None or drill else "replica")
     if is_fleet or summary:
-        _drill_all(mirrors, chosen, at, bucket, summary, as_json)
+        drill_all(mirrors, chosen, at, bucket, summary, as_json)
         return
     context = context_of(mirrors[0])
     origin = _origin(context, chosen, at, bucket)
@@ -196,19 +199,41 @@ def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | N
     return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket), time)
 
 
-def _drill_all(
-    mirrors: Sequence[Mirror], source: str, at: str | None, bucket: str | None, summary: Path | None, as_json: bool
+def drill_all(
+    mirrors: Sequence[Mirror],
+    source: str,
+    at: str | None,
+    bucket: str | None,
+    summary: Path | None,
+    as_json: bool,
+    *,
+    minutes: float = math.inf,
 ) -> None:
-    def work(context: MirrorContext, row: Row) -> None:
+    """Drill many mirrors, print how each one ended, and exit: 1 if one of them failed, 0 otherwise.
+
+    Args:
+        mirrors: the mirrors, in the order in which they are begun.
+        source: ``replica`` or ``snapshots``.
+        at: the time whose state is restored, as it was given; None for the last one.
+        bucket: the bucket of the snapshots; None for the guard's.
+        summary: the file of ``--summary``, if it was given.
+        as_json: whether to print JSON.
+        minutes: after how long no further mirror is begun.
+    """
+
+    def work(context: MirrorContext, row: Row) -> restoring.DrillResult:
         with row.step("Restore to a temporary folder") as say:
             result = restoring.drill(_origin(context, source, at, bucket), datetime.now(UTC), say)
-            if result.problem:
-                raise MirrorError(result.problem)
-        row.succeed(_drilled(result))
+        if result.problem:
+            row.fail(result.problem)
+        else:
+            row.succeed(_drilled(result))
+        return result
 
     with Board(mirror.name for mirror in mirrors) as board:
-        each(contexts_of(mirrors, board), board, work)
-    report_fleet("Restore drill", board, summary, as_json)
+        results = each(contexts_of(mirrors, board), board, work, workers=_DRILLS, minutes=minutes)
+    details = {name: vars(result) for name, result in results.items()}
+    report_fleet("Restore drill", board, summary, as_json, details=details)
 
 
 def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:

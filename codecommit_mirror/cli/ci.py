@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import os
+import random
 from pathlib import Path
 
 import click
 
-from ..aws.session import session, session_in
+from ..aws.session import session_in
 from ..azure import parallel_jobs
-from ..backup.origin import from_snapshots
-from ..backup.restore import DrillResult
-from ..backup.restore import drill as run_drill
-from ..backup.snapshots import read_snapshots
 from ..config.ci import Ci, Service
 from ..config.load import load, named_mirrors
-from ..config.mirror import Mirror
 from ..errors import MirrorError
 from ..fleet import result as fleet_result
+from ..lifecycle.context import ClientPool, MirrorContext
 from ..progress import Board
 from ..provisioning import summary as ci_summary
 from ..provisioning.account import Account
 from ..provisioning.pipelines import connect as connect_pipelines
-from ..provisioning.pipelines import disconnect as disconnect_pipeline
 from ..provisioning.pipelines import needs_no_secret
 from ..provisioning.pipelines import verify as verify_runs
 from ..provisioning.plan import Plan
+from ..provisioning.removal import remove as remove_mirrors
 from ..provisioning.render import SIGNATURE
 from ..provisioning.render import render as render_ci
+from .backup import drill_all
 from .options import (
     config_option,
     confirmation,
-    context_of,
     contexts_of,
     inside_repository,
     json_option,
@@ -50,7 +47,11 @@ app_option = click.option(
 
 
 minutes_option = click.option(
-    "--minutes", default=40.0, show_default=True, metavar="MINUTES", help="After how long nothing further is begun."
+    "--minutes",
+    default=40.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="After how long nothing further is begun: AWS credentials of a CI job last an hour.",
 )
 
 
@@ -164,22 +165,19 @@ def connect(config: Path, minutes: float, summary: Path | None, as_json: bool) -
 
     These are the mirrors with source_auth: job-token and replica_auth: role. It waits for no run, because with one
     parallel job they only begin once this job has ended; 'ci verify' waits for them. What there is no time for is left
-    for the next run.
+    for the next time.
     """
     mirrors, section, _ = load(config)
     chosen = [one for one in mirrors if needs_no_secret(one) and (not section or one.account == section.account)]
     with Board(mirror.name for mirror in chosen) as board:
-        queued, left = connect_pipelines(contexts_of(chosen, board), board, minutes=minutes)
-    rows = [row for row in board.rows.values() if row.name not in left]
-    append_summary(
-        summary, fleet_result.summary("Pipelines", [row for row in rows if row.failed or row.name in queued])
-    )
+        running = connect_pipelines(contexts_of(chosen, board), board, minutes=minutes)
+    rows = list(board.rows.values())
+    shown = [row for row in rows if row.result != "succeeded" or row.name in running]
+    append_summary(summary, fleet_result.summary("Pipelines", shown))
     if as_json:
-        print_json({"mirrors": fleet_result.as_objects(rows), "queued": queued, "left": left})
+        print_json({"mirrors": fleet_result.as_objects(rows), "running": running})
     else:
-        click.echo(f"{fleet_result.sentence(rows)} Runs were queued of: {', '.join(queued) or 'none'}.")
-    if left:
-        _say(f"{len(left):,} mirrors are left for the next run: {', '.join(left)}")
+        click.echo(f"{fleet_result.sentence(rows)} Queued or in progress: {', '.join(running) or 'none'}.")
     click.get_current_context().exit(1 if any(row.failed for row in rows) else 0)
 
 
@@ -193,16 +191,20 @@ def connect(config: Path, minutes: float, summary: Path | None, as_json: bool) -
     metavar="MINUTES",
     help="How long to wait with no run in progress.",
 )
+@minutes_option
 @summary_option
 @json_option
-def verify(names: tuple[str, ...], config: Path, patience: float, summary: Path | None, as_json: bool) -> None:
+def verify(
+    names: tuple[str, ...], config: Path, patience: float, minutes: float, summary: Path | None, as_json: bool
+) -> None:
     """Wait for the last runs of mirrors, and compare both sides ref by ref.
 
-    Exit status: 0 if every run succeeded and every replica is equal to its source, 1 otherwise.
+    Mirrors whose runs have not ended in time are left; 'ci connect' names them again as long as they have never
+    succeeded. Exit status: 1 if a run failed or a replica is not equal to its source, 0 otherwise.
     """
     with Board(dict.fromkeys(names)) as board:
         contexts = contexts_of(named_mirrors(config, names), board)
-        verify_runs(contexts, board, patience_minutes=patience)
+        verify_runs(contexts, board, patience_minutes=patience, minutes=minutes)
     report_fleet("First runs", board, summary, as_json)
 
 
@@ -212,6 +214,7 @@ def verify(names: tuple[str, ...], config: Path, patience: float, summary: Path 
 @app_option
 @click.option("--disconnect", is_flag=True, help="Delete the pipelines and YAML of those that need no secret first.")
 @yes_option
+@minutes_option
 @summary_option
 @json_option
 def remove(
@@ -220,6 +223,7 @@ def remove(
     app: Path,
     disconnect: bool,
     yes: bool,
+    minutes: float,
     summary: Path | None,
     as_json: bool,
 ) -> None:
@@ -227,71 +231,37 @@ def remove(
 
     Only stacks that were provisioned from it are deleted, each with its replica and history unless it was deployed with
     on_destroy: retain. A stack that is already gone is fine. Without --disconnect the Azure side stays: 'pipeline
-    disconnect NAME' deletes it beforehand, or afterwards with --azure-repo-url.
+    disconnect NAME' deletes it beforehand, or afterwards with --azure-repo-url. Exit status: 1 if one failed, 0
+    otherwise.
     """
-    account = _account(config, app)
-    problems = {name: problem for name in names if (problem := account.removal_problem(name))}
-    removable = [name for name in names if name not in problems]
-    if removable:
-        confirmation(yes)(f"Delete the stacks of {', '.join(removable)}?")
-    removed: list[str] = []
-    for name in removable:
-        try:
-            if disconnect:
-                _disconnect(account.source_of(name), name)
-            if account.remove(name):
-                removed.append(name)
-                click.echo(f"deleted {name}", err=True)
-        except MirrorError as error:
-            problems[name] = str(error)
-    append_summary(summary, ci_summary.of_removal(removed, names))
-    if problems:
-        raise MirrorError("\n".join(problems.values()))
-    if as_json:
-        print_json({"removed": removed})
-    else:
-        click.echo(f"Removed: {', '.join(removed) or 'nothing, because all of them were already gone'}.")
+    account, clients = _account(config, app), ClientPool(many=True)
+    with Board(dict.fromkeys(names)) as board:
+        if removable := [name for name in board.rows if not account.removal_problem(name)]:
+            confirmation(yes, board)(f"Delete the stacks of {', '.join(removable)}?")
+        removed = remove_mirrors(
+            account,
+            list(board.rows),
+            board,
+            (lambda mirror: MirrorContext(mirror, os.environ, Path.cwd(), clients=clients)) if disconnect else None,
+            minutes=minutes,
+        )
+    report_fleet("Mirrors removed", board, summary, as_json, also={"removed": removed}, resumes=True)
 
 
 @ci.command()
 @config_option
+@minutes_option
 @summary_option
 @json_option
-def drill(config: Path, summary: Path | None, as_json: bool) -> None:
+def drill(config: Path, minutes: float, summary: Path | None, as_json: bool) -> None:
     """Restore every mirror's last snapshot to a temporary folder, and check it.
 
-    One that fails does not stop the others. Exit status: 0 if every snapshot is sound, 1 otherwise.
+    One that fails does not stop the others. The order is another one each time, so that in a fleet that takes longer
+    than --minutes each mirror has its turn. Exit status: 1 if a snapshot is not sound, 0 otherwise.
     """
     mirrors, section, _ = load(config)
-    results: dict[str, DrillResult | str] = {}
-    for mirror in mirrors:
-        if section and mirror.account not in (None, section.account):
-            continue
-        click.echo(f"{mirror.name}: restoring", err=True)
-        try:
-            found = read_snapshots(session(mirror), mirror.name)
-            results[mirror.name] = run_drill(from_snapshots(found, None), datetime.now(UTC), lambda line: None)
-        except MirrorError as error:
-            results[mirror.name] = str(error)
-    failed = [name for name, result in results.items() if isinstance(result, str) or result.problem]
-    text = ci_summary.of_drill(results)
-    append_summary(summary, text)
-    if as_json:
-        details = [
-            {"mirror": name, **({"problem": result} if isinstance(result, str) else vars(result))}
-            for name, result in results.items()
-        ]
-        print_json({"mirrors": details})
-    else:
-        click.echo(text)
-    click.get_current_context().exit(1 if failed else 0)
-
-
-def _disconnect(mirror: Mirror | None, name: str) -> None:
-    if mirror is None:
-        _say(f"{name}: its pipeline is left alone; 'pipeline disconnect {name} --azure-repo-url URL' deletes it")
-        return
-    disconnect_pipeline(context_of(mirror), lambda line: _say(f"{name}: {line}"))
+    here = [mirror for mirror in mirrors if not section or mirror.account in (None, section.account)]
+    drill_all(random.sample(here, len(here)), "snapshots", None, None, summary, as_json, minutes=minutes)
 
 
 def _section(config: Path) -> tuple[Ci, list[str]]:

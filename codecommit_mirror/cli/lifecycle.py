@@ -51,7 +51,7 @@ def up(mirrors: tuple[Mirror, ...], is_fleet: bool, pull_request: bool, summary:
         if note := parallel_jobs.note(mirrors):
             board.say(f"note: {note}")
         up_fleet.up(contexts_of(mirrors, board), board, cdk_context_of_all(mirrors), pull_request=pull_request)
-    report_fleet("Mirrors brought up", board, summary, as_json)
+    report_fleet("Mirrors brought up", board, summary, as_json, resumes=True)
 
 
 @click.command()
@@ -83,7 +83,7 @@ def down(
             confirmation(yes, board),
             pull_request=pull_request,
         )
-    report_fleet("Mirrors taken down", board, summary, as_json)
+    report_fleet("Mirrors taken down", board, summary, as_json, resumes=True)
 
 
 @click.command()

@@ -41,15 +41,38 @@ def append_summary(path: Path | None, text: str) -> None:
         raise MirrorError(f"{path} cannot be written ({error.strerror}); name another with --summary.") from None
 
 
-def report_fleet(title: str, board: Board, summary: Path | None, as_json: bool) -> None:
-    """Print how the mirrors' journeys ended, and exit: 0 if all of them succeeded, 1 otherwise."""
+def report_fleet(
+    title: str,
+    board: Board,
+    summary: Path | None,
+    as_json: bool,
+    *,
+    details: Mapping[str, Mapping[str, Any]] | None = None,
+    also: Mapping[str, Any] | None = None,
+    resumes: bool = False,
+) -> None:
+    """Print how the mirrors' journeys ended, and exit: 1 if one of them failed, 0 otherwise.
+
+    Args:
+        title: of the summary.
+        board: the mirrors.
+        summary: the file of ``--summary``, if it was given.
+        as_json: whether to print JSON.
+        details: what else the JSON says of a mirror, by its name.
+        also: what else the JSON says.
+        resumes: whether running the command again does only what is left.
+    """
     rows = list(board.rows.values())
+    failed = any(row.failed for row in rows)
     append_summary(summary, fleet_result.summary(title, rows))
     if as_json:
-        print_json({"mirrors": fleet_result.as_objects(rows)})
+        objects = fleet_result.as_objects(rows)
+        mirrors = [{**one, **(details or {}).get(str(one["mirror"]), {})} for one in objects]
+        print_json({"mirrors": mirrors, **(also or {})})
     else:
-        click.echo(f"{fleet_result.sentence(rows)} ({board.seconds():.0f} s)")
-    click.get_current_context().exit(1 if any(row.failed for row in rows) else 0)
+        again = " Running this again does only what is left." if failed and resumes else ""
+        click.echo(f"{fleet_result.sentence(rows)}{again} ({board.seconds():.0f} s)")
+    click.get_current_context().exit(1 if failed else 0)
 
 
 def write_text(path: Path, text: str, option: str) -> None:

@@ -14,7 +14,7 @@ def as_objects(rows: Iterable[Row]) -> list[dict[str, object]]:
     return [
         {
             "mirror": row.name,
-            "result": "failed" if row.failed else "succeeded",
+            "result": row.result,
             "step": row.title,
             "seconds": round(row.seconds, 1),
             "message": row.message,
@@ -24,21 +24,24 @@ def as_objects(rows: Iterable[Row]) -> list[dict[str, object]]:
 
 
 def sentence(rows: Iterable[Row]) -> str:
-    """Return how many mirrors succeeded, and the names of those that failed."""
+    """Return how many mirrors succeeded, and the names of the others."""
     ended = list(rows)
-    failed = [row.name for row in ended if row.failed]
-    done = f"{len(ended) - len(failed):,} of {len(ended):,} mirrors succeeded"
-    return f"{done}; failed: {', '.join(failed)}. Running this again does only what is left." if failed else f"{done}."
+    done = f"{sum(row.result == 'succeeded' for row in ended):,} of {len(ended):,} mirrors succeeded"
+    for result, label in (("failed", "failed"), ("left", "left for lack of time")):
+        if names := [row.name for row in ended if row.result == result]:
+            done += f"; {label}: {', '.join(names)}"
+    return f"{done}."
 
 
 def summary(title: str, rows: Iterable[Row]) -> str:
     """Return a summary in Markdown, failures first."""
-    ended = sorted(rows, key=lambda row: not row.failed)
+    ended = list(rows)
+    shown = sorted((row for row in ended if row.result != "left"), key=lambda row: not row.failed)
     lines = [f"## {title}", "", sentence(ended), "", "| Mirror | Result | Step | Time | |", "|---|---|---|---|---|"]
     lines += [
-        f"| {cell(row.name)} | {'**failed**' if row.failed else 'succeeded'} | {row.title} | {row.seconds:.0f} s "
+        f"| {cell(row.name)} | {'**failed**' if row.failed else row.result} | {row.title} | {row.seconds:.0f} s "
         f"| {cell(row.message)} |"
-        for row in ended
+        for row in shown
     ]
     return "\n".join(lines) + "\n\n"
 

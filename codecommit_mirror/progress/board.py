@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .screen import Screen
 from .steps import Say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+Result = Literal["succeeded", "failed", "left"]
+"""``left``: there was no time for it."""
 
 _OTHER_LINES = 3
 """How much of the screen the table leaves free."""
@@ -39,7 +42,7 @@ class Row:
         """What was said in the current step."""
         self.message = ""
         """How the journey ended."""
-        self.failed: bool | None = None
+        self.result: Result | None = None
         """None until the journey has ended."""
         self.seconds = 0.0
         """How long its steps took."""
@@ -68,11 +71,20 @@ class Row:
 
     def succeed(self, message: str) -> None:
         """End the journey; a message that begins with the mirror's name loses it, since the row shows it."""
-        self._end(message.removeprefix(f"{self.name} "), failed=False)
+        self._end(message.removeprefix(f"{self.name} "), "succeeded")
 
     def fail(self, message: str) -> None:
         """End the journey with the reason why it failed."""
-        self._end(message, failed=True)
+        self._end(message, "failed")
+
+    def leave(self, message: str) -> None:
+        """End the journey for now, because there is no time for it."""
+        self._end(message, "left")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the journey has failed."""
+        return self.result == "failed"
 
     @property
     def elapsed(self) -> float:
@@ -82,11 +94,11 @@ class Row:
     @property
     def is_working(self) -> bool:
         """Whether a step is being done."""
-        return self._began is not None and self.failed is None
+        return self._began is not None and self.result is None
 
-    def _end(self, message: str, *, failed: bool) -> None:
+    def _end(self, message: str, result: Result) -> None:
         self.pause()
-        self.message, self.failed = message, failed
+        self.message, self.result = message, result
         self._board.changed(self)
 
 
@@ -117,7 +129,7 @@ class Board:
     @property
     def open_rows(self) -> dict[str, Row]:
         """The mirrors whose journeys have not ended."""
-        return {name: row for name, row in self.rows.items() if row.failed is None}
+        return {name: row for name, row in self.rows.items() if row.result is None}
 
     def say(self, line: str) -> None:
         """Print a line that is about all mirrors."""
@@ -129,9 +141,9 @@ class Board:
 
     def changed(self, row: Row) -> None:
         """Show what a row has begun, or how it ended."""
-        if row.failed is not None:
+        if row.result in ("succeeded", "failed"):
             self._print_end(row)
-        elif not self._screen.is_live:
+        elif row.result is None and not self._screen.is_live:
             self._screen.print(f"[{self.seconds():6.1f} s] {row.name}: {row.title}")
 
     def _print_end(self, row: Row) -> None:
@@ -165,7 +177,7 @@ class Board:
         for row in shown:
             latest = row.details[-1:] or [""]
             table.add_row(Text(row.name), Text(row.title, "bold"), Text(f"{row.elapsed:.0f} s", "dim"), Text(latest[0]))
-        failed, done = sum(row.failed is True for row in rows), sum(row.failed is False for row in rows)
+        failed, done = (sum(row.result == result for row in rows) for result in ("failed", "succeeded"))
         waiting = len(rows) - failed - done - len(working)
         counts = f"{done:,} done, {failed:,} failed, {len(working):,} working, {waiting:,} waiting, of {len(rows):,}"
         return Group(table, Text(counts, "dim"))

@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,8 @@ class Account:
         say: prints a line.
 
     Raises:
-        MirrorError: the credentials belong to another account, or ``cdk synth`` ran for another list of mirrors.
+        MirrorError: the credentials belong to another account, ``cdk synth`` ran for another list of mirrors, or the
+            stacks cannot be listed.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Account:
         self._needed = {ci.region, *(stack.region for stack in self._wanted if stack.account == self._account)}
         everywhere = aws.get_available_regions("cloudformation", aws.get_partition_for_region(ci.region))
         self._clients = {name: client(aws, "cloudformation", name) for name in {*self._needed, *everywhere}}
+        self._deployed = self._list()
 
     def plan(self) -> Plan:
         """Compare what is deployed with what is wanted."""
@@ -211,9 +212,8 @@ class Account:
         failed = [e for e in events if e["ResourceStatus"] == "DELETE_FAILED" and e.get("ResourceStatusReason")]
         return failed[-1]["ResourceStatusReason"].rstrip(".") if failed else "it took too long"
 
-    @cached_property
-    def _deployed(self) -> list[DeployedStack]:
-        """The stacks of every region when the command began, including regions whose last mirror was removed."""
+    def _list(self) -> list[DeployedStack]:
+        """Return the stacks of every region, including regions whose last mirror was removed."""
         with ThreadPoolExecutor(_MAX_WORKERS) as pool:
             return [stack for stacks in pool.map(self._stacks, sorted(self._clients)) for stack in stacks]
 

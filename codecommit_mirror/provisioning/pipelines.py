@@ -6,14 +6,14 @@ A job does not wait for the runs that it queues: with one parallel job they only
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from .. import engine
 from ..azure import connection
-from ..azure.client import Build, Definition
+from ..azure.client import Build
 from ..azure.state import read_state, read_state_without_source
 from ..config.ci import SOURCE_METADATA
 from ..config.mirror import Mirror
@@ -24,7 +24,7 @@ from ..lifecycle.connect import connect as connect_mirror
 from ..lifecycle.context import MirrorContext
 from ..progress import Board, Row, Say
 
-_BATCH = 25
+_GOOD = ("succeeded", "partiallySucceeded")
 _POLL_SECONDS = 2.0
 
 
@@ -33,16 +33,16 @@ def needs_no_secret(mirror: Mirror) -> bool:
     return mirror.replica_auth == "role" and mirror.source_auth == "job-token"
 
 
-def connect(contexts: Mapping[str, MirrorContext], board: Board, *, minutes: float) -> tuple[list[str], list[str]]:
+def connect(contexts: Mapping[str, MirrorContext], board: Board, *, minutes: float) -> list[str]:
     """Connect the mirrors' pipelines, and queue a run of each one that is new, was changed, or never succeeded.
 
     Args:
         contexts: mirrors that need no secret, by name.
-        board: shows the progress.
+        board: shows the progress, and which mirrors are left for the next time.
         minutes: after how long no further mirror is begun.
 
     Returns:
-        The mirrors whose runs were queued, and those that are left for the next time.
+        The mirrors that have a run under way, which shows whether they work.
     """
 
     def work(context: MirrorContext, row: Row) -> bool:
@@ -55,40 +55,42 @@ def connect(contexts: Mapping[str, MirrorContext], board: Board, *, minutes: flo
             state, changed = connect_mirror(
                 context, stack.outputs.replica_url, say, role_arn=stack.outputs.push_role_arn
             )
-        if state.definition is None or not (changed or _never_succeeded(context, state.definition)):
+        build = _proof(context.azure.builds(state.definition)) if state.definition and not changed else None
+        if state.definition is None or (build and build.done):
             row.succeed("nothing to do")
             return False
+        if build:
+            row.succeed(f"run {build.id} has not ended yet")
+            return True
         with row.step("Queue a run"):
             branch = connection.run_branch(read_state(context.mirror, context.azure)[0], context.azure, state)
             build = context.azure.queue(state.definition, branch)
         row.succeed(f"queued run {build.id}")
         return True
 
-    deadline = time.monotonic() + minutes * 60
-    queued: list[str] = []
-    names = list(contexts)
-    while names and time.monotonic() < deadline:
-        batch, names = names[:_BATCH], names[_BATCH:]
-        made = each({name: contexts[name] for name in batch}, board, work)
-        queued += [name for name, is_queued in made.items() if is_queued]
-    return queued, names
+    made = each(contexts, board, work, minutes=minutes)
+    return [name for name, under_way in made.items() if under_way]
 
 
-def verify(contexts: Mapping[str, MirrorContext], board: Board, *, patience_minutes: float) -> None:
+def verify(contexts: Mapping[str, MirrorContext], board: Board, *, patience_minutes: float, minutes: float) -> None:
     """Wait for the mirrors' last runs, and compare both sides; the board's rows say how each one ended.
 
     Args:
         contexts: by the mirror's name.
         board: shows the progress.
         patience_minutes: how long to wait while none of the runs is in progress.
+        minutes: after how long the mirrors whose runs have not ended are left.
     """
     moved = _Moved()
 
     def work(context: MirrorContext, row: Row) -> None:
         with row.step("Wait for the run") as say:
-            build = _last_run(context, say, moved, patience_minutes * 60)
-            if build.result not in ("succeeded", "partiallySucceeded"):
-                raise MirrorError(f"run {build.id} ended as {build.result}; see its log in Azure DevOps.")
+            build = _last_run(context, say, moved, patience_minutes * 60, lambda: board.seconds() >= minutes * 60)
+        if not build.done:
+            row.leave(f"run {build.id} has not ended")
+            return
+        if build.result not in _GOOD:
+            raise MirrorError(f"run {build.id} ended as {build.result}; see its log in Azure DevOps.")
         with row.step("Compare"):
             stack = context.find_stack()
             if stack is None or stack.outputs is None:
@@ -98,7 +100,7 @@ def verify(contexts: Mapping[str, MirrorContext], board: Board, *, patience_minu
                 raise MirrorError(f"{verification.differing_refs(len(found.different))}; run it again.")
         row.succeed(f"run {build.id} {build.result}: {engine.equal_refs(len(found.source) - len(found.different))}.")
 
-    each(contexts, board, work)
+    each(contexts, board, work, minutes=minutes)
 
 
 class _Moved:
@@ -108,13 +110,14 @@ class _Moved:
         self.at = time.monotonic()
 
 
-def _last_run(context: MirrorContext, say: Say, moved: _Moved, patience: float) -> Build:
+def _last_run(context: MirrorContext, say: Say, moved: _Moved, patience: float, is_late: Callable[[], bool]) -> Build:
+    """Return the last run once it has ended, or as it is when it is late."""
     _, state = read_state(context.mirror, context.azure)
     build = next(context.azure.builds(state.definition), None) if state.definition else None
     if build is None:
         raise MirrorError("the pipeline has never run.")
     say(f"run {build.id}")
-    while not build.done:
+    while not build.done and not is_late():
         if time.monotonic() - moved.at > patience:
             raise MirrorError(
                 f"run {build.id} has not begun, and no other one is in progress: there may be no free parallel job; "
@@ -128,9 +131,15 @@ def _last_run(context: MirrorContext, say: Say, moved: _Moved, patience: float) 
     return build
 
 
-def _never_succeeded(context: MirrorContext, definition: Definition) -> bool:
-    builds = context.azure.builds(definition)
-    return not any(not build.done or build.result in ("succeeded", "partiallySucceeded") for build in builds)
+def _proof(builds: Iterable[Build]) -> Build | None:
+    """Return the run that shows that the pipeline works, or else the newest one that may still show it."""
+    under_way = None
+    for build in builds:
+        if build.result in _GOOD:
+            return build
+        if not build.done:
+            under_way = under_way or build
+    return under_way
 
 
 def source_of(name: str, template: Mapping[str, Any]) -> Mirror | None:
@@ -153,8 +162,9 @@ def disconnect(context: MirrorContext, say: Say) -> None:
     Raises:
         MirrorError: the service refuses.
     """
-    state = read_state_without_source(context.mirror, context.azure)
-    if state is None:
-        say("the repository with the YAML is not visible; delete any remaining pipeline by hand")
-        return
-    connection.disconnect(context.mirror, context.azure, state, pull_request=False, say=say)
+    with context.yaml_lock:
+        state = read_state_without_source(context.mirror, context.azure)
+        if state is None:
+            say("the repository with the YAML is not visible; delete any remaining pipeline by hand")
+            return
+        connection.disconnect(context.mirror, context.azure, state, pull_request=False, say=say)

@@ -59,7 +59,7 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str
         tip=_TIP,
         upload=_UPLOAD,
         removed=_NAMES.format(name="removed", file="deployed.json", key="remove"),
-        queued=_NAMES.format(name="queued", file="connected.json", key="queued"),
+        running=_NAMES.format(name="running", file="connected.json", key="running"),
         azure_sign_in=_AZURE_SIGN_IN,
         deploys=_azure_condition(ci.branch),
         drill=drill,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from ..backup.restore import DrillResult
 from .account import Deployment
 from .plan import Plan
 
@@ -28,28 +27,6 @@ def of_deployment(plan: Plan, deployment: Deployment) -> str:
     left = [f"- left for the next run: {', '.join(deployment.left)}"] if deployment.left else []
     lines = ["", *failed, *left] if failed or left else []
     return "\n".join([_table(plan, "created", "updated"), *lines, ""])
-
-
-def of_removal(removed: Sequence[str], asked: Sequence[str]) -> str:
-    """Return what was deleted, what was not, and what a person must do on the Azure side."""
-    left = [name for name in asked if name not in removed]
-    outcome = [f"- `{name}`: deleted" for name in removed] + [f"- `{name}`: not deleted" for name in left]
-    hint = "`codecommit-mirror pipeline disconnect NAME --azure-repo-url URL`"
-    rest = ["", f"If one of them still has a pipeline in Azure DevOps, {hint} deletes it with its YAML."]
-    return "\n".join(["## Replicas", "", *outcome, *rest, ""])
-
-
-def of_drill(results: Mapping[str, DrillResult | str]) -> str:
-    """Return what each mirror's drill found: its result, or why there is none."""
-    lines = ["## Restore drill", "", "| mirror | result | age | refs | seconds |", "|---|---|---|---|---|"]
-    for name, result in results.items():
-        if isinstance(result, str):
-            lines.append(f"| {name} | failed: {result} | | | |")
-            continue
-        outcome = f"failed: {result.problem}" if result.problem else "sound"
-        hours = result.age_seconds / 3600
-        lines.append(f"| {name} | {outcome} | {hours:,.0f} h | {result.refs:,} | {result.seconds:,.1f} |")
-    return "\n".join([*lines, ""])
 
 
 def rows(plan: Plan, created: str, updated: str) -> list[tuple[str, str]]:

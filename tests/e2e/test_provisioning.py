@@ -238,7 +238,7 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
         "teardown": "succeeded",
     }
     assert "| unchanged | 3 |" in shown["summaries"][0]
-    assert "- `Gone`: deleted" in shown["summaries"][1]
+    assert "| Gone | succeeded | Delete the stack |" in shown["summaries"][1]
     assert "Gone" not in infrastructure.stacks()
     assert not cloud.replica_path("Gone").exists()
 
@@ -384,12 +384,15 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     assert "Theirs" not in again["remove"]
     assert "there is no terminal to ask on" in ci(infrastructure, "remove", "Far", check=False)
     summary = infrastructure.folder / "summary.md"
+    left = json.loads(ci(infrastructure, "remove", "Far", "--yes", "--minutes", "0", "--json"))
+    assert (left["removed"], left["mirrors"][0]["result"]) == ([], "left")
     said = ci(infrastructure, "remove", "Kept", "Theirs", "Far", "--yes", "--summary", str(summary), check=False)
-    assert "error: Kept is still in mirrors.yaml, so its stack is not deleted; remove its entry first." in said
-    assert f"error: the stack of Theirs was not provisioned from {OWNER}; it is not deleted." in said
-    assert "deleted Far" in said
-    assert "- `Far`: deleted\n- `Kept`: not deleted\n- `Theirs`: not deleted" in summary.read_text()
-    assert json.loads(ci(infrastructure, "remove", "Far", "--yes", "--json")) == {"removed": []}
+    assert "Kept: FAILED: Kept is still in mirrors.yaml, so its stack is not deleted; remove its entry first." in said
+    assert f"Theirs: FAILED: the stack of Theirs was not provisioned from {OWNER}; it is not deleted." in said
+    assert "Far: deleted" in said
+    assert "1 of 3 mirrors succeeded; failed: Kept, Theirs." in summary.read_text()
+    again = json.loads(ci(infrastructure, "remove", "Far", "--yes", "--json"))
+    assert (again["removed"], again["mirrors"][0]["message"]) == ([], "was already gone")
     assert "Theirs" in infrastructure.stacks()
 
 

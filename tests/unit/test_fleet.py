@@ -33,7 +33,7 @@ def test_one_that_fails_does_not_stop_the_others():
     board, output = plain(["a", "b", "c"])
     with board:
         assert each({"a": "x", "b": "fails", "c": "y"}, board, journey) == {"a": "X", "c": "Y"}
-    assert [row.failed for row in board.rows.values()] == [False, True, False]
+    assert [row.result for row in board.rows.values()] == ["succeeded", "failed", "succeeded"]
     lines = [line.partition("] ")[2] or line.strip() for line in output.getvalue().splitlines()]
     assert "b: FAILED: the reason; do this." in lines
     assert lines[lines.index("b: FAILED: the reason; do this.") + 1] == "a detail"
@@ -52,7 +52,7 @@ def test_our_own_mistake_is_raised_once_the_others_have_ended():
 
     with board, pytest.raises(ZeroDivisionError):
         each({"a": None, "b": None}, board, work, workers=2)
-    assert board.rows["b"].failed is False
+    assert board.rows["b"].result == "succeeded"
     assert "a mistake in codecommit-mirror (ZeroDivisionError)" in board.rows["a"].message
 
 
@@ -69,6 +69,23 @@ def test_no_more_than_so_many_are_worked_on_at_a_time():
 
     each(dict.fromkeys(board.rows), board, work, workers=3)
     assert most[0] == 3
+
+
+def test_what_there_is_no_time_for_is_left():
+    board, output = plain(["a", "b", "c"])
+
+    def work(context, row):
+        time.sleep(0.06)
+        return journey(context, row)
+
+    with board:
+        assert each({"a": "x", "b": "fails", "c": "y"}, board, work, workers=1, minutes=0.1 / 60) == {"a": "X"}
+    assert [row.result for row in board.rows.values()] == ["succeeded", "failed", "left"]
+    assert "c: " not in output.getvalue()
+    rows = board.rows.values()
+    assert result.sentence(rows) == "1 of 3 mirrors succeeded; failed: b; left for lack of time: c."
+    assert [one["result"] for one in result.as_objects(rows)] == ["succeeded", "failed", "left"]
+    assert "| c |" not in result.summary("Mirrors", rows)
 
 
 def test_the_table_of_500_fits_on_a_terminal_and_counts_them():

@@ -370,7 +370,7 @@ def test_azures_roles_are_for_what_they_are_for():
     assert approve["pool"] == "server"
     assert approve["steps"][0]["task"] == "ManualValidation@1"
     assert "approve" in stages["teardown"]["dependsOn"]
-    assert "condition" not in stages["teardown"]
+    assert stages["teardown"]["condition"] == "and(not(canceled()), eq(dependencies.approve.result, 'Succeeded'))"
 
 
 def test_githubs_teardown_waits_for_reviewers_and_has_no_token_before():
@@ -379,6 +379,8 @@ def test_githubs_teardown_waits_for_reviewers_and_has_no_token_before():
     assert jobs["approve"]["permissions"] == {}
     assert "approve" in jobs["teardown"]["needs"]
     assert "reviewers" in jobs["approve"]["needs"]
+    assert jobs["approve"]["if"] == "${{ !cancelled() && needs.reviewers.result == 'success' }}"
+    assert jobs["teardown"]["if"] == "${{ !cancelled() && needs.approve.result == 'success' }}"
     roles = {
         name: step["with"]["role-to-assume"].rpartition("/")[2]
         for name, job in jobs.items()

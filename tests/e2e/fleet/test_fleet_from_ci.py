@@ -141,12 +141,26 @@ def test_a_merge_brings_a_fleet_up_and_another_one_makes_it_what_the_file_says(f
         fleet.add_source(name)
     excluded = [option for name in names[:REMOVED] for option in ("--exclude", name)]
     assert set(fleet.discover(*excluded)) == set(added)
+    # One that cannot be deployed keeps neither the others nor the removal from being made so.
+    cloud.client("codecommit").create_repository(repositoryName=added[0])
     build = fleet.merge()
     assert set(cloud.azure.questions()[build.id].rpartition(": ")[2].split()) == set(names[:REMOVED])
     cloud.azure.decide(build.id, True)
     build = wait_for(lambda: b if (b := fleet.azure.build(build.id)).done else None, seconds=600)
+    run = cloud.azure.run_log(build.id)
+    assert build.result == "failed"
+    assert list(run["stages"].values()) == ["skipped", "failed", "succeeded", "succeeded", "succeeded"], log(
+        fleet, build
+    )
+    assert f"failed: {added[0]}" in "\n".join(run["summaries"])
+    kept = {*names[REMOVED:], added[1]}
+    assert set(fleet.pipelines()) == {f"codecommit-mirror-{name}" for name in kept}
+
+    cloud.client("codecommit").delete_repository(repositoryName=added[0])
+    (fleet.folder / "README.md").write_text("Ours.\n")
+    build = fleet.merge()
     assert build.result == "succeeded", log(fleet, build)
-    kept = {*names[REMOVED:], *added}
+    kept |= {added[0]}
     assert set(fleet.pipelines()) == {f"codecommit-mirror-{name}" for name in kept}
     assert {path.stem for path in cloud.replica_path("x").parent.glob("*.git")} == kept
     for name in names[:REMOVED]:

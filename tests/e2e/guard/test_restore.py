@@ -10,6 +10,7 @@ import pytest
 from localcloud import sample
 from localcloud.azure import repos
 
+from ..conftest import Rig, counter
 from ..engine.sides import NAMESPACES
 
 
@@ -100,15 +101,35 @@ def test_a_drill_says_how_old_and_how_long(guarded, rig, restore, cloud, command
     assert re.search(r"The drill of \S+ succeeded: the snapshot of .*, \d+ s old, has 16 refs and", restore("--drill"))
     found = json.loads(restore("--drill", "--json"))
     assert (found["sound"], found["refs"], found["problem"]) == (True, 16, None)
+
+
+def test_drills_of_several_mirrors_say_which_snapshots_are_sound(
+    guarded, rig, cloud, stack_template, command, tmp_path
+):
     config, summary = tmp_path / "mirrors.yaml", tmp_path / "summary.md"
-    config.write_text(
-        "defaults:\n  azure: {organization: contoso, project: Shop}\nmirrors:\n"
-        f"  {rig.name}: {{azure: {{repository: a}}}}\n  no-such-replica: {{azure: {{repository: b}}}}\n"
-    )
-    done = command("ci", "drill", "--config", str(config), "--summary", str(summary))
-    assert done.returncode == 1
-    assert f"| {rig.name} | sound | 0 h | 16 |" in summary.read_text()
-    assert "| no-such-replica | failed: there is no snapshot of this replica" in summary.read_text()
+    another = Rig(cloud, f"replica-{next(counter)}", stack_template)
+    for one in (rig, another):
+        sample.fill(one.source, commits=3, branches=1, tags=1)
+        one.run()
+        guarded.snapshot(one.name)
+    names = [rig.name, another.name, "no-such-replica"]
+    entries = [f"  {name}: {{azure: {{repository: {name}}}}}\n" for name in names]
+    head = "defaults:\n  azure: {organization: contoso, project: Shop}\nmirrors:\n"
+    config.write_text(head + "".join(entries))
+    for drill in (["restore", "--drill", "--all"], ["ci", "drill"]):
+        done = command(*drill, "--config", str(config), "--summary", str(summary), "--json")
+        assert done.returncode == 1
+        found = {one["mirror"]: one for one in json.loads(done.stdout)["mirrors"]}
+        assert {name: found[name]["result"] for name in names} == dict(
+            zip(names, ("succeeded", "succeeded", "failed"), strict=True)
+        )
+        assert found[rig.name]["problem"] is None
+        assert found[rig.name]["refs"] > 3
+        assert found[rig.name]["age_seconds"] < 600
+        assert "there is no snapshot of this replica" in found["no-such-replica"]["message"]
+    assert summary.read_text().count("2 of 3 mirrors succeeded; failed: no-such-replica.") == 2
+    left = json.loads(command("ci", "drill", "--config", str(config), "--minutes", "0", "--json").stdout)["mirrors"]
+    assert {one["result"] for one in left} == {"left"}
 
 
 def test_no_password_is_in_the_guards_log_or_state(guarded, rig, cloud):
