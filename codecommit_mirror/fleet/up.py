@@ -44,14 +44,17 @@ def up(
 
 
 def _preflight(contexts: Mapping[str, MirrorContext], board: Board) -> dict[str, MirrorContext]:
-    """Return the mirrors that nothing stops; those of an account that cannot be used fail together."""
+    """Return the mirrors that nothing stops; those of an account that cannot be used, or has no room, fail together."""
     places: dict[tuple[str | None, str | None], list[MirrorContext]] = {}
     for context in contexts.values():
         places.setdefault((context.mirror.account, context.mirror.region), []).append(context)
     for group in places.values():
-        if problems := preflight.find_account_problems(group):
-            for context in group:
-                board.rows[context.mirror.name].fail("\n".join(problems))
+        if problems := preflight.find_account_problems(group[0]):
+            _fail(group, board, problems)
+            continue
+        new = [context for context in group if preflight.is_new(context)]
+        if problems := preflight.find_quota_problems(new):
+            _fail(new, board, problems)
 
     def check(context: MirrorContext, row: Row) -> MirrorContext:
         with row.step(STEPS[0]):
@@ -61,6 +64,11 @@ def _preflight(contexts: Mapping[str, MirrorContext], board: Board) -> dict[str,
         return context
 
     return each({name: contexts[name] for name in board.open_rows}, board, check)
+
+
+def _fail(contexts: Sequence[MirrorContext], board: Board, problems: Sequence[str]) -> None:
+    for context in contexts:
+        board.rows[context.mirror.name].fail("\n".join(problems))
 
 
 def deploy(

@@ -24,12 +24,29 @@ from .context import MirrorContext
 def find_problems(context: MirrorContext) -> list[str]:
     """Return every problem, one sentence each."""
     # Several checks can meet the same problem.
-    return list(dict.fromkeys([*find_account_problems([context]), *find_mirror_problems(context)]))
+    quotas_of_new = find_quota_problems([context] if is_new(context) else [])
+    return list(dict.fromkeys([*find_account_problems(context), *quotas_of_new, *find_mirror_problems(context)]))
 
 
-def find_account_problems(contexts: Sequence[MirrorContext]) -> list[str]:
-    """Return what stops every mirror of one account and region, one sentence each."""
-    return _found_by((_check_tools, _check_bootstrap, lambda _: _quota_problems(contexts)), contexts[0])
+def find_account_problems(context: MirrorContext) -> list[str]:
+    """Return what stops every mirror of a mirror's account and region, one sentence each."""
+    return _found_by((_check_tools, _check_bootstrap), context)
+
+
+def find_quota_problems(contexts: Sequence[MirrorContext]) -> list[str]:
+    """Return the quotas that new mirrors of one account and region would exceed together, one sentence each."""
+    needs = quotas.needs_of(context.mirror for context in contexts)
+    if not needs:
+        return []
+    return _found_by((lambda one: quotas.problems(needs, quotas.read_quotas(one.aws, needs)),), contexts[0])
+
+
+def is_new(context: MirrorContext) -> bool:
+    """Whether the mirror has no stack yet, as far as these credentials can tell."""
+    try:
+        return context.find_stack() is None
+    except MirrorError:
+        return False  # It is somebody else's, or cannot be read, which the mirror's own checks report.
 
 
 def find_mirror_problems(context: MirrorContext) -> list[str]:
@@ -147,20 +164,6 @@ def _exists(get: Callable[[], object]) -> bool:
     with suppress(NotFoundError, DeniedError), aws_failures("look for resources with the mirror's names"):
         return bool(get())
     return False
-
-
-def _quota_problems(contexts: Sequence[MirrorContext]) -> list[str]:
-    """Return the quotas that the mirrors without a stack would exceed together."""
-    aws = contexts[0].aws
-    needs = quotas.needs_of(context.mirror for context in contexts if not _has_stack(context))
-    return quotas.problems(needs, quotas.read_quotas(aws, needs)) if needs else []
-
-
-def _has_stack(context: MirrorContext) -> bool:
-    try:
-        return context.find_stack() is not None
-    except MirrorError:
-        return True  # It is somebody else's, which the mirror's own checks report.
 
 
 def _check_source(context: MirrorContext) -> list[str]:

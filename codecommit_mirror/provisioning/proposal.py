@@ -7,10 +7,14 @@ from ..errors import MirrorError
 from ..progress import Say
 
 BRANCH = "codecommit-mirror/discover"
+TITLE = "Mirror new repositories"
+"""Of the pull request, and of the only commits that are ours to replace."""
 
 
 def propose(azure: AzureDevOps, name: str, branch: str, path: str, text: str, say: Say) -> None:
     """Propose a file's new text by a pull request; one that is open already is brought up to date.
+
+    One that somebody has added a commit to is left alone.
 
     Args:
         azure: the project of the repository.
@@ -35,11 +39,16 @@ def propose(azure: AzureDevOps, name: str, branch: str, path: str, text: str, sa
     if tip is None:
         azure.set_branch(repository, BRANCH, old=None, new=base)
         tip = base
+    elif opened and azure.commit_comment(repository, tip) != TITLE:
+        say(
+            f"pull request {opened.id} into {branch!r} of {name!r} has somebody's own commit and is left as it is; "
+            "what it lacks is proposed once it is merged or abandoned"
+        )
+        return
     current = azure.file(repository, BRANCH, path)
-    title = "Mirror new repositories"
     if current != text:
-        azure.commit_file(repository, BRANCH, tip, path, text=text, exists=current is not None, comment=title)
+        azure.commit_file(repository, BRANCH, tip, path, text=text, exists=current is not None, comment=TITLE)
     opened = opened or azure.open_pull_request(
-        repository, BRANCH, branch, title, f"Found by codecommit-mirror; merging it adds them to {path}."
+        repository, BRANCH, branch, TITLE, f"Found by codecommit-mirror; merging it adds them to {path}."
     )
     say(f"pull request {opened.id} into {branch!r} of {name!r} is waiting to be merged")

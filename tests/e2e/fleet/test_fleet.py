@@ -45,6 +45,10 @@ def test_a_fleet_is_brought_up_verified_and_taken_down(fleet_of, tmp_path, monke
 
     for name in (first, second):
         codecommit.delete_repository(repositoryName=name)
+    with monkeypatch.context() as patched:
+        patched.setattr(preflight.quotas, "problems", lambda needs, found: ["1 more stack is needed."])
+        ended = by_mirror(fleet.run("up", third, first, "--json"))
+    assert (ended[first]["message"], ended[third]["result"]) == ("1 more stack is needed.", "succeeded")
     again = fleet.run("up", "--all", "--json")
     assert again.exit_code == 0, again.output
     assert by_mirror(again)[third]["message"] == "is up: nothing to do, 6 refs are equal on both sides."

@@ -118,9 +118,13 @@ def test_a_merge_brings_a_fleet_up_and_another_one_makes_it_what_the_file_says(f
     proposal = ["discover", "--project", "Shop", "--pull-request", "--include", names[0]]
     for _ in range(2):
         fleet.run("codecommit-mirror", *proposal, AZURE_DEVOPS_EXT_PAT=cloud.operator_token)
-    proposed = sample.git(fleet.bare, "show", "refs/heads/codecommit-mirror/discover:mirrors.yaml")
-    assert f"  {names[0]}:\n" in proposed
+    branch = "refs/heads/codecommit-mirror/discover"
+    assert f"  {names[0]}:\n" in sample.git(fleet.bare, "show", f"{branch}:mirrors.yaml")
     assert fleet.azure.pull_request(fleet.azure.repository("mirrors"), "codecommit-mirror/discover")
+    sample.commit(fleet.bare, "codecommit-mirror/discover", "Not yet")
+    edited = sample.refs(fleet.bare)[branch]
+    fleet.run("codecommit-mirror", *proposal, "--include", "*", AZURE_DEVOPS_EXT_PAT=cloud.operator_token)
+    assert sample.refs(fleet.bare)[branch] == edited
     assert sorted(fleet.discover()) == sorted(names)
     build = fleet.merge()
     assert build.result == "succeeded", log(fleet, build)
