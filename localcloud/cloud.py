@@ -145,6 +145,10 @@ class LocalCloud:
         """Let CodeCommit throttle the next pushes, or end their connections once so many bytes have arrived."""
         self._call("break_pushes", count, after_bytes)
 
+    def set_stack_status(self, name: str, status: str) -> None:
+        """Let CloudFormation say that it is working on a stack, as it does while another run deploys it."""
+        self._call("set_stack_status", name, status)
+
     def requests(self) -> dict[str, int]:
         """Return how many requests each service has got."""
         return dict(self._call("requests"))

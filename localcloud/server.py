@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ class _Clouds:
     issuers: Issuers
     azure: AzureDevOps
     mailbox: Mailbox
+    set_stack_status: Callable[[str, str], None]
     requests: Counter[str] = field(default_factory=Counter)
     """How many requests each service of AWS got."""
 
@@ -143,7 +145,7 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
             "AWS_REGION": settings["region"],
         },
     )
-    return _Clouds(git_server, git, issuers, azure, mailbox)
+    return _Clouds(git_server, git, issuers, azure, mailbox, cloudformation.set_status)
 
 
 def _counting(app: Any, counts: Counter[str]) -> Any:
@@ -229,6 +231,8 @@ def _serve_commands(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, clouds
             clouds.git.break_pushes(*arguments)
         elif name == "requests":
             result = clouds.all_requests()
+        elif name == "set_stack_status":
+            clouds.set_stack_status(*arguments)
         elif name == "mail":
             result = clouds.mailbox.messages()
         elif name == "azure":

@@ -25,7 +25,8 @@ COMPLETE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "I
 """Statuses of a stack that has what its template says, or what it had before a failed update."""
 NOT_CREATED_YET = "REVIEW_IN_PROGRESS"
 """The status of a stack that only has a change set which nobody has executed."""
-_SETTLING_SECONDS = 30 * 60
+SETTLING_MINUTES = 30
+"""How long an operation of another run may take."""
 _POLL_SECONDS = 2
 
 
@@ -83,17 +84,20 @@ def has_operation_in_progress(status: str) -> bool:
     return status.endswith("_IN_PROGRESS") and status != NOT_CREATED_YET
 
 
-def wait_until_settled(in_progress: Callable[[], Mapping[str, str]], say: Say) -> None:
+def wait_until_settled(
+    in_progress: Callable[[], Mapping[str, str]], say: Say, minutes: float = SETTLING_MINUTES
+) -> None:
     """Wait while CloudFormation finishes what an interrupted run, or a person, has begun.
 
     Args:
         in_progress: returns the status of each stack that has an operation in progress, by the stack's name.
         say: prints a line.
+        minutes: how long to wait.
 
     Raises:
-        MirrorError: the operations take more than half an hour.
+        MirrorError: the operations take longer.
     """
-    reported, deadline = False, time.monotonic() + _SETTLING_SECONDS
+    reported, deadline = False, time.monotonic() + minutes * 60
     while stacks := in_progress():
         name, status = next(iter(stacks.items()))
         if not reported:
@@ -101,8 +105,8 @@ def wait_until_settled(in_progress: Callable[[], Mapping[str, str]], say: Say) -
             reported = True
         if time.monotonic() > deadline:
             raise MirrorError(
-                f"the stack {name!r} has been {status} for half an hour; look at it in the CloudFormation console, "
-                "and run again."
+                f"the stack {name!r} is still {status} after {minutes:.0f} min; look at it in the CloudFormation "
+                "console, and run again."
             )
         time.sleep(_POLL_SECONDS)
 

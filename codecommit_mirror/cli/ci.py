@@ -128,7 +128,7 @@ def deploy(config: Path, app: Path, minutes: float, summary: Path | None, as_jso
     else:
         click.echo(_format_plan(found, "created", "updated"))
     if done.left:
-        _say(f"{len(done.left):,} mirrors are left for the next run: {', '.join(done.left)}")
+        _say(f"left for the next run: {', '.join(done.left)}")
     problems = [f"{name} was not deployed: {reason}" for name, reason in done.failed.items()]
     if found.moved:
         problems.append(

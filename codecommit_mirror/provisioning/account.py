@@ -15,7 +15,7 @@ from botocore import exceptions
 
 from ..aws import cdk, quotas
 from ..aws.session import account_of, aws_failures, client, session_in
-from ..aws.stack import read_template, wait_until_settled
+from ..aws.stack import SETTLING_MINUTES, read_template, wait_until_settled
 from ..config.ci import REPLICA, Ci
 from ..config.mirror import Mirror
 from ..engine import sanitize
@@ -119,16 +119,22 @@ class Account:
     def deploy(self, mirrors: Sequence[str], *, minutes: float) -> Deployment:
         """Deploy mirrors in batches, several stacks at a time; one that fails does not stop the others.
 
+        Those that CloudFormation is still working on come last, so that nobody else waits for them.
+
         Args:
             mirrors: their names.
             minutes: after how long no further batch is begun.
         """
         stacks = {stack.mirror: stack.stack_name for stack in self._wanted}
         deadline = time.monotonic() + minutes * 60
-        failed, left = dict[str, str](), list(mirrors)
-        while left and time.monotonic() < deadline:
+        busy = self._in_progress(mirrors)
+        failed, left = dict[str, str](), [name for name in mirrors if name not in busy]
+        waiting = [name for name in mirrors if name in busy]
+        while (left or waiting) and time.monotonic() < deadline:
+            if not left:
+                left, waiting = waiting, []
             batch, left = left[:_BATCH], left[_BATCH:]
-            stuck = self._never_settled(batch)
+            stuck = self._never_settled(batch, (deadline - time.monotonic()) / 60)
             failed |= stuck
             failed |= cdk.deploy_all(
                 self._folder,
@@ -137,7 +143,7 @@ class Account:
                 lambda stack, line: self._say(f"{stack}: {line}"),
                 concurrency=CONCURRENCY,
             )
-        return Deployment(failed, tuple(left))
+        return Deployment(failed, (*left, *waiting))
 
     def source_of(self, mirror: str) -> Mirror | None:
         """Return a mirror that is no longer in ``mirrors.yaml``, as far as its deployed template knows it.
@@ -172,23 +178,26 @@ class Account:
             return None
         return f"{mirror} is still in mirrors.yaml, so its stack is not deleted; remove its entry first."
 
-    def _never_settled(self, mirrors: Sequence[str]) -> dict[str, str]:
-        """Wait while CloudFormation finishes what another run, or a person, has begun; return what never ends."""
+    def _in_progress(self, mirrors: Collection[str]) -> dict[str, DeployedStack]:
+        """Return the stacks that CloudFormation is working on, by mirror."""
         wanted = {(stack.region, stack.stack_name): stack.mirror for stack in self._wanted if stack.mirror in mirrors}
+        found = (stack for region in {region for region, _ in wanted} for stack in self._stacks(region))
+        return {
+            wanted[stack.region, stack.name]: stack
+            for stack in found
+            if stack.has_operation_in_progress and (stack.region, stack.name) in wanted
+        }
+
+    def _never_settled(self, mirrors: Collection[str], minutes: float) -> dict[str, str]:
+        """Wait while CloudFormation finishes what another run, or a person, has begun; return what never ends."""
 
         def in_progress() -> dict[str, str]:
-            found = (stack for region in {region for region, _ in wanted} for stack in self._stacks(region))
-            return {
-                stack.name: stack.status
-                for stack in found
-                if stack.has_operation_in_progress and (stack.region, stack.name) in wanted
-            }
+            return {stack.name: stack.status for stack in self._in_progress(mirrors).values()}
 
         try:
-            wait_until_settled(in_progress, self._say)
+            wait_until_settled(in_progress, self._say, min(minutes, SETTLING_MINUTES))
         except MirrorError as error:
-            names = in_progress()
-            return {mirror: str(error) for (_, name), mirror in wanted.items() if name in names}
+            return dict.fromkeys(self._in_progress(mirrors), str(error))
         return {}
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:

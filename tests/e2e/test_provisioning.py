@@ -427,10 +427,19 @@ def test_output_of_one_mirror_alone_is_not_taken_for_all(infrastructure):
 
 def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructure):
     infrastructure.cloud.client("iam").create_user(UserName="taken")
-    infrastructure.write("Kept description: again", "Broken user_name: taken")
-    said = ci(infrastructure, "deploy", check=False)
+    infrastructure.write("Kept description: again", "Fresh", "Broken user_name: taken")
+    # Somebody else's deployment of it never ends.
+    infrastructure.cloud.set_stack_status("Kept", "UPDATE_IN_PROGRESS")
+    try:
+        said = ci(infrastructure, "deploy", "--minutes", "0.3", check=False)
+    finally:
+        infrastructure.cloud.set_stack_status("Kept", "UPDATE_COMPLETE")
     assert "Broken was not deployed: PushAccess/User (AWS::IAM::User) is CREATE_FAILED" in said
+    # The others come first, and may take all the time that there is.
+    assert re.search("Kept was not deployed: the stack 'Kept' is still UPDATE_IN_|left for the next run: Kept", said)
     assert "Traceback" not in said
+    found = json.loads(ci(infrastructure, "plan", "--json"))
+    assert found["update"] == ["Broken", "Kept"]
 
 
 def test_protection_is_not_taken_off_for_a_removal(infrastructure):

@@ -11,15 +11,18 @@ from aws_cdk.assertions import Template
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 
 from codecommit_mirror.aws import cdk
+from codecommit_mirror.cli import cli
 from codecommit_mirror.config.load import load_mirrors
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.lifecycle import status as mirror_status
+from codecommit_mirror.lifecycle import up
 from localcloud import sample
 from localcloud.azure.service_connections import AUDIENCE, issuer, organization_id
 from stacks import ReplicaStack
-from tests.e2e.conftest import NAMESPACES, ROOT
+from tests.e2e.conftest import NAMESPACES, ROOT, azure_environment
 from tests.program import program
 
 from .journeys import Killed, state_of
@@ -143,6 +146,51 @@ def test_at_every_moment_of_the_change_the_pipeline_works(templated, target):
             break
     assert number > 3
     assert_role(journey) if target == "role" else journey.assert_up()
+
+
+def test_a_new_pipeline_of_a_role_is_taken_up_wherever_it_stopped(templated):
+    journey = templated
+    use(journey, "role")
+    stopped = []
+    while "POST build/builds" not in stopped:
+        with pytest.raises(Killed):
+            journey.up(stop_after=2)
+        stopped += journey.effects.seen[1:]
+    assert stopped[:2] == ["POST build/definitions", "POST pushes"]
+    journey.up()
+    assert_role(journey)
+
+
+def test_ci_queues_one_run_and_waits_for_it_no_longer_than_told(templated):
+    journey, azure = templated, templated.cloud.azure
+    use(journey, "role")
+    up.deploy(journey.context(), lambda line: None)
+
+    def ci(command, *arguments):
+        arguments = ("ci", command, *arguments, "--config", str(journey.config), "--json")
+        done = CliRunner(env=azure_environment(journey.cloud)).invoke(cli, arguments)
+        found = json.loads(done.stdout)
+        return done.exit_code, found["mirrors"][0], found.get("running")
+
+    azure.set_agent_online(False)
+    try:
+        _, first, running = ci("connect")
+        assert (first["result"], running) == ("succeeded", [journey.name])
+        assert re.fullmatch(r"queued run \d+", first["message"])
+        status, again, running = ci("connect")
+        assert (status, running) == (0, [journey.name])
+        assert re.fullmatch(r"run \d+ has not ended yet", again["message"])
+        status, found, _ = ci("verify", journey.name, "--minutes", "0.01")
+        assert (status, found["result"]) == (0, "left")
+        status, found, _ = ci("verify", journey.name, "--patience", "0.01")
+        assert (status, found["result"]) == (1, "failed")
+        assert "there may be no free parallel job" in found["message"]
+    finally:
+        azure.set_agent_online(True)
+    status, found, _ = ci("verify", journey.name)
+    assert (status, found["result"]) == (0, "succeeded"), found
+    _, found, running = ci("connect")
+    assert (found["message"], running) == ("nothing to do", [])
 
 
 def test_nobody_else_becomes_the_role(templated):
