@@ -446,8 +446,9 @@ def test_protection_is_not_taken_off_for_a_removal(infrastructure):
     infrastructure.write("Kept", "Protected termination_protection: true")
     ci(infrastructure, "deploy")
     infrastructure.write("Kept")
-    said = ci(infrastructure, "remove", "Protected", "--yes", check=False)
-    assert "has termination protection and is not deleted" in said
+    for options in ([], ["--disconnect"]):
+        said = ci(infrastructure, "remove", "Protected", "--yes", *options, check=False)
+        assert "has termination protection and is not deleted" in said
     assert "Protected" in infrastructure.stacks()
 
 

@@ -83,6 +83,14 @@ def test_what_is_gone_on_one_side_is_said():
             MIRROR,
             "mirrors to account 999988887777, but the AWS credentials are for 111122223333; use an AWS profile",
         ),
+        (
+            {
+                "stack": None,
+                "azure": azure_state(pipeline(AWS_ROLE_ARN="arn:aws:iam::999988887777:role/codecommit-mirror-M")),
+            },
+            MIRROR,
+            "mirrors to account 999988887777, but the AWS credentials are for 111122223333; use an AWS profile",
+        ),
     ],
 )
 def test_what_may_not_be_deleted_is_refused(changes, mirror, reason):

@@ -4,11 +4,14 @@ import io
 import threading
 import time
 
+import click
 import pyte
 import pytest
 from rich.console import Console
 
 from codecommit_mirror.aws import cdk
+from codecommit_mirror.cli.options import contexts_of
+from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.fleet import result
 from codecommit_mirror.fleet.work import each
@@ -120,6 +123,25 @@ def test_the_summary_shows_failures_first_and_nothing_leaves_its_cell():
     assert r"a \| b &lt;script&gt;" in text
     assert result.sentence(board.rows.values()).startswith("1 of 2 mirrors succeeded; failed: b.")
     assert [one["result"] for one in result.as_objects(board.rows.values())] == ["succeeded", "failed"]
+
+
+def test_a_person_is_asked_for_each_secret_once(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr(click, "prompt", lambda text, **_: asked.append(text.split()[0]) or time.sleep(0.05) or "x")
+    board, _ = plain(["a", "b", "c"])
+    mirrors = [single_mirror(name, f"https://dev.azure.com/contoso/Shop/_git/{name}") for name in board.rows]
+    command = click.Context(click.Command("up"))
+    command.params = {"config": tmp_path / "mirrors.yaml"}
+    with command:
+        contexts = contexts_of(mirrors, board)
+
+    def work(context, row):
+        row.succeed(context.ask("AZURE_GIT_USERNAME") + context.ask("AZURE_GIT_PASSWORD"))
+
+    with board:
+        each(contexts, board, work)
+    assert sorted(asked) == ["AZURE_GIT_PASSWORD", "AZURE_GIT_USERNAME"]
 
 
 FIRST = """\
