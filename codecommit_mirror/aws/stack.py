@@ -84,6 +84,10 @@ def has_operation_in_progress(status: str) -> bool:
     return status.endswith("_IN_PROGRESS") and status != NOT_CREATED_YET
 
 
+class UnsettledError(MirrorError):
+    """Raised when CloudFormation works on a stack for longer than it was waited for."""
+
+
 def wait_until_settled(
     in_progress: Callable[[], Mapping[str, str]], say: Say, minutes: float = SETTLING_MINUTES
 ) -> None:
@@ -95,7 +99,8 @@ def wait_until_settled(
         minutes: how long to wait.
 
     Raises:
-        MirrorError: the operations take longer.
+        UnsettledError: the operations take longer.
+        MirrorError: a call failed.
     """
     reported, deadline = False, time.monotonic() + minutes * 60
     while stacks := in_progress():
@@ -104,7 +109,7 @@ def wait_until_settled(
             say(f"CloudFormation is still working on the stack {name} ({status}); waiting for it")
             reported = True
         if time.monotonic() > deadline:
-            raise MirrorError(
+            raise UnsettledError(
                 f"the stack {name!r} is still {status} after {minutes:.0f} min; look at it in the CloudFormation "
                 "console, and run again."
             )

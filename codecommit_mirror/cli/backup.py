@@ -232,8 +232,8 @@ def drill_all(
 
     with Board(mirror.name for mirror in mirrors) as board:
         results = each(contexts_of(mirrors, board), board, work, workers=_DRILLS, minutes=minutes)
-    details = {name: vars(result) for name, result in results.items()}
-    report_fleet("Restore drill", board, summary, as_json, details=details)
+    details = {name: {"drill": vars(result)} for name, result in results.items()}
+    report_fleet("Restore drill", board, summary, as_json, details=details, may_leave=True)
 
 
 def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:

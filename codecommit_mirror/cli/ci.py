@@ -191,7 +191,13 @@ def connect(config: Path, minutes: float, summary: Path | None, as_json: bool) -
     metavar="MINUTES",
     help="How long to wait with no run in progress.",
 )
-@minutes_option
+@click.option(
+    "--minutes",
+    default=40.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="After how long runs that have not ended are left.",
+)
 @summary_option
 @json_option
 def verify(
@@ -199,8 +205,8 @@ def verify(
 ) -> None:
     """Wait for the last runs of mirrors, and compare both sides ref by ref.
 
-    Mirrors whose runs have not ended in time are left; 'ci connect' names them again as long as they have never
-    succeeded. Exit status: 1 if a run failed or a replica is not equal to its source, 0 otherwise.
+    Exit status: 0 if every run succeeded and every replica is equal to its source, 1 otherwise, also if runs have not
+    ended in time: run it again, or the job.
     """
     with Board(dict.fromkeys(names)) as board:
         contexts = contexts_of(named_mirrors(config, names), board)
@@ -231,7 +237,7 @@ def remove(
 
     Only stacks that were provisioned from it are deleted, each with its replica and history unless it was deployed with
     on_destroy: retain. A stack that is already gone is fine. Without --disconnect the Azure side stays: 'pipeline
-    disconnect NAME' deletes it beforehand, or afterwards with --azure-repo-url. Exit status: 1 if one failed, 0
+    disconnect NAME' deletes it beforehand, or afterwards with --azure-repo-url. Exit status: 0 if all are gone, 1
     otherwise.
     """
     account, clients = _account(config, app), ClientPool(many=True)
@@ -256,8 +262,8 @@ def remove(
 def drill(config: Path, minutes: float, summary: Path | None, as_json: bool) -> None:
     """Restore every mirror's last snapshot to a temporary folder, and check it.
 
-    One that fails does not stop the others. The order is another one each time, so that in a fleet that takes longer
-    than --minutes each mirror has its turn. Exit status: 1 if a snapshot is not sound, 0 otherwise.
+    One that fails does not stop the others. The order is random, so that in a fleet that takes longer than --minutes no
+    mirror is always left out. Exit status: 1 if a snapshot is not sound, 0 otherwise.
     """
     mirrors, section, _ = load(config)
     here = [mirror for mirror in mirrors if not section or mirror.account in (None, section.account)]

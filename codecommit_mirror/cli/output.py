@@ -50,8 +50,9 @@ def report_fleet(
     details: Mapping[str, Mapping[str, Any]] | None = None,
     also: Mapping[str, Any] | None = None,
     resumes: bool = False,
+    may_leave: bool = False,
 ) -> None:
-    """Print how the mirrors' journeys ended, and exit: 1 if one of them failed, 0 otherwise.
+    """Print how the mirrors' journeys ended, and exit: 0 if all of them succeeded, 1 otherwise.
 
     Args:
         title: of the summary.
@@ -61,9 +62,10 @@ def report_fleet(
         details: what else the JSON says of a mirror, by its name.
         also: what else the JSON says.
         resumes: whether running the command again does only what is left.
+        may_leave: whether mirrors for which there was no time are as they should be.
     """
     rows = list(board.rows.values())
-    failed = any(row.failed for row in rows)
+    failed = any(row.failed or (row.result == "left" and not may_leave) for row in rows)
     append_summary(summary, fleet_result.summary(title, rows))
     if as_json:
         objects = fleet_result.as_objects(rows)

@@ -36,8 +36,10 @@ def sentence(rows: Iterable[Row]) -> str:
 def summary(title: str, rows: Iterable[Row]) -> str:
     """Return a summary in Markdown, failures first."""
     ended = list(rows)
-    shown = sorted((row for row in ended if row.result != "left"), key=lambda row: not row.failed)
-    lines = [f"## {title}", "", sentence(ended), "", "| Mirror | Result | Step | Time | |", "|---|---|---|---|---|"]
+    # What was left before it began is only named in the sentence.
+    shown = sorted((row for row in ended if row.title or row.result != "left"), key=lambda row: not row.failed)
+    lines = [f"## {title}", "", sentence(ended)]
+    lines += ["", "| Mirror | Result | Step | Time | |", "|---|---|---|---|---|"] if shown else []
     lines += [
         f"| {cell(row.name)} | {'**failed**' if row.failed else row.result} | {row.title} | {row.seconds:.0f} s "
         f"| {cell(row.message)} |"

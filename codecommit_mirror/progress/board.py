@@ -141,9 +141,11 @@ class Board:
 
     def changed(self, row: Row) -> None:
         """Show what a row has begun, or how it ended."""
-        if row.result in ("succeeded", "failed"):
-            self._print_end(row)
-        elif row.result is None and not self._screen.is_live:
+        if row.result:
+            # What was left before it began is only counted.
+            if row.title or row.result != "left":
+                self._print_end(row)
+        elif not self._screen.is_live:
             self._screen.print(f"[{self.seconds():6.1f} s] {row.name}: {row.title}")
 
     def _print_end(self, row: Row) -> None:
@@ -151,11 +153,10 @@ class Board:
 
         with self._screen.lock:
             if not self._screen.is_live:
-                self._screen.print(
-                    f"[{self.seconds():6.1f} s] {row.name}: {'FAILED: ' if row.failed else ''}{row.message}"
-                )
+                label = {"failed": "FAILED: ", "left": "left: "}.get(str(row.result), "")
+                self._screen.print(f"[{self.seconds():6.1f} s] {row.name}: {label}{row.message}")
             else:
-                mark = ("✘", "red") if row.failed else ("✔", "green")
+                mark = {"failed": ("✘", "red"), "left": ("…", "yellow")}.get(str(row.result), ("✔", "green"))
                 taken = (f"{row.seconds:.0f} s", "dim")
                 self._screen.console.print(Text.assemble(mark, f" {row.name}  {row.message}  ", taken), soft_wrap=True)
             if row.failed:
@@ -177,7 +178,8 @@ class Board:
         for row in shown:
             latest = row.details[-1:] or [""]
             table.add_row(Text(row.name), Text(row.title, "bold"), Text(f"{row.elapsed:.0f} s", "dim"), Text(latest[0]))
-        failed, done = (sum(row.result == result for row in rows) for result in ("failed", "succeeded"))
-        waiting = len(rows) - failed - done - len(working)
+        done, failed, left = (sum(row.result == one for row in rows) for one in ("succeeded", "failed", "left"))
+        waiting = len(rows) - done - failed - left - len(working)
         counts = f"{done:,} done, {failed:,} failed, {len(working):,} working, {waiting:,} waiting, of {len(rows):,}"
+        counts += f", {left:,} left" if left else ""
         return Group(table, Text(counts, "dim"))

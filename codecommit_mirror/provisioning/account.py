@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from botocore import exceptions
 
 from ..aws import cdk, quotas
 from ..aws.session import account_of, aws_failures, client, session_in
-from ..aws.stack import SETTLING_MINUTES, read_template, wait_until_settled
+from ..aws.stack import SETTLING_MINUTES, UnsettledError, read_template, wait_until_settled
 from ..config.ci import REPLICA, Ci
 from ..config.mirror import Mirror
 from ..engine import sanitize
@@ -36,7 +37,7 @@ _MAX_DIFFS = 20
 """How many mirrors a diff shows; a summary page accepts at most a mebibyte."""
 _NOISE = re.compile(r"^(current credentials could not be used to assume|Lookup role arn:).*\n", re.MULTILINE)
 """Lines of the CDK CLI about roles that it does not need."""
-_DELETION_SECONDS, _POLL_SECONDS = 30 * 60, 2
+_DELETION_SECONDS, _POLL_SECONDS = 15 * 60, 2
 
 
 @dataclass(frozen=True)
@@ -119,31 +120,40 @@ class Account:
     def deploy(self, mirrors: Sequence[str], *, minutes: float) -> Deployment:
         """Deploy mirrors in batches, several stacks at a time; one that fails does not stop the others.
 
-        Those that CloudFormation is still working on come last, so that nobody else waits for them.
+        Those that CloudFormation is still working on, for another run or a person, come last, each once it has settled.
 
         Args:
             mirrors: their names.
             minutes: after how long no further batch is begun.
         """
-        stacks = {stack.mirror: stack.stack_name for stack in self._wanted}
         deadline = time.monotonic() + minutes * 60
         busy = self._in_progress(mirrors)
         failed, left = dict[str, str](), [name for name in mirrors if name not in busy]
-        waiting = [name for name in mirrors if name in busy]
-        while (left or waiting) and time.monotonic() < deadline:
-            if not left:
-                left, waiting = waiting, []
-            batch, left = left[:_BATCH], left[_BATCH:]
-            stuck = self._never_settled(batch, (deadline - time.monotonic()) / 60)
-            failed |= stuck
-            failed |= cdk.deploy_all(
-                self._folder,
-                {mirror: stacks[mirror] for mirror in batch if mirror not in stuck},
-                self._assembly,
-                lambda stack, line: self._say(f"{stack}: {line}"),
-                concurrency=CONCURRENCY,
-            )
-        return Deployment(failed, (*left, *waiting))
+        while left and time.monotonic() < deadline:
+            failed |= self._deploy(left[:_BATCH])
+            left = left[_BATCH:]
+        while busy and time.monotonic() < deadline:
+            patience = min(SETTLING_MINUTES, (deadline - time.monotonic()) / 60)
+            try:
+                wait_until_settled(partial(self._all_in_progress, busy), self._say, patience)
+            except UnsettledError as error:
+                if patience < SETTLING_MINUTES:
+                    break
+                return Deployment({**failed, **dict.fromkeys(busy, str(error))}, tuple(left))
+            settled = busy.keys() - self._in_progress(busy).keys()
+            failed |= self._deploy(sorted(settled))
+            busy = {name: stack for name, stack in busy.items() if name not in settled}
+        return Deployment(failed, (*left, *busy))
+
+    def _deploy(self, mirrors: Sequence[str]) -> dict[str, str]:
+        stacks = {stack.mirror: stack.stack_name for stack in self._wanted if stack.mirror in mirrors}
+        return cdk.deploy_all(
+            self._folder,
+            {mirror: stacks[mirror] for mirror in mirrors},
+            self._assembly,
+            lambda stack, line: self._say(f"{stack}: {line}"),
+            concurrency=CONCURRENCY,
+        )
 
     def source_of(self, mirror: str) -> Mirror | None:
         """Return a mirror that is no longer in ``mirrors.yaml``, as far as its deployed template knows it.
@@ -188,17 +198,10 @@ class Account:
             if stack.has_operation_in_progress and (stack.region, stack.name) in wanted
         }
 
-    def _never_settled(self, mirrors: Collection[str], minutes: float) -> dict[str, str]:
-        """Wait while CloudFormation finishes what another run, or a person, has begun; return what never ends."""
-
-        def in_progress() -> dict[str, str]:
-            return {stack.name: stack.status for stack in self._in_progress(mirrors).values()}
-
-        try:
-            wait_until_settled(in_progress, self._say, min(minutes, SETTLING_MINUTES))
-        except MirrorError as error:
-            return dict.fromkeys(self._in_progress(mirrors), str(error))
-        return {}
+    def _all_in_progress(self, mirrors: Collection[str]) -> dict[str, str]:
+        """Return the statuses of stacks, by name, as long as CloudFormation is working on every one of them."""
+        found = self._in_progress(mirrors)
+        return {stack.name: stack.status for stack in found.values()} if len(found) == len(mirrors) else {}
 
     def _delete(self, mirror: str, stack: DeployedStack) -> None:
         cloudformation = self._clients[stack.region]

@@ -87,7 +87,7 @@ def verify(contexts: Mapping[str, MirrorContext], board: Board, *, patience_minu
         with row.step("Wait for the run") as say:
             build = _last_run(context, say, moved, patience_minutes * 60, lambda: board.seconds() >= minutes * 60)
         if not build.done:
-            row.leave(f"run {build.id} has not ended")
+            row.leave(f"run {build.id} has not ended; 'codecommit-mirror verify {row.name}' compares both sides later")
             return
         if build.result not in _GOOD:
             raise MirrorError(f"run {build.id} ended as {build.result}; see its log in Azure DevOps.")
@@ -114,8 +114,12 @@ def _last_run(context: MirrorContext, say: Say, moved: _Moved, patience: float, 
     """Return the last run once it has ended, or as it is when it is late."""
     _, state = read_state(context.mirror, context.azure)
     build = next(context.azure.builds(state.definition), None) if state.definition else None
-    if build is None:
+    if state.definition is None or build is None:
         raise MirrorError("the pipeline has never run.")
+    if build.done and build.result not in _GOOD:
+        # One that began before it, or waits for an agent, may still succeed.
+        for status in ("inProgress", "notStarted"):
+            build = next(context.azure.builds(state.definition, status=status), build)
     say(f"run {build.id}")
     while not build.done and not is_late():
         if time.monotonic() - moved.at > patience:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..config.mirror import Mirror
+from ..errors import MirrorError
 from ..fleet.work import each
 from ..lifecycle.context import MirrorContext
 from ..progress import Board, Row
@@ -31,14 +32,14 @@ def remove(
     """
 
     def work(name: str, row: Row) -> bool:
-        rest = ""
+        if problem := account.removal_problem(name):
+            raise MirrorError(problem)
+        rest = f"; 'pipeline disconnect {name} --azure-repo-url URL' deletes its pipeline, if it has one"
         if context_of:
             with row.step("Disconnect the pipeline"):
-                mirror = account.source_of(name)
-                if mirror:
+                if mirror := account.source_of(name):
                     disconnect(context_of(mirror), lambda line: board.say(f"{name}: {line}"))
-                else:
-                    rest = f"; 'pipeline disconnect {name} --azure-repo-url URL' deletes its pipeline, if it has one"
+                    rest = ""
         with row.step("Delete the stack"):
             is_deleted = account.remove(name)
         row.succeed(f"{'deleted' if is_deleted else 'was already gone'}{rest}")

@@ -384,15 +384,15 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     assert "Theirs" not in again["remove"]
     assert "there is no terminal to ask on" in ci(infrastructure, "remove", "Far", check=False)
     summary = infrastructure.folder / "summary.md"
-    left = json.loads(ci(infrastructure, "remove", "Far", "--yes", "--minutes", "0", "--json"))
-    assert (left["removed"], left["mirrors"][0]["result"]) == ([], "left")
+    assert "left for lack of time: Far." in ci(infrastructure, "remove", "Far", "--yes", "--minutes", "0", check=False)
     said = ci(infrastructure, "remove", "Kept", "Theirs", "Far", "--yes", "--summary", str(summary), check=False)
     assert "Kept: FAILED: Kept is still in mirrors.yaml, so its stack is not deleted; remove its entry first." in said
     assert f"Theirs: FAILED: the stack of Theirs was not provisioned from {OWNER}; it is not deleted." in said
     assert "Far: deleted" in said
     assert "1 of 3 mirrors succeeded; failed: Kept, Theirs." in summary.read_text()
     again = json.loads(ci(infrastructure, "remove", "Far", "--yes", "--json"))
-    assert (again["removed"], again["mirrors"][0]["message"]) == ([], "was already gone")
+    assert again["removed"] == []
+    assert again["mirrors"][0]["message"].startswith("was already gone; 'pipeline disconnect Far --azure-repo-url")
     assert "Theirs" in infrastructure.stacks()
 
 
@@ -435,8 +435,7 @@ def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructur
     finally:
         infrastructure.cloud.set_stack_status("Kept", "UPDATE_COMPLETE")
     assert "Broken was not deployed: PushAccess/User (AWS::IAM::User) is CREATE_FAILED" in said
-    # The others come first, and may take all the time that there is.
-    assert re.search("Kept was not deployed: the stack 'Kept' is still UPDATE_IN_|left for the next run: Kept", said)
+    assert "left for the next run: Kept" in said
     assert "Traceback" not in said
     found = json.loads(ci(infrastructure, "plan", "--json"))
     assert found["update"] == ["Broken", "Kept"]

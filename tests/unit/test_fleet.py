@@ -89,6 +89,20 @@ def test_what_there_is_no_time_for_is_left():
     assert result.sentence(rows) == "1 of 3 mirrors succeeded; failed: b; left for lack of time: c."
     assert [one["result"] for one in result.as_objects(rows)] == ["succeeded", "failed", "left"]
     assert "| c |" not in result.summary("Mirrors", rows)
+    assert "|" not in result.summary("Mirrors", list(rows)[2:])
+
+
+def test_what_was_left_on_the_way_says_why():
+    board, output = plain(["a"])
+
+    def work(_, row):
+        with row.step("Wait for the run"):
+            row.leave("run 7 has not ended")
+
+    with board:
+        each({"a": None}, board, work)
+    assert "a: left: run 7 has not ended" in output.getvalue()
+    assert "| a | left | Wait for the run | 0 s | run 7 has not ended |" in result.summary("Runs", board.rows.values())
 
 
 def test_the_table_of_500_fits_on_a_terminal_and_counts_them():

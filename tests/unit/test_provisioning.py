@@ -1,5 +1,6 @@
 """Provisioning from CI: the section of mirrors.yaml, the plan, and what is rendered."""
 
+import io
 import json
 import re
 import shlex
@@ -14,14 +15,17 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, TEMPLATE, Ci, load_section
 from codecommit_mirror.config.load import load
 from codecommit_mirror.config.mirrors_file import read
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.progress import Board
 from codecommit_mirror.provisioning import summary
 from codecommit_mirror.provisioning.plan import DeployedStack, Plan, WantedStack, plan
+from codecommit_mirror.provisioning.removal import remove
 from codecommit_mirror.provisioning.render import render
 
 CONTRACTS = Path(__file__).parents[1] / "contracts"
@@ -412,3 +416,17 @@ def test_a_branch_that_is_quoted_stays_one_text():
     section = azure().model_copy(update={"branch": "it's"})
     (stage,) = [s for s in yaml.safe_load(render(section, "azure", "m.yaml"))["stages"] if s["stage"] == "deploy"]
     assert stage["condition"].endswith("'refs/heads/it''s'))")
+
+
+class Wanted:
+    """An account whose mirrors are all in mirrors.yaml still."""
+
+    def removal_problem(self, name):
+        return f"{name} is still in mirrors.yaml"
+
+
+def test_nothing_of_a_mirror_that_is_still_wanted_is_deleted():
+    board = Board(["a"], Console(file=io.StringIO()))
+    with board:
+        assert remove(Wanted(), ["a"], board, context_of=pytest.fail, minutes=1) == []
+    assert board.rows["a"].message == "a is still in mirrors.yaml"

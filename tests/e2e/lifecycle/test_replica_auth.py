@@ -181,7 +181,7 @@ def test_ci_queues_one_run_and_waits_for_it_no_longer_than_told(templated):
         assert (status, running) == (0, [journey.name])
         assert re.fullmatch(r"run \d+ has not ended yet", again["message"])
         status, found, _ = ci("verify", journey.name, "--minutes", "0.01")
-        assert (status, found["result"]) == (0, "left")
+        assert (status, found["result"]) == (1, "left")
         status, found, _ = ci("verify", journey.name, "--patience", "0.01")
         assert (status, found["result"]) == (1, "failed")
         assert "there may be no free parallel job" in found["message"]
