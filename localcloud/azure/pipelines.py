@@ -56,7 +56,7 @@ class Pipelines:
 
     def run_of_plan(self, plan_id: str) -> Build | None:
         """Return the run that has a plan, while it runs."""
-        return next((b for b in self.builds.values() if b.plan_id == plan_id and b.status == "inProgress"), None)
+        return next((b for b in list(self.builds.values()) if b.plan_id == plan_id and b.status == "inProgress"), None)
 
     # -- definitions
 
@@ -73,7 +73,7 @@ class Pipelines:
 
     def in_project(self, organization: str, project: str) -> list[Definition]:
         """Return a project's definitions."""
-        return [d for d in self.definitions.values() if (d.organization, d.project) == (organization, project)]
+        return [d for d in list(self.definitions.values()) if (d.organization, d.project) == (organization, project)]
 
     def create(self, organization: str, project: str, body: dict[str, Any]) -> Definition:
         """Create a definition (Definitions - Create)."""
@@ -102,7 +102,7 @@ class Pipelines:
     def delete(self, definition: Definition) -> None:
         """Delete a definition without leases, and its runs (Definitions - Delete)."""
         with self._changed:
-            if any(lease.definition_id == definition.id for lease in self.leases.values()):
+            if any(lease.definition_id == definition.id for lease in list(self.leases.values())):
                 raise ServiceError(
                     400,
                     "One or more builds associated with the requested pipeline(s) are retained by a release. The "
@@ -110,7 +110,7 @@ class Pipelines:
                     "CannotDeleteDefinitionWithRetainedBuildsException",
                 )
             del self.definitions[definition.id]
-            for build in [b for b in self.builds.values() if b.definition is definition]:
+            for build in [b for b in list(self.builds.values()) if b.definition is definition]:
                 del self.builds[build.id]
 
     def _checked(
@@ -207,7 +207,7 @@ class Pipelines:
     def builds_in_project(self, organization: str, project: str) -> list[Build]:
         """Return the runs of every pipeline of a project."""
         own = {definition.id for definition in self.in_project(organization, project)}
-        return [build for build in self.builds.values() if build.definition.id in own]
+        return [build for build in list(self.builds.values()) if build.definition.id in own]
 
     def cancel(self, build: Build) -> None:
         """End a run; one that still waits never starts."""
@@ -337,7 +337,7 @@ class Pipelines:
         problem: str | None = None,
     ) -> Build:
         with self._changed:
-            waiting = (b for b in self.builds.values() if b.definition is definition and b.status == "notStarted")
+            waiting = (b for b in list(self.builds.values()) if b.definition is definition and b.status == "notStarted")
             if reason == "batchedCI" and (same := next((b for b in waiting if b.ref == ref), None)):
                 same.version, same.text = commit, text
                 return same

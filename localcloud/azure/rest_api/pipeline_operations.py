@@ -164,7 +164,7 @@ class PipelineOperations:
     def leases(self, call: Call) -> Any:
         """Leases - Get Retention Leases By Definition."""
         wanted = int(call.query["definitionId"])
-        return [_lease(lease) for lease in self._pipelines.leases.values() if lease.definition_id == wanted]
+        return [_lease(lease) for lease in list(self._pipelines.leases.values()) if lease.definition_id == wanted]
 
     def add_leases(self, call: Call) -> Any:
         """Leases - Add."""
