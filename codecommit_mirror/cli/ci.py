@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -46,13 +47,11 @@ app_option = click.option(
 )
 
 
-minutes_option = click.option(
-    "--minutes",
-    default=40.0,
-    show_default=True,
-    metavar="MINUTES",
-    help="After how long nothing further is begun: AWS credentials of a CI job last an hour.",
-)
+def _minutes_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option("--minutes", default=40.0, show_default=True, metavar="MINUTES", help=f"After how long {what}.")
+
+
+minutes_option = _minutes_option("nothing further is begun: AWS credentials of a CI job last an hour")
 
 
 @click.group()
@@ -191,13 +190,7 @@ def connect(config: Path, minutes: float, summary: Path | None, as_json: bool) -
     metavar="MINUTES",
     help="How long to wait with no run in progress.",
 )
-@click.option(
-    "--minutes",
-    default=40.0,
-    show_default=True,
-    metavar="MINUTES",
-    help="After how long runs that have not ended are left.",
-)
+@_minutes_option("runs that have not ended are left")
 @summary_option
 @json_option
 def verify(
