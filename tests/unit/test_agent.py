@@ -194,6 +194,15 @@ def test_what_was_skipped_did_not_succeed():
     assert run_stages(never, {"stage": "b", "dependsOn": [], "jobs": [job("j")]}).stages["b"] == "succeeded"
 
 
+def test_what_was_skipped_further_back_counts_too():
+    stages = [
+        {"stage": "a", "condition": "eq('a', 'b')", "jobs": [job("j")]},
+        {"stage": "b", "condition": "not(canceled())", "jobs": [job("j")]},
+        {"stage": "c", "jobs": [job("j")]},
+    ]
+    assert run_stages(*stages).stages == {"a": "skipped", "b": "succeeded", "c": "skipped"}
+
+
 @pytest.mark.parametrize(("approves", "result"), [(True, "succeeded"), (False, "failed")])
 def test_a_job_waits_for_an_approval(approves, result):
     ask = {

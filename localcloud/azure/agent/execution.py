@@ -73,13 +73,14 @@ class _Execution:
     """By stage, job, and ``step.variable``."""
 
     def run_stages(self, todo: Sequence[Mapping[str, Any]], known: Mapping[str, Variable]) -> None:
-        before: list[str] = []
+        every: dict[str, set[str]] = {}
         for stage in todo:
-            name, depends = stage["stage"], _dependencies(stage, before[-1:])
-            before.append(name)
+            name, depends = stage["stage"], _dependencies(stage, list(every)[-1:])
+            # Indirect dependencies count, too: https://learn.microsoft.com/azure/devops/pipelines/process/conditions
+            every[name] = set(depends).union(*(every[other] for other in depends))
             found = {other: self._dependency(other) for other in depends}
             context = {"variables": _values(known), "dependencies": found}
-            if not self._condition_holds(stage, [self.run.stages[other] for other in depends], context):
+            if not self._condition_holds(stage, [self.run.stages[other] for other in every[name]], context):
                 self.run.stages[name] = "skipped"
                 continue
             refused = [why for c in service_connections(stage) if (why := self._service().denial_reason(c))]
