@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aws.codecommit.git_service import GitService
-    from .aws.mail import Mailbox
+    from .aws.messages.mail import Mailbox
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
     from .oidc import Issuers
@@ -100,17 +100,9 @@ class _Clouds:
 
 def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     """Extend ministack with CodeCommit and stricter IAM, STS and CloudFormation, and start Azure DevOps."""
-    from .aws import (
-        cloudformation,
-        event_queue,
-        iam_strictness,
-        mail,
-        operator,
-        s3_strictness,
-        service_credentials,
-        web_identity,
-    )
+    from .aws import cloudformation, functions, iam, messages, s3
     from .aws.codecommit import api, change_events, git_endpoint, git_service, resource_tags
+    from .aws.iam import service_credentials
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
     from .oidc import Issuers
@@ -122,18 +114,15 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     git_server = GitHttpServer(
         git_endpoint.codecommit_host(repositories, credentials, git, settings["account"], events)
     )
-    service_credentials.install(credentials)
-    iam_strictness.install()
+    issuers = Issuers()
+    operator = iam.Operator(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
+    iam.install(credentials, operator, issuers.key_of)
     api.install(repositories)
     resource_tags.install(repositories)
-    s3_strictness.install()
-    event_queue.install()
-    mailbox = mail.Mailbox()
-    mail.install(mailbox)
+    s3.install()
+    functions.install()
+    mailbox = messages.install()
     cloudformation.install()
-    operator.install(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
-    issuers = Issuers()
-    web_identity.install(issuers.key_of)
     azure = AzureDevOps(
         root / "azure",
         settings["azure_tokens"],

@@ -238,7 +238,7 @@ _PROPERTIES = {"RepositoryName", "RepositoryDescription", "Tags"}
 def install(service: CodeCommit) -> None:
     """Make ministack route CodeCommit's calls, and CloudFormation's resources of its type, to ``service``."""
     from ministack import app
-    from ministack.services.cloudformation import provisioners
+    from ministack.services.cloudformation import drift, provisioners
 
     app.SERVICE_HANDLERS["codecommit"] = service.handle_request
     router.SERVICE_PATTERNS["codecommit"] = {"target_prefixes": [TARGET_PREFIX], "host_patterns": [r"codecommit\."]}
@@ -282,6 +282,15 @@ def install(service: CodeCommit) -> None:
         "delete": lambda physical_id, properties: service.delete(properties["RepositoryName"]),
     }
     provisioners._REPLACING_PROPERTIES[RESOURCE_TYPE] = ()
+
+    def read(physical_id: str, properties: dict[str, Any]) -> dict[str, Any] | None:
+        repository = service.find(responses.get_account_id(), responses.get_region(), properties["RepositoryName"])
+        if repository is None or repository.id != physical_id:
+            return None
+        names = [{"Key": key, "Value": value} for key, value in repository.tags.items()]
+        return {"RepositoryDescription": repository.description, "Tags": names}
+
+    drift._DRIFT_READERS[RESOURCE_TYPE] = (read, frozenset({"RepositoryDescription", "Tags"}))
 
 
 def _git(path: Path, *arguments: str) -> str:

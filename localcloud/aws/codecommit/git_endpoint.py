@@ -19,10 +19,11 @@ from ministack.core.iam_evaluator import AuthError, CredentialResolutionError, P
 from ministack.services import iam
 
 from ...git_http import CHALLENGE, Answer, GitRequest, Host, Serve
-from ..service_credentials import ServiceCredentials
+from ..iam.judgement import CODE, CannotJudgeError
+from ..iam.service_credentials import ServiceCredentials
 from .api import CodeCommit
 from .change_events import EventShape, publish
-from .git_service import GitService
+from .git_service import GitService, Update
 
 _PATH = re.compile(r"/git-codecommit\.([a-z0-9-]+)\.amazonaws\.com/v1/repos/([^/]+)")
 _SIGNATURE_SECONDS = 15 * 60
@@ -42,16 +43,26 @@ def codecommit_host(
             return Answer(403, "")
         region, name = match.groups()
         with responses.request_scope(account, region):
-            principal = _principal(credentials, request, account, region)
-            tagged = repositories.find(account, region, name)
-            tags = tagged.tags if tagged else {}
-            if principal is None or not _allowed(principal, _ACTIONS[request.service], region, name, tags):
-                return Answer(403, "")
+            caller = _principal(credentials, request, account, region)
             repository = repositories.find(account, region, name)
+            arn = f"arn:aws:codecommit:{region}:{account}:{name}"
+            keys = {f"aws:resourcetag/{key}": value for key, value in (repository.tags if repository else {}).items()}
+            try:
+                allowed = caller is not None and _allowed(caller, _ACTIONS[request.service], arn, keys)
+            except CannotJudgeError as error:
+                return Answer(501, f"{CODE}: {error}\n")
+        if caller is None or not allowed:
+            return Answer(403, "")
         if repository is None:
             return Answer(404, f"repository '{name}' not found\n")
-        caller, found = principal.arn, repository
-        return service.answer(found.path, request, lambda updates: publish(found, updates, caller, events))
+        principal, found = caller, repository
+
+        def may(update: Update) -> bool:
+            # A push is evaluated once without the key, above, and for each ref with it.
+            with responses.request_scope(account, region):
+                return _allowed(principal, "codecommit:GitPush", arn, {**keys, "codecommit:References": update.ref})
+
+        return service.answer(found.path, request, lambda updates: publish(found, updates, principal.arn, events), may)
 
     return host
 
@@ -65,6 +76,7 @@ def _principal(credentials: ServiceCredentials, request: GitRequest, account: st
             type="User",
             account=account,
             policies=iam_evaluator._gather_user_policies(user.user_name, account),
+            keys={"aws:username": user.user_name},
             limits=iam_evaluator._permissions_boundary(iam._users, user.user_name, account),
         )
     # A session's token stands behind its access key, as both published clients write it.
@@ -99,14 +111,15 @@ def _is_signed(request: GitRequest, secret: str, region: str) -> bool:
     return hmac.compare_digest(key.hex(), signature)
 
 
-def _allowed(principal: PrincipalInfo, action: str, region: str, name: str, tags: Mapping[str, str]) -> bool:
+def _allowed(principal: PrincipalInfo, action: str, arn: str, keys: Mapping[str, str]) -> bool:
     context = iam_evaluator.EvalContext(
         principal_arn=principal.arn,
         principal_type=principal.type,
         principal_account=principal.account,
         action=action,
-        resource_arn=f"arn:aws:codecommit:{region}:{principal.account}:{name}",
-        region=region,
-        service_context={f"aws:resourcetag/{key}".lower(): value for key, value in tags.items()},
+        resource_arn=arn,
+        region=arn.split(":")[3],
+        service_context={key.lower(): value for key, value in keys.items()},
+        principal_keys=principal.keys,
     )
     return bool(iam_evaluator.evaluate(context, principal.policies, *principal.limits).decision == "Allow")

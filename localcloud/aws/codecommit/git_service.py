@@ -78,6 +78,7 @@ class Update:
 
 
 Listener = Callable[[Sequence[Update]], None]
+Permission = Callable[[Update], bool]
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,38 @@ class GitService:
         fault = Answer(429, "Rate Exceeded") if after_bytes is None else HangUp(after_bytes)
         self.push_faults += [fault] * count
 
-    def answer(self, repository: Path, request: GitRequest, made: Listener = lambda _: None) -> Serve | Answer:
-        """Answer a request that may be served; ``made`` hears of the updates that a push made."""
+    def answer(
+        self,
+        repository: Path,
+        request: GitRequest,
+        made: Listener = lambda _: None,
+        may: Permission = lambda _: True,
+    ) -> Serve | Answer:
+        """Answer a request that may be served.
+
+        Args:
+            repository: the bare repository.
+            request: the request.
+            made: hears of the updates that a push made.
+            may: whether the caller may make an update; a push with one that it may not make is refused whole.
+        """
         if request.advertisement:
             return _answer(f"{request.service}-advertisement", advertisement(repository, request.service))
         if request.service == "git-receive-pack":
-            return self._receive(repository, request.body, made)
+            return self._receive(repository, request.body, made, may)
         # A first line is `want`, an object id, and the capabilities.
         named = (request.first_line or b"").decode("utf-8", "replace").split()[2:]
         if set(named) - set(UPLOAD_PACK_CAPABILITIES):
             return _answer("git-upload-pack-result", b"")
         return Serve(repository)
 
-    def _receive(self, repository: Path, body: Body, made: Listener) -> Answer:
+    def _receive(self, repository: Path, body: Body, made: Listener, may: Permission) -> Answer:
         if self.push_faults:
             return _suffer(self.push_faults.pop(0), body)
         updates, capabilities = read_updates(body)
+        if not all(map(may, updates)):
+            _drain(body)
+            return Answer(403, "")
         report = self._report(repository, updates, capabilities, body, made)
         _drain(body)
         if report is None or "report-status" not in capabilities:
