@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import boto3
 
 from .aws.codecommit.git_service import OtherRefs
+from .aws.controls import AwsControls
 from .azure import repos
 from .azure.controls import AzureControls
 
@@ -40,7 +42,8 @@ class LocalCloud:
         aws_url: endpoint of every AWS API.
         codecommit_url: base of the replicas' clone URLs.
         azure_url: base URL of Azure DevOps.
-        azure: what can be done to Azure DevOps that no API call does.
+        aws: what can be done to AWS that no API call does.
+        azure: the same for Azure DevOps.
         personal_access_token: of Azure DevOps, with the scope Code (read); a pipeline's Git password.
         operator_token: one with the scopes Code (read & write) and Build (read & execute).
         manager_token: one that may also create and delete repositories, Code (read, write & manage).
@@ -68,6 +71,7 @@ class LocalCloud:
         self.manager_token = secrets.token_urlsafe(39)
         self.entra_token = secrets.token_urlsafe(300)
         self.job_token = secrets.token_urlsafe(60)
+        self.aws = AwsControls(lambda method, *arguments: self._call("aws", method, *arguments))
         self.azure = AzureControls(lambda method, *arguments: self._call("azure", method, *arguments))
         self._kept = False
         self._access_key_id = f"AKIA{secrets.token_hex(8).upper()}"
@@ -182,6 +186,17 @@ class LocalCloud:
             client = self._session.client(service, region, endpoint_url=self.aws_url)  # type: ignore[call-overload]
             self._clients[service, region] = client
         return self._clients[service, region]
+
+    def other_account(self, account: str) -> Callable[..., Any]:
+        """Return what makes boto3 clients of the administrator of another account: ``client(service, region)``."""
+        key, secret = f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
+        self._call("aws", "create_operator", account, self.region, key, secret)
+        session = boto3.Session(key, secret, region_name=self.region)
+
+        def client(service: str, region: str | None = None) -> Any:
+            return session.client(service, region, endpoint_url=self.aws_url)  # type: ignore[call-overload]
+
+        return client
 
     def create_azure_repository(self, organization: str, project: str, repository: str) -> Path:
         """Create an empty repository in Azure Repos and return its bare Git folder."""

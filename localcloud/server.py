@@ -17,14 +17,14 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aws.codecommit.git_service import GitService
-    from .aws.messages.mail import Mailbox
+    from .aws.switchboard import Switchboard
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
     from .oidc import Issuers
@@ -75,7 +75,8 @@ async def _serve(root: Path, settings: dict[str, Any]) -> None:
     threading.Thread(target=_serve_commands, args=(loop, stop, clouds), daemon=True).start()
     loop.call_later(0.05, lambda: asyncio.ensure_future(_announce(port, endpoints)))
     counting = _counting(app, clouds.requests)
-    await serve(_without_administration(_as_over_tls(counting)), config, shutdown_trigger=stop.wait)
+    reachable = _in_regions_that_are_up(_without_administration(_as_over_tls(counting)), clouds.aws.regions_down)
+    await serve(reachable, config, shutdown_trigger=stop.wait)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class _Clouds:
     git: GitService
     issuers: Issuers
     azure: AzureDevOps
-    mailbox: Mailbox
+    aws: Switchboard
     set_stack_status: Callable[[str, str], None]
     requests: Counter[str] = field(default_factory=Counter)
     """How many requests each service of AWS got."""
@@ -100,28 +101,23 @@ class _Clouds:
 
 def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
     """Extend ministack with CodeCommit and stricter IAM, STS and CloudFormation, and start Azure DevOps."""
-    from .aws import cloudformation, functions, iam, messages, s3
-    from .aws.codecommit import api, change_events, git_endpoint, git_service, resource_tags
-    from .aws.iam import service_credentials
+    from .aws import cloudformation, iam, switchboard
+    from .aws.codecommit import api, change_events, git_endpoint, git_service, resource_tags, resource_type
     from .azure.service import AzureDevOps
     from .git_http import GitHttpServer
     from .oidc import Issuers
 
-    credentials = service_credentials.ServiceCredentials()
+    credentials, issuers = iam.ServiceCredentials(), Issuers()
+    operator = iam.Operator(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
+    aws = switchboard.install(credentials, operator, issuers.key_of, root)
     repositories = api.CodeCommit(root / "codecommit", lambda: git_server.url)
     git = git_service.GitService(git_service.OtherRefs(settings["other_refs"]))
     events = change_events.EventShape(settings["events"])
-    git_server = GitHttpServer(
-        git_endpoint.codecommit_host(repositories, credentials, git, settings["account"], events)
-    )
-    issuers = Issuers()
-    operator = iam.Operator(*(settings[key] for key in ("account", "region", "access_key_id", "secret_access_key")))
-    iam.install(credentials, operator, issuers.key_of)
+    host = git_endpoint.codecommit_host(repositories, credentials, git, settings["account"], events, aws.regions_down)
+    git_server = GitHttpServer(host)
     api.install(repositories)
+    resource_type.install(repositories)
     resource_tags.install(repositories)
-    s3.install()
-    functions.install()
-    mailbox = messages.install()
     cloudformation.install()
     azure = AzureDevOps(
         root / "azure",
@@ -134,7 +130,7 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
             "AWS_REGION": settings["region"],
         },
     )
-    return _Clouds(git_server, git, issuers, azure, mailbox, cloudformation.set_status)
+    return _Clouds(git_server, git, issuers, azure, aws, cloudformation.set_status)
 
 
 def _counting(app: Any, counts: Counter[str]) -> Any:
@@ -142,9 +138,27 @@ def _counting(app: Any, counts: Counter[str]) -> Any:
 
     async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-            parts = authorization.partition("Credential=")[2].split("/")
-            counts[parts[3] if len(parts) > 4 else "unsigned"] += 1
+            counts[_signed_for(scope)[1] or "unsigned"] += 1
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def _signed_for(scope: dict[str, Any]) -> tuple[str, str]:
+    """Return the region and the service that a request is signed for; empty without a signature."""
+    authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    parts = authorization.partition("Credential=")[2].split("/")
+    return (parts[2], parts[3]) if len(parts) > 4 else ("", "")
+
+
+def _in_regions_that_are_up(app: Any, down: Set[str]) -> Any:
+    """Let a region that is down answer that it is not there."""
+
+    async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and _signed_for(scope)[0] in down:
+            await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
         await app(scope, receive, send)
 
     return wrapped
@@ -223,10 +237,10 @@ def _serve_commands(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, clouds
         elif name == "set_stack_status":
             clouds.set_stack_status(*arguments)
         elif name == "mail":
-            result = clouds.mailbox.messages()
-        elif name == "azure":
+            result = clouds.aws.mailbox.messages()
+        elif name in ("aws", "azure"):
             method, *rest = arguments
-            result = getattr(clouds.azure, method)(*rest)
+            result = getattr(getattr(clouds, name), method)(*rest)
         else:
             raise ValueError(f"no such command: {name}")
         print(json.dumps(result), flush=True)

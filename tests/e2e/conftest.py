@@ -55,15 +55,20 @@ def bootstrapped(cloud):
     return cloud
 
 
-def bootstrap(cloud):
-    """Do as ``cdk bootstrap`` does, with its own template, unless somebody has done it."""
+def bootstrap(cloud, policy="arn:aws:iam::aws:policy/AdministratorAccess"):
+    """Do as ``cdk bootstrap`` does, with its own template and default policy, unless somebody has done it."""
     with contextlib.suppress(cloud.client("cloudformation").exceptions.AlreadyExistsException):
-        create_stack(cloud, "CDKToolkit", BOOTSTRAP_TEMPLATE.read_text())
+        create_stack(cloud, "CDKToolkit", BOOTSTRAP_TEMPLATE.read_text(), CloudFormationExecutionPolicies=policy)
 
 
-def create_stack(cloud, name, template):
+def create_stack(cloud, name, template, **parameters):
     cloudformation = cloud.client("cloudformation")
-    cloudformation.create_stack(StackName=name, TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
+    cloudformation.create_stack(
+        StackName=name,
+        TemplateBody=template,
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+    )
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from ministack.core import responses
 
-from ..iam.boundaries import context_of
-from ..iam.judgement import Call
-from ..iam.pass_role import passing
+from ..rights.boundaries import context_of
+from ..rights.judgement import Call
+from ..rights.pass_role import passing
 
 Properties = Mapping[str, Any]
 Names = Callable[[Properties, Properties], Iterator[Call]]
@@ -98,9 +98,9 @@ def _policies(entity: str) -> Callable[[str, Properties, Properties], Iterator[C
                 action = f"{verb}{entity}Policy"
                 yield f"iam:{action}", arn, _about(action, {**name, "PolicyArn": policy})
         inline, new_inline = ({p["PolicyName"]: p for p in side.get("Policies") or []} for side in (old, new))
-        for policy in sorted(inline.keys() - new_inline.keys()):
+        for _ in inline.keys() - new_inline.keys():
             yield f"iam:Delete{entity}Policy", arn, _about(f"Delete{entity}Policy", name)
-        for policy in sorted(policy for policy, value in new_inline.items() if inline.get(policy) != value):
+        for _ in [policy for policy, value in new_inline.items() if inline.get(policy) != value]:
             yield f"iam:Put{entity}Policy", arn, _about(f"Put{entity}Policy", name)
         if entity == "User":
             yield from _memberships(old, new)

@@ -8,7 +8,7 @@ from typing import Any
 from ministack.services import s3
 from ministack.services.cloudformation import provisioners, stacks
 
-from ..iam.judgement import Call
+from ..rights.judgement import Call
 from . import calls, principal, properties, resources
 
 Properties = Mapping[str, Any]
@@ -21,6 +21,7 @@ def install() -> None:
     def create_judged(kind: str, logical_id: str, new: Properties, stack_name: str) -> Any:
         _refuse(properties.problem(kind, new))
         _refuse(resources.problem_of_principals(kind, new))
+        _refuse(resources.problem_of_attachments(new))
         known = _kind(kind)
         name = str(new.get(known.name) or _future_name(kind, stack_name, logical_id))
         principal.require(calls.creating(known, name, new))

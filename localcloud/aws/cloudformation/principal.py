@@ -20,8 +20,8 @@ from ministack.services import cloudformation
 from ministack.services import iam as iam_service
 from ministack.services.cloudformation.helpers import _error, _p
 
-from ..iam import acting
-from ..iam.judgement import Call
+from ..rights import acting
+from ..rights.judgement import Call
 
 _SERVICE = "cloudformation.amazonaws.com"
 _SERVICES = {"iam": "Iam", "s3": "S3", "lambda": "Lambda", "kms": "Kms", "sns": "Sns", "logs": "CloudWatchLogs"}

@@ -45,6 +45,12 @@ def problem_of_principals(resource_type: str, properties: Properties) -> str | N
     return words.format(name=unknown) if unknown else None
 
 
+def problem_of_attachments(properties: Properties) -> str | None:
+    """Return why a managed policy cannot be attached; None if each exists."""
+    unknown = next((arn for arn in properties.get("ManagedPolicyArns") or [] if not iam.policy_known(arn)), None)
+    return None if unknown is None else f"Policy {unknown} does not exist or is not attachable."
+
+
 def problem_of_an_existing_policy(
     resource_type: str, properties: Properties, policies: Mapping[str, Any]
 ) -> str | None:

@@ -1,4 +1,4 @@
-"""CodeCommit's control plane: the API calls on repositories, and the CloudFormation resource type.
+"""CodeCommit's control plane: the API calls on repositories.
 
 Limits and messages follow the CodeCommit API reference (2015-04-13) and its quotas page.
 """
@@ -21,7 +21,6 @@ from ministack.core import iam_actions, responses, router
 from . import git_service
 
 TARGET_PREFIX = "CodeCommit_20150413"
-RESOURCE_TYPE = "AWS::CodeCommit::Repository"
 
 _NAME = re.compile(r"(?!.*\.git$)[\w.-]{1,100}", re.ASCII)
 MAX_REPOSITORIES = 5000
@@ -232,65 +231,13 @@ def repository_path(root: Path, account: str, region: str, name: str) -> Path:
     return root / account / region / f"{name}.git"
 
 
-_PROPERTIES = {"RepositoryName", "RepositoryDescription", "Tags"}
-
-
 def install(service: CodeCommit) -> None:
-    """Make ministack route CodeCommit's calls, and CloudFormation's resources of its type, to ``service``."""
+    """Make ministack route CodeCommit's calls to ``service``."""
     from ministack import app
-    from ministack.services.cloudformation import drift, provisioners
 
     app.SERVICE_HANDLERS["codecommit"] = service.handle_request
     router.SERVICE_PATTERNS["codecommit"] = {"target_prefixes": [TARGET_PREFIX], "host_patterns": [r"codecommit\."]}
     iam_actions.SERVICE_TO_IAM_NAMESPACE["codecommit"] = "codecommit"
-
-    def attributes(repository: Repository) -> tuple[str, dict[str, str]]:
-        data = service.metadata(repository)
-        return repository.id, {
-            "Arn": data["Arn"],
-            "Name": repository.name,
-            "CloneUrlHttp": data["cloneUrlHttp"],
-            "CloneUrlSsh": data["cloneUrlSsh"],
-        }
-
-    def checked(properties: dict[str, Any]) -> dict[str, Any]:
-        if unknown := properties.keys() - _PROPERTIES:
-            raise ValueError(f"{RESOURCE_TYPE}: unsupported property {sorted(unknown)[0]}")
-        return properties
-
-    def tags(properties: dict[str, Any]) -> dict[str, str]:
-        return {tag["Key"]: tag["Value"] for tag in properties.get("Tags") or []}
-
-    def create(logical_id: str, properties: dict[str, Any], stack_name: str) -> tuple[str, dict[str, str]]:
-        checked(properties)
-        description = properties.get("RepositoryDescription", "")
-        return attributes(service.create(properties["RepositoryName"], description, tags(properties)))
-
-    def update(
-        physical_id: str, old: dict[str, Any], new: dict[str, Any], stack_name: str
-    ) -> tuple[str, dict[str, str]]:
-        checked(new)
-        repository = service.get(old["RepositoryName"])
-        if new["RepositoryName"] != old["RepositoryName"]:
-            raise ValueError(f"{RESOURCE_TYPE}: the embedded cloud does not rename repositories")
-        repository.description, repository.tags = new.get("RepositoryDescription", ""), tags(new)
-        return attributes(repository)
-
-    provisioners._RESOURCE_HANDLERS[RESOURCE_TYPE] = {
-        "create": create,
-        "update": update,
-        "delete": lambda physical_id, properties: service.delete(properties["RepositoryName"]),
-    }
-    provisioners._REPLACING_PROPERTIES[RESOURCE_TYPE] = ()
-
-    def read(physical_id: str, properties: dict[str, Any]) -> dict[str, Any] | None:
-        repository = service.find(responses.get_account_id(), responses.get_region(), properties["RepositoryName"])
-        if repository is None or repository.id != physical_id:
-            return None
-        names = [{"Key": key, "Value": value} for key, value in repository.tags.items()]
-        return {"RepositoryDescription": repository.description, "Tags": names}
-
-    drift._DRIFT_READERS[RESOURCE_TYPE] = (read, frozenset({"RepositoryDescription", "Tags"}))
 
 
 def _git(path: Path, *arguments: str) -> str:

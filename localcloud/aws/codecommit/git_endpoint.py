@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 
 from ministack.core import iam_evaluator, responses
@@ -19,8 +19,9 @@ from ministack.core.iam_evaluator import AuthError, CredentialResolutionError, P
 from ministack.services import iam
 
 from ...git_http import CHALLENGE, Answer, GitRequest, Host, Serve
-from ..iam.judgement import CODE, CannotJudgeError
 from ..iam.service_credentials import ServiceCredentials
+from ..messages import trail
+from ..rights.judgement import CODE, CannotJudgeError
 from .api import CodeCommit
 from .change_events import EventShape, publish
 from .git_service import GitService, Update
@@ -31,7 +32,12 @@ _ACTIONS = {"git-upload-pack": "codecommit:GitPull", "git-receive-pack": "codeco
 
 
 def codecommit_host(
-    repositories: CodeCommit, credentials: ServiceCredentials, service: GitService, account: str, events: EventShape
+    repositories: CodeCommit,
+    credentials: ServiceCredentials,
+    service: GitService,
+    account: str,
+    events: EventShape,
+    regions_down: Set[str],
 ) -> Host:
     """Return the host function of the endpoint."""
 
@@ -42,6 +48,8 @@ def codecommit_host(
         if match is None:
             return Answer(403, "")
         region, name = match.groups()
+        if region in regions_down:
+            return Answer(503, "")
         with responses.request_scope(account, region):
             caller = _principal(credentials, request, account, region)
             repository = repositories.find(account, region, name)
@@ -51,6 +59,8 @@ def codecommit_host(
                 allowed = caller is not None and _allowed(caller, _ACTIONS[request.service], arn, keys)
             except CannotJudgeError as error:
                 return Answer(501, f"{CODE}: {error}\n")
+            if caller is not None and not request.advertisement:
+                trail.record(_ACTIONS[request.service], caller.arn, arn, "" if allowed else "AccessDenied")
         if caller is None or not allowed:
             return Answer(403, "")
         if repository is None:

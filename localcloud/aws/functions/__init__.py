@@ -1,8 +1,14 @@
 """Lambda: what its functions see and may use, and how events reach them."""
 
-from . import event_queue
+from pathlib import Path
+
+from . import event_queue, sandbox
+from .event_queue import Delivery, EventQueue
+
+__all__ = ["Delivery", "EventQueue", "install"]
 
 
-def install() -> None:
-    """Make Lambda as strict as the service."""
-    event_queue.install()
+def install(root: Path) -> EventQueue:
+    """Make Lambda as strict as the service, and return the queue of its events."""
+    sandbox.install(root)
+    return event_queue.install()

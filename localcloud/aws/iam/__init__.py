@@ -1,11 +1,9 @@
-"""IAM and STS: who may do what, what is evaluated, and what services do on somebody's behalf."""
+"""IAM and STS: users, roles, policies, credentials and sessions, as the services keep and refuse them."""
 
+from .. import rights
 from . import (
-    boundaries,
-    judgement,
     managed_policies,
     operator,
-    pass_role,
     principals,
     public_keys,
     service_credentials,
@@ -17,7 +15,7 @@ from .operator import Operator
 from .service_credentials import ServiceCredentials
 from .web_identity import KeyOf
 
-__all__ = ["KeyOf", "Operator", "ServiceCredentials", "install"]
+__all__ = ["KeyOf", "Operator", "ServiceCredentials", "install", "operator"]
 
 
 def install(credentials: ServiceCredentials, administrator: Operator, key_of: KeyOf) -> None:
@@ -32,10 +30,8 @@ def install(credentials: ServiceCredentials, administrator: Operator, key_of: Ke
     public_keys.install(public_keys.PublicKeys())
     strictness.install()
     managed_policies.install()
-    boundaries.install()
-    pass_role.install()
     principals.install()
     operator.install(administrator)
-    judgement.install()
+    rights.install()
     sessions.install()
     web_identity.install(key_of)

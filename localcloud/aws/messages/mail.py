@@ -1,22 +1,34 @@
-"""E-mails that SNS sends: kept for whoever looks, since no mail leaves this machine.
+"""E-mails that SNS sends: kept in a mailbox, since no mail leaves this machine.
 
-SNS sends to a subscription only once its recipient has confirmed it; here every recipient confirms at once.
+A subscription by e-mail is pending until its recipient follows the link in the first mail, and is gone after three days
+without: https://docs.aws.amazon.com/sns/latest/dg/sns-email-notifications.html. A subject has at most 99 characters of
+UTF-8, no line breaks and no control characters: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
+from ministack.core import responses
 from ministack.services import sns
+from ministack.services.cloudformation import provisioners
+
+from ..clock import Clock
 
 _PROTOCOLS = ("email", "email-json")
+_PENDING = timedelta(days=3)
+MAX_SUBJECT = 99
+"""Fewer than 100 characters."""
 
 
 class Mailbox:
-    """All e-mails, the oldest first."""
+    """All e-mails, the oldest first, and the links in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._messages: list[dict[str, str]] = []
 
     def messages(self) -> list[dict[str, str]]:
@@ -27,15 +39,106 @@ class Mailbox:
         """Keep one e-mail for each recipient."""
         self._messages += [{"to": recipient, "subject": subject, "body": body} for recipient in recipients]
 
+    def ask(self, topic_arn: str, subscription: dict[str, Any]) -> None:
+        """Ask the recipient of a new subscription to confirm it."""
+        subscription |= {"confirmed": False, "token": sns.new_uuid(), "since": self._clock.iso()}
+        attributes = {"PendingConfirmation": "true", "ConfirmationWasAuthenticated": "false"}
+        subscription.setdefault("attributes", {}).update(attributes)
+        sns._refresh_subscription_counts(sns._topic_by_arn_any_scope(topic_arn))
+        body = (
+            f"You have chosen to subscribe to the topic:\n{topic_arn}\n\nTo confirm, follow the link:\n"
+            f"?Action=ConfirmSubscription&TopicArn={topic_arn}&Token={subscription['token']}"
+        )
+        self.deliver([subscription["endpoint"]], "AWS Notification - Subscription Confirmation", body)
 
-def install(mailbox: Mailbox) -> None:
-    """Deliver what is published to topics with e-mail subscriptions."""
+    def confirm(self, recipient: str | None = None) -> int:
+        """Follow the links of all pending subscriptions, or of one recipient's; return how many there were."""
+        count = 0
+        for topic, subscription in list(_pending()):
+            if recipient in (None, subscription["endpoint"]):
+                account, region = _scope(topic["arn"])
+                with responses.request_scope(account, region):
+                    sns._confirm_subscription({"TopicArn": [topic["arn"]], "Token": [subscription["token"]]})
+                count += 1
+        return count
+
+    def forget_pending(self) -> None:
+        """Remove what nobody has confirmed for three days."""
+        for topic, subscription in list(_pending()):
+            if self._clock.now() - datetime.fromisoformat(subscription["since"]) >= _PENDING:
+                topic["subscriptions"].remove(subscription)
+                sns._sub_arn_to_topic.pop(subscription["arn"], None)
+                sns._refresh_subscription_counts(topic)
+
+
+def install(mailbox: Mailbox, clock: Clock) -> None:
+    """Deliver what is published to confirmed subscriptions, and check subjects."""
+    _deliver_what_is_published(mailbox)
+    _ask_new_recipients(mailbox)
+    _check_subjects()
+    clock.every_day(mailbox.forget_pending)
+
+
+def _deliver_what_is_published(mailbox: Mailbox) -> None:
     fanout: Callable[..., Any] = sns._fanout
 
     def fanout_and_mail(topic_arn: str, msg_id: str, message: str, subject: str, *rest: Any, **more: Any) -> Any:
         topic = sns._topic_by_arn_any_scope(topic_arn) or {}
-        recipients = [entry["endpoint"] for entry in topic.get("subscriptions", []) if entry["protocol"] in _PROTOCOLS]
+        subscriptions = [entry for entry in topic.get("subscriptions", []) if entry["protocol"] in _PROTOCOLS]
+        recipients = [entry["endpoint"] for entry in subscriptions if entry.get("confirmed")]
         mailbox.deliver(recipients, subject or "AWS Notification Message", message)
         return fanout(topic_arn, msg_id, message, subject, *rest, **more)
 
     sns._fanout = fanout_and_mail
+
+
+def _ask_new_recipients(mailbox: Mailbox) -> None:
+    subscribe, create = sns._subscribe, provisioners._RESOURCE_HANDLERS["AWS::SNS::Subscription"]["create"]
+
+    def subscribe_pending(parameters: dict[str, Any]) -> Any:
+        before = {entry["arn"] for entry in _subscriptions(sns._p(parameters, "TopicArn"))}
+        status, headers, body = subscribe(parameters)
+        for entry in _subscriptions(sns._p(parameters, "TopicArn")):
+            if entry["arn"] not in before and entry["protocol"] in _PROTOCOLS:
+                mailbox.ask(sns._p(parameters, "TopicArn"), entry)
+                body = body.replace(entry["arn"].encode(), b"pending confirmation")
+        return status, headers, body
+
+    def create_pending(logical_id: str, properties: Mapping[str, Any], stack_name: str) -> Any:
+        arn, attributes = create(logical_id, properties, stack_name)
+        for entry in _subscriptions(properties["TopicArn"]):
+            if entry["arn"] == arn and entry["protocol"] in _PROTOCOLS:
+                mailbox.ask(properties["TopicArn"], entry)
+        return arn, attributes
+
+    sns._subscribe = subscribe_pending
+    provisioners._RESOURCE_HANDLERS["AWS::SNS::Subscription"]["create"] = create_pending
+
+
+def _check_subjects() -> None:
+    publish = sns._publish
+
+    def publish_checked(parameters: dict[str, Any]) -> Any:
+        subject = parameters.get("Subject")
+        text = sns._p(parameters, "Subject")
+        if subject is not None and (not text or len(text) > MAX_SUBJECT or re.search(r"[\x00-\x1f\x7f]", text)):
+            return sns._error("InvalidParameter", "Invalid parameter: Subject", 400)
+        return publish(parameters)
+
+    sns._publish = publish_checked
+
+
+def _subscriptions(topic_arn: str) -> list[dict[str, Any]]:
+    return list((sns._topic_by_arn_any_scope(topic_arn) or {}).get("subscriptions", []))
+
+
+def _pending() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for topic in list(sns._topics._data.values()):
+        for subscription in topic["subscriptions"]:
+            if subscription["protocol"] in _PROTOCOLS and not subscription.get("confirmed"):
+                yield topic, subscription
+
+
+def _scope(arn: str) -> tuple[str, str]:
+    region, account = arn.split(":")[3:5]
+    return account, region

@@ -13,7 +13,7 @@ from typing import Any
 from ministack.core import responses
 from ministack.services import kms
 
-from ..iam.judgement import Request, give_keys
+from ..rights.judgement import Request, give_keys
 
 MAX_RAW_BYTES = 4096
 

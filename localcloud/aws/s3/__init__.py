@@ -1,12 +1,23 @@
 """S3: what rides along with uploads, encryption, Object Lock, parts, replication and life cycles."""
 
-from . import encryption, object_lock, parts, requests, upload_rights
+from ..clock import Clock
+from . import encryption, lifecycle, object_lock, parts, replication, requests, upload_rights
+from .replication import Replication
+
+__all__ = ["Replication", "install"]
 
 
-def install() -> None:
-    """Make S3 as strict as the service."""
+def install(clock: Clock) -> Replication:
+    """Make S3 as strict as the service, and return what controls its replication.
+
+    Args:
+        clock: by which locks end and rules are executed.
+    """
+    replicated = replication.install()
     object_lock.install()
     parts.install()
     encryption.install()
     requests.install()
     upload_rights.install()
+    lifecycle.install(clock)
+    return replicated

@@ -15,7 +15,7 @@ from typing import Any
 from ministack.core import responses, router
 from ministack.services import kms, s3
 
-from ..iam import acting
+from ..rights import acting
 
 _ALGORITHM = "x-amz-server-side-encryption"
 _KEY = f"{_ALGORITHM}-aws-kms-key-id"

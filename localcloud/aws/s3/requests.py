@@ -17,7 +17,7 @@ from typing import Any
 from ministack.core import responses, router
 from ministack.services import s3
 
-from ..iam import acting
+from ..rights import acting
 
 _DENIED = ("AccessDenied", "Access Denied", 403)
 _LOCK_RIGHTS = {
@@ -42,6 +42,22 @@ def install() -> None:
         return _seen_by(access_key_id, bucket, key, answer)
 
     s3._dispatch = checked
+    _let_buckets_of_other_accounts_decide()
+
+
+def _let_buckets_of_other_accounts_decide() -> None:
+    """Let the owner of a bucket decide, wherever the caller's account is; without a policy the answer is no."""
+    find = s3.bucket_policy_for_arn
+
+    def policy_of_any_bucket(arn: str) -> tuple[str, str] | None:
+        bucket = arn.removeprefix("arn:aws:s3:::").partition("/")[0]
+        owner = s3._bucket_owner_account(bucket) if arn.startswith("arn:aws:s3:::") else None
+        if owner is None or owner == responses.get_account_id():
+            found: tuple[str, str] | None = find(arn)
+            return found
+        return s3._bucket_policies.get_scoped(owner, None, bucket) or "", owner
+
+    s3.bucket_policy_for_arn = policy_of_any_bucket
 
 
 def _altered(headers: Mapping[str, str], body: bytes) -> Any:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from ministack.core import iam_actions
 from ministack.services import s3
 
-from ..iam.judgement import Request, give_keys
+from ..rights.judgement import Request, give_keys
 from .encryption import key_arn
 from .xml import between
 

@@ -1,0 +1,154 @@
+"""What a function sees: its own code, boto3, and nothing of this machine; and how much memory it may use.
+
+ministack runs functions with its own interpreter, packages, PATH and HOME, and without a limit. Here a function has the
+interpreter of its runtime where this machine has one, the packages that Lambda's runtime has beside boto3, an empty
+PATH, a HOME of its own, and is killed when it uses more than its memory.
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html#python-sdk-included,
+https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html; out of memory is reported as
+``Runtime.OutOfMemory`` with the words ``signal: killed``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ministack.core import lambda_runtime
+from ministack.services import lambda_svc
+
+PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six.py", "urllib3")
+_POLL_SECONDS = 0.005
+_LAUNCHER = """\
+#!/bin/sh
+exec {interpreter} -I -S {start} "$@"
+"""
+_START = """\
+import os, runpy, sys
+folder = os.path.dirname(sys.argv[1])
+for name in {foreign!r}:
+    os.environ.pop(name, None)
+for name in ("home", "tmp"):
+    os.makedirs(os.path.join(folder, name), exist_ok=True)
+os.environ.update(HOME=os.path.join(folder, "home"), TMPDIR=os.path.join(folder, "tmp"), PATH={path!r})
+sys.path.append({packages!r})
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def install(root: Path) -> None:
+    """Start functions in their sandbox, and watch how much they use.
+
+    Args:
+        root: a folder for the packages and for what starts a function.
+    """
+    packages = _packages(root / "packages")
+    empty = root / "no-programs"
+    empty.mkdir()
+    start = root / "start.py"
+    foreign = sorted(os.environ)
+    start.write_text(_START.format(foreign=foreign, path=str(empty), packages=str(packages)))
+    detect = lambda_runtime._detect_runtime_binary
+
+    def detect_sandboxed(runtime: str) -> tuple[str, str]:
+        binary, script = detect(runtime)
+        return (_launcher(root, runtime, start), script) if runtime.startswith("python") else (binary, script)
+
+    lambda_runtime._detect_runtime_binary = detect_sandboxed
+    _limit_memory()
+
+
+def _packages(folder: Path) -> Path:
+    """Return a folder with the packages that the runtime has, and no others."""
+    folder.mkdir(parents=True)
+    installed = Path(sysconfig.get_paths()["purelib"])
+    for name in PACKAGES:
+        (folder / name).symlink_to(installed / name)
+    return folder
+
+
+def _launcher(root: Path, runtime: str, start: Path) -> str:
+    path = root / f"start-{runtime}"
+    if not path.exists():
+        interpreter = shutil.which(runtime) or sys.executable
+        path.write_text(_LAUNCHER.format(interpreter=interpreter, start=start))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def _limit_memory() -> None:
+    invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
+
+    def invoke_watched(worker: Any, event: Any, request_id: str, **options: Any) -> dict[str, Any]:
+        limit = int(worker.config.get("MemorySize", 128))
+        with _watched(worker, limit):
+            result: dict[str, Any] = invoke(worker, event, request_id, **options)
+        worker.peak = max(_peak(worker), getattr(worker, "peak", 0))
+        peaks[worker.func_name] = worker.peak
+        if worker.peak < limit:
+            return result
+        worker.kill()
+        worker.peak = 0
+        return {"status": "error", "error": _killed(request_id), "log": result.get("log", "")}
+
+    def execute_and_name(function: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
+        result: dict[str, Any] = execute(function, event, request_id)
+        body = result.get("body")
+        if result.get("error") and isinstance(body, dict) and body.get("errorMessage") == _killed(request_id):
+            body["errorType"] = "Runtime.OutOfMemory"
+        return result
+
+    lambda_runtime.Worker.invoke = invoke_watched
+    lambda_svc._execute_function_warm = execute_and_name
+    lambda_svc._probe_peak_memory_mb = lambda function: peaks.get(function["config"]["FunctionName"], 0)
+
+
+peaks: dict[str, int] = {}
+"""The most memory that each function's last process used, in MB."""
+
+
+def _killed(request_id: str) -> str:
+    return f"RequestId: {request_id} Error: Runtime exited with error: signal: killed"
+
+
+@contextmanager
+def _watched(worker: Any, limit: int) -> Iterator[None]:
+    """Kill a function's process as soon as it uses more than its memory."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_POLL_SECONDS):
+            if (used := _peak(worker)) >= limit:
+                worker.peak = used
+                with suppress(OSError, AttributeError):
+                    worker._proc.kill()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _peak(worker: Any) -> int:
+    """Return the most memory that the function's process has used, in MB; 0 where this machine does not tell."""
+    process = worker._proc
+    if process is None:
+        return 0
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return 0
+    kilobytes = status.partition("VmHWM:")[2].split()[:1]
+    return int(kilobytes[0]) // 1024 if kilobytes else 0
