@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import event_queue, sandbox
+from . import event_queue, roles, sandbox
 from .event_queue import Delivery, EventQueue
 
 __all__ = ["Delivery", "EventQueue", "install"]
@@ -11,4 +11,5 @@ __all__ = ["Delivery", "EventQueue", "install"]
 def install(root: Path) -> EventQueue:
     """Make Lambda as strict as the service, and return the queue of its events."""
     sandbox.install(root)
+    roles.install()
     return event_queue.install()

@@ -151,7 +151,9 @@ def _try(record: dict[str, Any], event: Any) -> None:
     attempts = 1 + int(settings.get("MaximumRetryAttempts", _ATTEMPTS - 1))
     failures = throttled = 0
     while True:
-        result = lambda_svc._execute_function(record, event)
+        # As the function is now: its code and its concurrency may have changed meanwhile.
+        function = {**record, **(lambda_svc._functions.get(record["config"]["FunctionName"]) or {})}
+        result = lambda_svc._execute_function(function, event)
         _count(record, result)
         if not result.get("error") and not result.get("throttle"):
             return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from ministack import app
 from ministack.core import responses
 from ministack.services import sns
 from ministack.services.cloudformation import provisioners
@@ -75,6 +76,7 @@ def install(mailbox: Mailbox, clock: Clock) -> None:
     """Deliver what is published to confirmed subscriptions, and check subjects."""
     _deliver_what_is_published(mailbox)
     _ask_new_recipients(mailbox)
+    _list_pending_as_such()
     _check_subjects()
     clock.every_day(mailbox.forget_pending)
 
@@ -119,13 +121,37 @@ def _check_subjects() -> None:
     publish = sns._publish
 
     def publish_checked(parameters: dict[str, Any]) -> Any:
-        subject = parameters.get("Subject")
-        text = sns._p(parameters, "Subject")
-        if subject is not None and (not text or len(text) > MAX_SUBJECT or re.search(r"[\x00-\x1f\x7f]", text)):
+        subject = sns._p(parameters, "Subject")
+        if len(subject) > MAX_SUBJECT or re.search(r"[\x00-\x1f\x7f]", subject):
             return sns._error("InvalidParameter", "Invalid parameter: Subject", 400)
         return publish(parameters)
 
+    handle = sns.handle_request
+
+    async def handle_checked(method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
+        # ministack drops parameters without a value.
+        if re.search(rb"(^|&)Subject=(&|$)", body):
+            return sns._error("InvalidParameter", "Invalid parameter: Subject", 400)
+        return await handle(method, path, headers, body, query)
+
     sns._publish = publish_checked
+    sns.handle_request = app.SERVICE_HANDLERS["sns"] = handle_checked
+
+
+def _list_pending_as_such() -> None:
+    """Give no ARN to a subscription that is pending."""
+
+    def hiding(listing: Callable[..., Any]) -> Callable[..., Any]:
+        def list_hiding(parameters: dict[str, Any]) -> Any:
+            status, headers, body = listing(parameters)
+            for _, subscription in _pending():
+                body = body.replace(subscription["arn"].encode(), b"PendingConfirmation")
+            return status, headers, body
+
+        return list_hiding
+
+    sns._list_subscriptions = hiding(sns._list_subscriptions)
+    sns._list_subscriptions_by_topic = hiding(sns._list_subscriptions_by_topic)
 
 
 def _subscriptions(topic_arn: str) -> list[dict[str, Any]]:

@@ -1,0 +1,172 @@
+"""E-mails that wait for their recipient, subjects, alarms that are evaluated as time passes, and CloudTrail."""
+
+import json
+import subprocess
+import time
+import uuid
+from urllib.parse import quote
+
+import pytest
+
+from localcloud import LocalCloud, sample
+
+from .conftest import allow, refuses
+
+
+@pytest.fixture(scope="module")
+def moving_cloud():
+    """A cloud of its own, whose clock is moved."""
+    with LocalCloud() as running:
+        yield running
+
+
+@pytest.fixture
+def topic(cloud):
+    return cloud.client("sns").create_topic(Name=f"topic-{uuid.uuid4().hex[:8]}")["TopicArn"]
+
+
+def counts(cloud, topic):
+    attributes = cloud.client("sns").get_topic_attributes(TopicArn=topic)["Attributes"]
+    return int(attributes["SubscriptionsPending"]), int(attributes["SubscriptionsConfirmed"])
+
+
+def test_an_e_mail_subscription_is_pending_until_its_recipient_confirms(cloud, topic):
+    sns, address = cloud.client("sns"), f"{uuid.uuid4().hex}@example.com"
+    answer = sns.subscribe(TopicArn=topic, Protocol="email", Endpoint=address)
+    assert answer["SubscriptionArn"] == "pending confirmation"
+    (listed,) = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    assert listed["SubscriptionArn"] == "PendingConfirmation"
+    assert counts(cloud, topic) == (1, 0)
+    sns.publish(TopicArn=topic, Message="lost")
+    assert cloud.aws.confirm_subscriptions(address) == 1
+    assert counts(cloud, topic) == (0, 1)
+    sns.publish(TopicArn=topic, Message="read")
+    mails = [mail["body"] for mail in cloud.mail() if mail["to"] == address]
+    assert [len(mails), mails[-1]] == [2, "read"]
+    assert "ConfirmSubscription" in mails[0]
+
+
+def test_a_subscription_that_nobody_confirms_is_gone_after_three_days(moving_cloud):
+    sns = moving_cloud.client("sns")
+    topic = sns.create_topic(Name="topic")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="nobody@example.com")
+    moving_cloud.aws.move_clock(days=2)
+    assert len(sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]) == 1
+    moving_cloud.aws.move_clock(days=2)
+    assert sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"] == []
+
+
+@pytest.mark.parametrize("subject", ["x" * 100, "two\nlines", "a\x1bb", ""])
+def test_a_subject_that_sns_refuses(cloud, topic, subject):
+    with refuses("InvalidParameter"):
+        cloud.client("sns").publish(TopicArn=topic, Message="m", Subject=subject)
+
+
+def test_a_subject_of_99_characters_of_any_language(cloud, topic):
+    cloud.client("sns").publish(TopicArn=topic, Message="m", Subject="ü" * 99)
+
+
+# -------------------------------------------------------------------------------------------------------------- alarms
+
+
+def alarm(cloud, name, **settings):
+    cloud.client("cloudwatch").put_metric_alarm(
+        **{
+            "AlarmName": name,
+            "Namespace": "Test",
+            "MetricName": "Errors",
+            "Dimensions": [{"Name": "Function", "Value": name}],
+            "Statistic": "Sum",
+            "Period": 60,
+            "EvaluationPeriods": 1,
+            "Threshold": 1,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            **settings,
+        }
+    )
+
+
+def put(cloud, function, value=1):
+    data = {
+        "MetricName": "Errors",
+        "Value": value,
+        "Dimensions": [{"Name": "Function", "Value": function}],
+    }
+    cloud.client("cloudwatch").put_metric_data(Namespace="Test", MetricData=[data])
+
+
+def state(cloud, name, expected, seconds=6):
+    end = time.monotonic() + seconds
+    while True:
+        (found,) = cloud.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+        if found["StateValue"] == expected or time.monotonic() > end:
+            return found["StateValue"]
+        time.sleep(0.2)
+
+
+def test_an_alarm_is_about_its_own_dimensions(cloud):
+    mine, other = f"alarm-{uuid.uuid4().hex[:8]}", f"alarm-{uuid.uuid4().hex[:8]}"
+    for name in (mine, other):
+        alarm(cloud, name, TreatMissingData="notBreaching")
+    put(cloud, mine)
+    assert state(cloud, mine, "ALARM") == "ALARM"
+    assert state(cloud, other, "OK") == "OK"
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [("breaching", "ALARM"), ("notBreaching", "OK"), ("missing", "INSUFFICIENT_DATA")],
+)
+def test_missing_data_are_what_the_alarm_says(cloud, missing, expected):
+    name = f"alarm-{uuid.uuid4().hex[:8]}"
+    alarm(cloud, name, TreatMissingData=missing, ComparisonOperator="LessThanThreshold")
+    assert state(cloud, name, expected) == expected
+
+
+def test_silence_becomes_an_alarm_by_itself_and_tells_its_topic(moving_cloud):
+    sns = moving_cloud.client("sns")
+    topic = sns.create_topic(Name="silence")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="ops@example.com")
+    moving_cloud.aws.confirm_subscriptions("ops@example.com")
+    settings = {"ComparisonOperator": "LessThanThreshold", "Period": 3600, "EvaluationPeriods": 3}
+    alarm(moving_cloud, "silence", TreatMissingData="breaching", AlarmActions=[topic], **settings)
+    put(moving_cloud, "silence")
+    assert state(moving_cloud, "silence", "OK") in ("OK", "INSUFFICIENT_DATA")
+    moving_cloud.aws.move_clock(hours=4)
+    assert state(moving_cloud, "silence", "ALARM") == "ALARM"
+    assert any("silence" in mail["subject"] for mail in moving_cloud.mail() if mail["to"] == "ops@example.com")
+
+
+# ---------------------------------------------------------------------------------------------------------- CloudTrail
+
+
+def events(cloud, name):
+    listed = cloud.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": name}]
+    )["Events"]
+    return [json.loads(event["CloudTrailEvent"]) for event in listed]
+
+
+def test_cloudtrail_names_who_did_what_and_what_was_refused(cloud, person):
+    someone = person(allow("sns:ListTopics"))
+    with refuses("AccessDenied"):
+        someone.client("iam").create_user(UserName="x")
+    (record,) = [e for e in events(cloud, "CreateUser") if e["userIdentity"]["arn"] == someone.arn]
+    assert (record["eventSource"], record["errorCode"]) == ("iam.amazonaws.com", "AccessDenied")
+    name = f"repository-{uuid.uuid4().hex[:8]}"
+    cloud.client("codecommit").create_repository(repositoryName=name)
+    (made,) = [e for e in events(cloud, "CreateRepository") if e["resources"][0]["ARN"].endswith(f":{name}")]
+    assert made["userIdentity"]["arn"].endswith(":user/operator")
+    assert "errorCode" not in made
+    assert not made["readOnly"]
+
+
+def test_a_push_is_in_cloudtrail_with_its_user(rig):
+    sample.fill(rig.source)
+    name, password = (quote(rig.credential[key], safe="") for key in ("ServiceUserName", "ServicePassword"))
+    url = rig.outputs["ReplicaUrl"].replace("://", f"://{name}:{password}@")
+    push = ["git", "-C", str(rig.source), "push", "-q", url, "main"]
+    subprocess.run(push, check=True, capture_output=True)
+    pushes = [e for e in events(rig.cloud, "GitPush") if e["resources"][0]["ARN"].endswith(f":{rig.name}")]
+    assert pushes[0]["userIdentity"]["arn"].endswith(f":user/{rig.user}")
+    assert pushes[0]["eventSource"] == "codecommit.amazonaws.com"
