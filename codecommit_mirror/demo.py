@@ -187,6 +187,7 @@ class _Demo:
 
     def wipe_and_restore(self) -> None:
         """Delete every branch with the pipeline's password, see the guard's e-mail, and restore a snapshot."""
+        self.cloud.aws.confirm_subscriptions()
         with self._steps.step("The guard takes a snapshot, as it does every day"):
             self._take_snapshot()
         with self._steps.step("Somebody with the pipeline's password deletes every branch"):

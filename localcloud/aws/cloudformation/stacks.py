@@ -7,7 +7,7 @@ from typing import Any
 
 from ministack.core import iam_actions
 from ministack.services import cloudformation
-from ministack.services.cloudformation import changesets, stacks
+from ministack.services.cloudformation import changesets, engine, handlers, stacks
 
 _NEVER_IMPORTED = ("AWS::CodeCommit::Repository",)
 
@@ -17,6 +17,7 @@ def install() -> None:
     _stop_deletions_at_the_first_failure()
     _let_policies_see_tags()
     _refuse_imports()
+    _join_in_conditions()
 
 
 def set_status(name: str, status: str) -> None:
@@ -24,6 +25,36 @@ def set_status(name: str, status: str) -> None:
     for (_, _, key), stack in list(cloudformation._stacks._data.items()):
         if key == name:
             stack["StackStatus"] = status
+
+
+def _join_in_conditions() -> None:
+    """Evaluate ``Fn::Join`` in conditions, with which CDK's bootstrap template asks whether a list is empty.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference-conditions.html
+    """
+    evaluate = engine._evaluate_conditions
+
+    def evaluate_joined(template: dict[str, Any], parameters: Mapping[str, Any]) -> Any:
+        conditions = _joined(template.get("Conditions", {}), parameters)
+        return evaluate({**template, "Conditions": conditions}, parameters)
+
+    for module in (engine, stacks, changesets, handlers):
+        if hasattr(module, "_evaluate_conditions"):
+            module._evaluate_conditions = evaluate_joined
+
+
+def _joined(expression: Any, parameters: Mapping[str, Any]) -> Any:
+    if isinstance(expression, list):
+        return [_joined(item, parameters) for item in expression]
+    if not isinstance(expression, dict):
+        return expression
+    if "Fn::Join" not in expression:
+        return {key: _joined(value, parameters) for key, value in expression.items()}
+    separator, items = expression["Fn::Join"]
+    if isinstance(items, dict) and "Ref" in items:
+        value = parameters[items["Ref"]]["Value"]
+        items = value if isinstance(value, list) else value.split(",")
+    return separator.join(str(item) for item in items)
 
 
 def _refuse_imports() -> None:
@@ -84,6 +115,4 @@ def _stop_deletions_at_the_first_failure() -> None:
     stacks._delete_stack_async = delete_stack_until_failure
     stacks._delete_resource = delete_resource_until_failure
     # DeleteStack's handler holds the function under its own name.
-    from ministack.services.cloudformation import handlers
-
     handlers._delete_stack_async = delete_stack_until_failure

@@ -31,6 +31,7 @@ class Guarded:
         (stack,) = cloud.client("cloudformation").describe_stacks(StackName=GUARD)["Stacks"]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
         self.bucket, self.topic = outputs["SnapshotBucket"], outputs["TopicArn"]
+        cloud.aws.confirm_subscriptions()
         self.s3 = cloud.client("s3")
         self.store = Store(self.s3, self.bucket)
 

@@ -101,6 +101,10 @@ def test_a_change_by_somebody_else_is_told(guarded, rig):
 def test_a_creation_by_nobody_known_is_told_unless_a_run_confirms_the_replica(rig, guarded):
     sample.fill(rig.source)
     rig.run()
+    # Events are timed in seconds: what the first run created in its last second is confirmed by the next run.
+    time.sleep(1.1)
+    sample.commit(rig.source, "main", "a commit")
+    rig.run()
     other = somebody(guarded.cloud, rig)
     push(rig, "refs/heads/main:refs/heads/strange", user=other)
     notice(guarded, rig, "refs/heads/strange")

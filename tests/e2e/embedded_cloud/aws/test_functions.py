@@ -177,7 +177,7 @@ def test_a_permission_is_for_one_rule(cloud, recorder, rule):
 
 
 def test_a_failure_is_tried_three_times_and_ends_at_its_destination(cloud, recorder, rule):
-    arn, _ = recorder
+    arn, runs = recorder
     sns = cloud.client("sns")
     topic = sns.create_topic(Name=f"topic-{uuid.uuid4().hex[:8]}")["TopicArn"]
     sns.subscribe(TopicArn=topic, Protocol="email", Endpoint=f"{rule}@example.com")
