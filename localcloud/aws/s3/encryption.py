@@ -9,6 +9,7 @@ KMS.NotFoundException, all 400.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,9 +29,14 @@ def install() -> None:
     resolve, dispatch = s3._resolve_sse_write_headers, s3._dispatch
 
     def resolve_write_headers(headers: Mapping[str, str], bucket: str) -> Any:
-        stored, error = resolve(headers, bucket)
+        named = dict(headers)
+        if named.get(_ALGORITHM) == "aws:kms":
+            named[_KEY] = named.get(_KEY) or _managed_key()
+        stored, error = resolve(named, bucket)
         if error is None and not stored:
             stored = {_ALGORITHM: "AES256"}
+        if error is None and stored.get(_ALGORITHM) == "aws:kms":
+            stored[_KEY] = stored.get(_KEY) or _managed_key()
         return stored, error
 
     def asking_kms(
@@ -77,8 +83,16 @@ def _calls(
 
 def _of(headers: Mapping[str, str], action: str) -> list[tuple[str, str]]:
     key_id = headers.get(_KEY) if headers.get(_ALGORITHM, "").startswith("aws:kms") else None
-    # The account's own key for S3 lets everybody use it who may use the object.
-    return [(action, key_id)] if key_id and not key_id.endswith(_AWS_MANAGED) else []
+    # AWS's own key for S3 lets everyone in the account use it through S3.
+    return [(action, key_id)] if key_id and key_arn(key_id) != key_arn(_AWS_MANAGED) else []
+
+
+def _managed_key() -> str:
+    """Return the ARN of AWS's own key for S3 in this account and region, which is made when it is first used."""
+    if kms._resolve_key(_AWS_MANAGED) is None:
+        made = json.loads(kms._create_key({"Description": "Default key that protects my S3 objects"})[2])
+        kms._aliases[kms._alias_arn(_AWS_MANAGED)] = made["KeyMetadata"]["KeyId"]
+    return key_arn(_AWS_MANAGED)
 
 
 def _write_headers(headers: Mapping[str, str], bucket: str) -> Mapping[str, str]:

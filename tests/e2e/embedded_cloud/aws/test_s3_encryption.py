@@ -59,6 +59,13 @@ def test_a_put_asks_to_generate_and_a_get_to_decrypt(cloud, person, bucket, key)
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
 
 
+def test_awss_own_key_is_for_everyone_in_the_account(cloud, person, bucket):
+    s3 = person(allow("s3:PutObject", "s3:GetObject")).client("s3")
+    managed = s3.put_object(Bucket=bucket, Key="k", Body=b"x", ServerSideEncryption="aws:kms")["SSEKMSKeyId"]
+    assert managed == cloud.client("kms").describe_key(KeyId="alias/aws/s3")["KeyMetadata"]["Arn"]
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+
+
 def test_a_buckets_default_asks_as_well(cloud, person, bucket, key):
     default_to(cloud, bucket, key)
     s3 = person(allow("s3:PutObject")).client("s3")
