@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ..lifecycle.context import ClientPool, MirrorContext
 from ..progress import Board
 from ..provisioning import summary as ci_summary
 from ..provisioning.account import Account
+from ..provisioning.execution_policy import boundary_policy, execution_policy
 from ..provisioning.pipelines import connect as connect_pipelines
 from ..provisioning.pipelines import needs_no_secret
 from ..provisioning.pipelines import verify as verify_runs
@@ -38,6 +41,7 @@ from .options import (
 )
 from .output import append_summary, print_json, report_fleet, write_rendered
 
+ACCOUNT_ID = r"[0-9]{12}"
 app_option = click.option(
     "--app",
     type=click.Path(path_type=Path),
@@ -245,6 +249,22 @@ def remove(
             minutes=minutes,
         )
     report_fleet("Mirrors removed", board, summary, as_json, also={"removed": removed}, resumes=True)
+
+
+@ci.command()
+@click.argument("account", metavar="ACCOUNT")
+@click.option("--boundary", is_flag=True, help="Print the boundary of what mirrors' stacks create in IAM.")
+@click.option("--partition", default="aws", show_default=True, type=click.Choice(["aws", "aws-cn"]))
+def policy(account: str, boundary: bool, partition: str) -> None:
+    """Print the policy with which CloudFormation may deploy the mirrors of an account, and nothing else.
+
+    It is for 'cdk bootstrap --cloudformation-execution-policies' in place of AdministratorAccess. docs/ci.md shows the
+    commands.
+    """
+    if not re.fullmatch(ACCOUNT_ID, account):
+        raise MirrorError(f"{account!r} is not the id of an AWS account; write its twelve digits.")
+    document = (boundary_policy if boundary else execution_policy)(account, partition)
+    click.echo(json.dumps(document, indent=2))
 
 
 @ci.command()

@@ -1,0 +1,144 @@
+"""What CloudFormation has to be allowed for mirrors deployed from CI, and for nothing else.
+
+``cdk bootstrap`` gives the role with which CloudFormation acts AdministratorAccess by default, so that anyone who may
+merge into mirrors.yaml could create anything. This policy takes its place, in a bootstrap with a qualifier of its own.
+It covers mirrors only, by the names that they get by default (a mirror with ``user_name``, ``role_name`` or
+``policy_name`` needs them added): neither the guard nor the roles of CI, which a person deploys.
+
+What a mirror's stack creates in IAM must have the boundary, which allows no more than such a user or role needs: else a
+stack could create an administrator. https://docs.aws.amazon.com/cdk/v2/guide/customize-permissions-boundaries.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config.mirror import default_policy_name, default_user_name
+
+BOUNDARY = "codecommit-mirror-boundary"
+"""The name of the managed policy that is the boundary."""
+QUALIFIER = "ccmirror"
+"""Of the bootstrap that the documentation describes; at most 10 letters and digits."""
+
+_WRITERS, _PUSH_POLICIES = default_user_name("*"), default_policy_name("*")
+_CLEANUP = "*CredentialCleanup*"
+"""In the names that CDK gives the clean-up's function, role and log group."""
+
+Document = dict[str, Any]
+
+
+def execution_policy(account: str, partition: str = "aws") -> Document:
+    """Return the policy for CloudFormation's execution role.
+
+    Args:
+        account: the account's id.
+        partition: ``aws``, or ``aws-cn``.
+    """
+    iam = f"arn:{partition}:iam::{account}"
+    boundary = f"{iam}:policy/{BOUNDARY}"
+    cleanup_role = f"{iam}:role/{_CLEANUP}"
+    entities = [f"{iam}:user/{_WRITERS}", f"{iam}:role/{_WRITERS}", cleanup_role]
+    bounded = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
+    return _document(
+        _allow(
+            "Replicas",
+            "codecommit",
+            "CreateRepository DeleteRepository GetRepository ListTagsForResource TagResource UntagResource "
+            "UpdateRepositoryDescription",
+            [f"arn:{partition}:codecommit:*:{account}:*"],
+        ),
+        _allow(
+            "IdentitiesWithinTheBoundary",
+            "iam",
+            "AttachRolePolicy AttachUserPolicy CreateRole CreateUser DeleteRolePolicy DeleteUserPolicy "
+            "DetachRolePolicy DetachUserPolicy PutRolePermissionsBoundary PutRolePolicy PutUserPermissionsBoundary PutUserPolicy "
+            "UpdateAssumeRolePolicy",
+            entities,
+            bounded,
+        ),
+        _allow(
+            "Identities",
+            "iam",
+            "DeleteRole DeleteUser GetRole GetRolePolicy GetUser ListAttachedRolePolicies ListAttachedUserPolicies "
+            "ListGroupsForUser ListRolePolicies ListUserPolicies TagRole TagUser UntagRole UntagUser UpdateRole",
+            entities,
+        ),
+        _allow(
+            "Groups",
+            "iam",
+            "AddUserToGroup AttachGroupPolicy CreateGroup DeleteGroup DetachGroupPolicy GetGroup RemoveUserFromGroup",
+            [f"{iam}:group/{_WRITERS}"],
+        ),
+        _allow(
+            "PushPolicies",
+            "iam",
+            "CreatePolicy CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion "
+            "ListPolicyVersions",
+            [f"{iam}:policy/{_PUSH_POLICIES}"],
+        ),
+        _allow(
+            "TheCleanupsRole",
+            "iam",
+            "PassRole",
+            [cleanup_role],
+            {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}},
+        ),
+        _allow(
+            "TheCleanup",
+            "lambda",
+            "CreateFunction DeleteFunction GetFunction InvokeFunction TagResource UntagResource UpdateFunctionCode "
+            "UpdateFunctionConfiguration",
+            [f"arn:{partition}:lambda:*:{account}:function:{_CLEANUP}"],
+        ),
+        _allow(
+            "TheCleanupsLog",
+            "logs",
+            "CreateLogGroup DeleteLogGroup DescribeLogGroups ListTagsForResource PutRetentionPolicy TagResource "
+            "UntagResource",
+            [f"arn:{partition}:logs:*:{account}:log-group:{_CLEANUP}"],
+        ),
+        _allow(
+            "TheBootstrapsVersion",
+            "ssm",
+            "GetParameters",
+            [f"arn:{partition}:ssm:*:{account}:parameter/cdk-bootstrap/*"],
+        ),
+    )
+
+
+def boundary_policy(account: str, partition: str = "aws") -> Document:
+    """Return the boundary of the users and roles that mirrors' stacks create: all that any of them needs.
+
+    Args:
+        account: the account's id.
+        partition: ``aws``, or ``aws-cn``.
+    """
+    return _document(
+        _allow("Push", "codecommit", "GitPush", [f"arn:{partition}:codecommit:*:{account}:*"]),
+        _allow(
+            "RemoveGitCredentials",
+            "iam",
+            "DeleteServiceSpecificCredential ListServiceSpecificCredentials UpdateServiceSpecificCredential",
+            [f"arn:{partition}:iam::{account}:user/{_WRITERS}"],
+        ),
+        _allow(
+            "WriteTheLog",
+            "logs",
+            "CreateLogStream PutLogEvents",
+            [f"arn:{partition}:logs:*:{account}:log-group:{_CLEANUP}"],
+        ),
+    )
+
+
+def _document(*statements: Document) -> Document:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def _allow(sid: str, service: str, names: str, resources: list[str], condition: Document | None = None) -> Document:
+    statement: Document = {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Action": [f"{service}:{name}" for name in names.split()],
+        "Resource": resources,
+    }
+    return {**statement, "Condition": condition} if condition else statement

@@ -1,0 +1,211 @@
+"""The policy that ``ci policy`` prints deploys mirrors and nothing else, on a CloudFormation that acts as a role."""
+
+import copy
+import json
+import uuid
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+from click.testing import CliRunner
+
+from codecommit_mirror.cli import cli
+from codecommit_mirror.config.guard import Guard
+from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.provisioning.execution_policy import BOUNDARY
+from localcloud import LocalCloud
+from stacks import GuardStack, ReplicaStack
+
+from .embedded_cloud.aws.conftest import trust
+from .embedded_cloud.aws.test_cloudformation import Stack
+
+ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
+READ_BACK = {
+    # What CloudFormation reads of resources in cases that no template here meets; each is a read, or sets a tag.
+    "codecommit:ListTagsForResource",
+    "codecommit:UpdateRepositoryDescription",
+    "iam:GetPolicyVersion",
+    "iam:GetRolePolicy",
+    "iam:ListAttachedRolePolicies",
+    "iam:ListAttachedUserPolicies",
+    "iam:ListGroupsForUser",
+    "iam:ListRolePolicies",
+    "iam:ListUserPolicies",
+    "lambda:UntagResource",
+    "lambda:UpdateFunctionCode",
+    "lambda:UpdateFunctionConfiguration",
+    "logs:ListTagsForResource",
+    "logs:UntagResource",
+    "ssm:GetParameters",
+    "iam:PutRolePermissionsBoundary",
+    "iam:PutUserPermissionsBoundary",
+    "iam:PutUserPolicy",
+    "iam:DeleteUserPolicy",
+    "iam:UpdateAssumeRolePolicy",
+    "iam:UpdateRole",
+    "iam:UntagRole",
+    "iam:UntagUser",
+    "iam:CreatePolicyVersion",
+    "iam:DeletePolicyVersion",
+}
+
+
+def printed(*arguments):
+    done = CliRunner().invoke(cli, ["ci", "policy", "111122223333", *arguments])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    """A cloud with the boundary, and an identity provider for mirrors with a role."""
+    with LocalCloud() as running:
+        iam = running.client("iam")
+        iam.create_policy(PolicyName=BOUNDARY, PolicyDocument=json.dumps(printed("--boundary")))
+        issuer = f"https://vstoken.dev.azure.com/{ORGANIZATION_ID}"
+        iam.create_open_id_connect_provider(Url=issuer, ClientIDList=["api://AzureADTokenExchange"])
+        yield running
+
+
+def template(stack):
+    document = Template.from_stack(stack).to_json()
+    document.pop("Parameters", None)
+    document.pop("Rules", None)
+    return json.dumps(document)
+
+
+def app():
+    return cdk.App(context={"@aws-cdk/core:permissionsBoundary": {"name": BOUNDARY}}, analytics_reporting=False)
+
+
+@pytest.fixture(scope="module")
+def templates():
+    """The templates of mirrors of each kind, whose users and roles have the boundary."""
+    kinds = {
+        "user": {},
+        "group": {"policy_on": "group"},
+        "role": {"replica_auth": "role", "identity": {"organization_id": ORGANIZATION_ID}},
+    }
+    mirror = single_mirror("NAME", "https://dev.azure.com/o/p/_git/NAME")
+    data = mirror.model_dump(exclude_unset=True)
+    return {
+        kind: template(ReplicaStack(app(), mirror=type(mirror).model_validate({**data, **settings})))
+        for kind, settings in kinds.items()
+    }
+
+
+def role_with(cloud, policy):
+    """Return a role for CloudFormation with the policy."""
+    iam, name = cloud.client("iam"), f"cfn-exec-{uuid.uuid4().hex[:8]}"
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust("cloudformation.amazonaws.com"))["Role"]["Arn"]
+    iam.put_role_policy(RoleName=name, PolicyName="execution", PolicyDocument=json.dumps(policy))
+    return arn
+
+
+def journey(cloud, text, role):
+    """Deploy a mirror and delete it; return what became of both, and why."""
+    name = f"M{uuid.uuid4().hex[:8]}"
+    stack = Stack(cloud.client("cloudformation"), name)
+    created = stack.create(text.replace("NAME", name), RoleARN=role)
+    if created != "CREATE_COMPLETE":
+        return [created], stack.reasons()
+    deleted = stack.delete()
+    return [created, deleted], [] if deleted == "DELETE_COMPLETE" else stack.reasons()
+
+
+@pytest.mark.parametrize("kind", ["user", "group", "role"])
+def test_it_deploys_and_deletes_mirrors_of_every_kind(cloud, templates, kind):
+    done, reasons = journey(cloud, templates[kind], role_with(cloud, printed()))
+    assert done == ["CREATE_COMPLETE", "DELETE_COMPLETE"], reasons
+
+
+def actions():
+    return sorted({action for statement in printed()["Statement"] for action in statement["Action"]})
+
+
+def without(action):
+    policy = copy.deepcopy(printed())
+    for statement in policy["Statement"]:
+        statement["Action"] = [a for a in statement["Action"] if a != action]
+    policy["Statement"] = [statement for statement in policy["Statement"] if statement["Action"]]
+    return policy
+
+
+@pytest.mark.parametrize("action", [action for action in actions() if action not in READ_BACK])
+def test_one_permission_less_and_a_deployment_fails(cloud, templates, action):
+    role, reasons = role_with(cloud, without(action)), []
+    for text in templates.values():
+        reasons += journey(cloud, text, role)[1]
+    assert any(action in reason for reason in reasons), reasons
+
+
+def test_it_does_not_deploy_the_guard(cloud):
+    stack = Stack(cloud.client("cloudformation"))
+    text = template(GuardStack(app(), guard=Guard(email="ops@example.com")))
+    document = json.loads(text)
+    (function,) = (r for r in document["Resources"].values() if r["Type"] == "AWS::Lambda::Function")
+    function["Properties"]["Code"] = {"ZipFile": "def handler(event, context): pass"}
+    assert stack.create(json.dumps(document), RoleARN=role_with(cloud, printed())) == "ROLLBACK_COMPLETE"
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "RoleName": "azure-devops-pipeline-admin",
+                "AssumeRolePolicyDocument": json.loads(trust("lambda.amazonaws.com")),
+                "ManagedPolicyArns": ["arn:aws:iam::aws:policy/AdministratorAccess"],
+            },
+        },
+        {"Type": "AWS::IAM::User", "Properties": {"UserName": "mallory"}},
+        {"Type": "AWS::IAM::User", "Properties": {"UserName": "azure-devops-pipeline-x"}},
+        {"Type": "AWS::S3::Bucket", "Properties": {}},
+        {
+            "Type": "AWS::IAM::ManagedPolicy",
+            "Properties": {
+                "ManagedPolicyName": "CodeCommitAnythingGitPush",
+                "Groups": ["developers"],
+                "PolicyDocument": {
+                    "Version": "2012-10-17",
+                    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+                },
+            },
+        },
+    ],
+    ids=["a role without the boundary", "another user", "a user without the boundary", "a bucket", "a foreign group"],
+)
+def test_it_creates_nothing_that_could_do_more(cloud, resource):
+    stack = Stack(cloud.client("cloudformation"))
+    text = json.dumps({"Resources": {"Thing": resource}})
+    assert stack.create(text, RoleARN=role_with(cloud, printed())) == "ROLLBACK_COMPLETE"
+    assert any("is not authorized to perform" in reason for reason in stack.reasons()), stack.reasons()
+
+
+def test_an_administrators_policy_within_the_boundary_is_worth_nothing(cloud):
+    iam, name = cloud.client("iam"), "azure-devops-pipeline-within"
+    resource = {
+        "Type": "AWS::IAM::User",
+        "Properties": {
+            "UserName": name,
+            "ManagedPolicyArns": ["arn:aws:iam::aws:policy/AdministratorAccess"],
+            "PermissionsBoundary": f"arn:aws:iam::{cloud.account}:policy/{BOUNDARY}",
+        },
+    }
+    stack = Stack(cloud.client("cloudformation"))
+    text = json.dumps({"Resources": {"Thing": resource}})
+    assert stack.create(text, RoleARN=role_with(cloud, printed())) == "CREATE_COMPLETE"
+    arn = iam.get_user(UserName=name)["User"]["Arn"]
+    asked = ["codecommit:GitPush", "codecommit:DeleteRepository", "s3:PutObject", "iam:CreateUser"]
+    repository = [f"arn:aws:codecommit:eu-west-1:{cloud.account}:any"]
+    results = iam.simulate_principal_policy(PolicySourceArn=arn, ActionNames=asked, ResourceArns=repository)[
+        "EvaluationResults"
+    ]
+    assert [result["EvalDecision"] for result in results] == ["allowed", *["implicitDeny"] * 3]
+
+
+def test_an_account_is_twelve_digits():
+    with pytest.raises(MirrorError, match="'shop' is not the id of an AWS account; write its twelve digits"):
+        CliRunner().invoke(cli, ["ci", "policy", "shop"], catch_exceptions=False)
