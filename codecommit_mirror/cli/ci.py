@@ -254,7 +254,13 @@ def remove(
 @ci.command()
 @click.argument("account", metavar="ACCOUNT")
 @click.option("--boundary", is_flag=True, help="Print the boundary of what mirrors' stacks create in IAM.")
-@click.option("--partition", default="aws", show_default=True, type=click.Choice(["aws", "aws-cn"]))
+@click.option(
+    "--partition",
+    default="aws",
+    show_default=True,
+    type=click.Choice(["aws", "aws-cn"]),
+    help="The account's partition.",
+)
 def policy(account: str, boundary: bool, partition: str) -> None:
     """Print the policy with which CloudFormation may deploy the mirrors of an account, and nothing else.
 

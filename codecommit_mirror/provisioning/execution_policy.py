@@ -27,6 +27,32 @@ _CLEANUP = "*CredentialCleanup*"
 Document = dict[str, Any]
 
 
+_IDENTITIES_WITHIN_THE_BOUNDARY = """
+    AttachRolePolicy AttachUserPolicy CreateRole CreateUser DeleteRolePolicy DeleteUserPolicy DetachRolePolicy
+    DetachUserPolicy PutRolePermissionsBoundary PutRolePolicy PutUserPermissionsBoundary PutUserPolicy
+    UpdateAssumeRolePolicy
+"""
+_IDENTITIES = """
+    DeleteRole DeleteUser GetRole GetRolePolicy GetUser ListAttachedRolePolicies ListAttachedUserPolicies
+    ListGroupsForUser ListRolePolicies ListUserPolicies TagRole TagUser UntagRole UntagUser UpdateRole
+"""
+_GROUPS = "AddUserToGroup AttachGroupPolicy CreateGroup DeleteGroup DetachGroupPolicy GetGroup RemoveUserFromGroup"
+_POLICIES = """
+    CreatePolicy CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion ListPolicyVersions
+"""
+_REPOSITORIES = """
+    CreateRepository DeleteRepository GetRepository ListTagsForResource TagResource UntagResource
+    UpdateRepositoryDescription
+"""
+_FUNCTIONS = """
+    CreateFunction DeleteFunction GetFunction InvokeFunction TagResource UntagResource UpdateFunctionCode
+    UpdateFunctionConfiguration
+"""
+_LOGS = """
+    CreateLogGroup DeleteLogGroup DescribeLogGroups ListTagsForResource PutRetentionPolicy TagResource UntagResource
+"""
+
+
 def execution_policy(account: str, partition: str = "aws") -> Document:
     """Return the policy for CloudFormation's execution role.
 
@@ -35,74 +61,24 @@ def execution_policy(account: str, partition: str = "aws") -> Document:
         partition: ``aws``, or ``aws-cn``.
     """
     iam = f"arn:{partition}:iam::{account}"
-    boundary = f"{iam}:policy/{BOUNDARY}"
+
+    def regional(service: str, resource: str) -> str:
+        return f"arn:{partition}:{service}:*:{account}:{resource}"
+
     cleanup_role = f"{iam}:role/{_CLEANUP}"
     entities = [f"{iam}:user/{_WRITERS}", f"{iam}:role/{_WRITERS}", cleanup_role]
-    bounded = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
+    bounded = {"StringEquals": {"iam:PermissionsBoundary": f"{iam}:policy/{BOUNDARY}"}}
+    passed = {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
     return _document(
-        _allow(
-            "Replicas",
-            "codecommit",
-            "CreateRepository DeleteRepository GetRepository ListTagsForResource TagResource UntagResource "
-            "UpdateRepositoryDescription",
-            [f"arn:{partition}:codecommit:*:{account}:*"],
-        ),
-        _allow(
-            "IdentitiesWithinTheBoundary",
-            "iam",
-            "AttachRolePolicy AttachUserPolicy CreateRole CreateUser DeleteRolePolicy DeleteUserPolicy "
-            "DetachRolePolicy DetachUserPolicy PutRolePermissionsBoundary PutRolePolicy PutUserPermissionsBoundary PutUserPolicy "
-            "UpdateAssumeRolePolicy",
-            entities,
-            bounded,
-        ),
-        _allow(
-            "Identities",
-            "iam",
-            "DeleteRole DeleteUser GetRole GetRolePolicy GetUser ListAttachedRolePolicies ListAttachedUserPolicies "
-            "ListGroupsForUser ListRolePolicies ListUserPolicies TagRole TagUser UntagRole UntagUser UpdateRole",
-            entities,
-        ),
-        _allow(
-            "Groups",
-            "iam",
-            "AddUserToGroup AttachGroupPolicy CreateGroup DeleteGroup DetachGroupPolicy GetGroup RemoveUserFromGroup",
-            [f"{iam}:group/{_WRITERS}"],
-        ),
-        _allow(
-            "PushPolicies",
-            "iam",
-            "CreatePolicy CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion "
-            "ListPolicyVersions",
-            [f"{iam}:policy/{_PUSH_POLICIES}"],
-        ),
-        _allow(
-            "TheCleanupsRole",
-            "iam",
-            "PassRole",
-            [cleanup_role],
-            {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}},
-        ),
-        _allow(
-            "TheCleanup",
-            "lambda",
-            "CreateFunction DeleteFunction GetFunction InvokeFunction TagResource UntagResource UpdateFunctionCode "
-            "UpdateFunctionConfiguration",
-            [f"arn:{partition}:lambda:*:{account}:function:{_CLEANUP}"],
-        ),
-        _allow(
-            "TheCleanupsLog",
-            "logs",
-            "CreateLogGroup DeleteLogGroup DescribeLogGroups ListTagsForResource PutRetentionPolicy TagResource "
-            "UntagResource",
-            [f"arn:{partition}:logs:*:{account}:log-group:{_CLEANUP}"],
-        ),
-        _allow(
-            "TheBootstrapsVersion",
-            "ssm",
-            "GetParameters",
-            [f"arn:{partition}:ssm:*:{account}:parameter/cdk-bootstrap/*"],
-        ),
+        _allow("Replicas", "codecommit", _REPOSITORIES, [regional("codecommit", "*")]),
+        _allow("IdentitiesWithinTheBoundary", "iam", _IDENTITIES_WITHIN_THE_BOUNDARY, entities, bounded),
+        _allow("Identities", "iam", _IDENTITIES, entities),
+        _allow("Groups", "iam", _GROUPS, [f"{iam}:group/{_WRITERS}"]),
+        _allow("PushPolicies", "iam", _POLICIES, [f"{iam}:policy/{_PUSH_POLICIES}"]),
+        _allow("TheCleanupsRole", "iam", "PassRole", [cleanup_role], passed),
+        _allow("TheCleanup", "lambda", _FUNCTIONS, [regional("lambda", f"function:{_CLEANUP}")]),
+        _allow("TheCleanupsLog", "logs", _LOGS, [regional("logs", f"log-group:{_CLEANUP}")]),
+        _allow("TheBootstrapsVersion", "ssm", "GetParameters", [regional("ssm", "parameter/cdk-bootstrap/*")]),
     )
 
 
