@@ -12,7 +12,7 @@ from aws_cdk.assertions import Template
 from codecommit_mirror.config.guard import Guard
 from stacks import GuardStack
 
-from .test_stacks import CONTEXT, PACKS, findings, linted, logical_id, of_type
+from .test_stacks import CONTEXT, PACKS, findings, logical_id, of_type
 
 GUARD = Guard(email="ops@example.com")
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
@@ -183,11 +183,6 @@ def test_the_function_carries_the_engine_and_nothing_of_the_cli():
 @VARIANTS
 def test_cdk_nag_is_clean_or_acknowledged(pack, guard):
     assert findings(stack(guard), pack) == []
-
-
-@VARIANTS
-def test_cfn_lint_is_clean(tmp_path, guard):
-    assert linted(tmp_path, template(guard)) == ""
 
 
 def test_no_account_region_or_partition_is_written_into_the_resources():

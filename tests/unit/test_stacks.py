@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -449,25 +447,6 @@ def test_stacks_are_tagged_for_who_looks_for_what_was_provisioned():
         "codecommit-mirror:provisioned-from": "github.com/contoso/mirrors",
     }
     assert "codecommit-mirror:provisioned-from" not in synthesised().tags.tag_values()
-
-
-def linted(tmp_path, document):
-    path = tmp_path / "t.json"
-    path.write_text(json.dumps(document))
-    lint = [Path(sys.executable).parent / "cfn-lint", "--regions", "eu-west-1", "--", str(path)]
-    done = subprocess.run(lint, capture_output=True, text=True, check=False)
-    return done.stdout
-
-
-@pytest.mark.parametrize("changes", [{}, {"policy_on": "group"}], ids=["plain", "group"])
-def test_cfn_lint_is_clean(tmp_path, changes):
-    assert linted(tmp_path, template(**changes)) == ""
-
-
-@SERVICES
-def test_cfn_lint_is_clean_for_the_roles(tmp_path, service):
-    assert linted(tmp_path, Template.from_stack(roles_stack(service)).to_json()) == ""
-    assert "E3002" in linted(tmp_path, {"Resources": {"R": {"Type": "AWS::IAM::User", "Properties": {"Nme": "x"}}}})
 
 
 @pytest.mark.parametrize("name", ["MyRepoReplica", "my.repo_1"])
