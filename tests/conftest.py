@@ -9,19 +9,20 @@ os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
 def pytest_collection_modifyitems(items):
     """Let each worker begin with one of the modules that take minutes, so that none of them is left for the end.
 
-    Work stealing gives each worker an equal share of consecutive tests at first.
+    Modules that share what takes long to set up have one name, and begin on one worker. Work stealing gives each worker
+    an equal share of consecutive tests at first.
     """
     if "PYTEST_XDIST_WORKER_COUNT" not in os.environ:
         return
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     long = {}
     for item in items:
-        if item.get_closest_marker("long"):
-            long.setdefault(item.module, []).append(item)
+        if marker := item.get_closest_marker("long"):
+            long.setdefault(marker.args or item.module, []).append(item)
     shares = [[] for _ in range(workers)]
     for number, tests in enumerate(long.values()):
         shares[number % workers] += tests
-    rest = [item for item in items if item.module not in long]
+    rest = [item for item in items if not item.get_closest_marker("long")]
     size = -(-len(items) // workers)
     items[:] = []
     for share in shares:

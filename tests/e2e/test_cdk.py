@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import aws_cdk
@@ -57,10 +58,30 @@ def cdk(cloud, folder, *arguments, mirrors=MIRRORS, **environment):
     """Run the CDK CLI on this project's app, with the mirrors file of a folder."""
     config = Path(folder) / "mirrors.yaml"
     config.write_text(mirrors)
+    return run_cli(
+        cloud, *arguments, "-c", f"config={config}", "--output", str(Path(folder) / "cdk.out"), **environment
+    )
+
+
+@pytest.fixture(scope="module")
+def assembled(account, tmp_path_factory):
+    """Run the CDK CLI on what the app has synthesised once for each mirrors file."""
+
+    @cache
+    def assembly(mirrors):
+        folder = tmp_path_factory.mktemp("assembly")
+        done = cdk(account, folder, "synth", "--quiet", mirrors=mirrors)
+        assert done.returncode == 0, done.stdout
+        return folder / "cdk.out"
+
+    return lambda *arguments, mirrors=MIRRORS: run_cli(account, *arguments, "--app", str(assembly(mirrors)))
+
+
+def run_cli(cloud, *arguments, **environment):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        [CDK, *arguments, "-c", f"config={config}", "--output", str(Path(folder) / "cdk.out")],
+        [CDK, *arguments],
         cwd=ROOT,
         env={**clean, "PATH": path, **(cloud.environment() if cloud else {}), **environment},
         stdout=subprocess.PIPE,
@@ -96,18 +117,18 @@ def issue(account, user):
     return issued["ServiceSpecificCredential"]["ServiceSpecificCredentialId"]
 
 
-def test_plain_destroy_works_with_two_live_credentials_and_leaves_nothing(account, tmp_path):
+def test_plain_destroy_works_with_two_live_credentials_and_leaves_nothing(account, assembled):
     before = inventory(account)
-    assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
+    assert assembled("deploy", "my.repo_1", "--require-approval", "never").returncode == 0
     for _ in range(2):
         issue(account, "azure-devops-pipeline-my.repo_1")
-    destroyed = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
+    destroyed = assembled("destroy", "my.repo_1", "--force")
     assert destroyed.returncode == 0, destroyed.stdout
     assert inventory(account) == before
     assert not account.replica_path("my.repo_1").exists()
 
 
-def test_without_the_cleanup_iam_would_refuse_and_cloudformation_stop(account, tmp_path):
+def test_without_the_cleanup_iam_would_refuse_and_cloudformation_stop(account):
     """The embedded cloud does as IAM and CloudFormation do: what the custom resource is there for."""
     document = Template.from_stack(ReplicaStack(aws_cdk.App(), mirror=MIRROR)).to_json()
     resources = document["Resources"]
@@ -132,32 +153,32 @@ def test_without_the_cleanup_iam_would_refuse_and_cloudformation_stop(account, t
     cloudformation.get_waiter("stack_delete_complete").wait(StackName="bare", WaiterConfig={"Delay": 0.2})
 
 
-def test_a_user_that_is_gone_already_does_not_stop_destroy(account, tmp_path):
-    assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
+def test_a_user_that_is_gone_already_does_not_stop_destroy(account, assembled):
+    assert assembled("deploy", "my.repo_1", "--require-approval", "never").returncode == 0
     iam, user = account.client("iam"), "azure-devops-pipeline-my.repo_1"
     for policy in iam.list_attached_user_policies(UserName=user)["AttachedPolicies"]:
         iam.detach_user_policy(UserName=user, PolicyArn=policy["PolicyArn"])
     iam.delete_user(UserName=user)
-    destroyed = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
+    destroyed = assembled("destroy", "my.repo_1", "--force")
     assert destroyed.returncode == 0, destroyed.stdout
 
 
-def test_a_cleanup_that_fails_says_why(account, tmp_path):
-    assert cdk(account, tmp_path, "deploy", "my.repo_1", "--require-approval", "never").returncode == 0
+def test_a_cleanup_that_fails_says_why(account, assembled):
+    assert assembled("deploy", "my.repo_1", "--require-approval", "never").returncode == 0
     iam = account.client("iam")
     (role,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if "CredentialCleanup" in r["RoleName"]]
     policy = iam.get_role_policy(RoleName=role, PolicyName="Cleanup")["PolicyDocument"]
     iam.delete_role_policy(RoleName=role, PolicyName="Cleanup")
-    refused = cdk(account, tmp_path, "destroy", "my.repo_1", "--force")
+    refused = assembled("destroy", "my.repo_1", "--force")
     assert refused.returncode == 1
     assert "cannot remove the Git credentials of azure-devops-pipeline-my.repo_1" in refused.stdout
     iam.put_role_policy(RoleName=role, PolicyName="Cleanup", PolicyDocument=json.dumps(policy))
-    assert cdk(account, tmp_path, "destroy", "my.repo_1", "--force").returncode == 0
+    assert assembled("destroy", "my.repo_1", "--force").returncode == 0
 
 
-def test_termination_protection_refuses_and_a_kept_replica_is_used_again(account, tmp_path):
-    assert cdk(account, tmp_path, "deploy", "protected", "--require-approval", "never").returncode == 0
-    refused = cdk(account, tmp_path, "destroy", "protected", "--force")
+def test_termination_protection_refuses_and_a_kept_replica_is_used_again(account, assembled):
+    assert assembled("deploy", "protected", "--require-approval", "never").returncode == 0
+    refused = assembled("destroy", "protected", "--force")
     assert refused.returncode == 1
     assert "TerminationProtection is enabled" in refused.stdout
     cloudformation = account.client("cloudformation")
@@ -165,25 +186,25 @@ def test_termination_protection_refuses_and_a_kept_replica_is_used_again(account
     replica = account.replica_path("protected")
     sample.fill(replica)
     before = sample.refs(replica)
-    assert cdk(account, tmp_path, "destroy", "protected", "--force").returncode == 0
+    assert assembled("destroy", "protected", "--force").returncode == 0
     assert sample.refs(replica) == before
 
     # A new stack refers to what the old one kept, and never deletes it.
     again = MIRRORS.replace("on_destroy: retain\n    termination_protection: true", "existing: true")
-    created = cdk(account, tmp_path, "deploy", "protected", "--require-approval", "never", mirrors=again)
+    created = assembled("deploy", "protected", "--require-approval", "never", mirrors=again)
     assert created.returncode == 0, created.stdout
-    assert cdk(account, tmp_path, "destroy", "protected", "--force", mirrors=again).returncode == 0
+    assert assembled("destroy", "protected", "--force", mirrors=again).returncode == 0
     assert sample.refs(replica) == before
     account.client("codecommit").delete_repository(repositoryName="protected")
 
 
-def test_a_deployed_mirror_moves_from_owned_to_existing_and_loses_nothing_on_the_way_back(account, tmp_path):
+def test_a_deployed_mirror_moves_from_owned_to_existing_and_loses_nothing_on_the_way_back(account, assembled):
     """CloudFormation cannot take a repository over: the way back fails before anything is lost, and says why."""
 
     def deploy(text):
         mirrors = f"defaults:\n  azure: {{organization: o, project: p}}\nmirrors:\n  moving:\n    {text}\n"
         options = ("--require-approval", "never")
-        return cdk(account, tmp_path, "deploy", "moving", *options, mirrors=mirrors)
+        return assembled("deploy", "moving", *options, mirrors=mirrors)
 
     def problem(text):
         mirror = single_mirror("moving", "https://dev.azure.com/o/p/_git/r").model_copy(update=text)

@@ -52,8 +52,7 @@ def statements(name):
 
     def walk(value):
         if isinstance(value, dict):
-            for statement in value.get("Statement", []) if isinstance(value.get("Statement"), list) else []:
-                yield statement
+            yield from value["Statement"] if isinstance(value.get("Statement"), list) else []
             for member in value.values():
                 yield from walk(member)
         elif isinstance(value, list):

@@ -25,6 +25,7 @@ Alarm = dict[str, Any]
 def install(clock: Clock) -> None:
     """Evaluate alarms by themselves, and by nothing else."""
     _count_invocations()
+    cloudwatch.time = _Time(clock)
     cloudwatch._evaluate_all_alarms = lambda: None
     cloudwatch._evaluate_alarm = lambda alarm: None
     clock.every_day(lambda: evaluate(clock.now()))
@@ -35,6 +36,20 @@ def install(clock: Clock) -> None:
             evaluate(clock.now())
 
     threading.Thread(target=run, name="alarms", daemon=True).start()
+
+
+class _Time:
+    """Stands for the module of that name, so that data are put at the clock's time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def time(self) -> float:
+        """Return the clock's time in seconds."""
+        return self._clock.now().timestamp()
 
 
 def evaluate(now: datetime) -> None:

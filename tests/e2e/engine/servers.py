@@ -16,11 +16,11 @@ from localcloud.git_http import Answer, GitHttpServer, RequestBody, Serve
 
 
 class CommandReplica(ThreadingHTTPServer):
-    """A replica on any program that speaks receive-pack on its standard input and output.
+    """A replica on anything that speaks receive-pack, one stateless request at a time.
 
     Args:
-        advertise: command that prints the advertisement.
-        receive: command that takes one request and prints the answer.
+        advertise: returns the advertisement.
+        receive: takes a request's body and returns the answer.
         refuse_thin: answer, as some servers do, that a pack with deltas against other objects cannot be unpacked.
     """
 
@@ -40,7 +40,7 @@ class _CommandHandler(BaseHTTPRequestHandler):
     def do_GET(self):
         service = parse_qs(urlsplit(self.path).query)["service"][0]
         assert service == "git-receive-pack"
-        refs = subprocess.run(self.server.advertise, capture_output=True, check=True).stdout
+        refs = self.server.advertise()
         line = f"# service={service}\n".encode()
         self._answer("application/x-git-receive-pack-advertisement", b"%04x%s0000%s" % (len(line) + 4, line, refs))
 
@@ -53,8 +53,7 @@ class _CommandHandler(BaseHTTPRequestHandler):
             report += b"0000"
             band = b"%04x\x01%s0000" % (len(report) + 5, report)
             return self._answer("application/x-git-receive-pack-result", band)
-        done = subprocess.run(self.server.receive, input=body, capture_output=True, check=False)
-        return self._answer("application/x-git-receive-pack-result", done.stdout)
+        return self._answer("application/x-git-receive-pack-result", self.server.receive(body))
 
     def _is_thin(self, body):
         start = body.find(b"PACK")
@@ -83,9 +82,14 @@ def git_replica(repository):
 
 def thin_refusing_replica(repository):
     program = ["git", "receive-pack", "--stateless-rpc"]
-    return CommandReplica(
-        [*program, "--advertise-refs", str(repository)], [*program, str(repository)], repository, refuse_thin=True
-    )
+
+    def advertise():
+        return subprocess.run([*program, "--advertise-refs", str(repository)], capture_output=True, check=True).stdout
+
+    def receive(body):
+        return subprocess.run([*program, str(repository)], input=body, capture_output=True, check=False).stdout
+
+    return CommandReplica(advertise, receive, repository, refuse_thin=True)
 
 
 def dulwich_replica(repository):
@@ -123,7 +127,7 @@ def with_rest_api(source, api):
     return GitHttpServer(lambda request: Serve(source), answer).url
 
 
-JGIT = Path(__file__).parent / "jgit" / "JGitReceivePack.java"
+JGIT = Path(__file__).parent / "jgit" / "JGitServer.java"
 
 
 def jgit_classpath():
@@ -145,18 +149,24 @@ def jgit_classpath():
     return os.pathsep.join(jars)
 
 
-def jgit_replica(repository, classes):
-    # Each request is a process, which does not live long enough for a thorough compiler.
-    program = [
-        "java",
-        "-XX:TieredStopAtLevel=1",
-        "-XX:+UseSerialGC",
-        "-cp",
-        classes,
-        "JGitReceivePack",
-        str(repository),
-    ]
-    return CommandReplica([*program, "advertise"], [*program, "receive"], repository).url
+@contextlib.contextmanager
+def jgit_server(classes):
+    """Run JGit's receive-pack in one process for all repositories, and yield its port."""
+    with subprocess.Popen(["java", "-XX:+UseSerialGC", "-cp", classes, "JGitServer"], stdout=subprocess.PIPE) as java:
+        try:
+            yield int(java.stdout.readline())
+        finally:
+            java.kill()
+
+
+def jgit_replica(repository, port):
+    def ask(verb, body=b""):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(f"{verb} {repository}\n".encode() + body)
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+    return CommandReplica(lambda: ask("advertise"), lambda body: ask("receive", body), repository).url
 
 
 class Proxy:

@@ -15,13 +15,14 @@ from .sides import Sides, grow
 
 
 @pytest.fixture(scope="session")
-def jgit_classes(tmp_path_factory):
+def jgit_port(tmp_path_factory):
     classpath = servers.jgit_classpath()
     if classpath is None:
         pytest.skip("JGit is not on this machine (javac and its jars below ~/.m2)")
     classes = tmp_path_factory.mktemp("jgit")
     subprocess.run(["javac", "-cp", classpath, "-d", str(classes), str(servers.JGIT)], check=True)
-    return f"{classpath}{os.pathsep}{classes}"
+    with servers.jgit_server(f"{classpath}{os.pathsep}{classes}") as port:
+        yield port
 
 
 @pytest.fixture(params=[*OtherRefs, "git", "dulwich", "jgit"], ids=lambda param: getattr(param, "value", param))
@@ -33,7 +34,7 @@ def any_replica(request, tmp_path):
     elif request.param == "dulwich":
         sides.use(servers.dulwich_replica(sides.replica))
     elif request.param == "jgit":
-        sides.use(servers.jgit_replica(sides.replica, request.getfixturevalue("jgit_classes")))
+        sides.use(servers.jgit_replica(sides.replica, request.getfixturevalue("jgit_port")))
     return sides
 
 

@@ -13,6 +13,8 @@ from localcloud import sample
 from ..engine.sides import NAMESPACES
 from .test_watch import push
 
+pytestmark = pytest.mark.long("guard")
+
 OPERATOR = {
     "Version": "2012-10-17",
     "Statement": [

@@ -13,6 +13,8 @@ from localcloud.azure import repos
 from ..conftest import Rig, counter
 from ..engine.sides import NAMESPACES
 
+pytestmark = pytest.mark.long("guard")
+
 
 @pytest.fixture
 def restore(rig, command, cloud):

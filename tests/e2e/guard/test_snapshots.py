@@ -23,6 +23,8 @@ from mirror_guard.store import PART_BYTES, Store
 
 from ..conftest import ROOT
 
+pytestmark = pytest.mark.long("guard")
+
 RETENTION = Retention(timedelta(days=400), timedelta(days=30), "COMPLIANCE")
 
 

@@ -8,6 +8,8 @@ import pytest
 from localcloud import sample
 from mirror_guard.handler import Guard
 
+pytestmark = pytest.mark.long("guard")
+
 
 def about_staleness(guarded, rig, expected=0):
     """Return the subjects of e-mails about staleness, without those about missing snapshots."""

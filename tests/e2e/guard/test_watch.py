@@ -10,6 +10,8 @@ import pytest
 from localcloud import sample
 from mirror_guard.handler import Guard
 
+pytestmark = pytest.mark.long("guard")
+
 
 @pytest.fixture
 def guarded(shaped):
