@@ -12,6 +12,7 @@ from codecommit_mirror.config.guard import STACK_NAME
 from .federated_role import FederatedRole
 from .identity_stack import provider_arn_of
 from .nag_suppressions import acknowledge
+from .replica_stack import QUALIFIER_KEY
 
 
 class DeployRoleStack(Stack):
@@ -131,6 +132,7 @@ class DeployRoleStack(Stack):
         return f"arn:{self.partition}:cloudformation:*:{self.account}:stack/*"
 
     def _bootstrap_role(self, kind: str) -> str:
-        qualifier = self.node.try_get_context("@aws-cdk/core:bootstrapQualifier")
-        qualifier = qualifier or DefaultStackSynthesizer.DEFAULT_QUALIFIER
+        keys = (QUALIFIER_KEY, "@aws-cdk/core:bootstrapQualifier")
+        given = filter(None, (self.node.try_get_context(key) for key in keys))
+        qualifier = next(given, DefaultStackSynthesizer.DEFAULT_QUALIFIER)
         return f"arn:{self.partition}:iam::{self.account}:role/cdk-{qualifier}-{kind}-role-{self.account}-*"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, Environment, Stack, Tags
+from typing import Any
+
+from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, PermissionsBoundary, Stack, Tags
 from constructs import Construct
 
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
@@ -11,6 +13,18 @@ from codecommit_mirror.config.mirror import Mirror
 from .credential_cleanup import CredentialCleanup
 from .push_access import PushAccess
 from .replica_repository import ReplicaRepository
+
+QUALIFIER_KEY, BOUNDARY_KEY = "codecommit-mirror:qualifier", "codecommit-mirror:boundary"
+"""Context of mirrors that are deployed with a bootstrap and a permissions boundary of their own (docs/ci.md)."""
+
+
+def _own_bootstrap(scope: Construct) -> dict[str, Any]:
+    """Return what mirrors have of their own, so that the guard and CI's roles go on with the account's bootstrap."""
+    qualifier, boundary = (scope.node.try_get_context(key) for key in (QUALIFIER_KEY, BOUNDARY_KEY))
+    return {
+        **({"synthesizer": DefaultStackSynthesizer(qualifier=qualifier)} if qualifier else {}),
+        **({"permissions_boundary": PermissionsBoundary.from_name(boundary)} if boundary else {}),
+    }
 
 
 class ReplicaStack(Stack):
@@ -35,6 +49,7 @@ class ReplicaStack(Stack):
             description=f"CodeCommit replica {mirror.name} of an Azure Repos repository",
             env=Environment(account=mirror.account, region=mirror.region),
             termination_protection=mirror.termination_protection,
+            **_own_bootstrap(scope),
             tags={**tags, REPLICA: mirror.name, **({PROVISIONED_FROM: provisioned_from} if provisioned_from else {})},
         )
         # For whoever deletes the mirror once it is no longer in mirrors.yaml.

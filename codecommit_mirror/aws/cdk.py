@@ -20,6 +20,8 @@ from ..progress import Say
 
 _DEPLOY = ("--require-approval", "never", "--progress", "events")
 _DESTROY = ("--force",)
+_QUALIFIERS = ("codecommit-mirror:qualifier", "@aws-cdk/core:bootstrapQualifier")
+"""The keys of cdk.json with the qualifier of the bootstrap that mirrors are deployed with; the first that is set."""
 _DEFAULT_QUALIFIER = "hnb659fds"
 """Of a bootstrap stack without a qualifier: https://docs.aws.amazon.com/cdk/v2/guide/bootstrapping-customizing.html"""
 _EVENT = re.compile(
@@ -78,7 +80,8 @@ def bootstrap_parameter(folder: Path) -> str:
         raise MirrorError(f"{folder} has no cdk.json; run this command in the project's folder.") from None
     except ValueError as error:
         raise MirrorError(f"{folder / 'cdk.json'} is not JSON ({error}); correct it.") from None
-    return f"/cdk-bootstrap/{context.get('@aws-cdk/core:bootstrapQualifier', _DEFAULT_QUALIFIER)}/version"
+    qualifier = next((context[key] for key in _QUALIFIERS if key in context), _DEFAULT_QUALIFIER)
+    return f"/cdk-bootstrap/{qualifier}/version"
 
 
 def deploy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None:

@@ -17,9 +17,6 @@ from ..config.mirror import default_policy_name, default_user_name
 
 BOUNDARY = "codecommit-mirror-boundary"
 """The name of the managed policy that is the boundary."""
-QUALIFIER = "ccmirror"
-"""Of the bootstrap that the documentation describes; at most 10 letters and digits."""
-
 _WRITERS, _PUSH_POLICIES = default_user_name("*"), default_policy_name("*")
 _CLEANUP = "*CredentialCleanup*"
 """In the names that CDK gives the clean-up's function, role and log group."""

@@ -16,6 +16,7 @@ from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.provisioning.execution_policy import BOUNDARY
 from localcloud import LocalCloud
 from stacks import GuardStack, ReplicaStack
+from stacks.replica_stack import BOUNDARY_KEY
 
 from .embedded_cloud.aws.conftest import trust
 from .embedded_cloud.aws.test_cloudformation import Stack
@@ -76,7 +77,7 @@ def template(stack):
 
 
 def app():
-    return cdk.App(context={"@aws-cdk/core:permissionsBoundary": {"name": BOUNDARY}}, analytics_reporting=False)
+    return cdk.App(context={BOUNDARY_KEY: BOUNDARY}, analytics_reporting=False)
 
 
 @pytest.fixture(scope="module")

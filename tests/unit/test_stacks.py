@@ -428,6 +428,20 @@ def test_another_bootstrap_and_a_provider_that_is_there_are_used():
     assert json.dumps(document).count(f'"Federated": "{provider}"') == 2
 
 
+def test_mirrors_may_have_a_bootstrap_and_a_boundary_of_their_own():
+    """With the policy that ci policy prints; CI assumes that bootstrap's roles, and what a person deploys does not."""
+    context = {**CONTEXT, "codecommit-mirror:qualifier": "ccmirror", "codecommit-mirror:boundary": "limit"}
+    app = cdk.App(context=context, analytics_reporting=False)
+    mirror = json.dumps(Template.from_stack(ReplicaStack(app, mirror=single_mirror("M", URL))).to_json())
+    assert "/cdk-bootstrap/ccmirror/version" in mirror
+    assert mirror.count(":policy/limit") == 2  # the user and the clean-up's role
+    roles = json.dumps(Template.from_stack(roles_stack("github", context)).to_json())
+    assert "role/cdk-ccmirror-deploy-role-" in roles
+    assert "hnb659fds-deploy-role" not in roles
+    assert "/cdk-bootstrap/hnb659fds/version" in roles
+    assert "policy/limit" not in roles
+
+
 @PACKS
 @SERVICES
 def test_cdk_nag_is_clean_or_acknowledged_for_the_roles(pack, service):
