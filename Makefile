@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help demo bench test test-live browser lint setup requirements clean
+.PHONY: help demo bench test test-live tools lint setup requirements clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -15,7 +15,7 @@ demo: setup  ## The whole journey on the embedded cloud. SOURCE=PATH|URL mirrors
 	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep) \
 	  $${REPOS:+--repositories "$$REPOS"}
 
-test: setup browser lint  ## Lint, type checks and every test
+test: setup tools lint  ## Lint, type checks and every test
 	$(BIN)/pytest -n 4 --dist worksteal
 
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
@@ -32,9 +32,12 @@ lint: setup  ## Lint, format and type checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-browser:  ## Debian's Chromium for the test of the status page, where there is none and apt may install it
-	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null || \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } > /dev/null
+tools:  ## Debian's Chromium and git-lfs for the tests that need them, where they are missing and apt may install them
+	@missing=""; \
+	command -v chromium > /dev/null || command -v google-chrome > /dev/null || missing="chromium"; \
+	command -v git-lfs > /dev/null || missing="$$missing git-lfs"; \
+	[ -z "$$missing" ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } > /dev/null
 
 setup: $(VENV)/.installed node_modules/.installed  ## Set up the virtual environment and the CDK CLI
 

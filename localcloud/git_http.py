@@ -9,6 +9,7 @@ import base64
 import binascii
 import contextlib
 import io
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from .isolated_git import isolated_environment
 
 _CHUNK = 1 << 18
 _SERVICES = ("git-upload-pack", "git-receive-pack")
+_LFS = "/info/lfs/"
 
 
 class Body(Protocol):
@@ -68,7 +70,8 @@ class Answer:
     """Answer without asking git."""
 
     status: int
-    body: str | bytes
+    body: str | bytes | Path
+    """A path is a file that is streamed."""
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "text/plain; charset=utf-8"
 
@@ -94,6 +97,25 @@ class ApiRequest:
 
 Api = Callable[[ApiRequest], Answer]
 
+
+@dataclass(frozen=True)
+class LfsRequest:
+    """One request of Git LFS."""
+
+    method: str
+    repository: str
+    """The decoded URL path up to, and without, ``/info/lfs``."""
+    path: str
+    """What follows it, such as ``/objects/batch``."""
+    url: str
+    """Up to and with ``/info/lfs``, as the client wrote it."""
+    username: str | None
+    password: str | None
+    body: Body
+
+
+LfsHost = Callable[[LfsRequest], Answer]
+
 CHALLENGE = "Basic realm="
 
 
@@ -104,9 +126,9 @@ class GitHttpServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, host: Host, api: Api | None = None) -> None:
+    def __init__(self, host: Host, api: Api | None = None, lfs: LfsHost | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.host, self.api = host, api
+        self.host, self.api, self.lfs = host, api, lfs
         self.bytes_out = 0
         """Bytes of the bodies of all answers; for benchmarks."""
         self.requests = {"git": 0, "api": 0}
@@ -140,10 +162,12 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _call_api(self) -> None:
+        url = urlsplit(self.path)
+        if self.server.lfs and _LFS in url.path:
+            return self._call_lfs(self.server.lfs, url.path)
         self.server.requests["api"] += 1
         if not self.server.api:
             return self._answer(Answer(404, "Not a Git request.\n"))
-        url = urlsplit(self.path)
         request = ApiRequest(
             method=self.command,
             path=unquote(url.path),
@@ -156,6 +180,26 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(self.server.api(request))
 
     do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _call_api
+
+    def _call_lfs(self, lfs: LfsHost, url_path: str) -> None:
+        self.server.requests["git"] += 1
+        repository, _, rest = url_path.partition(_LFS)
+        username, password = self._credentials()
+        request = LfsRequest(
+            method=self.command,
+            repository=unquote(repository),
+            path=f"/{rest}",
+            url=f"http://{self.headers.get('Host', '')}{repository}{_LFS}".rstrip("/"),
+            username=username,
+            password=password,
+            body=RequestBody(self),
+        )
+        try:
+            answer = lfs(request)
+        except ConnectionError:
+            self.close_connection = True
+            return
+        self._answer(answer)
 
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         self.server.requests["git"] += 1
@@ -245,14 +289,17 @@ class _Handler(BaseHTTPRequestHandler):
         # What the client still sends belongs to no later request.
         self.close_connection = True
         body = answer.body.encode() if isinstance(answer.body, str) else answer.body
-        self.send_response(answer.status)
-        for name, value in {**answer.headers, "Content-Type": answer.content_type}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.server.bytes_out += len(body)
-        self.wfile.write(body)
+        with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as stream:
+            length = stream.seek(0, io.SEEK_END)
+            stream.seek(0)
+            self.send_response(answer.status)
+            for name, value in {**answer.headers, "Content-Type": answer.content_type}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(length))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.server.bytes_out += length
+            shutil.copyfileobj(stream, self.wfile)
 
     def _relay(self, output: IO[bytes], done: Callable[[], None]) -> None:
         headers = list(_cgi_headers(output))

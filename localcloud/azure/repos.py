@@ -258,7 +258,7 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
             return Answer(401, "", {"WWW-Authenticate": f'{CHALLENGE}"Azure DevOps"'})
         if token is None or (request.username is None and not token.bearer_only):
             return SIGN_IN_PAGE
-        found = _find_served(repositories, token, request)
+        found = find_served(repositories, token, request.repository, request.service == "git-receive-pack")
         if isinstance(found, Answer):
             return found
         if request.first_line is not None and b"multi_ack" not in request.first_line:
@@ -279,12 +279,11 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
     return host
 
 
-def _find_served(repositories: Repositories, token: Token, request: GitRequest) -> Repository | Answer:
-    """Return the repository that a request may use, or the refusal."""
-    parts = request.repository.strip("/").split("/")
+def find_served(repositories: Repositories, token: Token, path: str, push: bool) -> Repository | Answer:
+    """Return the repository at a URL path that a token may fetch from or push to, or the refusal."""
+    parts = path.strip("/").split("/")
     if len(parts) != 4 or parts[2] != "_git":
         return Answer(404, "The page was not found.\n")
-    push = request.service == "git-receive-pack"
     if not token.allows("vso.code_write" if push else "vso.code"):
         needed = "GenericContribute" if push else "GenericRead"
         return Answer(403, f"TF401027: You need the Git '{needed}' permission to perform this action.\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..git_http import Answer, GitHttpServer
 from ..oidc import Issuers
+from .lfs import azure_lfs_host
 from .pipelines import Pipelines
 from .repos import Push, Repositories, Repository, azure_repos_host, project_id
 from .rest_api.api import QueuedResponses, azure_rest_api
@@ -42,7 +43,8 @@ class AzureDevOps:
         self._pipelines = Pipelines(self._repositories, known, ServiceConnections(issuers, aws), os.environ["PATH"])
         self._queued = QueuedResponses()
         host = azure_repos_host(self._repositories, known, self._pushed)
-        self._server = GitHttpServer(host, azure_rest_api(self._repositories, self._pipelines, known, self._queued))
+        api = azure_rest_api(self._repositories, self._pipelines, known, self._queued)
+        self._server = GitHttpServer(host, api, azure_lfs_host(self._repositories, known))
         self.url = self._pipelines.url = self._server.url
 
     @property

@@ -57,8 +57,13 @@ class ServiceConnections:
 
     @property
     def machine(self) -> Mapping[str, str]:
-        """Variables of the agent's machine: it is in a network of its own, whose endpoints' names tell no region."""
-        return {"AWS_ENDPOINT_URL_STS": self._aws["AWS_ENDPOINT_URL"], "AWS_REGION": self._aws["AWS_REGION"]}
+        """Variables of the agent's machine.
+
+        It is in a network of its own, whose endpoints' names tell no region, and keeps what CDK has unpacked, as one's
+        own agent does; without that, each synthesis unpacks the whole library.
+        """
+        same = ("AWS_REGION", "JSII_RUNTIME_PACKAGE_CACHE_ROOT")
+        return {"AWS_ENDPOINT_URL_STS": self._aws["AWS_ENDPOINT_URL"], **{name: self._aws[name] for name in same}}
 
     def sign_for_pipeline(self, organization: str, project: str, pipeline: str) -> str:
         """Return a token with a pipeline's own subject, for a job that names no service connection.

@@ -62,7 +62,7 @@ def seen(tmp_path, width):
     return json.loads(html.unescape(found[1]))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium ('make browser' installs Debian's, as root)")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium ('make tools' installs Debian's, as root)")
 @pytest.mark.parametrize(("width", "display"), [(1200, "table-cell"), (500, "flex")])
 def test_a_browser_sorts_filters_and_fits_a_phone(tmp_path, width, display):
     result = seen(tmp_path, width)
