@@ -21,6 +21,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from .aws.codecommit.git_service import GitService
@@ -147,7 +148,8 @@ def _counting(app: Any, counts: Counter[str]) -> Any:
 def _signed_for(scope: dict[str, Any]) -> tuple[str, str]:
     """Return the region and the service that a request is signed for; empty without a signature."""
     authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-    parts = authorization.partition("Credential=")[2].split("/")
+    presigned = unquote(scope.get("query_string", b"").decode("latin-1"))
+    parts = (authorization.partition("Credential=")[2] or presigned.partition("X-Amz-Credential=")[2]).split("/")
     return (parts[2], parts[3]) if len(parts) > 4 else ("", "")
 
 
@@ -165,11 +167,16 @@ def _in_regions_that_are_up(app: Any, down: Set[str]) -> Any:
 
 
 def _without_administration(app: Any) -> Any:
-    """Hide ministack's own administration, which checks no signature and can wipe the account."""
+    """Hide ministack's own administration, which checks no signature and can wipe the account.
+
+    Buckets as host names are hidden too: what serves them checks less than what serves paths.
+    """
+    from ministack.app import _extract_s3_vhost_bucket
 
     async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        path = scope.get("path", "")
-        if path.startswith(("/_ministack/", "/_localstack/")) and not path.startswith(_CUSTOM_RESOURCES_ANSWER):
+        path, hosts = scope.get("path", ""), [v.decode() for name, v in scope.get("headers", ()) if name == b"host"]
+        private = path.startswith(("/_ministack/", "/_localstack/")) and not path.startswith(_CUSTOM_RESOURCES_ANSWER)
+        if private or any(map(_extract_s3_vhost_bucket, hosts)):
             await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
             return

@@ -6,7 +6,8 @@ It covers mirrors only, by the names that they get by default (a mirror with ``u
 ``policy_name`` needs them added): neither the guard nor the roles of CI, which a person deploys.
 
 What a mirror's stack creates in IAM must have the boundary, which allows no more than such a user or role needs: else a
-stack could create an administrator. https://docs.aws.amazon.com/cdk/v2/guide/customize-permissions-boundaries.html
+stack could create an administrator. A group has no boundary, so mirrors with ``policy_on: group`` are not covered
+either: whoever may attach a policy to a group and add a user to it can make anyone an administrator. https://docs.aws.amazon.com/cdk/v2/guide/customize-permissions-boundaries.html
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ _IDENTITIES = """
     DeleteRole DeleteUser GetRole GetRolePolicy GetUser ListAttachedRolePolicies ListAttachedUserPolicies
     ListGroupsForUser ListRolePolicies ListUserPolicies TagRole TagUser UntagRole UntagUser UpdateRole
 """
-_GROUPS = "AddUserToGroup AttachGroupPolicy CreateGroup DeleteGroup DetachGroupPolicy GetGroup RemoveUserFromGroup"
 _POLICIES = """
     CreatePolicy CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion ListPolicyVersions
 """
@@ -70,7 +70,6 @@ def execution_policy(account: str, partition: str = "aws") -> Document:
         _allow("Replicas", "codecommit", _REPOSITORIES, [regional("codecommit", "*")]),
         _allow("IdentitiesWithinTheBoundary", "iam", _IDENTITIES_WITHIN_THE_BOUNDARY, entities, bounded),
         _allow("Identities", "iam", _IDENTITIES, entities),
-        _allow("Groups", "iam", _GROUPS, [f"{iam}:group/{_WRITERS}"]),
         _allow("PushPolicies", "iam", _POLICIES, [f"{iam}:policy/{_PUSH_POLICIES}"]),
         _allow("TheCleanupsRole", "iam", "PassRole", [cleanup_role], passed),
         _allow("TheCleanup", "lambda", _FUNCTIONS, [regional("lambda", f"function:{_CLEANUP}")]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import functions, iam, messages, s3
@@ -13,13 +13,13 @@ from .s3.replication import Mode
 
 @dataclass
 class Switchboard:
-    """What a test may change; its methods are those of ``AwsControls``."""
+    """What a test may change, through ``AwsControls``."""
 
     clock: Clock
     queue: functions.EventQueue
     replication: s3.Replication
     mailbox: messages.Mailbox
-    regions_down: set[str] = field(default_factory=set)
+    regions_down: set[str]
 
     def deliver_events(self, how: str) -> None:
         """Choose how events are delivered."""
@@ -46,8 +46,10 @@ class Switchboard:
         self.regions_down.add(region)
 
     def bring_back(self, region: str) -> None:
-        """Bring a region back."""
+        """Bring a region back, and replicate what has waited for it."""
         self.regions_down.discard(region)
+        if self.replication.mode is Mode.AT_ONCE:
+            self.replication.release()
 
     def move_clock(self, hours: float) -> None:
         """Let hours pass."""
@@ -66,8 +68,8 @@ def install(
     credentials: iam.ServiceCredentials, administrator: iam.Operator, key_of: iam.KeyOf, root: Path
 ) -> Switchboard:
     """Make IAM, S3, Lambda and what tells people as strict as the services, and return the switches."""
-    clock = Clock()
+    clock, regions_down = Clock(), set[str]()
     iam.install(credentials, administrator, key_of)
-    replication = s3.install(clock)
+    replication = s3.install(clock, regions_down)
     queue = functions.install(root / "functions")
-    return Switchboard(clock, queue, replication, messages.install(clock))
+    return Switchboard(clock, queue, replication, messages.install(clock), regions_down)

@@ -372,7 +372,11 @@ _UPDATES: dict[str, dict[str, tuple[str, ...]]] = {
         "ClientIdList": ("iam:AddClientIDToOpenIDConnectProvider", "iam:RemoveClientIDFromOpenIDConnectProvider"),
         "ThumbprintList": ("iam:UpdateOpenIDConnectProviderThumbprint",),
     },
+    "AWS::IAM::Group": {},
     "AWS::CodeCommit::Repository": {"RepositoryDescription": ("codecommit:UpdateRepositoryDescription",)},
+    "AWS::Lambda::Function": {},
+    "AWS::SNS::Topic": {"DisplayName": ("sns:SetTopicAttributes",)},
+    "AWS::KMS::Alias": {},
     "AWS::Events::Rule": {
         name: ("events:PutRule",) for name in ("Description", "EventPattern", "ScheduleExpression", "State")
     },
@@ -381,7 +385,10 @@ _UPDATES: dict[str, dict[str, tuple[str, ...]]] = {
     "AWS::S3::BucketPolicy": {"PolicyDocument": ("s3:PutBucketPolicy",)},
     "AWS::SSM::Parameter": {"Value": ("ssm:PutParameter",)},
 }
-"""What a property takes when it changes, where creating the resource has set it already."""
+"""What a property takes when it changes, where creating the resource has set it already.
+
+A type that is not here takes what creating it takes.
+"""
 _CUSTOM = Kind(name="ServiceToken", arn="{name}", create=(), delete=(), more=_custom)
 
 
@@ -392,7 +399,13 @@ def kind_of(resource_type: str) -> Kind | None:
     return _KINDS.get(resource_type)
 
 
-def changed(resource_type: str, old: Properties, new: Properties) -> list[str]:
-    """Return the actions of properties that were set at creation and have changed since."""
-    properties = _UPDATES.get(resource_type, {})
-    return [action for name, actions in properties.items() if old.get(name) != new.get(name) for action in actions]
+def changed(resource_type: str, kind: Kind, arn: str, old: Properties, new: Properties) -> list[Call]:
+    """Return the calls for properties that were set at creation and have changed since."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    properties = _UPDATES.get(resource_type)
+    if properties is None:
+        actions = list(kind.create) if any(name not in kind.sets for name in names) else []
+    else:
+        actions = [action for name in names for action in properties.get(name, ())]
+    about = {kind.name: arn.rpartition("/")[2], "PermissionsBoundary": new.get("PermissionsBoundary")}
+    return [(action, arn, context_of(action.removeprefix("iam:"), about)) for action in actions]

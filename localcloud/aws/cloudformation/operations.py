@@ -8,10 +8,11 @@ from typing import Any
 from ministack.services import s3
 from ministack.services.cloudformation import provisioners, stacks
 
-from ..rights.judgement import Call
 from . import calls, principal, properties, resources
 
 Properties = Mapping[str, Any]
+_MOVED_IN_PLACE = ("AWS::S3::BucketPolicy",)
+"""Types that ministack moves to what they are about next, without a creation and a deletion."""
 
 
 def install() -> None:
@@ -40,9 +41,12 @@ def install() -> None:
         if old != new:
             _refuse(properties.problem(kind, new))
             _refuse(resources.problem_of_principals(kind, new))
+            _refuse(resources.problem_of_attachments(new))
             known, name = _kind(kind), _name(kind, physical_id, new)
-            arn = known.arn_of(name)
-            changes: list[Call] = [(action, arn, {}) for action in calls.changed(kind, old, new)]
+            if kind in _MOVED_IN_PLACE and old[known.name] != new[known.name]:
+                principal.require([*calls.creating(known, name, new), *calls.deleting(known, old[known.name], old)])
+                _refuse(resources.problem_of_an_existing_policy(kind, new, s3._bucket_policies))
+            changes = calls.changed(kind, known, known.arn_of(name), old, new)
             principal.require(changes + calls.updating(known, name, old, new))
         return update(kind, physical_id, old, new, stack_name, logical_id, attributes)
 
@@ -52,8 +56,10 @@ def install() -> None:
         principal.require(calls.deleting(_kind(kind), _name(kind, physical_id, old), old))
         return delete(kind, physical_id, old, stack_name, logical_id)
 
-    stacks._provision_resource, stacks._update_resource = create_judged, update_judged
-    stacks._delete_resource = delete_judged
+    stacks._update_resource = update_judged
+    # ministack's own update replaces resources with the other two.
+    stacks._provision_resource = provisioners._provision_resource = create_judged
+    stacks._delete_resource = provisioners._delete_resource = delete_judged
 
 
 def _kind(resource_type: str) -> calls.Kind:

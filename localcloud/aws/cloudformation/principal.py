@@ -22,6 +22,7 @@ from ministack.services.cloudformation.helpers import _error, _p
 
 from ..rights import acting
 from ..rights.judgement import Call
+from ..rights.pass_role import TAKING_A_ROLE
 
 _SERVICE = "cloudformation.amazonaws.com"
 _SERVICES = {"iam": "Iam", "s3": "S3", "lambda": "Lambda", "kms": "Kms", "sns": "Sns", "logs": "CloudWatchLogs"}
@@ -38,7 +39,9 @@ class Principal:
 
 _principal: ContextVar[Principal | None] = ContextVar("localcloud_stack_principal", default=None)
 _roles: dict[str, str] = {}
-"""The role of each stack and change set, by the account, the region and its name."""
+"""The role of each stack that has one, by the account, the region and its name."""
+_roles_of_change_sets: dict[str, str] = {}
+"""The role with which each change set will be executed, by its stack's place and its name."""
 
 
 def install() -> None:
@@ -47,25 +50,38 @@ def install() -> None:
 
     async def as_principal(method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]) -> Any:
         parameters = {**query, **parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)}
-        role_arn = _p(parameters, "RoleARN") or ""
-        if role_arn and not _assumable(role_arn):
-            return _error("ValidationError", f"Role {role_arn} is invalid or cannot be assumed", 400)
-        places = _places(parameters)
-        role_arn = role_arn or next((_roles[place] for place in places if place in _roles), "")
-        if role_arn:
-            _roles.update(dict.fromkeys(places, role_arn))
+        action = _p(parameters, "Action") or ""
+        passed = (_p(parameters, "RoleARN") or "") if action in TAKING_A_ROLE else ""
+        if passed and not _assumable(passed):
+            return _error("ValidationError", f"Role {passed} is invalid or cannot be assumed", 400)
+        role_arn = passed or _known_role(action, parameters)
         token = _principal.set(Principal(router.extract_access_key_id(headers, query) or "", role_arn))
         try:
-            return await handle(method, path, headers, body, query)
+            answer = await handle(method, path, headers, body, query)
         finally:
             _principal.reset(token)
+        if answer[0] == 200:
+            _keep(action, parameters, role_arn)
+        return answer
 
     cloudformation.handle_request = app.SERVICE_HANDLERS["cloudformation"] = as_principal
 
 
-def forget(stack_name: str) -> None:
-    """Forget the role of a stack that is gone."""
-    _roles.pop(_place(stack_name), None)
+def _known_role(action: str, parameters: Mapping[str, Any]) -> str:
+    """Return the role of an operation that passes none: a stack that is only being created has none."""
+    if action == "ExecuteChangeSet":
+        return _roles_of_change_sets.get(_change_set(parameters), "")
+    if action == "CreateStack" or _p(parameters, "ChangeSetType") == "CREATE":
+        return ""
+    return _roles.get(_place(parameters), "")
+
+
+def _keep(action: str, parameters: Mapping[str, Any], role_arn: str) -> None:
+    """Keep the role for later operations, once the operation has been accepted."""
+    if action == "CreateChangeSet":
+        _roles_of_change_sets[_change_set(parameters)] = role_arn
+    elif action in TAKING_A_ROLE or action == "ExecuteChangeSet":
+        _roles[_place(parameters)] = role_arn
 
 
 def require(calls: Iterable[Call]) -> None:
@@ -106,15 +122,17 @@ def _assumable(role_arn: str) -> bool:
     return bool(role and role["Arn"] == role_arn and acting.trusts(role, _SERVICE))
 
 
-def _places(parameters: Mapping[str, Any]) -> list[str]:
+def _place(parameters: Mapping[str, Any]) -> str:
     name = _p(parameters, "StackName") or ""
     if not name and (change_set := _p(parameters, "ChangeSetName")):
         _, found = cloudformation.changesets._find_change_set(change_set, "")
         name = found["StackName"] if found else ""
-    return [_place(name)] if name else []
+    return f"{responses.get_account_id()}/{responses.get_region()}/{_name(name)}"
 
 
-def _place(name: str) -> str:
-    if name.startswith("arn:"):
-        name = name.split("/")[1]
-    return f"{responses.get_account_id()}/{responses.get_region()}/{name}"
+def _change_set(parameters: Mapping[str, Any]) -> str:
+    return f"{_place(parameters)}/{_name(_p(parameters, 'ChangeSetName') or '')}"
+
+
+def _name(name_or_arn: str) -> str:
+    return name_or_arn.split("/")[1] if name_or_arn.startswith("arn:") else name_or_arn

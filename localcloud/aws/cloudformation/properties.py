@@ -49,7 +49,7 @@ _APPLIED = {
     ),
     "AWS::S3::BucketPolicy": "Bucket PolicyDocument",
     "AWS::SNS::Subscription": "Endpoint FilterPolicy FilterPolicyScope Protocol RawMessageDelivery TopicArn",
-    "AWS::SNS::Topic": "DisplayName KmsMasterKeyId Subscription Tags TopicName",
+    "AWS::SNS::Topic": "DisplayName KmsMasterKeyId Tags TopicName",
     "AWS::SNS::TopicPolicy": "PolicyDocument Topics",
     "AWS::SSM::Parameter": "Description Name Tags Tier Type Value",
 }

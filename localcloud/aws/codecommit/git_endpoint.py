@@ -59,12 +59,12 @@ def codecommit_host(
                 allowed = caller is not None and _allowed(caller, _ACTIONS[request.service], arn, keys)
             except CannotJudgeError as error:
                 return Answer(501, f"{CODE}: {error}\n")
-            if caller is not None and not request.advertisement:
-                trail.record(_ACTIONS[request.service], caller.arn, arn, "" if allowed else "AccessDenied")
-        if caller is None or not allowed:
+        if caller is None:
             return Answer(403, "")
+        if not allowed:
+            return _recorded(request, caller, arn, Answer(403, ""))
         if repository is None:
-            return Answer(404, f"repository '{name}' not found\n")
+            return _recorded(request, caller, arn, Answer(404, f"repository '{name}' not found\n"))
         principal, found = caller, repository
 
         def may(update: Update) -> bool:
@@ -72,9 +72,21 @@ def codecommit_host(
             with responses.request_scope(account, region):
                 return _allowed(principal, "codecommit:GitPush", arn, {**keys, "codecommit:References": update.ref})
 
-        return service.answer(found.path, request, lambda updates: publish(found, updates, principal.arn, events), may)
+        answer = service.answer(
+            found.path, request, lambda updates: publish(found, updates, principal.arn, events), may
+        )
+        return _recorded(request, principal, arn, answer)
 
     return host
+
+
+def _recorded(request: GitRequest, caller: PrincipalInfo, arn: str, answer: Serve | Answer) -> Serve | Answer:
+    """Record a pull or a push in CloudTrail, and return its answer."""
+    if not request.advertisement:
+        error = "AccessDenied" if isinstance(answer, Answer) and answer.status == 403 else ""
+        with responses.request_scope(*arn.split(":")[4:2:-1]):
+            trail.record(_ACTIONS[request.service], caller.arn, arn, error)
+    return answer
 
 
 def _principal(credentials: ServiceCredentials, request: GitRequest, account: str, region: str) -> PrincipalInfo | None:

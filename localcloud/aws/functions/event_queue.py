@@ -114,16 +114,12 @@ def install() -> EventQueue:
 
 
 def _from_topics(queue: EventQueue) -> None:
-    deliver = sns._deliver_to_lambda
+    def deliver(endpoint: str, envelope: str, topic_arn: str, subscription_arn: str, *_: Any) -> None:
+        record = {"EventVersion": "1.0", "EventSource": "aws:sns", "EventSubscriptionArn": subscription_arn}
+        event = {"Records": [{**record, "Sns": json.loads(envelope)}]}
+        queue.put(endpoint, event, service="sns.amazonaws.com", source_arn=topic_arn)
 
-    def deliver_allowed(endpoint: str, envelope: str, topic_arn: str, *rest: Any) -> None:
-        function, _, _ = lambda_svc._get_func_record_for_ref(endpoint)
-        if function and not may_invoke(function, endpoint, "sns.amazonaws.com", topic_arn):
-            queue.undelivered.append(endpoint)
-            return
-        deliver(endpoint, envelope, topic_arn, *rest)
-
-    sns._deliver_to_lambda = deliver_allowed
+    sns._deliver_to_lambda = deliver
 
 
 def may_invoke(function: Mapping[str, Any], function_arn: str, service: str, source_arn: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -78,10 +79,17 @@ def _packages(folder: Path) -> Path:
 def _launcher(root: Path, runtime: str, start: Path) -> str:
     path = root / f"start-{runtime}"
     if not path.exists():
-        interpreter = shutil.which(runtime) or sys.executable
-        path.write_text(_LAUNCHER.format(interpreter=interpreter, start=start))
+        path.write_text(_LAUNCHER.format(interpreter=_interpreter(runtime), start=start))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
+
+
+def _interpreter(runtime: str) -> str:
+    """Return the interpreter of a runtime, or this process's; a version manager's shim may be there and not run."""
+    found = shutil.which(runtime)
+    version = [found, "-I", "-c", "import sys; print('python%d.%d' % sys.version_info[:2])"] if found else ["false"]
+    says = subprocess.run(version, capture_output=True, text=True, check=False).stdout.strip()
+    return found if found and says == runtime else sys.executable
 
 
 def _limit_memory() -> None:

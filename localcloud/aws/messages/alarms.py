@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-monitoring.html
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +20,12 @@ from ministack.services import cloudwatch, eventbridge
 from ..clock import Clock
 
 _EVERY_SECONDS = 1.0
+_COMPARISONS = {
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "GreaterThanThreshold": operator.gt,
+    "LessThanThreshold": operator.lt,
+    "LessThanOrEqualToThreshold": operator.le,
+}
 Alarm = dict[str, Any]
 
 
@@ -55,7 +62,7 @@ class _Time:
 def evaluate(now: datetime) -> None:
     """Bring every alarm of every account and region to the state that its data are in."""
     for (account, region, _), alarm in list(cloudwatch._alarms._data.items()):
-        if not alarm.get("MetricName"):
+        if not alarm.get("MetricName") or alarm["ComparisonOperator"] not in _COMPARISONS:
             continue
         with responses.request_scope(account, region):
             state, reason = state_of(alarm, _values(alarm, now.timestamp()))
@@ -83,13 +90,7 @@ def state_of(alarm: Mapping[str, Any], values: list[float | None]) -> tuple[str,
 
 
 def _breaches(alarm: Mapping[str, Any], value: float) -> bool:
-    threshold = float(alarm.get("Threshold", 0))
-    return {
-        "GreaterThanOrEqualToThreshold": value >= threshold,
-        "GreaterThanThreshold": value > threshold,
-        "LessThanThreshold": value < threshold,
-        "LessThanOrEqualToThreshold": value <= threshold,
-    }[alarm["ComparisonOperator"]]
+    return bool(_COMPARISONS[alarm["ComparisonOperator"]](value, float(alarm.get("Threshold", 0))))
 
 
 def _values(alarm: Mapping[str, Any], now: float) -> list[float | None]:

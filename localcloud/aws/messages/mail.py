@@ -95,7 +95,7 @@ def _deliver_what_is_published(mailbox: Mailbox) -> None:
 
 
 def _ask_new_recipients(mailbox: Mailbox) -> None:
-    subscribe, create = sns._subscribe, provisioners._RESOURCE_HANDLERS["AWS::SNS::Subscription"]["create"]
+    subscribe, create = sns._subscribe, provisioners._sns_sub_create
 
     def subscribe_pending(parameters: dict[str, Any]) -> Any:
         before = {entry["arn"] for entry in _subscriptions(sns._p(parameters, "TopicArn"))}
@@ -114,17 +114,21 @@ def _ask_new_recipients(mailbox: Mailbox) -> None:
         return arn, attributes
 
     sns._subscribe = subscribe_pending
+    # An update that replaces a subscription calls the function, a creation the handler.
+    provisioners._sns_sub_create = create_pending
     provisioners._RESOURCE_HANDLERS["AWS::SNS::Subscription"]["create"] = create_pending
 
 
 def _check_subjects() -> None:
-    publish = sns._publish
+    publish, publish_batch = sns._publish, sns._publish_batch
 
-    def publish_checked(parameters: dict[str, Any]) -> Any:
-        subject = sns._p(parameters, "Subject")
-        if len(subject) > MAX_SUBJECT or re.search(r"[\x00-\x1f\x7f]", subject):
-            return sns._error("InvalidParameter", "Invalid parameter: Subject", 400)
-        return publish(parameters)
+    def checked(subjects: Callable[[dict[str, Any]], list[str]], call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_checked(parameters: dict[str, Any]) -> Any:
+            if any(len(text) > MAX_SUBJECT or re.search(r"[\x00-\x1f\x7f]", text) for text in subjects(parameters)):
+                return sns._error("InvalidParameter", "Invalid parameter: Subject", 400)
+            return call(parameters)
+
+        return call_checked
 
     handle = sns.handle_request
 
@@ -134,7 +138,10 @@ def _check_subjects() -> None:
             return sns._error("InvalidParameter", "Invalid parameter: Subject", 400)
         return await handle(method, path, headers, body, query)
 
-    sns._publish = publish_checked
+    sns._publish = checked(lambda parameters: [sns._p(parameters, "Subject")], publish)
+    sns._publish_batch = checked(
+        lambda parameters: [entry.get("subject", "") for entry in sns._parse_batch_entries(parameters)], publish_batch
+    )
     sns.handle_request = app.SERVICE_HANDLERS["sns"] = handle_checked
 
 

@@ -40,11 +40,12 @@ def install() -> None:
         resource_arn: str = "*",
         service_context: Mapping[str, Any] | None = None,
     ) -> Any:
+        # What the request needs beside its own action is asked for on the way, and is no call.
+        is_the_call = not _recorded.get()
+        _recorded.set(True)
         denied = enforce(access_key_id, action, service, region, resource_arn, service_context)
-        if not _recorded.get():
-            _recorded.set(True)
-            if not action.startswith(_OBJECT_ACTIONS):
-                _record_call(access_key_id, action, resource_arn, denied)
+        if is_the_call and not action.startswith(_OBJECT_ACTIONS):
+            _record_call(access_key_id, action, resource_arn, denied)
         return denied
 
     iam_actions.extract_iam_action = extract_unrecorded

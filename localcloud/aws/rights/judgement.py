@@ -51,7 +51,6 @@ _KNOWN = frozenset(
         "aws:userid",
         "aws:username",
         "aws:viaawsservice",
-        "cloudformation:rolearn",
         "codecommit:references",
         "iam:passedtoservice",
         "iam:permissionsboundary",
@@ -60,7 +59,6 @@ _KNOWN = frozenset(
         "kms:messagetype",
         "kms:signingalgorithm",
         "kms:viaservice",
-        "s3:authtype",
         "s3:dataaccesspointarn",
         "s3:delimiter",
         "s3:if-match",
@@ -96,7 +94,6 @@ _KNOWN_PREFIXES = (
     "aws:principaltag/",
     "aws:requesttag/",
     "aws:resourcetag/",
-    "kms:encryptioncontext:",
     "s3:existingobjecttag/",
     "s3:requestobjecttag/",
 )
@@ -227,7 +224,7 @@ def _of_every_request(service: str, access_key_id: str) -> dict[str, Any]:
     keys: dict[str, Any] = {"aws:principalisawsservice": "false", "aws:viaawsservice": "false"}
     if service == "s3":
         # The endpoint stands for one with TLS, see ``localcloud.server``.
-        keys |= {"s3:tlsversion": "1.3", "s3:signatureversion": "AWS4-HMAC-SHA256", "s3:authtype": "REST-HEADER"}
+        keys |= {"s3:tlsversion": "1.3", "s3:signatureversion": "AWS4-HMAC-SHA256"}
     if service == "kms":
         account = responses._account_from_sts_session(access_key_id)
         keys["kms:calleraccount"] = account or iam_evaluator.find_iam_access_key_account(access_key_id)

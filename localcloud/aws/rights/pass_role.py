@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..xml import between
 from .judgement import Call, Request, also_needs
 
 ACTION = "iam:PassRole"
-_STACK_CALLS = frozenset(
+TAKING_A_ROLE = frozenset(
     {"CreateStack", "UpdateStack", "DeleteStack", "CreateChangeSet", "ContinueUpdateRollback", "RollbackStack"}
 )
+"""The operations of CloudFormation that can be given an execution role."""
 
 
 def install() -> None:
@@ -35,7 +37,7 @@ def _if_named(role_arn: Any, service: str) -> list[Call]:
 
 
 def _to_cloudformation(request: Request) -> list[Call]:
-    if request.action.partition(":")[2] not in _STACK_CALLS:
+    if request.action.partition(":")[2] not in TAKING_A_ROLE:
         return []
     return _if_named(request.parameter("RoleARN"), "cloudformation.amazonaws.com")
 
@@ -43,8 +45,7 @@ def _to_cloudformation(request: Request) -> list[Call]:
 def _to_s3(request: Request) -> list[Call]:
     if request.method != "PUT" or "replication" not in request.query:
         return []
-    role_arn = request.body.decode("utf-8", "replace").partition("<Role>")[2].partition("<")[0]
-    return _if_named(role_arn, "s3.amazonaws.com")
+    return _if_named(between(request.body, "Role"), "s3.amazonaws.com")
 
 
 def _in_targets(request: Request, service: str) -> list[Call]:
@@ -61,7 +62,7 @@ def _to_scheduler(request: Request) -> list[Call]:
 
 def _field(body: bytes, name: str) -> Any:
     try:
-        document = json.loads(body) if body[:1] == b"{" else {}
+        document = json.loads(body) if body.lstrip()[:1] == b"{" else {}
     except ValueError:
         return None
     return document.get(name)

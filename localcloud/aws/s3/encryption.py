@@ -65,15 +65,15 @@ def _calls(
     if not key or s3._buckets.get(bucket) is None:
         return []
     upload = s3._multipart_uploads.get(s3._qp(query, "uploadId"))
+    source = _source(headers) if method == "PUT" else None
+    reading = _of(_headers_of(*source), "kms:Decrypt") if source else []
     if upload and "partNumber" in query:
-        return _of(upload.get("preserved_headers", {}), "kms:Decrypt")
+        return reading + _of(upload.get("preserved_headers", {}), "kms:Decrypt")
     if method == "POST" and "uploads" in query:
         return _of(_write_headers(headers, bucket), "kms:GenerateDataKey")
     if query.keys() & {"acl", "tagging", "retention", "legal-hold", "attributes", "uploadId", "annotation"}:
         return []
     if method == "PUT":
-        source = _source(headers)
-        reading = _of(_headers_of(*source), "kms:Decrypt") if source else []
         return reading + _of(_write_headers(headers, bucket), "kms:GenerateDataKey")
     checks = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     if method == "GET" or (method == "HEAD" and checks):

@@ -20,6 +20,13 @@ from ..clock import Clock
 
 _DAY = timedelta(days=1)
 _BOUND = {"STANDARD_IA": 30, "ONEZONE_IA": 30}
+_NOT_EXECUTED = (
+    "Date",
+    "NoncurrentVersionTransition",
+    "NewerNoncurrentVersions",
+    "ObjectSizeGreaterThan",
+    "ObjectSizeLessThan",
+)
 MIN_BYTES = 128 * 1024
 """Smaller objects do not change their storage class by default."""
 Rule = Mapping[str, Any]
@@ -42,6 +49,9 @@ def _problem(body: bytes) -> Any:
         root = s3.fromstring(body)
     except Exception:  # the parser's own; S3 reports it
         return None
+    for name in _NOT_EXECUTED:
+        if _first(root, name) is not None:
+            return s3._error("NotImplemented", f"The embedded cloud does not execute {name} in life-cycle rules.", 501)
     for transition in _all(root, "Transition"):
         storage, days = _text(transition, "StorageClass"), _text(transition, "Days")
         if days and int(days) < _BOUND.get(storage, 0):
@@ -97,7 +107,8 @@ def _apply(bucket: str, key: str, rule: Rule, now: datetime) -> None:
             if current["size"] >= MIN_BYTES and _due(current["last_modified"], days, now):
                 current["storage_class"] = storage
         if rule["expires"] is not None and _due(current["last_modified"], rule["expires"], now):
-            _expire(bucket, key, current)
+            # Behind a delete marker, or for good in a bucket without versions.
+            s3._delete_object(bucket, key)
     if rule["noncurrent"] is not None:
         _remove_noncurrent(bucket, key, rule, now)
     entries = s3._object_versions.get((bucket, key), [])
@@ -108,11 +119,6 @@ def _apply(bucket: str, key: str, rule: Rule, now: datetime) -> None:
 def _tagged(bucket: str, key: str, version: str | None, rule: Rule) -> bool:
     tags = s3._object_tags.get((bucket, key, version), {})
     return all(tags.get(name) == value for name, value in rule["tags"].items())
-
-
-def _expire(bucket: str, key: str, current: Mapping[str, Any]) -> None:
-    """Hide a version behind a delete marker, or delete the only one of a bucket without versions."""
-    s3._delete_object(bucket, key)
 
 
 def _remove_noncurrent(bucket: str, key: str, rule: Rule, now: datetime) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ministack.services import s3
 
-from .xml import between
+from ..xml import between
 
 Answer = Any  # ministack's (status, headers, body)
 _LOCK = "x-amz-object-lock-"
@@ -117,8 +117,7 @@ def _lock_what_is_uploaded_in_parts() -> None:
         bucket: str, key: str, body: bytes, query: dict[str, Any], *rest: Any, **more: Any
     ) -> Answer:
         status, answer, text = complete(bucket, key, body, query, *rest, **more)
-        lock = _locks.pop(s3._qp(query, "uploadId"), {})
-        if status == 200 and lock:
+        if status == 200 and (lock := _locks.pop(s3._qp(query, "uploadId"), None)):
             s3._apply_object_lock_from_headers(bucket, key, lock, answer.get("x-amz-version-id"))
         return status, answer, text
 
@@ -140,7 +139,7 @@ def _lock_copies() -> None:
 
 def _until(default: Mapping[str, Any]) -> str:
     days = default.get("Days") or 365 * default["Years"]
-    return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return (datetime.fromisoformat(s3.now_iso()) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def _date_problem(until: str) -> Answer | None:
@@ -148,6 +147,6 @@ def _date_problem(until: str) -> Answer | None:
         time = datetime.fromisoformat(until)
     except ValueError:
         return s3._error("InvalidArgument", "The retain until date is not a valid date", 400)
-    if (time if time.tzinfo else time.replace(tzinfo=UTC)) <= datetime.now(UTC):
+    if (time if time.tzinfo else time.replace(tzinfo=UTC)) <= datetime.fromisoformat(s3.now_iso()):
         return s3._error("InvalidArgument", "The retain until date must be in the future!", 400)
     return None

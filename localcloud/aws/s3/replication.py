@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ministack.core import responses
 from ministack.services import iam, s3
 
 from ..rights import acting
-from .xml import between
+from ..xml import between
 
 _SERVICE = "s3.amazonaws.com"
 _UNSEEN = frozenset({"uploads", "partNumber", "annotation", "restore"})
@@ -46,7 +46,8 @@ class _Version:
 class Replication:
     """The replication of all buckets."""
 
-    def __init__(self) -> None:
+    def __init__(self, regions_down: Set[str]) -> None:
+        self.regions_down = regions_down
         self.mode = Mode.AT_ONCE
         self.checks_at_once = True
         """Whether a configuration that cannot work is refused, rather than failing object by object."""
@@ -58,6 +59,18 @@ class Replication:
             self._waiting.append(version)
         else:
             self._replicate(version)
+
+    def marked(self, bucket: str, key: str, replicate: Callable[[str, str], None]) -> None:
+        """Replicate a delete marker, if the rule says so and the role may; it never waits."""
+        rule, role = s3._replication_rule_for(bucket, key, {})
+        if rule is None or self.mode is not Mode.AT_ONCE:
+            return
+        try:
+            with acting.session_of(role, "s3-replication", _SERVICE) as access_key_id:
+                acting.require(access_key_id, "s3:ReplicateDelete", f"{rule['Destination']['Bucket']}/{key}")
+        except acting.DeniedError:
+            return
+        replicate(bucket, key)
 
     def release(self) -> None:
         """Replicate what has waited."""
@@ -74,13 +87,16 @@ class Replication:
             rule, role = s3._replication_rule_for(version.bucket, version.key, tags)
             if rule is None:
                 return
+            if _region(_destination(rule)) in self.regions_down:
+                self._waiting.append(version)
+                return
             done = self.mode is not Mode.FAILS and _copy(version, source, rule, role)
             _stamp(version.bucket, version.key, version.id, "COMPLETED" if done else "FAILED")
 
 
-def install() -> Replication:
-    """Replicate as S3 does, and return what controls it."""
-    replication = Replication()
+def install(regions_down: Set[str]) -> Replication:
+    """Replicate as S3 does, but into no region that is down, and return what controls it."""
+    replication = Replication(regions_down)
     dispatch, put = s3._dispatch, s3._put_bucket_replication
 
     def pending(bucket: str, key: str, record: dict[str, Any], data: Any, tags: Any = None) -> None:
@@ -99,6 +115,8 @@ def install() -> Replication:
     def put_checked(bucket: str, body: bytes) -> Any:
         return _configuration_problem(bucket, body, replication.checks_at_once) or put(bucket, body)
 
+    replicate_marker = s3._maybe_replicate_delete_marker
+    s3._maybe_replicate_delete_marker = lambda bucket, key: replication.marked(bucket, key, replicate_marker)
     s3._maybe_replicate = pending
     s3._dispatch = replicating
     s3._put_bucket_replication = put_checked
@@ -127,6 +145,16 @@ def _record(bucket: str, key: str, version: str) -> Any:
     return next((e for e in entries if e["version_id"] == version and not e.get("is_delete_marker")), None)
 
 
+def _destination(rule: Mapping[str, Any]) -> str:
+    return str((rule.get("Destination") or {}).get("Bucket", "")).rpartition(":::")[2]
+
+
+def _region(bucket: str) -> str:
+    owner = s3._bucket_owner_account(bucket)
+    record = s3._buckets.get_scoped(owner, None, bucket) if owner else None
+    return str((record or {}).get("region", ""))
+
+
 def _stamp(bucket: str, key: str, version: str, status: str) -> None:
     current = s3._buckets[bucket]["objects"].get(key)
     for record in (_record(bucket, key, version), current):
@@ -136,18 +164,14 @@ def _stamp(bucket: str, key: str, version: str, status: str) -> None:
 
 def _copy(version: _Version, source: Mapping[str, Any], rule: Mapping[str, Any], role: str) -> bool:
     """Write the replica, or bring its lock, hold and tags up to date; return whether that was possible."""
-    destination = str((rule.get("Destination") or {}).get("Bucket", "")).rpartition(":::")[2]
+    destination = _destination(rule)
     owner = s3._bucket_owner_account(destination)
-    if owner is None or destination == version.bucket:
-        return False
-    if s3._bucket_versioning.get_scoped(owner, None, destination) != "Enabled":
+    if owner is None or not _can_be_copied(version, source, owner, destination):
         return False
     here = (version.bucket, version.key, version.id)
     stores = {"tags": s3._object_tags, "retention": s3._object_retention, "hold": s3._object_legal_hold}
     carried = {name: copy.deepcopy(store.get(here)) for name, store in stores.items()}
     locked = bool(s3._bucket_object_lock.get(version.bucket))
-    if (carried["retention"] or carried["hold"]) and not s3._bucket_object_lock.get_scoped(owner, None, destination):
-        return False
     try:
         _require(version, destination, role, rule, owner, locked=locked, tagged=bool(carried["tags"]))
     except acting.DeniedError:
@@ -163,7 +187,20 @@ def _copy(version: _Version, source: Mapping[str, Any], rule: Mapping[str, Any],
         for name, store in stores.items():
             if carried[name] is not None:
                 store[there] = carried[name]
+            elif name == "tags":
+                store.pop(there, None)
     return True
+
+
+def _can_be_copied(version: _Version, source: Mapping[str, Any], owner: str, destination: str) -> bool:
+    if destination == version.bucket or s3._bucket_versioning.get_scoped(owner, None, destination) != "Enabled":
+        return False
+    if str(source.get("preserved_headers", {}).get("x-amz-server-side-encryption", "")).startswith("aws:kms"):
+        # S3 replicates these only where a rule selects them, which no configuration here may.
+        return False
+    here = (version.bucket, version.key, version.id)
+    is_locked = s3._object_retention.get(here) or s3._object_legal_hold.get(here)
+    return not is_locked or bool(s3._bucket_object_lock.get_scoped(owner, None, destination))
 
 
 def _require(
@@ -214,6 +251,9 @@ def _write(bucket: str, key: str, version: str, record: dict[str, Any], data: An
 def _configuration_problem(bucket: str, body: bytes, at_once: bool) -> Any:
     """Return why a configuration is refused: a destination that is missing always, the rest perhaps."""
     text = body.decode("utf-8", "replace")
+    if "SseKmsEncryptedObjects" in text:
+        message = "The embedded cloud replicates no objects that are encrypted with KMS."
+        return s3._error("NotImplemented", message, 501)
     for destination in re.findall(r"<Bucket>(?:arn:aws:s3:::)?([^<]+)</Bucket>", text):
         owner = s3._bucket_owner_account(destination)
         if owner is None or s3._bucket_versioning.get_scoped(owner, None, destination) != "Enabled":

@@ -18,8 +18,8 @@ from ministack.core import iam_actions
 from ministack.services import s3
 
 from ..rights.judgement import Request, give_keys
+from ..xml import between
 from .encryption import key_arn
-from .xml import between
 
 _LOCK = "x-amz-object-lock-"
 _GRANTS = ("x-amz-acl", "x-amz-grant-")
@@ -115,5 +115,5 @@ def _remaining_days(until: str) -> dict[str, str]:
         time = datetime.fromisoformat(until)
     except ValueError:
         return {}
-    seconds = ((time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-    return {"s3:object-lock-remaining-retention-days": str(math.ceil(seconds / 86400))}
+    left = (time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime.fromisoformat(s3.now_iso())
+    return {"s3:object-lock-remaining-retention-days": str(math.ceil(left.total_seconds() / 86400))}

@@ -365,3 +365,64 @@ def test_drift_of_a_bucket_and_of_its_policy(cloud, stack):
     assert drifted(stack) == {"Bucket": "MODIFIED"}
     s3.delete_bucket_policy(Bucket=name)
     assert drifted(stack) == {"Bucket": "MODIFIED", "Policy": "DELETED"}
+
+
+def test_a_new_stack_has_no_role_of_one_that_had_its_name(cloud, person, role, stack):
+    powerful = role("cloudformation.amazonaws.com", allow("*"))
+    body = template(Group=resource("AWS::IAM::Group", GroupName=f"group-{uuid.uuid4().hex[:8]}"))
+    assert stack.create(body, RoleARN=powerful) == "CREATE_COMPLETE"
+    assert stack.delete() == "DELETE_COMPLETE"
+    mine = Stack(person(allow("cloudformation:*")).client("cloudformation"), stack.name)
+    assert mine.create(body) == "ROLLBACK_COMPLETE"
+
+
+def test_no_other_operation_gives_a_stack_a_role(cloud, person, role, stack):
+    powerful = role("cloudformation.amazonaws.com", allow("*"))
+    assert stack.create(template(Topic=resource("AWS::SNS::Topic"))) == "CREATE_COMPLETE"
+    mine = Stack(person(allow("cloudformation:*")).client("cloudformation"), stack.name)
+    mine.client.meta.events.register("before-call.cloudformation.DescribeStacks", naming(powerful))
+    mine.settled()
+    assert mine.delete() == "DELETE_FAILED"
+
+
+def naming(role):
+    def name(params, **_):
+        params["body"]["RoleARN"] = role
+
+    return name
+
+
+def test_an_update_in_place_needs_the_right_to_make_it(cloud, role, stack):
+    arn = role("cloudformation.amazonaws.com", allow("cloudwatch:*"))
+    alarm = {
+        "AlarmName": f"alarm-{uuid.uuid4().hex[:8]}",
+        "Namespace": "N",
+        "MetricName": "m",
+        "Period": 60,
+        "EvaluationPeriods": 1,
+        "Statistic": "Sum",
+        "ComparisonOperator": "GreaterThanThreshold",
+    }
+    assert stack.create(template(A=resource("AWS::CloudWatch::Alarm", Threshold=1, **alarm)), RoleARN=arn) == (
+        "CREATE_COMPLETE"
+    )
+    quiet = document(deny("cloudwatch:PutMetricAlarm"))
+    cloud.client("iam").put_role_policy(RoleName=arn.rpartition("/")[2], PolicyName="quiet", PolicyDocument=quiet)
+    changed = template(A=resource("AWS::CloudWatch::Alarm", Threshold=2, **alarm))
+    assert stack.update(changed).startswith("UPDATE_ROLLBACK")
+    assert any("cloudwatch:PutMetricAlarm" in reason for reason in stack.reasons())
+
+
+def test_a_policy_that_moves_to_another_bucket_is_judged_there(cloud, bucket, stack):
+    first = bucket_name()
+    cloud.client("s3").create_bucket(Bucket=first, CreateBucketConfiguration={"LocationConstraint": cloud.region})
+
+    def body(name):
+        statement = deny("s3:DeleteBucket", on=f"arn:aws:s3:::{name}", principal="*")
+        policy = {"Version": "2012-10-17", "Statement": [statement]}
+        return template(Policy=resource("AWS::S3::BucketPolicy", Bucket=name, PolicyDocument=policy))
+
+    assert stack.create(body(first)) == "CREATE_COMPLETE"
+    closed = document(deny("s3:PutBucketPolicy", on=f"arn:aws:s3:::{bucket}", principal="*"))
+    cloud.client("s3").put_bucket_policy(Bucket=bucket, Policy=closed)
+    assert stack.update(body(bucket)) == "UPDATE_ROLLBACK_COMPLETE"

@@ -31,9 +31,9 @@ def handler(event, context):
     return len(data)
 """
 RECORDER = """
-import boto3, os
+import boto3, json, os
 def handler(event, context):
-    detail = event.get("detail", event)
+    detail = event["detail"] if "detail" in event else json.loads(event["Records"][0]["Sns"]["Message"])
     s3, bucket = boto3.client("s3"), os.environ["BUCKET"]
     s3.put_object(Bucket=bucket, Key=f"{detail['id']}/{context.aws_request_id}", Body=b"")
     if detail.get("fails"):
@@ -227,6 +227,24 @@ def test_a_topic_needs_the_permission_as_well(cloud, recorder):
     sns.publish(TopicArn=topic, Message="m")
     time.sleep(0.5)
     assert cloud.aws.undelivered()[-1] == arn
+
+
+def test_what_a_topic_sends_waits_in_the_same_queue(cloud, recorder):
+    arn, runs = recorder
+    sns, identifier = cloud.client("sns"), uuid.uuid4().hex
+    topic = sns.create_topic(Name=f"topic-{identifier[:8]}")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="lambda", Endpoint=arn)
+    cloud.client("lambda").add_permission(
+        FunctionName=arn,
+        StatementId="topic",
+        Action="lambda:InvokeFunction",
+        Principal="sns.amazonaws.com",
+        SourceArn=topic,
+    )
+    cloud.aws.deliver_events("twice")
+    sns.publish(TopicArn=topic, Message=json.dumps({"id": identifier}))
+    assert runs(identifier, expected=2) == 2
+    cloud.aws.deliver_events("once")
 
 
 def test_a_role_that_lambda_may_not_assume_is_refused(cloud, role):

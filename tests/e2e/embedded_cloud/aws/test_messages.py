@@ -6,11 +6,13 @@ import time
 import uuid
 from urllib.parse import quote
 
+import boto3
 import pytest
 
 from localcloud import LocalCloud, sample
 
-from .conftest import allow, refuses
+from .conftest import allow, document, refuses
+from .test_cloudformation import Stack, resource, template
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,26 @@ def test_a_subscription_that_nobody_confirms_is_gone_after_three_days(moving_clo
 def test_a_subject_that_sns_refuses(cloud, topic, subject):
     with refuses("InvalidParameter"):
         cloud.client("sns").publish(TopicArn=topic, Message="m", Subject=subject)
+
+
+def test_a_batch_has_the_same_subjects(cloud, topic):
+    entries = [{"Id": "1", "Message": "m", "Subject": "two\nlines"}]
+    with refuses("InvalidParameter"):
+        cloud.client("sns").publish_batch(TopicArn=topic, PublishBatchRequestEntries=entries)
+
+
+def test_a_subscription_that_a_stack_replaces_is_pending_again(cloud, topic):
+    stack = Stack(cloud.client("cloudformation"))
+
+    def body(address):
+        return template(
+            S=resource("AWS::SNS::Subscription", TopicArn=topic, Protocol="email", Endpoint=f"{address}@example.com")
+        )
+
+    assert stack.create(body("first")) == "CREATE_COMPLETE"
+    cloud.aws.confirm_subscriptions("first@example.com")
+    assert stack.update(body("second")) == "UPDATE_COMPLETE"
+    assert counts(cloud, topic) == (1, 0)
 
 
 def test_a_subject_of_99_characters_of_any_language(cloud, topic):
@@ -159,6 +181,31 @@ def test_cloudtrail_names_who_did_what_and_what_was_refused(cloud, person):
     assert made["userIdentity"]["arn"].endswith(":user/operator")
     assert "errorCode" not in made
     assert not made["readOnly"]
+
+
+def test_a_role_that_is_passed_is_no_call_of_its_own(cloud, role):
+    name = f"stack-{uuid.uuid4().hex[:8]}"
+    arn = role("cloudformation.amazonaws.com", allow("sns:*"))
+    assert Stack(cloud.client("cloudformation"), name).create(
+        template(Topic=resource("AWS::SNS::Topic")), RoleARN=arn
+    ) == ("CREATE_COMPLETE")
+    assert any(name in event["resources"][0]["ARN"] for event in events(cloud, "CreateStack"))
+    assert events(cloud, "PassRole") == []
+
+
+def test_a_session_has_its_name_in_cloudtrail(cloud, role):
+    iam, name = cloud.client("iam"), f"caller-{uuid.uuid4().hex[:8]}"
+    me = cloud.client("sts").get_caller_identity()["Arn"]
+    trusting = document({"Effect": "Allow", "Principal": {"AWS": me}, "Action": "sts:AssumeRole"})
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trusting)["Role"]["Arn"]
+    keys = cloud.client("sts").assume_role(RoleArn=arn, RoleSessionName="ada")["Credentials"]
+    session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+    sns = session.client("sns", region_name=cloud.region, endpoint_url=cloud.aws_url)
+    with refuses("AuthorizationError"):
+        sns.create_topic(Name="refused")
+    callers = [event["userIdentity"] for event in events(cloud, "CreateTopic")]
+    wanted = f"arn:aws:sts::{cloud.account}:assumed-role/{name}/ada"
+    assert ("AssumedRole", wanted) in [(caller["type"], caller["arn"]) for caller in callers]
 
 
 def test_a_push_is_in_cloudtrail_with_its_user(rig):

@@ -46,6 +46,10 @@ def test_a_put_asks_to_generate_and_a_get_to_decrypt(cloud, person, bucket, key)
         s3.get_object(Bucket=bucket, Key="k", ChecksumMode="DISABLED")
     with refuses("AccessDenied", "kms:Decrypt"):
         s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/k")
+    plain = {"Bucket": bucket, "Key": "plain"}
+    plain["UploadId"] = s3.create_multipart_upload(**plain)["UploadId"]
+    with refuses("AccessDenied", "kms:Decrypt"):
+        s3.upload_part_copy(PartNumber=1, CopySource=f"{bucket}/k", **plain)
     # HEAD asks KMS only for a checksum.
     s3.head_object(Bucket=bucket, Key="k")
     with refuses("403"):

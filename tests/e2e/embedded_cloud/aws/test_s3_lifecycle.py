@@ -89,3 +89,17 @@ def test_large_objects_move_and_small_ones_stay(cloud, bucket):
     cloud.aws.move_clock(days=3)
     assert s3.head_object(Bucket=bucket, Key="large")["StorageClass"] == "GLACIER_IR"
     assert "StorageClass" not in s3.head_object(Bucket=bucket, Key="small")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"Filter": {}, "Expiration": {"Date": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)}},
+        {"Filter": {"ObjectSizeGreaterThan": 1}, "Expiration": {"Days": 1}},
+        {"Filter": {}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1, "NewerNoncurrentVersions": 2}},
+    ],
+    ids=["date", "size", "newer versions"],
+)
+def test_what_would_not_be_executed_is_refused(cloud, bucket, rule):
+    with refuses("NotImplemented"):
+        rules(cloud, bucket, rule)

@@ -89,3 +89,13 @@ def test_a_copy_with_a_lock_works(cloud, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/k", **LOCKS["retention"])
     assert s3.get_object_retention(Bucket=bucket, Key="copy")["Retention"]["Mode"] == "GOVERNANCE"
+
+
+def test_a_completion_that_is_refused_loses_no_lock(cloud, bucket):
+    s3, upload = cloud.client("s3"), {"Bucket": bucket, "Key": "k"}
+    upload["UploadId"] = s3.create_multipart_upload(**upload, **LOCKS["retention"])["UploadId"]
+    etag = s3.upload_part(PartNumber=1, Body=b"x", **upload)["ETag"]
+    with refuses("InvalidPart"):
+        s3.complete_multipart_upload(MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": '"0"'}]}, **upload)
+    s3.complete_multipart_upload(MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}, **upload)
+    assert s3.get_object_retention(Bucket=bucket, Key="k")["Retention"]["Mode"] == "GOVERNANCE"

@@ -39,13 +39,13 @@ def target(cloud):
     return name
 
 
-def replicate(cloud, bucket, target, role, prefix=""):
+def replicate(cloud, bucket, target, role, prefix="", markers="Disabled"):
     rule = {
         "ID": "copy",
         "Status": "Enabled",
         "Priority": 1,
         "Filter": {"Prefix": prefix},
-        "DeleteMarkerReplication": {"Status": "Disabled"},
+        "DeleteMarkerReplication": {"Status": markers},
         "Destination": {"Bucket": f"arn:aws:s3:::{target}"},
     }
     cloud.client("s3").put_bucket_replication(Bucket=bucket, ReplicationConfiguration={"Role": role, "Rules": [rule]})
@@ -175,6 +175,55 @@ def test_a_destination_without_a_lock_is_refused_or_fails(cloud, bucket, role, a
     replicate(cloud, bucket, plain, copying)
     s3.put_object(Bucket=bucket, Key="k", Body=b"x", **LOCK)
     assert status(cloud, bucket, "k") == "FAILED"
+
+
+def test_a_role_that_is_missing_is_refused_or_fails(cloud, bucket, target):
+    missing = f"arn:aws:iam::{cloud.account}:role/no-such-role"
+    with refuses("InvalidRequest"):
+        replicate(cloud, bucket, target, missing)
+    cloud.aws.refuse_broken_replication(False)
+    replicate(cloud, bucket, target, missing)
+    cloud.client("s3").put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert status(cloud, bucket, "k") == "FAILED"
+
+
+def test_what_kms_encrypts_is_not_replicated(cloud, copied):
+    bucket, target = copied
+    key = cloud.client("kms").create_key()["KeyMetadata"]["Arn"]
+    cloud.client("s3").put_object(Bucket=bucket, Key="k", Body=b"x", ServerSideEncryption="aws:kms", SSEKMSKeyId=key)
+    assert status(cloud, bucket, "k") == "FAILED"
+    with refuses("404"):
+        cloud.client("s3").head_object(Bucket=target, Key="k")
+
+
+def test_tags_that_are_removed_are_removed_from_the_replica(cloud, copied):
+    s3, (bucket, target) = cloud.client("s3"), copied
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", Tagging="a=b")
+    s3.delete_object_tagging(Bucket=bucket, Key="k")
+    assert s3.get_object_tagging(Bucket=target, Key="k")["TagSet"] == []
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_delete_marker_needs_its_right(cloud, bucket, target, role, may):
+    s3 = cloud.client("s3")
+    more = ("s3:ReplicateDelete",) if may else ()
+    replicate(cloud, bucket, target, role("s3.amazonaws.com", allow(*READING, *WRITING, *more)), markers="Enabled")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.delete_object(Bucket=bucket, Key="k")
+    assert bool(s3.list_object_versions(Bucket=target).get("DeleteMarkers")) is may
+
+
+def test_what_is_written_while_the_other_region_is_down_arrives_later(cloud, bucket, role):
+    s3, there, name = cloud.client("s3"), cloud.client("s3", "us-west-2"), f"far-{uuid.uuid4().hex[:12]}"
+    where = {"LocationConstraint": "us-west-2"}
+    there.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True, CreateBucketConfiguration=where)
+    replicate(cloud, bucket, name, role("s3.amazonaws.com", allow(*READING, *WRITING)))
+    cloud.aws.take_down("us-west-2")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", **LOCK)
+    assert status(cloud, bucket, "k") == "PENDING"
+    cloud.aws.bring_back("us-west-2")
+    assert status(cloud, bucket, "k") == "COMPLETED"
+    assert there.get_object_retention(Bucket=name, Key="k")["Retention"]["Mode"] == "COMPLIANCE"
 
 
 def test_another_account_must_let_the_role_in(cloud, bucket, role):

@@ -1,6 +1,8 @@
 """What rides along with an upload needs its own rights, and a Deny of them binds."""
 
 import datetime
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -235,3 +237,11 @@ def test_a_lock_is_shown_to_who_may_read_it(cloud, person, bucket):
     assert "ObjectLockMode" not in someone.client("s3").head_object(Bucket=bucket, Key="k")
     someone.may(allow("s3:GetObject", "s3:GetObjectRetention"))
     assert someone.client("s3").head_object(Bucket=bucket, Key="k")["ObjectLockMode"] == "GOVERNANCE"
+
+
+def test_a_bucket_is_no_host_name(cloud, bucket):
+    """What serves those checks less."""
+    url = f"{cloud.aws_url}/k?x-amz-acl=private"
+    request = urllib.request.Request(url, b"x", method="PUT", headers={"Host": f"{bucket}.s3.localhost"})
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(request)

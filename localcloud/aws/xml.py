@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 
 def between(body: bytes, tag: str) -> str:
     """Return the text of the first element of this name; empty without one."""
-    return body.decode("utf-8", "replace").partition(f"<{tag}>")[2].partition("<")[0]
+    found = re.search(rf"<{tag}(?:\s[^>]*)?>([^<]*)", body.decode("utf-8", "replace"))
+    return found[1].strip() if found else ""
