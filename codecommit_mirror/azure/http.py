@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import email.utils
+import functools
 import json
 import logging
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,6 +24,12 @@ _TIMEOUT = httpx.Timeout(60, connect=15)
 _MAX_WAIT_SECONDS = 60.0
 _RETRYABLE = {429, 500, 502, 503, 504}
 _PAGE_SIZE = 200
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Return the certificates that are trusted, which take longer to read than a request."""
+    return httpx.create_ssl_context()
 
 
 class AzureError(MirrorError):
@@ -62,6 +70,7 @@ class AzureHttp:
                 headers={"Authorization": token.authorization, "Accept": "application/json"},
                 timeout=_TIMEOUT,
                 follow_redirects=False,
+                verify=_certificates(),
                 transport=transport,
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
