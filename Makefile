@@ -16,7 +16,7 @@ demo: setup  ## The whole journey on the embedded cloud. SOURCE=PATH|URL mirrors
 	  $${REPOS:+--repositories "$$REPOS"}
 
 test: setup tools lint  ## Lint, type checks and every test
-	$(BIN)/pytest -n 6 --dist worksteal
+	$(BIN)/pytest -n 5 --dist worksteal
 
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
 	$(BIN)/pytest tests/live -v
