@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help demo bench test test-live tools lint setup requirements clean
+.PHONY: help demo bench test tests test-live tools lint setup requirements clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -15,8 +15,12 @@ demo: setup  ## The whole journey on the embedded cloud. SOURCE=PATH|URL mirrors
 	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep) \
 	  $${REPOS:+--repositories "$$REPOS"}
 
-test: setup tools lint  ## Lint, type checks and every test
-	$(BIN)/pytest -n 5 --dist worksteal
+test:  ## Lint, type checks and every test
+	@$(MAKE) --no-print-directory -j3 setup tools
+	@$(MAKE) --no-print-directory -j2 lint tests
+
+tests: setup
+	MAKEFLAGS= $(BIN)/pytest -n 6 --dist worksteal
 
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
 	$(BIN)/pytest tests/live -v

@@ -256,3 +256,10 @@ def test_a_role_that_lambda_may_not_assume_is_refused(cloud, role):
             Handler="index.handler",
             Code={"ZipFile": zipped(PROBE)},
         )
+
+
+def test_a_function_gets_no_such_role_later_either(cloud, function, role):
+    with refuses("InvalidParameterValueException", "cannot be assumed by Lambda"):
+        cloud.client("lambda").update_function_configuration(
+            FunctionName=function(PROBE), Role=role("events.amazonaws.com")
+        )

@@ -12,7 +12,7 @@ import pytest
 from localcloud import LocalCloud, sample
 
 from .conftest import allow, document, refuses
-from .test_cloudformation import Stack, resource, template
+from .stacks import Stack, resource, template
 
 
 @pytest.fixture(scope="module")

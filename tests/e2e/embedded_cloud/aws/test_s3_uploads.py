@@ -4,6 +4,7 @@ import datetime
 import urllib.error
 import urllib.request
 
+import httpx
 import pytest
 
 from .conftest import allow, deny, document, refuses
@@ -245,3 +246,10 @@ def test_a_bucket_is_no_host_name(cloud, bucket):
     request = urllib.request.Request(url, b"x", method="PUT", headers={"Host": f"{bucket}.s3.localhost"})
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(request)
+
+
+def test_a_form_uploads_nothing(cloud, bucket):
+    """Its signature is in fields that nobody here reads."""
+    form = cloud.client("s3").generate_presigned_post(bucket, "k")
+    answer = httpx.post(form["url"], data=form["fields"], files={"file": b"x"})
+    assert answer.status_code == 403
