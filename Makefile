@@ -20,7 +20,7 @@ test:  ## Lint, type checks and every test
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests: setup
-	MAKEFLAGS= $(BIN)/pytest -n 6 --dist worksteal
+	MAKEFLAGS= $(BIN)/pytest -n 4 --dist worksteal
 
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
 	$(BIN)/pytest tests/live -v

@@ -26,7 +26,7 @@ from ministack.core import lambda_runtime
 from ministack.services import lambda_svc
 
 PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six.py", "urllib3")
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.02
 _LAUNCHER = """\
 #!/bin/sh
 exec {interpreter} -I -S {start} "$@"
