@@ -250,3 +250,16 @@ def test_a_web_identitys_answer_is_about_its_token(cloud):
             RoleSessionName="session",
             WebIdentityToken=cloud.web_identity_token(issuer, "audience", "${aws:username}"),
         )
+
+
+def test_events_and_schedules_get_a_role_from_who_may_pass_it(cloud, person, role):
+    someone, name = person(allow("events:*", "scheduler:*")), f"rule-{uuid.uuid4().hex[:8]}"
+    events, scheduler = someone.client("events"), someone.client("scheduler")
+    target = {"Arn": f"arn:aws:sqs:{cloud.region}:{cloud.account}:q", "RoleArn": role("events.amazonaws.com")}
+    events.put_rule(Name=name, ScheduleExpression="rate(1 day)")
+    with refuses("AccessDeniedException", "iam:PassRole"):
+        events.put_targets(Rule=name, Targets=[{"Id": "1", **target}])
+    with refuses("AccessDeniedException", "iam:PassRole"):
+        scheduler.create_schedule(
+            Name=name, ScheduleExpression="rate(1 day)", FlexibleTimeWindow={"Mode": "OFF"}, Target=target
+        )
