@@ -44,7 +44,12 @@ _RENAMED: dict[str, str] = {
 def install() -> None:
     """Apply every configuration, and refuse to delete a bucket that is not empty."""
     configurations = (
-        ("BucketEncryption", _body("ServerSideEncryptionConfiguration"), s3._put_bucket_encryption, _no_encryption),
+        (
+            "BucketEncryption",
+            _body("ServerSideEncryptionConfiguration"),
+            s3._put_bucket_encryption,
+            s3._delete_bucket_encryption,
+        ),
         ("LifecycleConfiguration", _lifecycle, s3._put_bucket_lifecycle, s3._delete_bucket_lifecycle),
         ("OwnershipControls", _body("OwnershipControls"), s3._put_bucket_ownership_controls, _keep),
         (
@@ -124,10 +129,6 @@ def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
     if set_expiration := {key: value for key, value in expiration.items() if value is not None}:
         rule["Expiration"] = set_expiration
     return rule
-
-
-def _no_encryption(name: str) -> None:
-    s3._delete_bucket_encryption(name)
 
 
 def _keep(name: str) -> None:

@@ -18,7 +18,6 @@ from ..rights.judgement import Call
 from ..rights.pass_role import passing
 
 Properties = Mapping[str, Any]
-Names = Callable[[Properties, Properties], Iterator[Call]]
 
 
 @dataclass(frozen=True)
@@ -392,11 +391,17 @@ A type that is not here takes what creating it takes.
 _CUSTOM = Kind(name="ServiceToken", arn="{name}", create=(), delete=(), more=_custom)
 
 
-def kind_of(resource_type: str) -> Kind | None:
-    """Return what is known of a type of resource; None if its calls are not."""
+def kind_of(resource_type: str) -> Kind:
+    """Return what is known of a type of resource.
+
+    Raises:
+        ValueError: its calls are not known.
+    """
     if resource_type.startswith("Custom::") or resource_type == "AWS::CloudFormation::CustomResource":
         return _CUSTOM
-    return _KINDS.get(resource_type)
+    if resource_type not in _KINDS:
+        raise ValueError(f"The embedded cloud does not know what CloudFormation calls for {resource_type}")
+    return _KINDS[resource_type]
 
 
 def changed(resource_type: str, kind: Kind, arn: str, old: Properties, new: Properties) -> list[Call]:

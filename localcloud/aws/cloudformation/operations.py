@@ -23,7 +23,7 @@ def install() -> None:
         _refuse(properties.problem(kind, new))
         _refuse(resources.problem_of_principals(kind, new))
         _refuse(resources.problem_of_attachments(new))
-        known = _kind(kind)
+        known = calls.kind_of(kind)
         name = str(new.get(known.name) or _future_name(kind, stack_name, logical_id))
         principal.require(calls.creating(known, name, new))
         _refuse(resources.problem_of_an_existing_policy(kind, new, s3._bucket_policies))
@@ -42,7 +42,7 @@ def install() -> None:
             _refuse(properties.problem(kind, new))
             _refuse(resources.problem_of_principals(kind, new))
             _refuse(resources.problem_of_attachments(new))
-            known, name = _kind(kind), _name(kind, physical_id, new)
+            known, name = calls.kind_of(kind), _name(kind, physical_id, new)
             if kind in _MOVED_IN_PLACE and old[known.name] != new[known.name]:
                 principal.require([*calls.creating(known, name, new), *calls.deleting(known, old[known.name], old)])
                 _refuse(resources.problem_of_an_existing_policy(kind, new, s3._bucket_policies))
@@ -53,20 +53,13 @@ def install() -> None:
     def delete_judged(
         kind: str, physical_id: str, old: Properties, stack_name: str | None = None, logical_id: str | None = None
     ) -> Any:
-        principal.require(calls.deleting(_kind(kind), _name(kind, physical_id, old), old))
+        principal.require(calls.deleting(calls.kind_of(kind), _name(kind, physical_id, old), old))
         return delete(kind, physical_id, old, stack_name, logical_id)
 
     stacks._update_resource = update_judged
     # ministack's own update replaces resources with the other two.
     stacks._provision_resource = provisioners._provision_resource = create_judged
     stacks._delete_resource = provisioners._delete_resource = delete_judged
-
-
-def _kind(resource_type: str) -> calls.Kind:
-    known = calls.kind_of(resource_type)
-    if known is None:
-        raise ValueError(f"The embedded cloud does not know what CloudFormation calls for {resource_type}")
-    return known
 
 
 def _refuse(problem: str | None) -> None:
@@ -82,7 +75,7 @@ def _name(resource_type: str, physical_id: str, current: Properties) -> str:
         "AWS::Lambda::",
         "AWS::SNS::Subscription",
     )
-    known = _kind(resource_type)
+    known = calls.kind_of(resource_type)
     if resource_type.startswith(named_otherwise) and current.get(known.name):
         return str(current[known.name])
     return physical_id

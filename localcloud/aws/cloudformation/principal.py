@@ -17,7 +17,6 @@ from urllib.parse import parse_qs
 from ministack import app
 from ministack.core import responses, router
 from ministack.services import cloudformation
-from ministack.services import iam as iam_service
 from ministack.services.cloudformation.helpers import _error, _p
 
 from ..rights import acting
@@ -52,7 +51,7 @@ def install() -> None:
         parameters = {**query, **parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)}
         action = _p(parameters, "Action") or ""
         passed = (_p(parameters, "RoleARN") or "") if action in TAKING_A_ROLE else ""
-        if passed and not _assumable(passed):
+        if passed and acting.role_for(passed, _SERVICE) is None:
             return _error("ValidationError", f"Role {passed} is invalid or cannot be assumed", 400)
         role_arn = passed or _known_role(action, parameters)
         token = _principal.set(Principal(router.extract_access_key_id(headers, query) or "", role_arn))
@@ -115,11 +114,6 @@ def _key(principal: Principal) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield key, {}
     except acting.DeniedError:
         raise ValueError(f"Role {principal.role_arn} is invalid or cannot be assumed") from None
-
-
-def _assumable(role_arn: str) -> bool:
-    role = iam_service._roles.get(role_arn.rpartition("/")[2])
-    return bool(role and role["Arn"] == role_arn and acting.trusts(role, _SERVICE))
 
 
 def _place(parameters: Mapping[str, Any]) -> str:

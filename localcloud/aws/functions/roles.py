@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ministack.core import responses
-from ministack.services import iam, lambda_svc
+from ministack.services import lambda_svc
 from ministack.services.cloudformation import provisioners
 
 from ..rights import acting
@@ -42,5 +42,4 @@ def install() -> None:
 
 
 def _assumable(arn: str) -> bool:
-    role = iam._roles.get(arn.rpartition("/")[2])
-    return bool(role and acting.trusts(role, "lambda.amazonaws.com"))
+    return acting.role_for(arn, "lambda.amazonaws.com") is not None

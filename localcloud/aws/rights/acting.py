@@ -79,8 +79,8 @@ def session_of(role_arn: str, name: str, trusted: str) -> Iterator[str]:
         DeniedError: there is no such role, or it does not trust the service.
     """
     account, role_name = role_arn.split(":")[4], role_arn.rpartition("/")[2]
-    role = iam._roles.get_scoped(account, None, role_name)
-    if role is None or not trusts(role, trusted):
+    role = role_for(role_arn, trusted)
+    if role is None:
         raise DeniedError(f"{trusted} is not authorized to perform: sts:AssumeRole on resource: {role_arn}")
     key = str(iam._gen_session_access_key())
     sts.register_session(
@@ -101,7 +101,15 @@ def session_of(role_arn: str, name: str, trusted: str) -> Iterator[str]:
         sts._sessions.pop(key, None)
 
 
-def trusts(role: Mapping[str, Any], service: str) -> bool:
+def role_for(role_arn: str, service: str) -> Mapping[str, Any] | None:
+    """Return the role that a service may assume; None if there is none of this ARN, or it does not trust the service."""
+    if role_arn.count(":") < 5:
+        return None
+    role: Mapping[str, Any] | None = iam._roles.get_scoped(role_arn.split(":")[4], None, role_arn.rpartition("/")[2])
+    return role if role and role["Arn"] == role_arn and _trusts(role, service) else None
+
+
+def _trusts(role: Mapping[str, Any], service: str) -> bool:
     """Whether a role's trust policy lets a service assume it."""
     document = json.loads(role.get("AssumeRolePolicyDocument") or "{}")
     statements = document.get("Statement", [])
