@@ -102,7 +102,7 @@ def session_of(role_arn: str, name: str, trusted: str) -> Iterator[str]:
 
 
 def role_for(role_arn: str, service: str) -> Mapping[str, Any] | None:
-    """Return the role that a service may assume; None if there is none of this ARN, or it does not trust the service."""
+    """Return the role of this ARN; None if there is none, or it does not trust the service."""
     if role_arn.count(":") < 5:
         return None
     role: Mapping[str, Any] | None = iam._roles.get_scoped(role_arn.split(":")[4], None, role_arn.rpartition("/")[2])
