@@ -19,7 +19,9 @@ test:  ## Lint, type checks and every test
 	@$(MAKE) --no-print-directory -j3 setup tools
 	@$(MAKE) --no-print-directory -j2 lint tests
 
+# The first import of everything compiles it; without this, each worker would do so.
 tests: setup
+	@$(BIN)/pytest --collect-only -qq > /dev/null || true
 	MAKEFLAGS= $(BIN)/pytest -n 4 --dist worksteal
 
 test-live: setup  ## The journey on real accounts (docs/assumptions.md); creates and removes resources, never run by CI
