@@ -1,8 +1,8 @@
 """What a function sees: its own code, boto3, and nothing of this machine; and how much memory it may use.
 
-ministack runs functions with its own interpreter, packages, PATH and HOME, and without a limit. Here a function has the
-interpreter of its runtime where this machine has one, the packages that Lambda's runtime has beside boto3, an empty
-PATH, a HOME of its own, and is killed when it uses more than its memory.
+ministack runs functions with its own interpreter, packages, PATH and HOME, and without a limit. Here a function of one
+of Python's runtimes (others are refused) has the interpreter of its runtime where this machine has one, the packages
+that Lambda's runtime has beside boto3, an empty PATH, a HOME of its own, and is killed when it uses too much memory.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html#python-sdk-included,
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html; out of memory is reported as
 ``Runtime.OutOfMemory`` with the words ``signal: killed``.
@@ -12,58 +12,57 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ministack.core import lambda_runtime
 from ministack.services import lambda_svc
 
+from .processes import ForkServer, FunctionProcess
+
 PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six.py", "urllib3")
 _POLL_SECONDS = 0.02
-_LAUNCHER = """\
-#!/bin/sh
-exec {interpreter} -I -S {start} "$@"
-"""
-_START = """\
-import os, runpy, sys
-folder = os.path.dirname(sys.argv[1])
-for name in {foreign!r}:
-    os.environ.pop(name, None)
-for name in ("home", "tmp"):
-    os.makedirs(os.path.join(folder, name), exist_ok=True)
-os.environ.update(HOME=os.path.join(folder, "home"), TMPDIR=os.path.join(folder, "tmp"), PATH={path!r})
-sys.path.append({packages!r})
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def install(root: Path) -> None:
     """Start functions in their sandbox, and watch how much they use.
 
     Args:
-        root: a folder for the packages and for what starts a function.
+        root: a folder for the packages that functions have.
     """
     packages = _packages(root / "packages")
     empty = root / "no-programs"
     empty.mkdir()
-    start = root / "start.py"
-    foreign = sorted(os.environ)
-    start.write_text(_START.format(foreign=foreign, path=str(empty), packages=str(packages)))
+    foreign = set(os.environ)
+    servers: dict[str, ForkServer] = {}
+    starting = threading.Lock()
     detect = lambda_runtime._detect_runtime_binary
 
-    def detect_sandboxed(runtime: str) -> tuple[str, str]:
-        binary, script = detect(runtime)
-        return (_launcher(root, runtime, start), script) if runtime.startswith("python") else (binary, script)
+    def detect_runtime(runtime: str) -> tuple[str, str]:
+        _, script = detect(runtime)
+        return (_interpreter(runtime), script) if runtime.startswith("python") else ("", "")
 
-    lambda_runtime._detect_runtime_binary = detect_sandboxed
+    def start(command: list[str], cwd: str, env: dict[str, str], **_: Any) -> FunctionProcess:
+        interpreter, script = command
+        with starting:
+            if interpreter not in servers:
+                servers[interpreter] = ForkServer(interpreter, packages)
+        environment = {name: value for name, value in env.items() if name not in foreign}
+        for name, variable in (("home", "HOME"), ("tmp", "TMPDIR")):
+            environment[variable] = str(Path(script).with_name(name))
+            Path(environment[variable]).mkdir(exist_ok=True)
+        return servers[interpreter].start(script, cwd, {**environment, "PATH": str(empty)})
+
+    lambda_runtime._detect_runtime_binary = detect_runtime
+    lambda_runtime.subprocess = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE)
     _limit_memory()
 
 
@@ -76,14 +75,7 @@ def _packages(folder: Path) -> Path:
     return folder
 
 
-def _launcher(root: Path, runtime: str, start: Path) -> str:
-    path = root / f"start-{runtime}"
-    if not path.exists():
-        path.write_text(_LAUNCHER.format(interpreter=_interpreter(runtime), start=start))
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
+@cache
 def _interpreter(runtime: str) -> str:
     """Return the interpreter of a runtime, or this process's; a version manager's shim may be there and not run."""
     found = shutil.which(runtime)

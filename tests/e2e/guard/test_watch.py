@@ -108,6 +108,8 @@ def test_a_creation_by_nobody_known_is_told_unless_a_run_confirms_the_replica(ri
     sample.commit(rig.source, "main", "a commit")
     rig.run()
     other = somebody(guarded.cloud, rig)
+    # So is a creation in the second of the last confirmation.
+    time.sleep(1.1)
     push(rig, "refs/heads/main:refs/heads/strange", user=other)
     notice(guarded, rig, "refs/heads/strange")
     mails = guarded.mails(rig.name, 1)
