@@ -35,9 +35,9 @@ _FAILED = re.compile(r"\s*❌\s+(?P<mirror>[^\s:]+)")
 """A line about a stack that failed, which may be all that is said of it."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LAST_LINES = 15
+"""How much of the CLI's output an error shows if no resource failed."""
 Report = Callable[[str, str], None]
 """Receives a stack's name and a line about it."""
-"""How much of the CLI's output an error shows if no resource failed."""
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,11 @@ Service = Literal["azure", "github"]
 
 PREFIX = "codecommit-mirror"
 PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", REPLICA_TAG
-SOURCE_METADATA = "codecommit-mirror:source"
-"""The key of a template's metadata with what mirrors.yaml says of the source."""
+"""Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
 TEMPLATE = "codecommit-mirror:template"
 """The tag of a mirror's stack with the SHA-256 of its template."""
-"""Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
+SOURCE_METADATA = "codecommit-mirror:source"
+"""The key of a template's metadata with what mirrors.yaml says of the source."""
 
 _NAME = matching(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", "a short name", "use up to 20 of a-z, 0-9 and -")
 _GITHUB_REPOSITORY = matching(

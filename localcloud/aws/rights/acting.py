@@ -15,13 +15,10 @@ from typing import Any
 from ministack.core import iam_actions, iam_evaluator, responses
 from ministack.services import iam, sts
 
+from .judgement import DeniedError as DeniedError
 from .judgement import without_request
 
 _SECONDS = 3600
-
-
-class DeniedError(Exception):
-    """A call that the principal may not make, in the words that services pass on."""
 
 
 def require(access_key_id: str, action: str, resource_arn: str = "*", context: Mapping[str, Any] | None = None) -> None:

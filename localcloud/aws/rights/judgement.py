@@ -157,8 +157,16 @@ class CannotJudgeError(Exception):
     """A Deny whose condition or principal the embedded cloud does not know."""
 
 
-def install() -> None:
-    """Replace variables, see the request's own keys, and refuse requests that cannot be judged."""
+class DeniedError(Exception):
+    """A call that the principal may not make, in the words that services pass on."""
+
+
+def install(require: Callable[[str, str, str, Mapping[str, Any]], None]) -> None:
+    """Replace variables, see the request's own keys, and refuse requests that cannot be judged.
+
+    Args:
+        require: checks one more call of a principal: access key, action, resource, condition keys.
+    """
     _mark_versions()
     _replace_variables()
     _refuse_unknown_principals()
@@ -176,7 +184,7 @@ def install() -> None:
         keys = {**_of_every_request(service, access_key_id), **_request_keys.get(), **(service_context or {})}
         try:
             denied = enforce(access_key_id, action, service, region, resource_arn, keys)
-            return denied or _first_denied(access_key_id)
+            return denied or _first_denied(access_key_id, require)
         except CannotJudgeError as error:
             return iam_evaluator.AuthError(CODE, f"{action} on {resource_arn}: {error}")
 
@@ -206,16 +214,14 @@ def is_known(key: str) -> bool:
     return lower in _KNOWN or lower.startswith(_KNOWN_PREFIXES) or bool(_TRUST_KEY.fullmatch(key))
 
 
-def _first_denied(access_key_id: str) -> Any:
+def _first_denied(access_key_id: str, require: Callable[[str, str, str, Mapping[str, Any]], None]) -> Any:
     """Check what the request needs beside its own action, once."""
-    from . import acting
-
     calls = _needs.get()
     _needs.set(())
     for action, arn, context in calls:
         try:
-            acting.require(access_key_id, action, arn, context)
-        except acting.DeniedError as error:
+            require(access_key_id, action, arn, context)
+        except DeniedError as error:
             return iam_evaluator.AuthError("AccessDenied", str(error))
     return None
 
