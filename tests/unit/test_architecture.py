@@ -1,28 +1,169 @@
-"""The rooms stay as they are: arrows go down only, no room is too full, no file and no function too long."""
+"""The rooms stay as they are: who may import whom, no circle, no room too full, no file and no function too long.
+
+A room is a folder of modules; where a folder also has folders, each of its own modules is a room.
+"""
 
 import ast
+import graphlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
+from mirror_engine import MODULES
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("codecommit_mirror", "localcloud", "mirror_engine", "stacks", "pipeline_templates", "tests", "benchmarks")
-FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-ROOMS = sorted({path.parent for path in FILES if "tests" not in path.parts})
+PACKAGES = ("benchmarks", "codecommit_mirror", "localcloud", "mirror_engine", "mirror_guard", "stacks")
+FILES = [
+    path for package in (*PACKAGES, "pipeline_templates", "tests") for path in sorted((ROOT / package).rglob("*.py"))
+]
+FOLDERS = sorted({path.parent for path in FILES})
+MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")])
+
+CLI = "codecommit_mirror"
+IMPORTS = {
+    "benchmarks": f"{CLI}.backup {CLI}.engine localcloud localcloud.aws.codecommit "
+    "localcloud.azure.service_connections localcloud.git_http localcloud.sample mirror_engine mirror_guard",
+    # The CLI and what it calls.
+    CLI: "",
+    f"{CLI}.__main__": f"{CLI}.cli",
+    f"{CLI}.cli": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.demo {CLI}.engine {CLI}.errors {CLI}.fleet "
+    f"{CLI}.lifecycle {CLI}.progress {CLI}.provisioning",
+    f"{CLI}.demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.lifecycle {CLI}.progress "
+    "localcloud localcloud.sample",
+    f"{CLI}.provisioning": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.fleet "
+    f"{CLI}.lifecycle {CLI}.progress {CLI}.rendering",
+    f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.guard {CLI}.lifecycle "
+    f"{CLI}.progress",
+    f"{CLI}.fleet": f"{CLI}.aws {CLI}.errors {CLI}.lifecycle {CLI}.progress",
+    f"{CLI}.lifecycle": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
+    f"{CLI}.aws": f"{CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
+    f"{CLI}.azure": f"{CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress {CLI}.rendering",
+    f"{CLI}.progress": "",
+    f"{CLI}.rendering": f"{CLI}.errors",
+    f"{CLI}.config": f"{CLI}.engine {CLI}.errors mirror_guard",
+    f"{CLI}.guard": "mirror_guard",
+    f"{CLI}.engine": f"{CLI}.errors mirror_engine",
+    f"{CLI}.errors": "",
+    # What runs in a pipeline, and in the guard's function.
+    "mirror_guard": "mirror_engine",
+    "mirror_engine": "",
+    # What lives in AWS.
+    "stacks": "stacks.deploy_role_stack stacks.guard_stack stacks.identity_stack stacks.replica_stack",
+    "stacks.replica_stack": f"{CLI}.config stacks.credential_cleanup stacks.push_access stacks.replica_repository",
+    "stacks.deploy_role_stack": f"{CLI}.config stacks.federated_role stacks.identity_stack stacks.nag_suppressions "
+    "stacks.replica_stack",
+    "stacks.guard_stack": f"{CLI}.config stacks.guard",
+    "stacks.guard": f"{CLI}.config mirror_guard stacks.nag_suppressions",
+    "stacks.push_access": f"{CLI}.config stacks.federated_role stacks.identity_stack stacks.nag_suppressions",
+    "stacks.credential_cleanup": "stacks.nag_suppressions",
+    "stacks.identity_stack": f"{CLI}.config",
+    "stacks.template_digest": f"{CLI}.config",
+    "stacks.credential_cleanup_handler": "",
+    "stacks.federated_role": "",
+    "stacks.nag_suppressions": "",
+    "stacks.replica_repository": "",
+    # The embedded cloud, which knows the clouds and not this project.
+    "localcloud": "localcloud.cloud",
+    "localcloud.cloud": "localcloud.aws.codecommit localcloud.aws.controls localcloud.azure.controls "
+    "localcloud.azure.repos",
+    "localcloud.server": "localcloud.aws.cloudformation localcloud.aws.codecommit localcloud.aws.iam "
+    "localcloud.aws.switchboard localcloud.azure.service localcloud.git_http localcloud.oidc",
+    "localcloud.aws": "",
+    "localcloud.aws.switchboard": "localcloud.aws.clock localcloud.aws.functions localcloud.aws.iam "
+    "localcloud.aws.messages localcloud.aws.s3",
+    "localcloud.aws.controls": "",
+    "localcloud.aws.cloudformation": "localcloud.aws.iam localcloud.aws.rights",
+    "localcloud.aws.codecommit": "localcloud.aws.iam localcloud.aws.messages localcloud.aws.rights "
+    "localcloud.git_http localcloud.isolated_git",
+    "localcloud.aws.functions": "localcloud.aws.rights",
+    "localcloud.aws.iam": "localcloud.aws.rights",
+    "localcloud.aws.messages": "localcloud.aws.clock localcloud.aws.rights",
+    "localcloud.aws.s3": "localcloud.aws.clock localcloud.aws.rights localcloud.aws.xml",
+    "localcloud.aws.rights": "localcloud.aws.xml",
+    "localcloud.aws.clock": "",
+    "localcloud.aws.xml": "",
+    "localcloud.azure": "",
+    "localcloud.azure.service": "localcloud.azure.lfs localcloud.azure.pipelines localcloud.azure.repos "
+    "localcloud.azure.rest_api localcloud.azure.service_connections localcloud.azure.tokens localcloud.git_http "
+    "localcloud.oidc",
+    "localcloud.azure.controls": "",
+    "localcloud.azure.rest_api": "localcloud.azure.definitions localcloud.azure.pipelines localcloud.azure.repos "
+    "localcloud.azure.tokens localcloud.git_http",
+    "localcloud.azure.pipelines": "localcloud.azure.agent localcloud.azure.definitions localcloud.azure.repos "
+    "localcloud.azure.service_connections localcloud.azure.tokens localcloud.azure.triggers",
+    "localcloud.azure.definitions": "localcloud.azure.agent localcloud.azure.repos",
+    "localcloud.azure.lfs": "localcloud.azure.repos localcloud.azure.tokens localcloud.git_http",
+    "localcloud.azure.repos": "localcloud.azure.tokens localcloud.git_http localcloud.isolated_git",
+    "localcloud.azure.service_connections": "localcloud.oidc",
+    "localcloud.azure.agent": "",
+    "localcloud.azure.tokens": "",
+    "localcloud.azure.triggers": "",
+    "localcloud.git_http": "localcloud.isolated_git",
+    "localcloud.isolated_git": "",
+    "localcloud.oidc": "",
+    "localcloud.sample": "localcloud.isolated_git",
+}
+"""Which rooms each room imports, and no others; where arrows go is read from the top down."""
 
 
-def test_arrows_go_down_only():
-    done = subprocess.run(
-        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph(*PACKAGES)
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
-def test_no_room_has_more_than_a_dozen_files(room):
-    assert len(list(room.glob("*.py"))) <= 12
+def room_of(graph, module):
+    """Return the room that a module is in."""
+    if graph.find_children(module):
+        return module
+    parent = module.rpartition(".")[0]
+    return module if any(graph.find_children(sibling) for sibling in graph.find_children(parent)) else parent
+
+
+def imports_of_rooms(graph):
+    imports = {room_of(graph, module): set() for module in graph.modules}
+    for module in graph.modules:
+        room = room_of(graph, module)
+        imports[room] |= {room_of(graph, other) for other in graph.find_modules_directly_imported_by(module)} - {room}
+    return imports
+
+
+def test_each_room_imports_what_the_table_says_and_nothing_else(graph):
+    assert imports_of_rooms(graph) == {room: set(others.split()) for room, others in IMPORTS.items()}
+
+
+def test_a_forbidden_import_is_seen_between_any_two_rooms(graph):
+    allowed = imports_of_rooms(graph)
+    member = {room_of(graph, module): module for module in sorted(graph.modules)}
+    for room, other in itertools.permutations(member, 2):
+        if other not in allowed[room]:
+            graph.add_import(importer=member[room], imported=member[other])
+            seen = {room_of(graph, module) for module in graph.find_modules_directly_imported_by(member[room])}
+            graph.remove_import(importer=member[room], imported=member[other])
+            assert other in seen - allowed[room]
+
+
+def test_arrows_go_down_only(graph):
+    rooms = [room for room in IMPORTS if not room.startswith(("stacks", "localcloud"))]
+    for room, others in IMPORTS.items():
+        below = rooms[rooms.index(room) + 1 :] if room in rooms else rooms
+        assert set(others.split()) & set(rooms) <= set(below)
+    modules = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(list(graphlib.TopologicalSorter(modules).static_order())) == len(graph.modules)
+
+
+def test_each_module_of_the_engine_imports_earlier_ones_in_the_order_of_reading(graph):
+    for number, name in enumerate(MODULES):
+        imported = graph.find_modules_directly_imported_by(f"mirror_engine.{name}")
+        assert {module.rpartition(".")[2] for module in imported} <= set(MODULES[:number])
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_no_room_has_more_than_a_dozen_files(folder):
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 12
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -33,6 +174,39 @@ def test_no_file_and_no_function_is_long(file):
     # Tests that tell a story may take longer.
     limit = 65 if "tests" in file.parts else 50
     assert [f.name for f in functions if f.end_lineno - f.lineno + 1 > limit] == []
+
+
+def texts_without_owner(tree):
+    """Return the lines of texts that describe nothing: neither first in what they are in, nor below an attribute."""
+    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
+    return [
+        after.lineno
+        for body in bodies
+        for before, after in itertools.pairwise(body)
+        if isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+        and not (isinstance(before, ast.Assign | ast.AnnAssign) and after.lineno == before.end_lineno + 1)
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_attribute_docstring_is_right_below_its_attribute(file):
+    assert texts_without_owner(ast.parse(file.read_text())) == []
+
+
+def test_a_docstring_without_an_attribute_is_seen():
+    assert texts_without_owner(ast.parse('A = 1\n"""Of A."""\n')) == []
+    assert texts_without_owner(ast.parse('A = 1\n"""Of A."""\n"""Of what was here."""\n')) == [3]
+    assert texts_without_owner(ast.parse('class B:\n    """B."""\n    a: int\n\n    """Of a?"""\n')) == [5]
+
+
+@pytest.mark.parametrize("file", MARKDOWN, ids=lambda file: str(file.relative_to(ROOT)))
+def test_markdown_is_wrapped(file):
+    blocks = file.read_text().split("```")[::2]
+    lines = [line for block in blocks for line in block.splitlines() if not line.lstrip().startswith("|")]
+    # A link cannot be broken.
+    assert [line for line in lines if len(line) > 128 and len(line.split()) > 2] == []
 
 
 def test_help_imports_no_cloud():

@@ -17,7 +17,7 @@ from codecommit_mirror.config.load import single_mirror
 from stacks import DeployRoleStack, IdentityStack, ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
-CONTEXT = json.loads((Path(__file__).parents[2] / "cdk.json").read_text())["context"]
+CONTEXT = json.loads((Path(__file__).parents[3] / "cdk.json").read_text())["context"]
 URL = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 
 

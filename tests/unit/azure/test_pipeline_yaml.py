@@ -15,7 +15,7 @@ from codecommit_mirror.azure.variables import wanted_variables
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "contracts" / "azure-pipelines-schema.json").read_text("utf-8-sig"))
+SCHEMA = json.loads((Path(__file__).parents[2] / "contracts" / "azure-pipelines-schema.json").read_text("utf-8-sig"))
 PROGRAM = engine.program()
 MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
 NAMES = [

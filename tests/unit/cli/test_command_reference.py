@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from codecommit_mirror.cli import COMMANDS, cli
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "commands.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "commands.md"
 HEAD = """\
 # Commands
 

@@ -18,8 +18,8 @@ from localcloud import LocalCloud
 from stacks import GuardStack, ReplicaStack
 from stacks.replica_stack import BOUNDARY_KEY
 
-from .embedded_cloud.aws.conftest import trust
-from .embedded_cloud.aws.stacks import Stack
+from ..embedded_cloud.aws.conftest import trust
+from ..embedded_cloud.aws.stacks import Stack
 
 ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
 NOT_MET = {

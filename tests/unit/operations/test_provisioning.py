@@ -28,7 +28,7 @@ from codecommit_mirror.provisioning.plan import DeployedStack, Plan, WantedStack
 from codecommit_mirror.provisioning.removal import remove
 from codecommit_mirror.provisioning.render import render
 
-CONTRACTS = Path(__file__).parents[1] / "contracts"
+CONTRACTS = Path(__file__).parents[2] / "contracts"
 AZURE_SCHEMA = json.loads((CONTRACTS / "azure-pipelines-schema.json").read_text("utf-8-sig"))
 DIFF_ROLE, DEPLOY_ROLE = "codecommit-mirror-diff", "codecommit-mirror-deploy"
 ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"

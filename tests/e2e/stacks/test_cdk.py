@@ -20,7 +20,7 @@ from codecommit_mirror.lifecycle.preflight import repository_problem
 from localcloud import LocalCloud, sample
 from stacks import ReplicaStack
 
-from .conftest import ROOT, create_stack
+from ..conftest import ROOT, create_stack
 
 pytestmark = pytest.mark.long
 
