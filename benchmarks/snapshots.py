@@ -51,7 +51,7 @@ def take(url: str, bucket: str) -> None:
 def restore(bucket: str, folder: str) -> None:
     """Restore the last snapshot to a folder, as the command does."""
     origin = from_snapshots(read_snapshots(boto3.Session(), _NAME, bucket), None)
-    repository = BareRepository(Path(folder), print)
+    repository = BareRepository(Path(folder))
     origin.fetch(repository, origin.refs)
     repository.set_refs(origin.refs, origin.head)
 

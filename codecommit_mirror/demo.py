@@ -25,8 +25,8 @@ from .azure.state import read_state
 from .azure.token import AzureToken
 from .config.load import single_mirror
 from .errors import MirrorError
-from .lifecycle import verification
-from .progress import Checklist
+from .operations import verification
+from .progress import Board, Row
 
 _ROOT = Path(__file__).parent.parent
 _NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
@@ -51,7 +51,8 @@ def run_demo(source: str | None, *, keep: bool, repositories: int = 1) -> None:
         repositories: how many repositories it then has in Azure DevOps, each with an entry in mirrors.yaml.
     """
     cli = cdk.find_cli(_ROOT)
-    steps = Checklist((), Console(highlight=False, soft_wrap=True))
+    board = Board(["demo"], console=Console(highlight=False, soft_wrap=True), live=False)
+    steps = board.rows["demo"]
     with LocalCloud() as cloud:
         steps.say(f"Embedded cloud: AWS at {cloud.aws_url}, Azure DevOps at {cloud.azure_url}. No account is used.")
         demo = _Demo(cloud, steps, cli)
@@ -66,7 +67,7 @@ def run_demo(source: str | None, *, keep: bool, repositories: int = 1) -> None:
         click.secho("\nSummary", bold=True)
         for title, seconds in steps.done:
             click.echo(f"{seconds:8.1f} s  {title}")
-        click.echo(f"{steps.seconds():8.1f} s  in total")
+        click.echo(f"{board.seconds():8.1f} s  in total")
         for fact in demo.facts:
             click.echo(f"  - {fact}")
         if keep:
@@ -74,7 +75,7 @@ def run_demo(source: str | None, *, keep: bool, repositories: int = 1) -> None:
 
 
 class _Demo:
-    def __init__(self, cloud: LocalCloud, steps: Checklist, cdk_cli: str) -> None:
+    def __init__(self, cloud: LocalCloud, steps: Row, cdk_cli: str) -> None:
         self.cloud, self._steps, self._cdk_cli = cloud, steps, cdk_cli
         self.facts: list[str] = []
         self.source = cloud.create_azure_repository("contoso", "Shop", "MyRepo")
@@ -132,7 +133,7 @@ class _Demo:
             self._run([self._cdk_cli, "deploy", _GUARD, "--require-approval", "never", *options], tell=False)
             self._steps.say("a bucket with Object Lock, and a function that watches every replica")
         self._before = self.inventory()
-        self._command("up", _REPLICA)
+        self._command("up", _REPLICA, "--yes")
         for kind, names in self.inventory().items():
             for name in sorted(set(names) - set(self._before[kind])):
                 self._steps.say(f"created {kind} {name}")

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import MirrorError
-from ..progress import Say
+from ..progress import say
 
 _DEPLOY = ("--require-approval", "never", "--progress", "events")
 _DESTROY = ("--force",)
+"""It has no option --progress, and prints events when it is not on a terminal."""
 _QUALIFIERS = ("codecommit-mirror:qualifier", "@aws-cdk/core:bootstrapQualifier")
 """The keys of cdk.json with the qualifier of the bootstrap that mirrors are deployed with; the first that is set."""
 _DEFAULT_QUALIFIER = "hnb659fds"
@@ -84,23 +85,13 @@ def bootstrap_parameter(folder: Path) -> str:
     return f"/cdk-bootstrap/{qualifier}/version"
 
 
-def deploy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None:
+def deploy(folder: Path, mirror: str, context: Sequence[str]) -> None:
     """Run ``cdk deploy`` for one mirror, passing on each event of its stack.
 
     Raises:
         MirrorError: it failed; the message has the reasons.
     """
     run(folder, ["deploy", mirror, *_DEPLOY, *context], report=lambda _, line: say(line))
-
-
-def destroy(folder: Path, mirror: str, context: Sequence[str], say: Say) -> None:
-    """Run ``cdk destroy`` for one mirror, passing on each event of its stack.
-
-    Raises:
-        MirrorError: it failed; the message has the reasons.
-    """
-    # Unlike 'deploy', 'destroy' has no option --progress; it prints events when it is not on a terminal.
-    run(folder, ["destroy", mirror, *_DESTROY, *context], report=lambda _, line: say(line))
 
 
 def synthesize(folder: Path, context: Sequence[str], assembly: Path) -> None:

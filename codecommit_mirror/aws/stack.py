@@ -14,7 +14,7 @@ from botocore import exceptions
 from ..config.ci import REPLICA
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from ..progress import Say
+from ..progress import say
 from .session import NotFoundError, aws_failures, client
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ NOT_CREATED_YET = "REVIEW_IN_PROGRESS"
 SETTLING_MINUTES = 30
 """How long an operation of another run may take."""
 _POLL_SECONDS = 2
+_DELETION_SECONDS = 15 * 60
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class ReplicaStackState:
     """None for a stack without all of its outputs, which an interrupted deployment can leave."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stack has what its template says, or what it had before a failed update."""
+        return self.status in COMPLETE
+
     def belongs_to(self, mirror: Mirror) -> bool:
         """Whether it is the mirror's stack and not another stack of that name, as far as its early status shows."""
         early = self.status == NOT_CREATED_YET or self.status.startswith("IMPORT_")
@@ -88,14 +94,11 @@ class UnsettledError(MirrorError):
     """Raised when CloudFormation works on a stack for longer than it was waited for."""
 
 
-def wait_until_settled(
-    in_progress: Callable[[], Mapping[str, str]], say: Say, minutes: float = SETTLING_MINUTES
-) -> None:
+def wait_until_settled(in_progress: Callable[[], Mapping[str, str]], minutes: float = SETTLING_MINUTES) -> None:
     """Wait while CloudFormation finishes what an interrupted run, or a person, has begun.
 
     Args:
         in_progress: returns the status of each stack that has an operation in progress, by the stack's name.
-        say: prints a line.
         minutes: how long to wait.
 
     Raises:
@@ -211,6 +214,32 @@ def read_template(cloudformation: CloudFormationClient, stack_name: str) -> Mapp
         template: Any = cloudformation.get_template(StackName=stack_name)["TemplateBody"]
     document: Mapping[str, Any] = yaml.safe_load(template) if isinstance(template, str) else template
     return document
+
+
+def delete_stack(cloudformation: CloudFormationClient, stack_name: str) -> None:
+    """Delete a stack, and wait until it is gone.
+
+    Raises:
+        MirrorError: it was not deleted; it says why.
+    """
+    with aws_failures(f"delete the stack {stack_name}"):
+        cloudformation.delete_stack(StackName=stack_name)
+        try:
+            cloudformation.get_waiter("stack_delete_complete").wait(
+                StackName=stack_name,
+                WaiterConfig={"Delay": _POLL_SECONDS, "MaxAttempts": _DELETION_SECONDS // _POLL_SECONDS},
+            )
+        except exceptions.WaiterError:
+            reasons = _failure_reason(cloudformation, stack_name)
+            raise MirrorError(
+                f"the stack {stack_name!r} was not deleted ({reasons}); correct that, and run again."
+            ) from None
+
+
+def _failure_reason(cloudformation: CloudFormationClient, stack_name: str) -> str:
+    events = cloudformation.describe_stack_events(StackName=stack_name)["StackEvents"]
+    failed = [e for e in events if e["ResourceStatus"] == "DELETE_FAILED" and e.get("ResourceStatusReason")]
+    return failed[-1]["ResourceStatusReason"].rstrip(".") if failed else "it took too long"
 
 
 def deletion_policy(template: Mapping[str, Any]) -> str | None:

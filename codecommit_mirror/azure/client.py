@@ -99,6 +99,16 @@ class Record:
 
 
 @dataclass(frozen=True)
+class FileChange:
+    """A file's new text in a commit; None removes it."""
+
+    path: str
+    text: str | None = field(repr=False)
+    exists: bool
+    """Whether the branch has the file already."""
+
+
+@dataclass(frozen=True)
 class PushedRef:
     """One ref's change in a push (Pushes - List)."""
 
@@ -179,22 +189,22 @@ class AzureDevOps:
     def commit_file(
         self, repository: Repository, branch: str, tip: str, path: str, *, text: str | None, exists: bool, comment: str
     ) -> None:
-        """Commit one file's new text, or its removal, on top of a branch's tip (Pushes - Create).
+        """Commit one file's new text, or its removal, like :meth:`commit_files`."""
+        self.commit_files(repository, branch, tip, [FileChange(path, text, exists)], comment)
+
+    def commit_files(
+        self, repository: Repository, branch: str, tip: str, changes: Sequence[FileChange], comment: str
+    ) -> None:
+        """Make one commit on top of a branch's tip (Pushes - Create).
 
         Raises:
-            AzureError: the branch moved in the meantime, or its policies refuse a push (status 403).
+            AzureError: the branch moved in the meantime (status 409), or its policies refuse a push (status 403).
         """
-        change: dict[str, Any] = {
-            "changeType": "delete" if text is None else "edit" if exists else "add",
-            "item": {"path": f"/{path}"},
-        }
-        if text is not None:
-            change["newContent"] = {"content": text, "contentType": "rawText"}
         body = {
             "refUpdates": [{"name": f"refs/heads/{branch}", "oldObjectId": tip}],
-            "commits": [{"comment": comment, "changes": [change]}],
+            "commits": [{"comment": comment, "changes": [_change(change) for change in changes]}],
         }
-        action = f"commit {path!r} to {branch!r}"
+        action = f"commit {', '.join(repr(change.path) for change in changes[:3])} to {branch!r}"
         self._http.call("POST", f"git/repositories/{repository.id}/pushes", action, body=body)
 
     def set_branch(self, repository: Repository, branch: str, *, old: str | None, new: str | None) -> None:
@@ -250,10 +260,16 @@ class AzureDevOps:
 
     # -- pipeline definitions
 
-    def find_definitions(self, **query: str) -> list[Definition]:
-        """Return the definitions that match a query, in full (Definitions - List, then Get)."""
+    def find_definitions(self, known: Sequence[Definition] = (), **query: str) -> list[Definition]:
+        """Return the definitions that match a query, in full (Definitions - List, then Get).
+
+        Args:
+            known: definitions that have been read, which come first and are not read again.
+            query: what List takes.
+        """
+        ids = {definition.id for definition in known}
         found = self._http.pages("build/definitions", "list the pipelines", **query)
-        return [self.definition(entry["id"]) for entry in list(found)]
+        return [*known, *(self.definition(entry["id"]) for entry in list(found) if entry["id"] not in ids)]
 
     def definitions_of(self, repository: Repository, path: str) -> list[Definition]:
         """Return the definitions that run the YAML file at a path of a repository."""
@@ -372,6 +388,12 @@ class AzureDevOps:
     def log(self, build: Build, log_id: int) -> str:
         """Return the log of one step of a run."""
         return self._http.text(f"build/builds/{build.id}/logs/{log_id}", f"read a log of run {build.id}")
+
+
+def _change(change: FileChange) -> dict[str, Any]:
+    kind = "delete" if change.text is None else "edit" if change.exists else "add"
+    content = {} if change.text is None else {"newContent": {"content": change.text, "contentType": "rawText"}}
+    return {"changeType": kind, "item": {"path": f"/{change.path}"}, **content}
 
 
 def _pull_request(found: dict[str, Any]) -> PullRequest:

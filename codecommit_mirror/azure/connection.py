@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..actions import Action
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from ..progress import Say
-from .client import AzureDevOps, Definition
+from ..progress import say
+from .client import AzureDevOps, Definition, FileChange
 from .http import AzureError
 from .pipeline import render, written_for
 from .state import COMMIT_SUBJECT, AzureState, pull_request_branch
@@ -31,6 +32,8 @@ _SKIP_CI = "[skip ci]"
 _NO_PUSH = "TF402455"
 """Azure's message number for a push that a branch policy refuses."""
 _LEASES_PER_REQUEST = 100
+_TRIES = 5
+_CONFLICT = 409
 LFS_NOTE = "the source uses Git LFS: its large files are not in the replica, only the pointers to them"
 
 
@@ -43,10 +46,8 @@ class ConnectionPlan:
     yaml: str
     commit: bool
     """Whether the YAML is to be committed."""
-    actions: tuple[str, ...]
-    """The plan in words; empty if there is nothing to do."""
-    only_secrets: bool
-    """Whether nothing but values of secret variables is set."""
+    actions: tuple[Action, ...]
+    """Empty if there is nothing to do."""
 
 
 def wrong_replica(state: AzureState, region: str, account: str) -> str | None:
@@ -164,28 +165,31 @@ def plan(
     body = _definition_body(mirror, state, changes)
     actions = []
     if existing is None:
-        actions.append(f"create the pipeline {mirror.pipeline_name!r} in {mirror.azure.project!r}")
+        actions.append(Action("create", f"pipeline {mirror.pipeline_name!r} in {mirror.azure.project!r}"))
+        if state.yaml_repository is not state.source:
+            actions.append(Action("create", f"permission of the pipeline to use {state.source.name!r}"))
     elif changed := [key for key in ("repository", "queueStatus", "triggers") if body.get(key) != existing.get(key)]:
-        actions.append(f"update {', '.join(changed)} of the pipeline {existing['name']!r}")
+        actions.append(Action("update", f"{', '.join(changed)} of the pipeline {existing['name']!r}"))
     # The record of the held credential is internal.
-    actions += [_variable_action(name, change) for name, change in changes.items() if name != HELD_CREDENTIAL]
-    if state.yaml_repository is not state.source and existing is None:
-        actions.append(f"let the pipeline use the repository {state.source.name!r}")
+    actions += [_variable_action(name, change, state) for name, change in changes.items() if name != HELD_CREDENTIAL]
     commit = state.text != yaml and not (pull_request and state.pull_request and state.proposed_text == yaml)
     if commit:
-        verb = "change" if state.text is not None else "add"
         way = f" by a pull request from {pull_request_branch(mirror)!r}" if pull_request else ""
-        actions.append(f"{verb} {mirror.pipeline_path!r} on {state.branch!r} of {state.yaml_repository.name!r}{way}")
-    secret = {_variable_action(name, change) for name, change in changes.items() if change and change.get("isSecret")}
-    return ConnectionPlan(body, yaml, commit, tuple(actions), only_secrets=set(actions) <= secret)
+        where = f"{mirror.pipeline_path!r} on {state.branch!r} of {state.yaml_repository.name!r}{way}"
+        size = f"{len(yaml.encode()):,} bytes"
+        before = None if state.text is None else f"{len(state.text.encode()):,} bytes"
+        actions.append(Action("update" if before else "create", f"YAML {where}", before, size))
+    return ConnectionPlan(body, yaml, commit, tuple(actions))
 
 
-def _variable_action(name: str, change: Mapping[str, Any] | None) -> str:
+def _variable_action(name: str, change: Mapping[str, Any] | None, state: AzureState) -> Action:
+    current = state.variables.get(name)
+    secret = bool((change or current or {}).get("isSecret"))
+    before = str(current.get("value")) if current and not current.get("isSecret") and not secret else None
+    what = f"{'secret ' if secret else ''}variable {name}"
     if change is None:
-        return f"remove the variable {name}"
-    if change.get("isSecret"):
-        return f"set the secret variable {name}"
-    return f"set the variable {name} to {change['value']}"
+        return Action("delete", what, before)
+    return Action("update" if current else "create", what, before, None if secret else str(change["value"]))
 
 
 def _variable_changes(
@@ -246,10 +250,8 @@ def _definition_body(
     return {**base, "queueStatus": "enabled", "repository": repository, "triggers": triggers, "variables": variables}
 
 
-def apply(
-    mirror: Mirror, azure: AzureDevOps, state: AzureState, plan: ConnectionPlan, *, pull_request: bool, say: Say
-) -> Definition:
-    """Carry out a plan, and return the pipeline.
+def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan) -> Definition:
+    """Create or update the pipeline as planned, and let the service check the YAML that is to be committed.
 
     Raises:
         MirrorError: the service refuses; what was done stays, and running again resumes from there.
@@ -270,21 +272,99 @@ def apply(
             if state.definition is None:
                 azure.delete_definition(definition)
             raise
-        _commit(mirror, azure, state, plan.yaml, pull_request, say)
     return definition
 
 
-def run_branch(mirror: Mirror, azure: AzureDevOps, state: AzureState) -> str:
+def yaml_change(mirror: Mirror, state: AzureState, text: str | None) -> FileChange:
+    """Return the change that gives the branch of the YAML this text, or removes the file."""
+    return FileChange(mirror.pipeline_path, text, state.text is not None)
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A mirror's YAML that is to be committed."""
+
+    azure: AzureDevOps
+    mirror: Mirror
+    state: AzureState
+    change: FileChange
+
+
+def by_branch(files: Mapping[str, YamlFile]) -> dict[str, dict[str, YamlFile]]:
+    """Return the files of each branch by mirror, each group by the name of its first mirror."""
+    groups: dict[tuple[str, str, str], dict[str, YamlFile]] = {}
+    for name, file in files.items():
+        place = (file.azure.project, file.state.yaml_repository.id, file.state.branch)
+        groups.setdefault(place, {})[name] = file
+    return {next(iter(group)): group for group in groups.values()}
+
+
+def commit_group(files: Sequence[YamlFile]) -> None:
+    """Make one commit of all files of one branch; if the branch moves meanwhile, it is read again.
+
+    Raises:
+        MirrorError: policies forbid a push, or the branch moves all the time.
+    """
+    azure, state = files[0].azure, files[0].state
+    changes = [file.change for file in files]
+    for _ in range(_TRIES):
+        try:
+            _commit_yaml(azure, state, changes)
+        except AzureError as error:
+            if error.status != _CONFLICT:
+                raise
+            tip = azure.tip(state.yaml_repository, state.branch)
+            texts = [azure.file(state.yaml_repository, state.branch, change.path) for change in changes]
+            _check_owners(files, texts)
+            state = replace(state, tip=tip)
+            changes = [replace(c, exists=text is not None) for c, text in zip(changes, texts, strict=True)]
+            continue
+        return
+    raise MirrorError(f"the branch {state.branch!r} is being changed by something else; run this again later.")
+
+
+def _check_owners(files: Sequence[YamlFile], texts: Sequence[str | None]) -> None:
+    """Refuse to overwrite what came to the mirrors' paths since they were read."""
+    for file, text in zip(files, texts, strict=True):
+        if text is not None and written_for(text) != file.mirror.name:
+            raise MirrorError(f"{file.change.path!r} was changed by something else meanwhile; run this again.")
+
+
+def _commit_yaml(azure: AzureDevOps, state: AzureState, changes: Sequence[FileChange]) -> None:
+    repository, branch = state.yaml_repository, state.branch
+    try:
+        azure.commit_files(repository, branch, str(state.tip), changes, f"{_comment(changes)} {_SKIP_CI}")
+    except AzureError as error:
+        if _NO_PUSH not in str(error):
+            raise
+        raise MirrorError(
+            f"policies of the branch {branch!r} of {repository.name!r} forbid a push; run again with "
+            "--pull-request, or keep the YAML in an azure.pipelines_repository."
+        ) from None
+    for change in changes:
+        done = "removed" if change.text is None else "updated" if change.exists else "added"
+        say(f"{done} {change.path!r} on {branch!r} of {repository.name!r}")
+
+
+def _comment(changes: Sequence[FileChange]) -> str:
+    removed = all(change.text is None for change in changes)
+    verb = "Remove" if removed else "Update" if any(change.exists for change in changes) else "Add"
+    return f"{verb} {COMMIT_SUBJECT}"
+
+
+def run_branch(mirror: Mirror, state: AzureState) -> str:
     """Return the branch to run the pipeline on: the one with the YAML, or that of an open pull request."""
-    if azure.file(state.yaml_repository, state.branch, mirror.pipeline_path) is None:
-        proposed = pull_request_branch(mirror)
-        if azure.file(state.yaml_repository, proposed, mirror.pipeline_path) is not None:
-            return proposed
+    if state.text is None and state.proposed_text is not None:
+        return pull_request_branch(mirror)
     return state.branch
 
 
-def disconnect(mirror: Mirror, azure: AzureDevOps, state: AzureState, *, pull_request: bool, say: Say) -> None:
-    """Delete the pipeline with the leases that retain its runs, and the YAML that this project committed."""
+def disconnect(mirror: Mirror, azure: AzureDevOps, state: AzureState, *, pull_request: bool) -> FileChange | None:
+    """Delete the pipeline with the leases that retain its runs, and what brings its YAML in.
+
+    Returns:
+        The removal of the YAML that is still to be committed, if any.
+    """
     if state.definition:
         leases = azure.leases(state.definition)
         for start in range(0, len(leases), _LEASES_PER_REQUEST):
@@ -300,48 +380,18 @@ def disconnect(mirror: Mirror, azure: AzureDevOps, state: AzureState, *, pull_re
         azure.set_branch(state.yaml_repository, pull_request_branch(mirror), old=state.proposed_tip, new=None)
         say(f"deleted the branch {pull_request_branch(mirror)!r}")
     if ours:
-        _commit(mirror, azure, state, None, pull_request, say)
-    elif state.text is not None:
+        return yaml_change(mirror, state, None)
+    if state.text is not None:
         say(f"left {mirror.pipeline_path!r} alone, because it does not belong to this mirror")
-    if not (state.definition or state.proposed_tip or ours):
+    if not (state.definition or state.proposed_tip):
         say("nothing to disconnect: the pipeline is already gone")
+    return None
 
 
-def _commit(
-    mirror: Mirror, azure: AzureDevOps, state: AzureState, text: str | None, pull_request: bool, say: Say
-) -> None:
-    """Commit the YAML, or its removal, to its branch or to the branch of a pull request."""
-    verb, done = ("Remove", "removed") if text is None else ("Add", "added")
-    if text is not None and state.text is not None:
-        verb, done = "Update", "updated"
-    comment = f"{verb} {COMMIT_SUBJECT}"
-    if pull_request:
-        _propose(mirror, azure, state, text, comment, say)
-        return
-    path, branch, repository = mirror.pipeline_path, state.branch, state.yaml_repository
-    try:
-        azure.commit_file(
-            repository,
-            branch,
-            str(state.tip),
-            path,
-            text=text,
-            exists=state.text is not None,
-            comment=f"{comment} {_SKIP_CI}",
-        )
-    except AzureError as error:
-        if _NO_PUSH not in str(error):
-            raise
-        raise MirrorError(
-            f"policies of the branch {branch!r} of {repository.name!r} forbid a push; run again with "
-            "--pull-request, or keep the YAML in an azure.pipelines_repository."
-        ) from None
-    say(f"{done} {path!r} on {branch!r} of {repository.name!r}")
-
-
-def _propose(mirror: Mirror, azure: AzureDevOps, state: AzureState, text: str | None, comment: str, say: Say) -> None:
+def propose_yaml(mirror: Mirror, azure: AzureDevOps, state: AzureState, change: FileChange) -> None:
     """Commit to the branch of a pull request, and open one unless it is open already."""
     repository, branch, base = state.yaml_repository, pull_request_branch(mirror), str(state.tip)
+    comment = _comment([change])
     tip, exists = state.proposed_tip, state.proposed_text is not None
     if tip and not state.pull_request:
         # Left by a pull request that was merged, or by a command that was killed before it opened one.
@@ -350,10 +400,9 @@ def _propose(mirror: Mirror, azure: AzureDevOps, state: AzureState, text: str | 
     if tip is None:
         azure.set_branch(repository, branch, old=None, new=base)
         tip, exists = base, state.text is not None
-    if tip == base or state.proposed_text != text:
-        azure.commit_file(
-            repository, branch, tip, mirror.pipeline_path, text=text, exists=exists, comment=f"{comment} {_SKIP_CI}"
-        )
+    if tip == base or state.proposed_text != change.text:
+        proposed = FileChange(change.path, change.text, exists)
+        azure.commit_files(repository, branch, tip, [proposed], f"{comment} {_SKIP_CI}")
     opened = state.pull_request or azure.open_pull_request(
         repository, branch, state.branch, comment, "Created by codecommit-mirror; it contains no secret."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import engine
 from ..config.mirror import Mirror
-from ..rendering import EXPANDED, load_template
+from ..rendering.templates import EXPANDED, load_template
 from .variables import wanted_variables
 
 SIGNATURE = "# Written by 'codecommit-mirror pipeline render'"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..engine import sanitize
 from ..errors import MirrorError
-from ..progress import Say
+from ..progress import say
 from .client import AzureDevOps, Build, Definition
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 5.0
@@ -29,16 +29,13 @@ class RunResult:
         return self.build.result in ("succeeded", "partiallySucceeded")
 
 
-def run(
-    azure: AzureDevOps, definition: Definition, branch: str, say: Say, *, timeout_minutes: float = 150
-) -> RunResult:
+def run(azure: AzureDevOps, definition: Definition, branch: str, *, timeout_minutes: float = 150) -> RunResult:
     """Queue a run and follow it.
 
     Args:
         azure: the project.
         definition: the pipeline.
         branch: the branch whose YAML to run.
-        say: prints a line.
         timeout_minutes: how long to wait for the run to end.
 
     Raises:
@@ -46,10 +43,10 @@ def run(
     """
     build = azure.queue(definition, branch)
     say(f"queued run {build.id} on {branch!r}")
-    return follow(azure, build, say, timeout_minutes=timeout_minutes)
+    return follow(azure, build, timeout_minutes=timeout_minutes)
 
 
-def follow(azure: AzureDevOps, build: Build, say: Say, *, timeout_minutes: float) -> RunResult:
+def follow(azure: AzureDevOps, build: Build, *, timeout_minutes: float) -> RunResult:
     """Wait for a run to end, and report each step that starts."""
     began, pause, next_notice = time.monotonic(), _FIRST_PAUSE_SECONDS, _NOTICE_SECONDS
     reported: set[str] = set()
@@ -70,10 +67,10 @@ def follow(azure: AzureDevOps, build: Build, say: Say, *, timeout_minutes: float
             if record.kind == "Task" and record.name not in reported and record.state != "pending":
                 reported.add(record.name)
                 say(f"step: {sanitize(record.name)}")
-    return RunResult(build, _summary(azure, build, say))
+    return RunResult(build, _summary(azure, build))
 
 
-def _summary(azure: AzureDevOps, build: Build, say: Say) -> str | None:
+def _summary(azure: AzureDevOps, build: Build) -> str | None:
     """Return the engine's summary line; print the logs of failed steps."""
     records = azure.timeline(build)
     summary = None

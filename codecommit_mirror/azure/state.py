@@ -124,7 +124,7 @@ def _read(mirror: Mirror, azure: AzureDevOps, source: Repository, yaml_repositor
     file_is_ours = any(one and written_for(one) == mirror.name for one in (text, proposed_text))
     at_path = azure.definitions_of(yaml_repository, path)
     ours = [d for d in at_path if file_is_ours or _is_marked_for(mirror, d)]
-    similar = {d.id: d for d in [*at_path, *azure.find_definitions(name=mirror.pipeline_name)]}
+    similar = {d.id: d for d in azure.find_definitions(at_path, name=mirror.pipeline_name)}
     return AzureState(
         source=source,
         yaml_repository=yaml_repository,

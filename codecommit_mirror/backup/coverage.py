@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..aws.session import NotFoundError
 from ..config.guard import STACK_NAME, Guard
 from ..errors import MirrorError
-from ..lifecycle.context import MirrorContext
+from ..operations.context import MirrorContext
 from .snapshots import find_bucket
 
 

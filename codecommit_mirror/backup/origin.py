@@ -15,7 +15,7 @@ from ..aws.session import aws_failures, client
 from ..aws.stack import find_clone_url
 from ..errors import MirrorError
 from ..guard import Manifest, format_time, parse_time, read_header
-from ..lifecycle.verification import replica_endpoint
+from ..operations.verification import replica_endpoint
 from .repository import BareRepository, hashed
 from .snapshots import Snapshots, readable
 

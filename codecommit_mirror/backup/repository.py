@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import engine
 from ..errors import MirrorError
-from ..progress import Say
+from ..progress import say
 
 
 class BareRepository:
@@ -19,11 +19,10 @@ class BareRepository:
 
     Args:
         path: an empty folder, or one that does not exist.
-        say: prints a line.
     """
 
-    def __init__(self, path: Path, say: Say) -> None:
-        self.path, self._say = path, say
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.bytes = self.objects = 0
         self._reported = time.monotonic()
         self._git("init", "--quiet", "--bare", "--template=", str(path), at=None)
@@ -72,7 +71,7 @@ class BareRepository:
         self.bytes += number
         if time.monotonic() - self._reported >= 1:
             self._reported = time.monotonic()
-            self._say(f"{engine.format_bytes(self.bytes)} and {self.objects:,} objects received")
+            say(f"{engine.format_bytes(self.bytes)} and {self.objects:,} objects received")
 
     def set_refs(self, refs: Mapping[str, str], head: str | None) -> None:
         """Create all refs, packed: their names may be too long, or too much alike, for files of their own.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import engine
 from ..errors import MirrorError
-from ..progress import Say
+from ..progress import say
 from .origin import Origin
 from .repository import BareRepository
 from .target import Target
@@ -110,7 +110,7 @@ def plan(origin: Origin, target: Target, *, patterns: Sequence[str] = (), under:
     return RestorePlan(origin, target, wanted, refs, create)
 
 
-def apply(todo: RestorePlan, say: Say) -> Restored:
+def apply(todo: RestorePlan) -> Restored:
     """Create what the target lacks.
 
     Raises:
@@ -120,7 +120,7 @@ def apply(todo: RestorePlan, say: Say) -> Restored:
     present = len(todo.refs) - len(todo.create)
     if not todo.create:
         return Restored(0, present, 0, 0, 0.0)
-    repository = todo.target.restore(todo.origin, todo.refs, todo.wanted, say)
+    repository = todo.target.restore(todo.origin, todo.refs, todo.wanted)
     seconds = time.monotonic() - began
     return Restored(len(todo.create), present, repository.bytes, repository.objects, seconds)
 
@@ -140,14 +140,14 @@ class DrillResult:
     """Why the drill failed; None if everything is restored, and sound."""
 
 
-def drill(origin: Origin, now: datetime, say: Say) -> DrillResult:
+def drill(origin: Origin, now: datetime) -> DrillResult:
     """Restore to a temporary folder, and check it with ``git fsck``.
 
     A snapshot's refs are compared with those in the headers of its bundles; a replica's with what it lists.
     """
     began, problem = time.monotonic(), None
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
-        repository = BareRepository(Path(folder, "repository.git"), say)
+        repository = BareRepository(Path(folder, "repository.git"))
         try:
             origin.fetch(repository, origin.refs)
             repository.set_refs(origin.refs, origin.head)

@@ -17,8 +17,8 @@ from ..aws.session import session_in
 from ..azure.client import AzureDevOps
 from ..azure.http import AzureError
 from ..errors import MirrorError
-from ..lifecycle.context import MirrorContext
-from ..progress import Say
+from ..operations.context import MirrorContext
+from ..progress import say
 from .origin import Origin
 from .repository import BareRepository
 
@@ -50,7 +50,7 @@ class Folder:
             raise MirrorError(f"{self.path} exists and is not empty; name a new folder, since nothing is overwritten.")
         return {}
 
-    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str], say: Say) -> BareRepository:
+    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str]) -> BareRepository:
         """Restore into a folder beside it, which takes its name at the very end: it is complete, or not there."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Folder:
         except OSError as error:
             raise MirrorError(f"{self.path} cannot be created ({error.strerror}); name another folder.") from None
         try:
-            repository = BareRepository(beside, say)
+            repository = BareRepository(beside)
             origin.fetch(repository, wanted)
             repository.set_refs(refs, origin.head)
             if self.path.exists():
@@ -90,14 +90,14 @@ class Server:
         with engine.failures_as_mirror_errors():
             return engine.read_refs_patiently(self.endpoint(), "git-receive-pack").refs
 
-    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str], say: Say) -> BareRepository:
+    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str]) -> BareRepository:
         """Restore into a temporary folder, and push what the server lacks, the default branch first.
 
         Raises:
             MirrorError: the server refused a ref; it says which, and what was created stays.
         """
         with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine.failures_as_mirror_errors():
-            repository = BareRepository(Path(folder, "repository.git"), say)
+            repository = BareRepository(Path(folder, "repository.git"))
             origin.fetch(repository, wanted)
             refused: dict[str, str] = {}
             git = engine.Git(str(repository.path))

@@ -14,19 +14,20 @@ from ..errors import MirrorError
 _LOG = logging.getLogger("codecommit_mirror")
 
 COMMANDS = {
-    "ci": ("ci", "Provision the mirrors of mirrors.yaml from CI, on AWS."),
+    "ci": ("ci", "Render the pipeline that brings the mirrors up from CI, and print its policies."),
     "credentials": ("credentials", "Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."),
     "demo": ("demo", "Show the whole journey on an embedded cloud; no account is needed or touched."),
     "discover": ("mirrors_file", "List the repositories of an organization, and add them to mirrors.yaml."),
-    "down": ("lifecycle", "Take mirrors down: disconnect, revoke, destroy."),
+    "down": ("operations", "Take mirrors down: disconnect, revoke, destroy."),
     "init": ("mirrors_file", "Write a commented mirrors.yaml to start from; never overwrites an existing one."),
-    "pipeline": ("pipeline", "Render, connect, run and disconnect a mirror's Azure pipeline."),
+    "pipeline": ("pipeline", "Render and run a mirror's Azure pipeline."),
+    "plan": ("operations", "Show what 'up' would change, on both sides; changes nothing."),
     "restore": ("backup", "Restore a repository from the replica, its archive, or a snapshot."),
-    "rotate": ("lifecycle", "Replace the pipelines' Git credentials, and verify the new ones with runs."),
+    "rotate": ("operations", "Replace the pipelines' Git credentials, and verify the new ones with runs."),
     "snapshots": ("backup", "List and verify the snapshots that AWS keeps of a replica."),
     "status": ("status", "Show the status of each mirror, or of the one that NAME names."),
     "sync": ("sync", "Mirror once from this machine, as a run of the pipeline does."),
-    "up": ("lifecycle", "Bring mirrors up: deploy, connect, issue the credential, run, verify."),
+    "up": ("operations", "Bring mirrors up: deploy, connect, issue the credential, run, verify."),
     "verify": ("sync", "Compare source and replica ref by ref; exit 0 only if they are equal."),
 }
 """The module and the summary of each command: a module is imported when its command is needed."""

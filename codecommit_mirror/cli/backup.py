@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,14 +16,23 @@ from ..backup import restore as restoring
 from ..backup.origin import Origin, from_replica, from_snapshots
 from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable
 from ..backup.target import find_target
+from ..checks.status import duration
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from ..fleet.work import each
-from ..lifecycle.context import MirrorContext
-from ..lifecycle.status import duration
-from ..progress import Board, Checklist, Row
-from .options import context_of, contexts_of, json_option, mirror_argument, mirrors_argument, summary_option
-from .output import print_json, print_table, report_fleet
+from ..operations.context import MirrorContext
+from ..operations.loop import Policy, for_each_mirror, refuse
+from ..progress import Board, Row, step, working_on
+from .options import (
+    context_of,
+    contexts_of,
+    json_option,
+    minutes_option,
+    mirror_argument,
+    mirrors_argument,
+    policy_of,
+    summary_option,
+)
+from .output import print_json, print_table, report_mirrors
 
 _MAX_LISTED = 20
 _DRILLS = 2
@@ -88,10 +99,10 @@ def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) ->
     now = datetime.now(UTC)
     found = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
     title = f"Restore and check a snapshot of {mirror.name}"
-    with Checklist((title,)) as checklist, checklist.step(title) as say:
+    with _working_on(mirror, title):
         wrong = [f"{key}: {sentence}" for key, sentence in problems(found, now)]
         origin = from_snapshots(found, parse_at(at) if at is not None else None)
-        checked = restoring.drill(origin, now, say)
+        checked = restoring.drill(origin, now)
     wrong += [checked.problem] if checked.problem else []
     _report_snapshot(found, origin, checked, wrong, as_json)
     click.get_current_context().exit(1 if wrong else 0)
@@ -140,11 +151,12 @@ def _report_snapshot(
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
 @click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
 @bucket_option
+@click.option("--job", is_flag=True, help="With --drill: for a job in CI; the mirrors come in random order.")
+@minutes_option
 @summary_option
 @json_option
 def restore(
     mirrors: tuple[Mirror, ...],
-    is_fleet: bool,
     at: str | None,
     source: str | None,
     to: str | None,
@@ -153,6 +165,8 @@ def restore(
     dry_run: bool,
     drill: bool,
     bucket: str | None,
+    job: bool,
+    minutes: float | None,
     summary: Path | None,
     as_json: bool,
 ) -> None:
@@ -164,25 +178,32 @@ def restore(
     """
     if drill == bool(to):
         raise click.UsageError("give either --to or --drill.")
-    if (is_fleet or summary) and not drill:
+    if (len(mirrors) > 1 or summary) and not drill:
         raise click.UsageError("several mirrors, and --summary, are for --drill.")
     chosen = source or ("snapshots" if at is not None or drill else "replica")
-    if is_fleet or summary:
-        drill_all(mirrors, chosen, at, bucket, summary, as_json)
+    if len(mirrors) > 1 or summary:
+        policy = policy_of(refuse, job=job, minutes=minutes, no_azure=False)
+        # So that every mirror is drilled eventually, even if not all fit into the time.
+        order = random.sample(mirrors, len(mirrors)) if job else mirrors
+        drill_all(order, chosen, at, bucket, summary, as_json, policy)
         return
     context = context_of(mirrors[0])
     origin = _origin(context, chosen, at, bucket)
     if drill:
         _drill(mirrors[0], origin, as_json)
         return
-    target = find_target(str(to), context)
-    todo = restoring.plan(origin, target, patterns=patterns, under=under)
+    todo = restoring.plan(origin, find_target(str(to), context), patterns=patterns, under=under)
     if dry_run:
         _print_plan(todo, as_json)
-        return
+    else:
+        _restore(mirrors[0], todo, as_json)
+
+
+def _restore(mirror: Mirror, todo: restoring.RestorePlan, as_json: bool) -> None:
+    origin, target = todo.origin, todo.target
     title = f"Restore {origin.what} to {target.name}"
-    with Checklist((title,)) as checklist, checklist.step(title) as say:
-        done = restoring.apply(todo, say)
+    with _working_on(mirror, title):
+        done = restoring.apply(todo)
     if as_json:
         print_json({"from": origin.what, "to": target.name, **vars(done)})
         return
@@ -190,6 +211,13 @@ def restore(
         f"Restored {origin.what} to {target.name}: {engine.count(done.created, 'ref')} created, {done.present:,} there "
         f"already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, {done.seconds:.1f} s."
     )
+
+
+@contextmanager
+def _working_on(mirror: Mirror, title: str) -> Iterator[None]:
+    """Show one mirror's only step."""
+    with Board([mirror.name], [title]) as board, working_on(board.rows[mirror.name]), step(title):
+        yield
 
 
 def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | None) -> Origin:
@@ -206,8 +234,7 @@ def drill_all(
     bucket: str | None,
     summary: Path | None,
     as_json: bool,
-    *,
-    minutes: float = math.inf,
+    policy: Policy,
 ) -> None:
     """Drill many mirrors, print how each one ended, and exit: 1 if one of them failed, 0 otherwise.
 
@@ -218,12 +245,12 @@ def drill_all(
         bucket: the bucket of the snapshots; None for the guard's.
         summary: the file of ``--summary``, if it was given.
         as_json: whether to print JSON.
-        minutes: after how long no further mirror is begun.
+        policy: for how long.
     """
 
     def work(context: MirrorContext, row: Row) -> restoring.DrillResult:
-        with row.step("Restore to a temporary folder") as say:
-            result = restoring.drill(_origin(context, source, at, bucket), datetime.now(UTC), say)
+        with step("Restore to a temporary folder"):
+            result = restoring.drill(_origin(context, source, at, bucket), datetime.now(UTC))
         if result.problem:
             row.fail(result.problem)
         else:
@@ -231,15 +258,15 @@ def drill_all(
         return result
 
     with Board(mirror.name for mirror in mirrors) as board:
-        results = each(contexts_of(mirrors, board), board, work, workers=_DRILLS, minutes=minutes)
+        results = for_each_mirror(contexts_of(mirrors, board), board, work, replace(policy, workers=_DRILLS))
     details = {name: {"drill": vars(result)} for name, result in results.items()}
-    report_fleet("Restore drill", board, summary, as_json, details=details, may_leave=True)
+    report_mirrors("Restore drill", board, summary, as_json, details=details, may_leave=True)
 
 
 def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
     title = f"Restore {origin.what} to a temporary folder"
-    with Checklist((title,)) as checklist, checklist.step(title) as say:
-        result = restoring.drill(origin, datetime.now(UTC), say)
+    with _working_on(mirror, title):
+        result = restoring.drill(origin, datetime.now(UTC))
     if as_json:
         print_json({"mirror": mirror.name, "sound": result.problem is None, **vars(result)})
         click.get_current_context().exit(1 if result.problem else 0)

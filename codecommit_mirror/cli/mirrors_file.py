@@ -14,6 +14,7 @@ import click
 from .. import engine
 from ..azure.client import AzureDevOps
 from ..azure.organization import list_repositories
+from ..azure.proposal import propose
 from ..azure.token import find_token
 from ..config import azure_url
 from ..config.discovery import Candidate, add, choose
@@ -21,7 +22,6 @@ from ..config.load import load, load_mirrors
 from ..config.mirror import AzureRepository, Mirror
 from ..config.mirrors_file import read
 from ..errors import MirrorError
-from ..provisioning.proposal import propose
 from .options import config_option, inside_repository, json_option
 from .output import print_json, print_table
 
@@ -127,7 +127,7 @@ def _propose(config: Path, text: str, server: str) -> None:
         _check(config, Path(folder, config.name), text)
     azure = AzureDevOps(where, find_token(os.environ))
     path = inside_repository(config)
-    propose(azure, where.repository, section.branch, path, text, lambda line: click.echo(line, err=True))
+    propose(azure, where.repository, section.branch, path, text)
 
 
 def _check(path: Path, new: Path, text: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
+import math
 import os
 import sys
 import threading
@@ -13,12 +15,14 @@ from typing import Any
 
 import click
 
-from ..config.load import DEFAULT_FILE, load_mirrors, named_mirrors, single_mirror
+from ..config.load import DEFAULT_FILE, load, load_mirrors, named_mirrors, single_mirror
 from ..config.mirror import Mirror
 from ..config.mirrors_file import read
 from ..errors import MirrorError
-from ..lifecycle.context import ClientPool, MirrorContext
-from ..progress import Board, Checklist, Confirm
+from ..operations.batches import Project
+from ..operations.context import ClientPool, MirrorContext
+from ..operations.loop import Policy, refuse
+from ..progress import Board, Confirm
 
 config_option = click.option(
     "--config",
@@ -62,38 +66,79 @@ def mirror_argument(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def mirrors_argument(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command NAME... and --all, and call it with the mirrors, and with whether they are several."""
-
-    @click.argument("names", nargs=-1, metavar="NAME...", shell_complete=complete_mirror)
-    @config_option
-    @click.option("--all", "every", is_flag=True, help="Every mirror of mirrors.yaml, in place of names.")
-    @click.option(
-        "--azure-repo-url",
-        metavar="URL",
-        help="The source's clone URL, for one mirror that is not in mirrors.yaml (cdk: -c azure_repo_url).",
-    )
-    @functools.wraps(command)
-    def wrapped(names: tuple[str, ...], config: Path, every: bool, azure_repo_url: str | None, **options: Any) -> None:
-        if every == bool(names):
-            raise click.UsageError("give the names of mirrors, or --all for every mirror.")
-        if azure_repo_url and len(names) != 1:
-            raise click.UsageError("--azure-repo-url is for one NAME.")
-        if azure_repo_url:
-            mirrors: tuple[Mirror, ...] = (single_mirror(names[0], azure_repo_url),)
-        else:
-            mirrors = load_mirrors(config) if every else named_mirrors(config, names)
-        command(mirrors=mirrors, is_fleet=every or len(names) > 1, **options)
-
-    return wrapped
+    """Give a command NAME..., --project and --all, and call it with the mirrors."""
+    return mirrors_argument_unless("")(command)
 
 
-def contexts_of(mirrors: Sequence[Mirror], board: Board) -> dict[str, MirrorContext]:
-    """Return the contexts of many mirrors, which share clients; a person is asked for each secret once."""
-    clients, ask = ClientPool(many=len(mirrors) > 1), _asking_once(_asker(board))
-    contexts = {mirror.name: context_of(mirror, clients=clients) for mirror in mirrors}
-    for context in contexts.values():
-        context.ask = context.ask and ask
-    return contexts
+def mirrors_argument_unless(flag: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Do as :func:`mirrors_argument`, but with no mirrors where a flag of the command selects others."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.argument("names", nargs=-1, metavar="NAME...", shell_complete=complete_mirror)
+        @config_option
+        @click.option("--all", "every", is_flag=True, help="Every mirror of mirrors.yaml, in place of names.")
+        @click.option("--project", metavar="PROJECT", help="Every mirror whose source is in this Azure DevOps project.")
+        @click.option(
+            "--azure-repo-url",
+            metavar="URL",
+            help="The source's clone URL, for one mirror that is not in mirrors.yaml (cdk: -c azure_repo_url).",
+        )
+        @functools.wraps(command)
+        def wrapped(
+            names: tuple[str, ...],
+            config: Path,
+            every: bool,
+            project: str | None,
+            azure_repo_url: str | None,
+            **options: Any,
+        ) -> None:
+            others = bool(flag and options.get(flag))
+            if [every, bool(names), bool(project), others].count(True) != 1:
+                raise click.UsageError("give the names of mirrors or patterns like 'shop-*', --project, or --all.")
+            if azure_repo_url and len(names) != 1:
+                raise click.UsageError("--azure-repo-url is for one NAME.")
+            if azure_repo_url:
+                mirrors: tuple[Mirror, ...] = (single_mirror(names[0], azure_repo_url),)
+            else:
+                mirrors = () if others else _selected(config, names, project)
+            command(mirrors=mirrors, **options)
+
+        return wrapped
+
+    return decorate
+
+
+def _selected(config: Path, names: tuple[str, ...], project: str | None) -> tuple[Mirror, ...]:
+    """Return the mirrors that are named, match a pattern, or belong to a project; all of them if none is given.
+
+    Raises:
+        MirrorError: a name or a pattern selects nothing.
+    """
+    if not any(set(name) & set("*?[") for name in names) and not project:
+        return named_mirrors(config, names) if names else load_mirrors(config)
+    mirrors = load_mirrors(config)
+    if project:
+        chosen = [mirror for mirror in mirrors if mirror.azure.project.lower() == project.lower()]
+        if not chosen:
+            known = ", ".join(sorted({mirror.azure.project for mirror in mirrors}))
+            raise MirrorError(f"{config} has no mirror of the project {project!r}; it has those of {known}.")
+        return tuple(chosen)
+    for pattern in names:
+        if not fnmatch.filter([mirror.name for mirror in mirrors], pattern):
+            raise MirrorError(f"{pattern!r} matches no mirror of {config}; 'codecommit-mirror status' lists them.")
+    return tuple(m for m in mirrors if any(fnmatch.fnmatchcase(m.name, pattern) for pattern in names))
+
+
+def contexts_of(mirrors: Sequence[Mirror], board: Board | None = None) -> dict[str, MirrorContext]:
+    """Return the contexts of a command's mirrors, which share clients; a person is asked for each secret once."""
+    clients = ClientPool(many=len(mirrors) > 1)
+    ask = _asking_once(_asker(board)) if sys.stdin.isatty() else None
+    return {mirror.name: MirrorContext(mirror, os.environ, Path.cwd(), ask, clients=clients) for mirror in mirrors}
+
+
+def context_of(mirror: Mirror) -> MirrorContext:
+    """Return the context of the current command's only mirror."""
+    return contexts_of([mirror])[mirror.name]
 
 
 def _asking_once(ask: Callable[[str], str]) -> Callable[[str], str]:
@@ -110,12 +155,22 @@ def _asking_once(ask: Callable[[str], str]) -> Callable[[str], str]:
     return ask_once
 
 
-def cdk_context_of_all(mirrors: Sequence[Mirror]) -> tuple[str, ...]:
-    """Return how the CDK app finds all mirrors."""
+def cdk_context_of(mirrors: Sequence[Mirror]) -> tuple[str, ...]:
+    """Return how the CDK app finds the mirrors: one of them alone, which is quicker, or all of the file."""
     given = click.get_current_context().params
     if given.get("azure_repo_url"):
+        # Not the URL that was given, which may contain a password.
         return ("-c", f"replica={mirrors[0].name}", "-c", f"azure_repo_url={mirrors[0].azure.clone_url}")
-    return ("-c", f"config={Path(given['config']).resolve()}")
+    file = ("-c", f"config={Path(given['config']).resolve()}")
+    alone = len(mirrors) == 1 and not given.get("every")
+    return (*file, "-c", f"mirror={mirrors[0].name}") if alone else file
+
+
+def project_of(mirrors: Sequence[Mirror]) -> Project:
+    """Return the CDK project of the current folder; with ``--all`` it knows how CI provisions the file's mirrors."""
+    given = click.get_current_context().params
+    section = load(given["config"]).ci if given.get("every") else None
+    return Project(Path.cwd(), cdk_context_of(mirrors), section)
 
 
 def inside_repository(config: Path) -> str:
@@ -129,51 +184,82 @@ def inside_repository(config: Path) -> str:
     return config.as_posix()
 
 
-def _asker(screen: Board | Checklist | None) -> Callable[[str], str]:
+def _asker(board: Board | None) -> Callable[[str], str]:
     def ask(name: str) -> str:
-        with screen.paused() if screen else contextlib.nullcontext():
-            text = f"{name} (from Repos: Clone, Generate Git Credentials; what you type is not shown)"
-            answer: str = click.prompt(text, hide_input=True, err=True)
+        with board.paused() if board else contextlib.nullcontext():
+            # A user name is no secret, and a typing error in it should be seen.
+            hidden = not name.endswith("USERNAME")
+            text = f"{name} (from Repos: Clone, Generate Git Credentials{'; what you type is not shown' * hidden})"
+            answer: str = click.prompt(text, hide_input=hidden, err=True)
         return answer
 
     return ask
 
 
-def context_of(mirror: Mirror, checklist: Checklist | None = None, clients: ClientPool | None = None) -> MirrorContext:
-    """Return the context of the current command: this folder, this environment and this terminal."""
-    given = click.get_current_context().params
-    cdk_context = ["-c", f"config={Path(given['config']).resolve()}", "-c", f"mirror={mirror.name}"]
-    if given.get("azure_repo_url"):
-        # Not the URL that was given, which may contain a password.
-        cdk_context = ["-c", f"replica={mirror.name}", "-c", f"azure_repo_url={mirror.azure.clone_url}"]
-    return MirrorContext(
-        mirror,
-        os.environ,
-        Path.cwd(),
-        tuple(cdk_context),
-        _asker(checklist) if sys.stdin.isatty() else None,
-        clients=clients or ClientPool(),
-    )
+def confirmation(yes: bool, board: Board | None = None, done: str = "deleted") -> Confirm:
+    """Return a function that asks before something is done; ``--yes`` answers for the user.
 
-
-def confirmation(yes: bool, screen: Board | Checklist | None = None) -> Confirm:
-    """Return a function that asks before something is deleted; ``--yes`` answers for the user."""
+    Args:
+        yes: whether ``--yes`` was given.
+        board: what is shown meanwhile.
+        done: what has not happened if the answer is no.
+    """
 
     def confirm(question: str) -> None:
         if yes:
             return
         if not sys.stdin.isatty():
-            raise MirrorError(f"there is no terminal to ask on: {question} Use --yes to confirm.")
-        with screen.paused() if screen else contextlib.nullcontext():
+            refuse(question)
+        with board.paused() if board else contextlib.nullcontext():
             agreed = click.confirm(question, err=True)
         if not agreed:
-            raise MirrorError("stopped; nothing was deleted.")
+            raise MirrorError(f"stopped; nothing was {done}.")
 
     return confirm
 
 
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a job in CI."""
+    for option in (
+        click.option("--no-azure", is_flag=True, help="Leave the Azure side alone, for a job without a token for it."),
+        minutes_option,
+        click.option(
+            "--job",
+            is_flag=True,
+            help="For a job in CI: ask nothing, wait for no run, and leave to a person what stores secrets.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+minutes_option = click.option(
+    "--minutes",
+    type=float,
+    metavar="MINUTES",
+    help="Work that does not fit into this time is left for the next run.  [default: 40 with --job, else no limit]",
+)
+JOB_MINUTES = 40.0
+"""AWS credentials of a job last an hour."""
+
+
+def policy_of(
+    confirm: Confirm, *, job: bool, minutes: float | None, no_azure: bool, pull_request: bool = False
+) -> Policy:
+    """Return how a command works, by its options."""
+    return Policy(
+        (lambda question: None) if job else confirm,
+        minutes=minutes if minutes is not None else JOB_MINUTES if job else math.inf,
+        waits=not job,
+        pull_request=pull_request,
+        azure="none" if no_azure else "without secrets" if job else "all",
+    )
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask before something is deleted; for CI.")
+yes_option = click.option(
+    "--yes", is_flag=True, envvar="CODECOMMIT_MIRROR_YES", help="Do not ask before something is changed; for CI."
+)
 summary_option = click.option(
     "--summary", type=click.Path(path_type=Path), help="A file to which a summary in Markdown is appended."
 )

@@ -10,8 +10,11 @@ from typing import Any
 import click
 
 from ..errors import MirrorError
-from ..fleet import result as fleet_result
 from ..progress import Board
+from . import results
+
+FAILED, DIFFERS = 1, 3
+"""Exit statuses beside 0, in order, and 2, wrong usage: something failed; something differs or needs attention."""
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -41,7 +44,7 @@ def append_summary(path: Path | None, text: str) -> None:
         raise MirrorError(f"{path} cannot be written ({error.strerror}); name another with --summary.") from None
 
 
-def report_fleet(
+def report_mirrors(
     title: str,
     board: Board,
     summary: Path | None,
@@ -52,7 +55,7 @@ def report_fleet(
     resumes: bool = False,
     may_leave: bool = False,
 ) -> None:
-    """Print how the mirrors' journeys ended, and exit: 0 if all of them succeeded, 1 otherwise.
+    """Print how the work on mirrors ended, and exit: 0 if all of them succeeded, 1 if one failed, 3 otherwise.
 
     Args:
         title: of the summary.
@@ -61,20 +64,28 @@ def report_fleet(
         as_json: whether to print JSON.
         details: what else the JSON says of a mirror, by its name.
         also: what else the JSON says.
-        resumes: whether running the command again does only what is left.
+        resumes: whether running the command again picks up where it stopped.
         may_leave: whether mirrors for which there was no time are as they should be.
+
+    Raises:
+        MirrorError: the only mirror failed.
     """
     rows = list(board.rows.values())
     failed = any(row.failed or (row.result == "left" and not may_leave) for row in rows)
-    append_summary(summary, fleet_result.summary(title, rows))
+    append_summary(summary, results.summary(title, rows))
     if as_json:
-        objects = fleet_result.as_objects(rows)
+        objects = results.as_objects(rows)
         mirrors = [{**one, **(details or {}).get(str(one["mirror"]), {})} for one in objects]
         print_json({"mirrors": mirrors, **(also or {})})
+    elif len(rows) == 1:
+        if rows[0].failed:
+            raise MirrorError(rows[0].message)
+        click.echo(f"{rows[0].message} ({board.seconds():.0f} s)")
     else:
-        again = " Running this again does only what is left." if failed and resumes else ""
-        click.echo(f"{fleet_result.sentence(rows)}{again} ({board.seconds():.0f} s)")
-    click.get_current_context().exit(1 if failed else 0)
+        again = " Run this again to pick up where it stopped." if failed and resumes else ""
+        click.echo(f"{results.sentence(rows)}{again} ({board.seconds():.0f} s)")
+    needs_attention = any(row.result == "needs a person" for row in rows)
+    click.get_current_context().exit(FAILED if failed else DIFFERS if needs_attention else 0)
 
 
 def write_text(path: Path, text: str, option: str) -> None:

@@ -16,12 +16,11 @@ import click
 from .. import engine
 from ..azure.connection import LFS_NOTE
 from ..backup.coverage import unguarded
+from ..checks import status_page
+from ..checks.status import Status, attention, duration, read
 from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
-from ..fleet import status_page
-from ..lifecycle.context import ClientPool
-from ..lifecycle.status import Status, attention, duration, read
-from .options import complete_mirror, config_option, context_of, json_option, summary_option
+from .options import complete_mirror, config_option, contexts_of, json_option, summary_option
 from .output import append_summary, print_json, print_table, write_text
 
 _MAX_WORKERS = 16
@@ -68,8 +67,7 @@ def status(
         guard = None
     else:
         mirrors, _, guard = load(config, name)
-    clients = ClientPool(many=len(mirrors) > 1)
-    contexts = [context_of(mirror, clients=clients) for mirror in mirrors]
+    contexts = list(contexts_of(mirrors).values())
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
         found = list(pool.map(lambda context: count(read(context)), contexts))
     now, lag = datetime.now(UTC), timedelta(minutes=max_lag)

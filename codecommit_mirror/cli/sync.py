@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import tempfile
@@ -16,12 +17,22 @@ from ..aws.session import session
 from ..aws.stack import read_outputs
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from ..fleet.work import each
-from ..lifecycle.context import MirrorContext
-from ..lifecycle.verification import compare, compare_with, differing_refs, pipeline_settings
-from ..progress import Board, Row
-from .options import context_of, contexts_of, json_option, mirror_argument, mirrors_argument, summary_option
-from .output import print_json, print_table, report_fleet
+from ..operations.context import MirrorContext
+from ..operations.loop import Policy, for_each_mirror
+from ..operations.run import Movement, wait_for_last_run
+from ..operations.state import GOOD_RESULTS
+from ..operations.verification import compare, compare_with, differing_refs, pipeline_settings
+from ..progress import Board, Row, step
+from .options import (
+    JOB_MINUTES,
+    context_of,
+    contexts_of,
+    json_option,
+    mirror_argument,
+    mirrors_argument,
+    summary_option,
+)
+from .output import print_json, print_table, report_mirrors
 
 
 def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,34 +73,74 @@ def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
 @click.command()
 @mirrors_argument
 @credentials_option
+@click.option("--wait", is_flag=True, help="Wait for the pipelines' latest runs first, which must have succeeded.")
+@click.option(
+    "--patience",
+    default=15.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="With --wait: how long to wait with no run in progress.",
+)
+@click.option(
+    "--minutes",
+    default=JOB_MINUTES,
+    show_default=True,
+    metavar="MINUTES",
+    help="With --wait: runs that have not ended within this time are left.",
+)
 @summary_option
 @json_option
 def verify(
-    mirrors: tuple[Mirror, ...], is_fleet: bool, credentials: Path | None, summary: Path | None, as_json: bool
+    mirrors: tuple[Mirror, ...],
+    credentials: Path | None,
+    wait: bool,
+    patience: float,
+    minutes: float,
+    summary: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare source and replica ref by ref; exit 0 only if they are equal.
 
     Reads both sides with your own tokens: AWS credentials and AZURE_DEVOPS_EXT_PAT. With --credentials, or with
-    AWS_GIT_PASSWORD in the environment, it reads one mirror as the pipeline does.
+    AWS_GIT_PASSWORD in the environment, it reads one mirror as the pipeline does. Exit status: 0 if every replica is
+    equal to its source, 1 otherwise, including runs still in progress when --minutes ran out; run it again.
     """
-    if not (is_fleet or summary):
+    if len(mirrors) == 1 and not summary and not wait:
         _verify_one(mirrors[0], credentials, as_json)
         return
     if credentials:
         raise click.UsageError("--credentials is for one NAME.")
     with Board(mirror.name for mirror in mirrors) as board:
-        each(contexts_of(mirrors, board), board, _compare)
-    report_fleet("Source and replica compared", board, summary, as_json)
+        work = _waiting(board, patience, minutes) if wait else _compare
+        for_each_mirror(contexts_of(mirrors, board), board, work, Policy(minutes=minutes if wait else math.inf))
+    report_mirrors("Source and replica compared", board, summary, as_json)
 
 
-def _compare(context: MirrorContext, row: Row) -> None:
-    with row.step("Compare"):
+def _waiting(board: Board, patience: float, minutes: float) -> Callable[[MirrorContext, Row], None]:
+    """Return the work of comparing a mirror once its latest run has ended."""
+    movement = Movement()
+
+    def work(context: MirrorContext, row: Row) -> None:
+        with step("Wait for the run"):
+            build = wait_for_last_run(context, movement, patience, lambda: board.seconds() >= minutes * 60)
+        if not build.done:
+            row.leave(f"run {build.id} has not ended; 'codecommit-mirror verify {row.name}' compares both sides later")
+            return
+        if build.result not in GOOD_RESULTS:
+            raise MirrorError(f"run {build.id} ended as {build.result}; see its log in Azure DevOps.")
+        _compare(context, row, f"run {build.id} {build.result}: ", may_differ=build.result != "succeeded")
+
+    return work
+
+
+def _compare(context: MirrorContext, row: Row, begin: str = "", *, may_differ: bool = False) -> None:
+    with step("Compare"):
         url = read_outputs(context.aws, context.mirror).replica_url
         found = compare(context.mirror, url, context.aws, context.token)
-        if found.different:
+        if found.different and not may_differ:
             names = ", ".join(engine.sanitize(name) for name in found.different[:5])
             raise MirrorError(f"{differing_refs(len(found.different))}: {names}")
-    row.succeed(f"{engine.equal_refs(len(found.source))}.")
+    row.succeed(f"{begin}{engine.equal_refs(len(found.source) - len(found.different))}.")
 
 
 def _verify_one(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:

@@ -1,7 +1,6 @@
-"""The progress of a command: of one mirror as a checklist, of many as a board; live on a terminal, plain elsewhere."""
+"""The progress of a command, mirror by mirror: live on a terminal, plain lines elsewhere."""
 
-from .board import Board, Row
-from .checklist import Checklist
-from .steps import Confirm, Say, Steps
+from .board import Board, Confirm, Row
+from .current import say, step, working_on
 
-__all__ = ["Board", "Checklist", "Confirm", "Row", "Say", "Steps"]
+__all__ = ["Board", "Confirm", "Row", "say", "step", "working_on"]

@@ -1,6 +1,8 @@
 """The embedded cloud, started once for each worker, and a mirror of its own for each test."""
 
 import contextlib
+import functools
+import io
 import itertools
 import json
 import os
@@ -12,13 +14,22 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
+from rich.console import Console
 
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.client import Build
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.config.load import single_mirror
-from codecommit_mirror.lifecycle import verification
-from codecommit_mirror.lifecycle.context import MirrorContext
+from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.operations import verification
+from codecommit_mirror.operations.batches import Project
+from codecommit_mirror.operations.context import MirrorContext
+from codecommit_mirror.operations.down import down
+from codecommit_mirror.operations.loop import Policy, for_each_mirror
+from codecommit_mirror.operations.plan import STAGES
+from codecommit_mirror.operations.rotate import rotate
+from codecommit_mirror.operations.up import up
+from codecommit_mirror.progress import Board
 from localcloud import LocalCloud, sample
 from localcloud.aws.codecommit.git_service import OtherRefs
 from localcloud.azure.agent.execution import run_pipeline
@@ -29,6 +40,7 @@ from tests.program import program
 from .engine import servers
 from .engine.sides import NAMESPACES, Sides
 
+CONFIRMED = {"confirm": lambda question: None}
 ROOT = Path(__file__).parents[2]
 BOOTSTRAP_TEMPLATE = ROOT / "node_modules" / "aws-cdk" / "lib" / "api" / "bootstrap" / "bootstrap-template.yaml"
 
@@ -81,6 +93,46 @@ def azure_environment(cloud):
     }
 
 
+def bring_up(context, said=None, *, stages=STAGES, cdk_context=(), **policy):
+    """Bring one mirror up, as the command does, and return the row with the result.
+
+    Args:
+        context: the mirror's.
+        said: receives the lines of the progress.
+        stages: what to do.
+        cdk_context: how the CDK app finds the mirror.
+        policy: other than to confirm everything.
+    """
+    project = Project(context.folder, cdk_context)
+    return _end(context, said, lambda it, board: up(it, board, project, Policy(**{**CONFIRMED, **policy}), stages))
+
+
+def take_down(context, said=None, *, cdk_context=(), keep_stack=False, **policy):
+    """Take one mirror down, as the command does, and return the row with the result."""
+    chosen, project = Policy(**{**CONFIRMED, **policy}), Project(context.folder, cdk_context)
+    return _end(context, said, lambda it, board: down(it, board, project, chosen, keep_stack=keep_stack))
+
+
+def rotate_one(context, said=None, *, confirm=CONFIRMED["confirm"]):
+    """Rotate one mirror's credential, as the command does, and return the row with the result."""
+    work = functools.partial(for_each_mirror, policy=Policy())
+    return _end(context, said, lambda it, board: work(it, board, lambda one, row: row.succeed(rotate(one, confirm))))
+
+
+def _end(context, said, work):
+    output, name = io.StringIO(), context.mirror.name
+    try:
+        with Board([name], console=Console(file=output)) as board:
+            work({name: context}, board)
+    finally:
+        if said is not None:
+            said.extend(line.strip() for line in output.getvalue().splitlines())
+    row = board.rows[name]
+    if row.failed:
+        raise MirrorError(row.message)
+    return row
+
+
 class Rig:
     """One mirror on the embedded cloud: a source, a deployed stack, an issued credential, a rendered pipeline."""
 
@@ -88,7 +140,8 @@ class Rig:
         self.cloud, self.name = cloud, name
         self.source = cloud.create_azure_repository("contoso", "Shop", name)
         self.mirror = single_mirror(name, f"{cloud.azure_url}/contoso/Shop/_git/{name}")
-        create_stack(cloud, name, template.replace("NAME", name))
+        self.template = template.replace("NAME", name)
+        create_stack(cloud, name, self.template)
         (stack,) = cloud.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
         self.replica = cloud.replica_path(name)

@@ -14,7 +14,7 @@ import pytest
 
 from codecommit_mirror import engine
 from codecommit_mirror.aws import git_signature
-from codecommit_mirror.lifecycle import verification
+from codecommit_mirror.operations import verification
 from localcloud import sample
 
 BIN = Path(sys.executable).parent

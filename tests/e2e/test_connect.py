@@ -1,19 +1,18 @@
-"""``pipeline connect``, ``run`` and ``disconnect``: planned, done once, done again, taken back."""
+"""The Azure side of ``up`` and ``down``, and ``pipeline run``: planned, done once, done again, taken back."""
 
 import os
 
 import pytest
 
-from codecommit_mirror.azure import connection, pipeline
-from codecommit_mirror.azure.http import AzureError
+from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.azure.variables import AZURE_SECRETS, held_credential
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.lifecycle import connect as connecting
-from codecommit_mirror.lifecycle.run import run as run_pipeline
+from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
+from codecommit_mirror.operations.run import run as run_pipeline
 from localcloud import sample
 
-from .conftest import azure_environment
+from .conftest import azure_environment, bring_up, take_down
 
 PATH = "azure-pipelines-mirror.yml"
 
@@ -23,13 +22,13 @@ def said():
     return []
 
 
-def connect(rig, said, mirror=None, **options):
+def connect(rig, said, mirror=None, *, context=None, pull_request=False):
     """Connect as ``up`` does, and give the credential."""
-    context = rig.context(mirror)
-    state, _ = connecting.connect(context, rig.outputs["ReplicaUrl"], said.append, **options)
-    if not options.get("dry_run"):
-        connecting.ensure_pipeline_credential(context, said.append)
-    return state
+    context = context or rig.context(mirror)
+    row = bring_up(context, said, stages=(CONNECT, CREDENTIAL), pull_request=pull_request)
+    if row.result == "needs a person":
+        raise MirrorError(row.message)
+    return read_state(context.mirror, context.azure)[1]
 
 
 @pytest.fixture
@@ -43,14 +42,16 @@ def changed(mirror, **azure):
 
 
 def run(rig, mirror=None):
-    return run_pipeline(rig.context(mirror), lambda line: None, branch=None, timeout_minutes=1)
+    context = rig.context(mirror)
+    return run_pipeline(context, read_state(context.mirror, context.azure)[1], timeout_minutes=1)
 
 
 def test_a_connected_pipeline_mirrors(filled, said):
     state = connect(filled, said)
     variables = state.definition.variables
     assert variables["AZURE_REPO_URL"]["value"] == filled.mirror.azure.clone_url
-    assert {name for name, v in variables.items() if v.get("isSecret")} == set(AZURE_SECRETS)
+    secret = {name for name, v in variables.items() if v.get("isSecret")}
+    assert secret == {*AZURE_SECRETS, "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"}
     assert sample.git(filled.source, "show", f"main:{PATH}") == pipeline.render(filled.mirror)
     assert run(filled).build.result == "succeeded"
     filled.assert_equal()
@@ -58,13 +59,16 @@ def test_a_connected_pipeline_mirrors(filled, said):
     assert [build.reason for build in filled.runs_are_done()] == ["manual"]
 
 
-def test_a_dry_run_changes_nothing(filled, said):
+def test_a_plan_changes_nothing(filled, command):
     before = sample.refs(filled.source)
-    state = connect(filled, said, dry_run=True)
-    assert state.definition is None
+    where = ("--azure-repo-url", filled.mirror.azure.clone_url)
+    shown = command("up", filled.name, "--no-deploy", "--dry-run", *where, **azure_environment(filled.cloud))
+    assert shown.returncode == 0, shown.stderr
+    assert read_state(filled.mirror, filled.context().azure)[1].definition is None
     assert sample.refs(filled.source) == before
-    assert any(line.startswith("plan: create the pipeline") for line in said)
-    assert any(line.endswith(f"add {PATH!r} on 'main' of {filled.name!r}") for line in said)
+    assert "  + pipeline 'codecommit-mirror-" in shown.stdout
+    assert f"  + YAML {PATH!r} on 'main' of {filled.name!r}: " in shown.stdout
+    assert "  + secret variable AZURE_GIT_PASSWORD\n" in shown.stdout
 
 
 def test_again_changes_nothing(filled, said, monkeypatch):
@@ -73,13 +77,10 @@ def test_again_changes_nothing(filled, said, monkeypatch):
     for name in AZURE_SECRETS:
         monkeypatch.delenv(name, raising=False)
     said.clear()
-    context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
-    state, _ = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
-    connecting.ensure_pipeline_credential(context, said.append)
+    state = connect(filled, said, context=filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD=""))
     assert state.definition.body["revision"] == before
     assert sample.refs(filled.source) == tips
-    assert said[0] == "nothing to do: the pipeline is connected"
-    assert said[1].startswith("kept ACCA")
+    assert not any(line.startswith("plan: ") for line in said)
     assert run(filled).succeeded
 
 
@@ -94,7 +95,7 @@ def test_what_a_person_changed_on_the_pipeline_stays(filled, said):
     assert again.name == f"renamed {filled.name}"
     assert again.variables["MINE"]["value"] == "kept"
     assert again.variables["AWS_REPO_URL"]["value"] == filled.outputs["ReplicaUrl"].removeprefix("https://")
-    assert any(line.startswith("plan: set the variable AWS_REPO_URL to") for line in said)
+    assert any(line.startswith("plan: ~ variable AWS_REPO_URL: wrong -> ") for line in said)
 
 
 def test_a_secret_that_was_typed_in_without_the_lock_becomes_one(filled, said):
@@ -103,8 +104,7 @@ def test_a_secret_that_was_typed_in_without_the_lock_becomes_one(filled, said):
     body = azure.definition(state.definition.id).body
     open_secret = {**body["variables"], "AZURE_GIT_PASSWORD": {"value": filled.cloud.personal_access_token}}
     azure.update_definition(state.definition, {**body, "variables": open_secret})
-    context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
-    state, _ = connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+    state = connect(filled, said, context=filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD=""))
     assert state.definition.variables["AZURE_GIT_PASSWORD"] == {"value": None, "isSecret": True}
     assert run(filled).succeeded
 
@@ -130,18 +130,18 @@ def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
 def test_git_credentials_are_tried_before_they_are_stored(filled, said):
     context = filled.context(AZURE_GIT_PASSWORD="canary-wrong")
     with pytest.raises(MirrorError, match=r"refused access \(a sign-in page\); check AZURE_GIT_USERNAME") as caught:
-        connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+        connect(filled, said, context=context)
     assert "canary-wrong" not in str(caught.value) + str(said)
     assert filled.context().azure.find_definitions(name=filled.mirror.pipeline_name) == []
     with pytest.raises(MirrorError, match="AZURE_GIT_PASSWORD is not set"):
-        connecting.connect(filled.context(AZURE_GIT_PASSWORD=""), filled.outputs["ReplicaUrl"], said.append)
+        connect(filled, said, context=filled.context(AZURE_GIT_PASSWORD=""))
 
 
 def test_a_person_is_asked_for_them(filled, said):
     context = filled.context(AZURE_GIT_USERNAME="", AZURE_GIT_PASSWORD="")
     asked = []
     context.ask = lambda name: asked.append(name) or azure_environment(filled.cloud)[name]
-    connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+    connect(filled, said, context=context)
     assert asked == list(AZURE_SECRETS)
 
 
@@ -172,13 +172,11 @@ def test_a_merged_yaml_is_taken_out_by_a_pull_request(filled, said):
     proposal = sample.git(filled.source, "ls-tree", "--name-only", f"codecommit-mirror/{filled.name}")
     assert PATH not in proposal
     assert "docs" in proposal
-    assert said[-1].endswith("is waiting to be merged")
+    assert any(line.endswith("is waiting to be merged") for line in said)
 
 
 def disconnect(rig, said, mirror=None, *, pull_request=False):
-    context = rig.context(mirror)
-    resolved, state = read_state(context.mirror, context.azure)
-    connection.disconnect(resolved, context.azure, state, pull_request=pull_request, say=said.append)
+    take_down(rig.context(mirror), said, keep_stack=True, pull_request=pull_request)
 
 
 def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
@@ -192,7 +190,7 @@ def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
     assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
     said.clear()
     disconnect(filled, said)
-    assert said == ["nothing to disconnect: the pipeline is already gone"]
+    assert "nothing to disconnect: the pipeline is already gone" in said
 
 
 def test_disconnect_leaves_a_file_that_is_not_ours(filled, said):
@@ -249,7 +247,7 @@ def test_a_job_token_needs_no_git_credentials_and_its_obstacle_is_named(filled, 
     filled.cloud.azure.set_project_setting("contoso", "Shop", "enforceReferencedRepoScopedToken", True)
     try:
         with pytest.raises(MirrorError, match="'Protect access to repositories in YAML pipelines' keeps the job token"):
-            connecting.connect(context, filled.outputs["ReplicaUrl"], said.append)
+            connect(filled, said, context=context)
         failed = run(filled, mirror)
         assert failed.build.result == "failed"
     finally:
@@ -273,8 +271,8 @@ def test_the_log_of_a_failed_step_is_printed(filled, said, command):
     assert "##vso" not in done.stderr
     assert done.stdout.strip().endswith("failed.")
     # ``up`` would see that what the pipeline holds is gone, and give it another.
-    connecting.ensure_pipeline_credential(filled.context(), said.append)
-    assert said[-1].startswith("issued ")
+    connect(filled, said)
+    assert any(line.startswith("issued ") for line in said)
     assert run(filled).succeeded
 
 
@@ -283,7 +281,7 @@ def test_an_empty_agent_pool_is_waited_for_and_then_told(filled, said):
     filled.cloud.azure.set_agent_online(False)
     try:
         with pytest.raises(MirrorError, match=r"has not ended within 0\.01 minutes \(it is waiting for an agent\)"):
-            run_pipeline(filled.context(), said.append, branch=None, timeout_minutes=0.01)
+            run_pipeline(filled.context(), read_state(filled.mirror, filled.context().azure)[1], timeout_minutes=0.01)
     finally:
         filled.cloud.azure.set_agent_online(True)
     filled.runs_are_done()
@@ -346,19 +344,19 @@ def test_disconnect_touches_nothing_in_aws_and_names_the_credential(filled, comm
         listed = iam.list_service_specific_credentials(UserName=filled.user)["ServiceSpecificCredentials"]
         return {c["ServiceSpecificCredentialId"]: c["Status"] for c in listed}
 
-    connected = command("pipeline", "connect", *arguments, **azure_environment(filled.cloud))
+    connected = command("up", *arguments, "--no-deploy", "--yes", **azure_environment(filled.cloud))
     assert connected.returncode == 0, connected.stderr
     before = state()
     (held,) = before.keys() - {filled.credential["ServiceSpecificCredentialId"]}
-    refused = command("pipeline", "disconnect", *arguments, **azure_environment(filled.cloud))
+    refused = command("down", "--keep-stack", *arguments, **azure_environment(filled.cloud))
     assert "Use --yes to confirm" in refused.stderr
-    no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    done = command("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
+    done = command("down", "--keep-stack", *arguments, "--yes", **azure_environment(filled.cloud))
     assert done.returncode == 0, done.stderr
-    assert f"codecommit-mirror credentials revoke {filled.name} {held}" in done.stderr
+    assert f"codecommit-mirror credentials revoke {filled.name} {held}" in done.stdout
     assert state() == before
-    again = command("pipeline", "disconnect", *arguments, "--yes", **azure_environment(filled.cloud), **no_keys)
-    assert (again.returncode, again.stderr) == (0, "nothing to disconnect: the pipeline is already gone\n")
+    again = command("down", "--keep-stack", *arguments, "--yes", **azure_environment(filled.cloud))
+    assert again.returncode == 0
+    assert "nothing to disconnect: the pipeline is already gone" in again.stderr
 
 
 def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, command, tmp_path):
@@ -369,7 +367,7 @@ def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, command, tmp_pat
     program.chmod(0o755)
     (tmp_path / "cdk.json").write_text("{}")
     done = command("up", filled.name, "--azure-repo-url", url, **environment)
-    assert "cdk deploy" in done.stderr
+    assert "cdk synth" in done.stderr
     assert "azure_repo_url=" in done.stderr
     assert "canary" not in done.stdout + done.stderr
     wrong = command("up", filled.name, "--azure-repo-url", "ftp://me:canary-password@host/o/p/_git/r")
@@ -398,11 +396,11 @@ def test_a_pipeline_that_was_made_by_hand_is_taken_over(filled, said):
     )
     state = connect(filled, said)
     assert state.definition.id == by_hand.id
-    assert said[-1] == "kept the credential that the pipeline has"
+    assert "kept the credential that the pipeline has" in said
     assert held_credential(state.definition.variables).id is None
     assert run(filled).succeeded
 
 
 def test_an_unknown_repository_is_azures_own_sentence(filled, said):
-    with pytest.raises(AzureError, match="TF401019"):
+    with pytest.raises(MirrorError, match="TF401019"):
         connect(filled, said, mirror=changed(filled.mirror, repository="nowhere"))

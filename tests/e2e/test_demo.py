@@ -97,7 +97,7 @@ def test_keep_leaves_the_cloud_running_until_it_is_stopped():
     listed = subprocess.run(["sh", "-c", look], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "Active" in listed.stdout, listed.stderr
     # A newcomer brings up another mirror, and creates and lists repositories.
-    up = f". {script}; {sys.executable} -m codecommit_mirror up MyRepo2Replica"
+    up = f". {script}; {sys.executable} -m codecommit_mirror up MyRepo2Replica --yes"
     second = subprocess.run(["sh", "-c", up], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "MyRepo2Replica is up" in second.stdout, second.stdout + second.stderr
     url = lines["more sources"].split()[0]

@@ -52,7 +52,7 @@ def test_getting_started_is_done_as_it_is_written(cloud, project):
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=project,
-        env={**os.environ, **cloud.environment(), **azure_environment(cloud)},
+        env={**os.environ, **cloud.environment(), **azure_environment(cloud), "CODECOMMIT_MIRROR_YES": "1"},
         capture_output=True,
         text=True,
         check=False,

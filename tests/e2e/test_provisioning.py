@@ -52,7 +52,7 @@ class Infrastructure:
     """A repository that holds mirrors.yaml, in a project of its own, and the account that it provisions."""
 
     def __init__(self, cloud: LocalCloud, folder) -> None:
-        self.cloud, self.folder, self.synthesised = cloud, folder, ""
+        self.cloud, self.folder = cloud, folder
         self.bare = cloud.create_azure_repository("contoso", "Platform", "mirrors")
         azure = AzureRepository(
             organization="contoso", project="Platform", repository="mirrors", server=cloud.azure_url
@@ -76,7 +76,7 @@ class Infrastructure:
         lines = [f"  {name}: {{azure: {{repository: {name}}}, {options}}}\n" for name, _, options in entries]
         (self.folder / "mirrors.yaml").write_text(head + "".join(lines))
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> str:
+    def run(self, *command: str, check: bool | None = True, **environment: str) -> str:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         path = os.pathsep.join([os.path.dirname(sys.executable), str(CDK.parent), os.environ["PATH"]])
         done = subprocess.run(
@@ -87,7 +87,7 @@ class Infrastructure:
             text=True,
             check=False,
         )
-        assert (done.returncode == 0) is check, done.stdout + done.stderr
+        assert check is None or (done.returncode == 0) is check, done.stdout + done.stderr
         return done.stdout if check else done.stdout + done.stderr
 
     def commit(self, branch: str) -> None:
@@ -197,13 +197,12 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
         "teardown": "skipped",
     }
     (summary,) = shown["summaries"]
-    assert "| to create | New |" in summary
-    assert "| to remove after approval | Gone |" in summary
-    assert "| to update | Kept |" in summary
-    assert "| unchanged | 1 |" in summary
-    assert "# #vso[task.complete result=Failed;]" in summary
-    assert "[+] AWS::CodeCommit::Repository Replica/Repository" in summary
-    assert "role" not in summary.partition("```")[2].splitlines()[1]
+    assert "\n  + stack 'New'\n" in summary
+    assert "for 'down --removed': Gone." in summary
+    assert "\n  ~ stack 'Kept'\n  ~ AWS::CodeCommit::Repository Replica/Repository: RepositoryDescription\n" in summary
+    assert "; 1 unchanged." in summary
+    assert "##vso" not in summary
+    assert "  + AWS::CodeCommit::Repository Replica/Repository" in summary
     assert infrastructure.stacks() == before
 
     infrastructure.push("change:main")
@@ -212,7 +211,9 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     assert infrastructure.stacks()["New"] == "CREATE_COMPLETE"
     assert "Gone" in infrastructure.stacks()
     build = the_run(infrastructure, pipeline, "individualCI")
-    assert "| created | New |" in cloud.azure.run_log(build.id)["summaries"][0]
+    summary = cloud.azure.run_log(build.id)["summaries"][0]
+    assert "| New | needs a person | Deploy |" in summary
+    assert "| Kept | succeeded | Deploy |" in summary
 
     # The branch moves on before somebody approves: what was asked then is not what is wanted now.
     (infrastructure.folder / "README.md").write_text("Ours, still.\n")
@@ -237,8 +238,8 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
         "approve": "succeeded",
         "teardown": "succeeded",
     }
-    assert "| unchanged | 3 |" in shown["summaries"][0]
-    assert "| Gone | succeeded | Delete the stack |" in shown["summaries"][1]
+    assert "3 had nothing to do." in shown["summaries"][0]
+    assert "| Gone | succeeded | Destroy the stack |" in shown["summaries"][1]
     assert "Gone" not in infrastructure.stacks()
     assert not cloud.replica_path("Gone").exists()
 
@@ -352,12 +353,30 @@ def test_a_pipeline_that_was_not_permitted_gets_no_role(infrastructure, pipeline
     assert build.result == "failed"
 
 
-def ci(infrastructure, *arguments, **options):
-    mirrors = (infrastructure.folder / "mirrors.yaml").read_text()
-    if mirrors != infrastructure.synthesised:
-        infrastructure.run("cdk", "synth", "--quiet", "--no-notices")
-        infrastructure.synthesised = mirrors
-    return infrastructure.run("codecommit-mirror", "ci", *arguments, **options)
+def job(infrastructure, *arguments, **options):
+    """Run a command as a job does."""
+    return infrastructure.run("codecommit-mirror", *arguments, **options)
+
+
+def up(infrastructure, **options):
+    """Bring the file's mirrors up as a job does; return the results by mirror, and what is left to remove."""
+    found = json.loads(job(infrastructure, "up", "--all", "--job", "--json", **options))
+    return {one["mirror"]: one for one in found["mirrors"]}, found["removed"]
+
+
+def planned(infrastructure):
+    """What would change: the actions by mirror."""
+    found = json.loads(job(infrastructure, "plan", "--all", "--no-azure", "--json"))
+    assert found["failed"] == {}
+    return {action["mirror"] for action in found["actions"]}
+
+
+def remove(infrastructure, *names, check=True, options=()):
+    """Take down what was approved, as a job does."""
+    approved = infrastructure.folder.parent / "approved.json"
+    approved.write_text(json.dumps({"removed": names}))
+    arguments = ("down", "--removed", "--approved", str(approved), "--job", *options)
+    return job(infrastructure, *arguments, check=check)
 
 
 def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure):
@@ -370,59 +389,48 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     other = cloud.client("cloudformation", "us-west-2")
     other.create_stack(StackName="Far", TemplateBody=empty, Tags=[{**tag[0], "Value": OWNER}])
     infrastructure.write("Kept", "Another", "Elsewhere account: '999999999999'", "Retained on_destroy: retain")
-    ci(infrastructure, "deploy", "--json")
-    again = json.loads(ci(infrastructure, "deploy", "--json"))
-    assert (again["create"], again["update"]) == ([], [])
-    assert {"Another", "Kept", "Retained"} <= set(again["unchanged"])
-    assert again["elsewhere"] == ["Elsewhere"]
-    infrastructure.write("Kept", "Another", "Retained on_destroy: retain", "taken")
-    said = ci(infrastructure, "deploy", check=False)
-    assert "the stack names of taken are taken" in said
-    assert cloudformation.describe_stacks(StackName="taken")["Stacks"][0]["Tags"] == tag
+    job(infrastructure, "up", "--all", "--job", check=False)
+    again, removed = up(infrastructure)
+    assert {name: one["message"] for name, one in again.items()} == dict.fromkeys(
+        ("Another", "Kept", "Retained"), "nothing to do"
+    )
     # Another region's, although nothing of the file is there any more; and never somebody else's.
-    assert "Far" in again["remove"]
-    assert "Theirs" not in again["remove"]
-    assert "there is no terminal to ask on" in ci(infrastructure, "remove", "Far", check=False)
-    summary = infrastructure.folder / "summary.md"
-    assert "left for lack of time: Far." in ci(infrastructure, "remove", "Far", "--yes", "--minutes", "0", check=False)
-    said = ci(infrastructure, "remove", "Kept", "Theirs", "Far", "--yes", "--summary", str(summary), check=False)
-    assert "Kept: FAILED: Kept is still in mirrors.yaml, so its stack is not deleted; remove its entry first." in said
-    assert f"Theirs: FAILED: the stack of Theirs was not provisioned from {OWNER}; it is not deleted." in said
-    assert "Far: deleted" in said
-    assert "1 of 3 mirrors succeeded; failed: Kept, Theirs." in summary.read_text()
-    again = json.loads(ci(infrastructure, "remove", "Far", "--yes", "--json"))
-    assert again["removed"] == []
-    assert again["mirrors"][0]["message"].startswith("was already gone; 'pipeline disconnect Far --azure-repo-url")
-    assert "Theirs" in infrastructure.stacks()
+    assert "Far" in removed
+    assert "Theirs" not in removed
+    infrastructure.write("Kept", "Another", "Retained on_destroy: retain", "taken")
+    said = job(infrastructure, "up", "--all", "--job", check=False)
+    assert "taken: FAILED: the stack 'taken' in region" in said
+    assert "does not belong to the mirror 'taken' and is left alone" in said
+    assert cloudformation.describe_stacks(StackName="taken")["Stacks"][0]["Tags"] == tag
+    infrastructure.write("Kept", "Another", "Retained on_destroy: retain")
+    assert "there is no terminal to ask on" in job(infrastructure, "down", "--removed", check=False)
+    assert "give --removed and --approved FILE" in job(infrastructure, "down", "Kept", "--job", check=False)
+    late = remove(infrastructure, "Far", check=False, options=("--minutes", "0"))
+    assert "skipped: --minutes ran out" in late
+    said = remove(infrastructure, "Kept", "Theirs", "Far", check=None)
+    assert "deleted; 'down Far --azure-repo-url URL' deletes its pipeline, if it has one" in said
+    assert "New is not in" in said
+    assert {"Kept", "Theirs", "New"} <= set(infrastructure.stacks())
+    assert "New is not in" in remove(infrastructure, "Far", check=None)
 
 
 def test_a_mirror_without_a_region_goes_to_the_one_of_the_section(infrastructure):
     infrastructure.write("Kept", "Here", "Retained on_destroy: retain")
-    ci(infrastructure, "deploy", AWS_REGION="us-west-2", AWS_DEFAULT_REGION="us-west-2")
+    job(infrastructure, "up", "--all", "--job", AWS_REGION="us-west-2", AWS_DEFAULT_REGION="us-west-2", check=None)
     assert "Here" in infrastructure.stacks()
-    assert json.loads(ci(infrastructure, "plan", "--json"))["moved"] == []
+    assert planned(infrastructure) == set()
 
 
 def test_a_changed_mirror_alone_is_deployed_and_a_kept_replica_stays(infrastructure):
     infrastructure.write("Kept description: changed", "Retained on_destroy: retain")
-    assert json.loads(ci(infrastructure, "plan", "--json"))["update"] == ["Kept"]
-    deployed = json.loads(ci(infrastructure, "deploy", "--json"))
-    assert deployed["update"] == ["Kept"]
-    assert json.loads(ci(infrastructure, "plan", "--json"))["update"] == []
+    assert planned(infrastructure) == {"Kept"}
+    done, _ = up(infrastructure)
+    assert (done["Kept"]["step"], done["Retained"]["message"]) == ("Deploy", "nothing to do")
+    assert planned(infrastructure) == set()
     infrastructure.write("Kept description: changed")
-    ci(infrastructure, "remove", "Retained", "--yes")
+    remove(infrastructure, "Retained")
     assert "Retained" not in infrastructure.stacks()
     assert infrastructure.cloud.replica_path("Retained").exists()
-
-
-def test_output_of_one_mirror_alone_is_not_taken_for_all(infrastructure):
-    infrastructure.write("Kept", "Another")
-    infrastructure.run("cdk", "synth", "--quiet", "--no-notices", "-c", "mirror=Kept", "--output", "one.out")
-    said = infrastructure.run("codecommit-mirror", "ci", "remove", "Another", "--app", "one.out", "--yes", check=False)
-    assert "one.out does not have the mirrors of mirrors.yaml; run 'cdk synth' for all of them." in said
-    assert "run 'cdk synth --quiet' first" in infrastructure.run(
-        "codecommit-mirror", "ci", "plan", "--app", "nowhere", check=False
-    )
 
 
 def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructure):
@@ -431,23 +439,24 @@ def test_a_deployment_that_fails_says_what_is_done_and_what_is_not(infrastructur
     # Somebody else's deployment of it never ends.
     infrastructure.cloud.set_stack_status("Kept", "UPDATE_IN_PROGRESS")
     try:
-        said = ci(infrastructure, "deploy", "--minutes", "0.3", check=False)
+        said = job(infrastructure, "up", "--all", "--job", check=False)
     finally:
         infrastructure.cloud.set_stack_status("Kept", "UPDATE_COMPLETE")
-    assert "Broken was not deployed: PushAccess/User (AWS::IAM::User) is CREATE_FAILED" in said
-    assert "left for the next run: Kept" in said
+    assert "Broken: FAILED: there is already an IAM user 'taken'" in said
+    assert "Kept: left: CloudFormation is still working on its stack (UPDATE_IN_PROGRESS)" in said
     assert "Traceback" not in said
-    found = json.loads(ci(infrastructure, "plan", "--json"))
-    assert found["update"] == ["Broken", "Kept"]
+    assert "Fresh" in infrastructure.stacks()
+    said = job(infrastructure, "plan", "--all", "--no-azure", "--json", check=False)
+    found, _ = json.JSONDecoder().raw_decode(said)
+    assert {action["mirror"] for action in found["actions"]} == {"Kept"}
+    assert "there is already an IAM user 'taken'" in found["failed"]["Broken"]
 
 
 def test_protection_is_not_taken_off_for_a_removal(infrastructure):
     infrastructure.write("Kept", "Protected termination_protection: true")
-    ci(infrastructure, "deploy")
+    job(infrastructure, "up", "--all", "--job", check=None)
     infrastructure.write("Kept")
-    for options in ([], ["--disconnect"]):
-        said = ci(infrastructure, "remove", "Protected", "--yes", *options, check=False)
-        assert "has termination protection and is not deleted" in said
+    assert "has termination protection and is not deleted" in remove(infrastructure, "Protected", check=False)
     assert "Protected" in infrastructure.stacks()
 
 

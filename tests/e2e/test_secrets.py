@@ -149,12 +149,12 @@ def test_no_token_and_no_new_password_leaves_the_azure_side(rig, command, tmp_pa
     done = [
         command(*words, *where, *options, **azure_environment(rig.cloud))
         for words, *options in (
-            (("pipeline", "connect"), "-v"),
+            (("up",), "--no-deploy", "--yes", "-v"),
             (("pipeline", "run"),),
             (("rotate",), "-v"),
             (("verify",), "--json"),
             (("status",), "--json"),
-            (("pipeline", "disconnect"), "--yes"),
+            (("down",), "--keep-stack", "--yes"),
         )
     ]
     watcher.done.set()

@@ -21,9 +21,9 @@ from codecommit_mirror.aws.stack import read_outputs
 from codecommit_mirror.azure import token as azure_token
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.config.load import single_mirror
-from codecommit_mirror.lifecycle import verification
-from codecommit_mirror.lifecycle.context import MirrorContext
-from codecommit_mirror.lifecycle.run import run
+from codecommit_mirror.operations import verification
+from codecommit_mirror.operations.context import MirrorContext
+from codecommit_mirror.operations.run import run
 from localcloud import sample
 from tests.program import program
 
@@ -76,9 +76,8 @@ class Live:
 
     def run(self) -> tuple[str, str]:
         """Run the pipeline; return its result and its log."""
-        lines: list[str] = []
         context = self.context()
-        finished = run(context, lines.append, branch=None, timeout_minutes=30)
+        finished = run(context, read_state(self.mirror, context.azure)[1], timeout_minutes=30)
         steps = [record for record in context.azure.timeline(finished.build) if record.kind == "Task"]
         logs = [context.azure.log(finished.build, record.log_id) for record in steps if record.log_id]
         return str(finished.build.result), "\n".join(logs)
@@ -114,7 +113,7 @@ def live(tmp_path_factory):
     """A mirror that is up; taken down at the end, whatever happened."""
     made = Live(tmp_path_factory.mktemp("live"))
     try:
-        up = made.command("up", made.name)
+        up = made.command("up", made.name, "--yes")
         assert up.returncode == 0, up.stdout + up.stderr
         yield made
     finally:
@@ -251,7 +250,7 @@ def test_a_credential_is_rotated(live):
 
 def test_everything_is_found_again(live):
     """``up`` on a mirror that is up changes nothing that matters."""
-    again = live.command("up", live.name)
+    again = live.command("up", live.name, "--yes")
     assert again.returncode == 0, again.stdout + again.stderr
 
 

@@ -30,20 +30,20 @@ IMPORTS = {
     # The CLI and what it calls.
     CLI: "",
     f"{CLI}.__main__": f"{CLI}.cli",
-    f"{CLI}.cli": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.demo {CLI}.engine {CLI}.errors {CLI}.fleet "
-    f"{CLI}.lifecycle {CLI}.progress {CLI}.provisioning",
-    f"{CLI}.demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.lifecycle {CLI}.progress "
+    f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.backup {CLI}.checks {CLI}.config {CLI}.demo {CLI}.engine "
+    f"{CLI}.errors {CLI}.markdown {CLI}.operations {CLI}.progress {CLI}.rendering",
+    f"{CLI}.demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.operations {CLI}.progress "
     "localcloud localcloud.sample",
-    f"{CLI}.provisioning": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.fleet "
-    f"{CLI}.lifecycle {CLI}.progress {CLI}.rendering",
-    f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.guard {CLI}.lifecycle "
+    f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.guard {CLI}.operations "
     f"{CLI}.progress",
-    f"{CLI}.fleet": f"{CLI}.aws {CLI}.errors {CLI}.lifecycle {CLI}.progress",
-    f"{CLI}.lifecycle": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
-    f"{CLI}.aws": f"{CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
-    f"{CLI}.azure": f"{CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress {CLI}.rendering",
+    f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.errors {CLI}.markdown {CLI}.operations",
+    f"{CLI}.operations": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
+    f"{CLI}.aws": f"{CLI}.actions {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
+    f"{CLI}.azure": f"{CLI}.actions {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress {CLI}.rendering",
+    f"{CLI}.rendering": f"{CLI}.config {CLI}.errors",
+    f"{CLI}.actions": "",
+    f"{CLI}.markdown": "",
     f"{CLI}.progress": "",
-    f"{CLI}.rendering": f"{CLI}.errors",
     f"{CLI}.config": f"{CLI}.engine {CLI}.errors mirror_guard",
     f"{CLI}.guard": "mirror_guard",
     f"{CLI}.engine": f"{CLI}.errors mirror_engine",

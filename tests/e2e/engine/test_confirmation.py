@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from codecommit_mirror.lifecycle import verification
+from codecommit_mirror.operations import verification
 from localcloud import sample
 from tests.program import program
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from codecommit_mirror.lifecycle import preflight
+from codecommit_mirror.operations import preflight
 from localcloud import sample
 
 
@@ -22,14 +22,14 @@ def test_a_fleet_is_brought_up_verified_and_taken_down(fleet_of, tmp_path, monke
     codecommit = fleet.cloud.client("codecommit")
     codecommit.create_repository(repositoryName=first)
     codecommit.create_repository(repositoryName=second)
-    find_mirror_problems = preflight.find_mirror_problems
+    mirror_problems = preflight.mirror_problems
     monkeypatch.setattr(
         preflight,
-        "find_mirror_problems",
-        lambda context: [] if context.mirror.name == second else find_mirror_problems(context),
+        "mirror_problems",
+        lambda state: [] if state.mirror.name == second else mirror_problems(state),
     )
 
-    result = fleet.run("up", "--all", "--json", "--summary", str(tmp_path / "summary.md"))
+    result = fleet.run("up", "--all", "--yes", "--json", "--summary", str(tmp_path / "summary.md"))
     assert result.exit_code == 1, result.output
     ended = by_mirror(result)
     assert {name: one["result"] for name, one in ended.items() if one["result"] == "failed"} == {
@@ -47,9 +47,9 @@ def test_a_fleet_is_brought_up_verified_and_taken_down(fleet_of, tmp_path, monke
         codecommit.delete_repository(repositoryName=name)
     with monkeypatch.context() as patched:
         patched.setattr(preflight.quotas, "problems", lambda needs, found: ["1 more stack is needed."])
-        ended = by_mirror(fleet.run("up", third, first, "--json"))
+        ended = by_mirror(fleet.run("up", third, first, "--yes", "--json"))
     assert (ended[first]["message"], ended[third]["result"]) == ("1 more stack is needed.", "succeeded")
-    again = fleet.run("up", "--all", "--json")
+    again = fleet.run("up", "--all", "--yes", "--json")
     assert again.exit_code == 0, again.output
     assert by_mirror(again)[third]["message"] == "is up: nothing to do, 6 refs are equal on both sides."
     assert by_mirror(again)[first]["message"] == "is up: 6 refs are equal on both sides."

@@ -311,7 +311,7 @@ def test_a_flipped_bit_a_missing_lock_and_a_missing_manifest_are_found(guarded, 
     from codecommit_mirror.backup.origin import from_snapshots
     from codecommit_mirror.backup.restore import drill
 
-    assert drill(from_snapshots(found, None), datetime.now(UTC), print).problem
+    assert drill(from_snapshots(found, None), datetime.now(UTC)).problem
     monkeypatch.undo()
     del found.versions[last.bundle]
     assert [sentence for _, sentence in problems(found, datetime.now(UTC))] == [

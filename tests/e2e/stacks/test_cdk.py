@@ -16,7 +16,7 @@ from botocore.exceptions import WaiterError
 from codecommit_mirror.aws.stack import deployed_deletion_policy, find_clone_url
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.demo import inventory
-from codecommit_mirror.lifecycle.preflight import repository_problem
+from codecommit_mirror.operations.preflight import repository_problem
 from localcloud import LocalCloud, sample
 from stacks import ReplicaStack
 

@@ -9,11 +9,11 @@ import pytest
 from aws_cdk.assertions import Template
 from click.testing import CliRunner
 
+from codecommit_mirror.aws.execution_policy import BOUNDARY
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config.guard import Guard
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.provisioning.execution_policy import BOUNDARY
 from localcloud import LocalCloud
 from stacks import GuardStack, ReplicaStack
 from stacks.replica_stack import BOUNDARY_KEY

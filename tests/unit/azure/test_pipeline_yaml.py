@@ -9,11 +9,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror import engine, rendering
+from codecommit_mirror import engine
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.variables import wanted_variables
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.rendering import templates
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "contracts" / "azure-pipelines-schema.json").read_text("utf-8-sig"))
 PROGRAM = engine.program()
@@ -109,16 +110,16 @@ def test_a_program_that_the_yaml_cannot_carry_is_refused(monkeypatch, text):
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_out_of_a_scalar_or_a_comment(text):
-    assert "\n" not in rendering.comment(text)
-    assert yaml.safe_load(f"# {rendering.comment(text)}\na: 1") == {"a": 1}
+    assert "\n" not in templates.comment(text)
+    assert yaml.safe_load(f"# {templates.comment(text)}\na: 1") == {"a": 1}
     if not any(expanded in text for expanded in ("$(", "${{", "$[")):
-        assert yaml.safe_load(f"a: [{rendering.scalar(text)}]") == {"a": [text]}
+        assert yaml.safe_load(f"a: [{templates.scalar(text)}]") == {"a": [text]}
 
 
 @pytest.mark.parametrize("text", ["${{ secrets }}", "$(AWS_GIT_PASSWORD)", "$[x]"])
 def test_text_that_azure_would_replace_is_refused(text):
     with pytest.raises(MirrorError, match="Azure Pipelines would replace"):
-        rendering.scalar(text)
+        templates.scalar(text)
 
 
 @pytest.mark.parametrize("branch", ["a'b", 'a"b', "a:b", "a#b", "- a", "a, b]", "!!python/object", "&a", "%YAML"])

@@ -1,4 +1,4 @@
-"""The checklist: what a terminal shows, and plain lines elsewhere."""
+"""One mirror's steps: what a terminal shows, and plain lines elsewhere."""
 
 import io
 
@@ -6,7 +6,7 @@ import pyte
 import pytest
 from rich.console import Console
 
-from codecommit_mirror.progress import Checklist
+from codecommit_mirror.progress import Board, say, step, working_on
 
 LONG = "set the variable AWS_REPO_URL to git-codecommit.eu-west-1.amazonaws.com/v1/repos/MyRepoReplica " * 2
 
@@ -16,9 +16,10 @@ def screen_of(width, steps, *, fail=False):
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=width, height=60, highlight=False, legacy_windows=False)
     try:
-        with Checklist([*steps, "Never begun"] if fail else list(steps), console) as checklist:
+        titles = [*steps, "Never begun"] if fail else list(steps)
+        with Board(["a"], titles, console) as board, working_on(board.rows["a"]):
             for title, details in steps.items():
-                with checklist.step(title) as say:
+                with step(title):
                     for line in details:
                         say(line)
                     if fail and title == list(steps)[-1]:
@@ -57,6 +58,6 @@ def test_a_failure_marks_its_step_and_says_what_was_not_done():
 
 def test_elsewhere_it_is_one_plain_line_after_the_other():
     output = io.StringIO()
-    with Checklist(["One"], Console(file=output, width=40)) as checklist, checklist.step("One") as say:
+    with Board(["a"], ["One"], Console(file=output, width=40)) as board, working_on(board.rows["a"]), step("One"):
         say(LONG.strip())
     assert output.getvalue() == f"[   0.0 s] One\n           {LONG.strip()}\n"

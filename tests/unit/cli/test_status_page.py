@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from codecommit_mirror.fleet.status_page import COLUMNS, Cell, Line, page, summary
+from codecommit_mirror.checks.status_page import COLUMNS, Cell, Line, page, summary
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 HOSTILE = "<script>document.title='canary'</script>"

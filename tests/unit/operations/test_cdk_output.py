@@ -1,11 +1,14 @@
 """What is made of the CDK CLI's output: events, and the reasons of a failure first."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from codecommit_mirror.aws import cdk
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.progress import Board, working_on
 
 # As version 2.1148.1 of the CLI prints them.
 DESTROY = """\
@@ -56,16 +59,17 @@ def test_an_event_is_read_in_colour_too():
 
 
 def test_each_resource_is_reported_with_the_elapsed_time(fake_cli):
-    said = []
-    cdk.deploy(fake_cli(f"{DEPLOY}\n{DEPLOY}\nOutputs:\n", 0), "MyRepoReplica", (), said.append)
-    (line,) = said
+    row = Board(["MyRepoReplica"], console=Console(file=io.StringIO())).rows["MyRepoReplica"]
+    with working_on(row):
+        cdk.deploy(fake_cli(f"{DEPLOY}\n{DEPLOY}\nOutputs:\n", 0), "MyRepoReplica", ())
+    (line,) = row.details
     assert line.split() == [line.split()[0], "s", "CREATE_COMPLETE", "AWS::IAM::User", "PushAccess/User"]
     assert float(line.split()[0]) >= 0
 
 
 def test_a_failure_begins_with_its_reason_and_leaves_out_what_follows_from_it(fake_cli):
     with pytest.raises(MirrorError) as caught:
-        cdk.destroy(fake_cli(DESTROY, 1), "MyRepoReplica", (), lambda line: None)
+        cdk.run(fake_cli(DESTROY, 1), ["destroy", "MyRepoReplica", "--force"])
     assert str(caught.value).splitlines() == [
         "PushAccess/User (AWS::IAM::User) is DELETE_FAILED: AWS::IAM::User delete failed: DeleteConflict: Cannot "
         "delete entity, must delete access keys first.",

@@ -11,7 +11,7 @@ from codecommit_mirror.azure.variables import HeldCredential, plain_variable
 from codecommit_mirror.cli.credentials import revocation_question
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.lifecycle.down import DeployedMirror, credentials_to_revoke, plan
+from codecommit_mirror.operations.down import DeployedMirror, credentials_to_revoke, plan
 
 from .states import azure_state
 

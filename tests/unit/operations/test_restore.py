@@ -14,7 +14,7 @@ from codecommit_mirror.backup.snapshots import parse_at
 from codecommit_mirror.backup.target import Folder, find_target
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.lifecycle.context import MirrorContext
+from codecommit_mirror.operations.context import MirrorContext
 
 A, B = "a" * 40, "b" * 40
 REFS = {"refs/heads/main": A, "refs/heads/release/1": B, "refs/tags/v1": A, "refs/notes/commits": B}

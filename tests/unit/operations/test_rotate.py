@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.azure.variables import HeldCredential, Issuing, parse_held_credential
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.lifecycle import rotate
-from codecommit_mirror.lifecycle.credential_delivery import undelivered_credentials
-from codecommit_mirror.lifecycle.rotate import RotationPlan
+from codecommit_mirror.operations import rotate
+from codecommit_mirror.operations.credential_delivery import undelivered_credentials
+from codecommit_mirror.operations.rotate import RotationPlan
 
 IDS = st.from_regex(r"ACCA[A-Z2-7]{17}", fullmatch=True)
 HELD = st.one_of(

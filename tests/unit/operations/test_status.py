@@ -11,10 +11,10 @@ from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.aws.stack import ReplicaStackState
 from codecommit_mirror.azure.client import NO_OBJECT, Build, Definition, PushedRef
 from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
+from codecommit_mirror.checks import status
+from codecommit_mirror.checks.status import Status
 from codecommit_mirror.cli.status import as_object, exit_status, group_errors
-from codecommit_mirror.lifecycle import status
-from codecommit_mirror.lifecycle.status import Status
-from codecommit_mirror.lifecycle.verification import Comparison
+from codecommit_mirror.operations.verification import Comparison
 
 from .states import azure_state
 

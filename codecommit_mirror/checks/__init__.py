@@ -1,0 +1,1 @@
+"""How mirrors are: read, judged, and shown as a page."""

@@ -1,1 +1,0 @@
-"""The journeys of many mirrors at once; one that fails does not stop the others."""

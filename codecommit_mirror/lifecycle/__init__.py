@@ -1,1 +1,0 @@
-"""What happens to a mirror: up, down, rotate, status. It joins both clouds."""

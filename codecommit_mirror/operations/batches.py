@@ -1,0 +1,145 @@
+"""What is done for many mirrors together: one synthesis, one deployment, one commit for each branch with YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ..aws import assembly as cdk_out
+from ..aws import cdk
+from ..aws.stack_plan import WantedStack
+from ..azure import connection
+from ..azure.connection import YamlFile
+from ..config.ci import Ci
+from ..errors import MirrorError
+from ..progress import Board, Row, step
+from .context import MirrorContext
+from .loop import Policy, for_each_mirror
+
+CONCURRENCY = 10
+"""How many stacks are deployed at a time; CloudFormation and IAM throttle a fleet that does more."""
+_BATCH = 50
+"""How many stacks one run of the CDK CLI deploys: some minutes of a job."""
+_Run = Callable[..., dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A CDK project with mirrors."""
+
+    folder: Path
+    context: tuple[str, ...] = ()
+    """How the CDK app finds the mirrors: ``-c key=value`` pairs."""
+    section: Ci | None = None
+    """How CI provisions the mirrors, where a command is about all of the file."""
+
+
+def synthesize(
+    project: Project, output: Path, names: Collection[str], migrating: Collection[str] = ()
+) -> dict[str, WantedStack]:
+    """Run the CDK app once, and return the mirrors' stacks by the mirrors' names.
+
+    Args:
+        project: the CDK project.
+        output: where to write its output.
+        names: the mirrors that it must have.
+        migrating: the mirrors whose pipelines change how they sign in, which need both ways until then.
+
+    Raises:
+        MirrorError: it failed, or does not know a mirror.
+    """
+    # The CLI's own words for a folder without a CDK project are about an option.
+    cdk.bootstrap_parameter(project.folder)
+    cdk.synthesize(project.folder, [*project.context, *migration_context(migrating)], output)
+    stacks = {stack.mirror: stack for stack in cdk_out.read(output)}
+    if missing := [name for name in names if name not in stacks]:
+        raise MirrorError(f"the CDK app in {project.folder} has no stack for {', '.join(missing)}; correct app.py.")
+    return stacks
+
+
+def migration_context(names: Collection[str]) -> list[str]:
+    """Return what the CDK app must know of the mirrors whose pipelines change how they sign in."""
+    return ["-c", f"changing={','.join(names)}"] if names else []
+
+
+def deploy(contexts: Mapping[str, MirrorContext], board: Board, output: Path, title: str, policy: Policy) -> list[str]:
+    """Deploy the mirrors' stacks as they were synthesised, as long as there is time; return those that did not fail."""
+    deployed: list[str] = []
+    for names in _batches(contexts):
+        if board.seconds() >= policy.minutes * 60:
+            for name in names:
+                board.rows[name].leave("skipped: --minutes ran out")
+            continue
+        deployed += _run_cdk(cdk.deploy_all, {name: contexts[name] for name in names}, board, output, title)
+    return deployed
+
+
+def _batches(names: Collection[str]) -> Iterator[list[str]]:
+    waiting = iter(names)
+    while batch := list(islice(waiting, _BATCH)):
+        yield batch
+
+
+def destroy(contexts: Mapping[str, MirrorContext], board: Board, output: Path, title: str) -> list[str]:
+    """Destroy the mirrors' stacks; return those that did not fail."""
+    return _run_cdk(cdk.destroy_all, contexts, board, output, title)
+
+
+def _run_cdk(run: _Run, contexts: Mapping[str, MirrorContext], board: Board, output: Path, title: str) -> list[str]:
+    if not contexts:
+        return []
+    rows = {context.mirror.stack_name: board.rows[name] for name, context in contexts.items()}
+    for row in rows.values():
+        row.begin(title)
+    failures = run(
+        next(iter(contexts.values())).folder,
+        {name: context.mirror.stack_name for name, context in contexts.items()},
+        output,
+        lambda stack, line: rows[stack].say(line) if stack in rows else None,
+        concurrency=CONCURRENCY,
+    )
+    for name, reason in failures.items():
+        board.rows[name].fail(reason)
+    for row in rows.values():
+        row.pause()
+    return [name for name in contexts if name not in failures]
+
+
+def deploy_alone(context: MirrorContext, project: Project) -> None:
+    """Synthesise and deploy one mirror's stack.
+
+    Raises:
+        MirrorError: it failed.
+    """
+    cdk.deploy(project.folder, context.mirror.name, project.context)
+
+
+def commit_yaml(files: Mapping[str, YamlFile], board: Board, policy: Policy, title: str) -> None:
+    """Commit the YAML of mirrors, or its removal, with one commit for each branch; if it fails, all of them fail.
+
+    Args:
+        files: by the mirror's name.
+        board: shows the progress.
+        policy: whether pull requests bring the YAML in and out.
+        title: the step's.
+    """
+    if policy.pull_request:
+        for_each_mirror(files, board, lambda file, _: _propose(file, title), policy)
+        return
+
+    def commit(group: Mapping[str, YamlFile], _: Row) -> None:
+        with step(title):
+            connection.commit_group(list(group.values()))
+
+    groups = connection.by_branch(files)
+    for_each_mirror(groups, board, commit, policy)
+    for first, group in groups.items():
+        for name in group if board.rows[first].failed else ():
+            board.rows[name].fail(board.rows[first].message)
+
+
+def _propose(file: YamlFile, title: str) -> None:
+    with step(title):
+        connection.propose_yaml(file.mirror, file.azure, file.state, file.change)

@@ -1,0 +1,184 @@
+"""What a command works with: a mirror, and clients for both clouds that are made when they are first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+import httpx
+
+from ..aws import session
+from ..aws.stack import ReplicaStackState, find_stack, list_stacks, of_mirror
+from ..azure.client import AzureDevOps
+from ..azure.token import AzureToken, find_token
+from ..azure.variables import AZURE_SECRETS
+from ..config.mirror import AzureRepository, Mirror
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+
+Ask = Callable[[str], str]
+"""Asks a person for a secret."""
+
+
+class ClientPool:
+    """Sessions and clients that the mirrors of one command share: one for each region, and one for each project.
+
+    Args:
+        many: whether there are so many mirrors that their stacks are listed together.
+    """
+
+    def __init__(self, *, many: bool = False) -> None:
+        self.many = many
+        self._lock = threading.Lock()
+        self._sessions: dict[tuple[str | None, str | None], boto3.Session] = {}
+        self._projects: dict[tuple[str, str, str, str], AzureDevOps] = {}
+        self._yaml_locks: dict[tuple[str, str, str, str], threading.Lock] = {}
+        self._stacks: dict[str, dict[str, ReplicaStackState]] = {}
+        self._accounts: dict[boto3.Session, str] = {}
+        self._token: AzureToken | None = None
+
+    def session(self, mirror: Mirror) -> boto3.Session:
+        """Return a session in the mirror's account and region.
+
+        Raises:
+            MirrorError: there is no region, or the credentials are for another account.
+        """
+        key = (mirror.account, mirror.region)
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = session.session(mirror)
+            return self._sessions[key]
+
+    def account(self, aws: boto3.Session) -> str:
+        """Return the account of a session's credentials, which is asked for once.
+
+        Raises:
+            MirrorError: the call failed.
+        """
+        with self._lock:
+            if aws not in self._accounts:
+                self._accounts[aws] = session.account_of(aws)
+            return self._accounts[aws]
+
+    def token(self, environment: Mapping[str, str]) -> AzureToken:
+        """Return the token for Azure DevOps, which may take a sign-in to find.
+
+        Raises:
+            MirrorError: there is none.
+        """
+        with self._lock:
+            if self._token is None:
+                self._token = find_token(environment)
+            return self._token
+
+    def stacks(self, aws: boto3.Session) -> dict[str, ReplicaStackState]:
+        """Return all stacks of a session's region, which are listed once.
+
+        Raises:
+            MirrorError: the call failed.
+        """
+        region = str(aws.region_name)
+        with self._lock:
+            if region not in self._stacks:
+                self._stacks[region] = list_stacks(aws)
+            return self._stacks[region]
+
+    def remember_stacks(self, stacks: Mapping[str, dict[str, ReplicaStackState]]) -> None:
+        """Take listings of regions that were made elsewhere."""
+        with self._lock:
+            self._stacks.update(stacks)
+
+    def azure(self, azure: AzureRepository, token: AzureToken, transport: httpx.BaseTransport | None) -> AzureDevOps:
+        """Return a client for a source's project."""
+        key = (azure.server, azure.organization, azure.project, token.secret)
+        with self._lock:
+            if key not in self._projects:
+                self._projects[key] = AzureDevOps(azure, token, transport=transport)
+            return self._projects[key]
+
+    def yaml_lock(self, azure: AzureRepository) -> threading.Lock:
+        """Return the lock of the repository that has a pipeline's YAML: a commit fails if another one comes first."""
+        repository = azure.pipelines_repository or azure.repository
+        key = (azure.server, azure.organization, azure.project, repository.lower())
+        with self._lock:
+            return self._yaml_locks.setdefault(key, threading.Lock())
+
+
+@dataclass
+class MirrorContext:
+    """A mirror and what is needed to work on it.
+
+    Args:
+        mirror: the mirror.
+        environment: has the tokens and secrets.
+        folder: the CDK project's folder.
+        ask: asks a person for a secret; None if there is nobody to ask.
+        azure_transport: an httpx transport for Azure DevOps, for tests.
+        clients: what the mirrors of one command share.
+    """
+
+    mirror: Mirror
+    environment: Mapping[str, str] = field(repr=False)
+    folder: Path
+    ask: Ask | None = None
+    azure_transport: httpx.BaseTransport | None = None
+    clients: ClientPool = field(default_factory=ClientPool, repr=False)
+
+    @cached_property
+    def source_secrets(self) -> dict[str, str]:
+        """The source's Git credentials, by variable name: from the environment, and as a person enters them."""
+        return {name: self.environment[name] for name in AZURE_SECRETS if self.environment.get(name)}
+
+    @cached_property
+    def aws(self) -> boto3.Session:
+        """A session in the mirror's account and region."""
+        return self.clients.session(self.mirror)
+
+    @cached_property
+    def account(self) -> str:
+        """The account of the AWS credentials."""
+        return self.clients.account(self.aws)
+
+    @cached_property
+    def iam(self) -> IAMClient:
+        """A client for IAM."""
+        return session.client(self.aws, "iam")
+
+    @cached_property
+    def token(self) -> AzureToken:
+        """The token for Azure DevOps."""
+        return self.clients.token(self.environment)
+
+    def find_stack(self, *, again: bool = False) -> ReplicaStackState | None:
+        """Return the mirror's stack; of many mirrors, as the command's one listing of all stacks shows it.
+
+        Args:
+            again: whether it may have changed since the listing.
+
+        Raises:
+            MirrorError: there is another stack of that name, or the call failed.
+        """
+        if again or not self.clients.many:
+            return find_stack(self.aws, self.mirror)
+        try:
+            found = self.clients.stacks(self.aws).get(self.mirror.stack_name)
+        except session.DeniedError:
+            # These credentials may only look at single stacks.
+            return find_stack(self.aws, self.mirror)
+        return found and of_mirror(self.aws, self.mirror, found)
+
+    @property
+    def yaml_lock(self) -> threading.Lock:
+        """Held while the pipeline's YAML is committed."""
+        return self.clients.yaml_lock(self.mirror.azure)
+
+    @cached_property
+    def azure(self) -> AzureDevOps:
+        """A client for the mirror's Azure DevOps project."""
+        return self.clients.azure(self.mirror.azure, self.token, self.azure_transport)

@@ -1,0 +1,387 @@
+"""Take mirrors down: read both clouds, decide what to delete, ask once, then delete."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .. import engine
+from ..actions import Action
+from ..aws import git_credentials
+from ..aws.git_credentials import Credential
+from ..aws.session import NotFoundError, client, session_in
+from ..aws.stack import (
+    ReplicaStackState,
+    delete_stack,
+    deployed_deletion_policy,
+    find_clone_url,
+    read_template,
+    untag_replica,
+)
+from ..aws.stack_plan import DeployedStack
+from ..azure import connection
+from ..azure.state import AzureState, read_state_without_source
+from ..azure.variables import HeldCredential, held_credential
+from ..config.ci import SOURCE_METADATA
+from ..config.mirror import Mirror
+from ..errors import MirrorError
+from ..progress import Board, Row, say, step
+from . import batches, state, verification
+from .batches import Project
+from .context import ClientPool, MirrorContext
+from .loop import Policy, for_each_mirror
+
+READ, DISCONNECT, REVOKE, DESTROY = STEPS = (
+    "Read both clouds",
+    "Disconnect the pipeline",
+    "Revoke the Git credentials",
+    "Destroy the stack",
+)
+_MAX_LISTED = 20
+
+
+@dataclass(frozen=True)
+class DeployedMirror:
+    """What exists of a mirror in both clouds."""
+
+    region: str
+    account: str
+    stack: ReplicaStackState | None
+    deletion_policy: str | None
+    """What the deployed stack does with its repository; None if it owns none."""
+    repository: str
+    """The contents of the CodeCommit repository in words; empty if the stack does not delete it."""
+    azure: AzureState | None
+    """None if the repository with the YAML does not exist."""
+
+    @property
+    def keeps_replica(self) -> bool:
+        """Whether the repository outlives the stack."""
+        return self.stack is not None and self.deletion_policy != "Delete"
+
+
+@dataclass(frozen=True)
+class DownPlan:
+    """What is to be deleted."""
+
+    actions: tuple[Action, ...]
+    question: str | None
+    """What to ask before anything is deleted; None if nothing needs a confirmation."""
+    note: str
+    """What happens to the replica."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mirror that is to be taken down: what exists, and what was shown."""
+
+    context: MirrorContext
+    deployed: DeployedMirror
+    plan: DownPlan
+
+
+def down(
+    contexts: Mapping[str, MirrorContext],
+    board: Board,
+    project: Project,
+    policy: Policy,
+    *,
+    keep_stack: bool = False,
+) -> None:
+    """Take mirrors down, resuming where earlier commands stopped; the board's rows say how each one ended.
+
+    Args:
+        contexts: by the mirror's name.
+        board: shows the progress.
+        project: the CDK project.
+        policy: who may be asked, once for all of them.
+        keep_stack: whether only the pipelines and their YAML go.
+
+    Raises:
+        MirrorError: the answer was no, or something stops all of them.
+    """
+    with tempfile.TemporaryDirectory(prefix="cdk-") as folder:
+        output = Path(folder, "cdk.out")
+        prepared = prepare(contexts, board, policy, keep_stack=keep_stack)
+        stacks = {name: contexts[name] for name, one in prepared.items() if one.deployed.stack and not keep_stack}
+        if stacks:
+            # Before anything is deleted, since it fails where this is no CDK project.
+            batches.synthesize(project, output, list(stacks))
+        if questions := [one.plan.question for one in prepared.values() if one.plan.question]:
+            policy.confirm(_question(questions))
+        removals = for_each_mirror(prepared, board, lambda one, _: _disconnect(one, policy), policy)
+        batches.commit_yaml({name: file for name, file in removals.items() if file}, board, policy, DISCONNECT)
+        remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
+        if keep_stack:
+            for_each_mirror(remaining, board, _name_credential, policy)
+            return
+        revoked = for_each_mirror(remaining, board, lambda one, _: _revoke(one), policy)
+        batches.destroy({n: contexts[n] for n in stacks if n in revoked}, board, output, DESTROY)
+    remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
+    for_each_mirror(remaining, board, _end, policy)
+
+
+def prepare(
+    contexts: Mapping[str, MirrorContext], board: Board, policy: Policy, *, keep_stack: bool = False
+) -> dict[str, Prepared]:
+    """Read what exists of mirrors, and decide what to delete; changes nothing. Those that must not be have failed."""
+
+    def read(context: MirrorContext, _: Row) -> Prepared:
+        with step(READ):
+            deployed = read_deployed(context)
+            todo = plan(context.mirror, deployed, keep_stack=keep_stack)
+            say(todo.note)
+            return Prepared(context, deployed, todo)
+
+    return for_each_mirror(contexts, board, read, policy)
+
+
+def read_deployed(context: MirrorContext) -> DeployedMirror:
+    """Read what exists of a mirror; changes nothing.
+
+    Raises:
+        MirrorError: something cannot be read.
+    """
+    mirror = context.mirror
+    stack = state.settled_stack(context)
+    policy = deployed_deletion_policy(context.aws, mirror) if stack else None
+    return DeployedMirror(
+        region=str(context.aws.region_name),
+        account=context.account,
+        stack=stack,
+        deletion_policy=policy,
+        repository=_describe_repository(context) if policy == "Delete" else "",
+        azure=read_state_without_source(mirror, context.azure),
+    )
+
+
+def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) -> DownPlan:
+    """Decide what to delete.
+
+    Args:
+        mirror: the mirror.
+        deployed: what exists of it.
+        keep_stack: whether only the pipeline and its YAML go.
+
+    Raises:
+        MirrorError: the stack is protected, the mirror lives elsewhere, or mirrors.yaml contradicts the stack.
+    """
+    if not keep_stack:
+        _check_location(mirror, deployed)
+    deleted, actions = [], []
+    if deployed.azure and deployed.azure.definition:
+        name = deployed.azure.definition.name
+        deleted.append(f"the pipeline {name!r} with its runs")
+        actions.append(Action("delete", f"pipeline {name!r} with its runs", is_destructive=True))
+    if deployed.azure and deployed.azure.file_is_ours(mirror):
+        actions.append(Action("delete", f"YAML {mirror.pipeline_path!r} of {deployed.azure.yaml_repository.name!r}"))
+    if keep_stack:
+        note = "the stack, the replica and the Git credential stay"
+    elif deployed.stack is None:
+        note = f"the stack {mirror.stack_name!r} is not in region {deployed.region} of this account"
+    else:
+        actions.append(Action("delete", f"stack {mirror.stack_name!r}"))
+        note = "the replica and its history stay"
+        if not deployed.keeps_replica:
+            note = f"to be deleted: {deployed.repository}"
+            deleted.append(deployed.repository)
+            actions.append(Action("delete", deployed.repository.removeprefix("the "), is_destructive=True))
+    aside = "The source keeps its commits."
+    if deployed.azure is None:
+        deleted = deleted or ["what remains in AWS"]
+        aside = "Azure DevOps is left alone, because the repository there does not exist or is not visible."
+    question = f"Delete {' and '.join(deleted)}? {aside}" if deleted else None
+    return DownPlan(tuple(actions), question, note)
+
+
+def _check_location(mirror: Mirror, deployed: DeployedMirror) -> None:
+    """Refuse to delete what is protected, what belongs to another account or region, and what mirrors.yaml keeps."""
+    if deployed.stack is None:
+        azure = deployed.azure
+        wrong = connection.wrong_replica(azure, deployed.region, deployed.account) if azure else None
+        if wrong:
+            raise MirrorError(wrong)
+        return
+    if deployed.stack.protected:
+        raise MirrorError(
+            f"the stack {mirror.stack_name!r} has termination protection; set termination_protection: false in "
+            f"mirrors.yaml, run 'cdk deploy {mirror.name}', then run this again."
+        )
+    if deployed.keeps_replica == mirror.keeps_replica:
+        return
+    configured = "existing: true" if mirror.existing else f"on_destroy: {mirror.on_destroy}"
+    remedy = "correct mirrors.yaml" if mirror.existing else f"run 'cdk deploy {mirror.name}' first"
+    if deployed.deletion_policy is None:
+        remedy = "set existing: true, since the stack only refers to it"
+    raise MirrorError(
+        f"mirrors.yaml says {configured}, but the deployed stack {'keeps' if deployed.keeps_replica else 'deletes'} "
+        f"the repository; {remedy}."
+    )
+
+
+def _describe_repository(context: MirrorContext) -> str:
+    name = context.mirror.name
+    url = find_clone_url(context.aws, name)
+    if url is None:
+        return f"the stack, whose CodeCommit repository {name!r} is already gone"
+    refs = verification.replica_refs(context.aws, url)
+    archived = sum(ref.startswith(engine.ARCHIVE_PREFIX) for ref in refs)
+    return (
+        f"the CodeCommit repository {name!r} with {engine.count(refs, 'ref')} ({archived:,} of them archived) and all "
+        "history"
+    )
+
+
+def _question(questions: Sequence[str]) -> str:
+    if len(questions) == 1:
+        return questions[0]
+    listed = "\n".join(f"- {question}" for question in questions[:_MAX_LISTED])
+    more = f"\n- and {len(questions) - _MAX_LISTED:,} more" if len(questions) > _MAX_LISTED else ""
+    return f"{listed}{more}\nDelete all of these ({len(questions):,} mirrors)?"
+
+
+def _disconnect(one: Prepared, policy: Policy) -> connection.YamlFile | None:
+    """Delete the pipeline; return the removal of its YAML, which is committed together with that of others."""
+    mirror = one.context.mirror
+    with step(DISCONNECT):
+        # A person may have taken minutes to answer.
+        azure = one.deployed.azure and read_state_without_source(mirror, one.context.azure)
+        if not azure:
+            name = mirror.azure.pipelines_repository or mirror.azure.repository
+            say(f"the repository {name!r} is not visible; delete any remaining pipeline by hand")
+            return None
+        change = connection.disconnect(mirror, one.context.azure, azure, pull_request=policy.pull_request)
+    return connection.YamlFile(one.context.azure, mirror, azure, change) if change else None
+
+
+def _revoke(one: Prepared) -> None:
+    with step(REVOKE):
+        revoked = _revoked(one.context, one.deployed)
+        for identifier in revoked:
+            say(f"revoked {identifier}")
+        if not revoked:
+            say("there are no credentials to revoke")
+
+
+def _revoked(context: MirrorContext, deployed: DeployedMirror) -> list[str]:
+    """Revoke the credentials that the mirror leaves behind; return their ids."""
+    user = deployed.stack.user_name(context.mirror) if deployed.stack else context.mirror.user_name
+    held = held_credential(deployed.azure.variables) if deployed.azure else HeldCredential()
+    try:
+        existing = git_credentials.list_credentials(context.iam, user)
+    except NotFoundError:
+        return []
+    chosen = credentials_to_revoke(existing, held, has_stack=deployed.stack is not None)
+    return [credential.id for credential in chosen if git_credentials.revoke(context.iam, user, credential.id)]
+
+
+def credentials_to_revoke(existing: Sequence[Credential], held: HeldCredential, *, has_stack: bool) -> list[Credential]:
+    """Decide which credentials go: all of the stack's user; without a stack only those that the pipeline held.
+
+    Without a stack the user may belong to something else.
+    """
+    return [credential for credential in existing if has_stack or credential.id in (held.id, held.replaces)]
+
+
+def _name_credential(one: Prepared, row: Row) -> None:
+    held = held_credential(one.deployed.azure.variables).id if one.deployed.azure else None
+    message = f"{row.name} is disconnected; the stack stays."
+    if held:
+        command = f"codecommit-mirror credentials revoke {row.name} {held}"
+        message += f" {held}, which the pipeline held, may still exist in IAM; revoke it with: {command}"
+    row.succeed(message)
+
+
+def _end(one: Prepared, row: Row) -> None:
+    if one.deployed.stack and one.deployed.keeps_replica:
+        untag_replica(one.context.aws, one.context.mirror)
+    kept = " Its replica stays in CodeCommit." if one.deployed.keeps_replica else ""
+    row.succeed(f"{row.name} is down.{kept}")
+
+
+def find_removed(clients: ClientPool, project: Project, output: Path) -> dict[str, DeployedStack]:
+    """Return the stacks of mirrors that are no longer in mirrors.yaml, in any region, by the mirrors' names.
+
+    Raises:
+        MirrorError: the CDK app fails, the file has no section ci, or the credentials belong to another account.
+    """
+    if project.section is None:
+        raise MirrorError("mirrors.yaml has no section ci, by which removed mirrors are known; see docs/ci.md.")
+    wanted = list(batches.synthesize(project, output, ()).values())
+    shared = state.read_shared(clients, project.section, {stack.region for stack in wanted})
+    return shared.removed(wanted)
+
+
+def take_removed_down(
+    stacks: Mapping[str, DeployedStack],
+    context_of: Callable[[Mirror], MirrorContext],
+    board: Board,
+    policy: Policy,
+) -> None:
+    """Delete the pipelines and stacks of mirrors that are no longer in mirrors.yaml; the rows say how each one ended.
+
+    Args:
+        stacks: by the mirrors' names.
+        context_of: what to work with on a mirror.
+        board: shows the progress.
+        policy: who may be asked, once for all of them, and of which mirrors the Azure side goes as well.
+
+    Raises:
+        MirrorError: the answer was no.
+    """
+
+    def read(stack: DeployedStack, row: Row) -> tuple[DeployedStack, Mirror | None]:
+        with step(READ):
+            if stack.protected:
+                raise MirrorError(
+                    f"the stack {stack.name!r} has termination protection and is not deleted: put {row.name} back into "
+                    "mirrors.yaml with termination_protection: false, deploy it, and remove it again."
+                )
+            template = read_template(client(session_in(stack.region), "cloudformation"), stack.name)
+            mirror, stores_secrets = removed_mirror(row.name, template)
+            covers = policy.azure == "all" or (policy.azure == "without secrets" and not stores_secrets)
+            return stack, mirror if covers else None
+
+    found = for_each_mirror(stacks, board, read, policy)
+    if found:
+        policy.confirm(f"Delete the stacks of {', '.join(found)}?")
+
+    def remove(one: tuple[DeployedStack, Mirror | None], row: Row) -> None:
+        stack, mirror = one
+        note = f"; 'down {row.name} --azure-repo-url URL' deletes its pipeline, if it has one"
+        if mirror:
+            context = context_of(mirror)
+            removal = _disconnect(Prepared(context, _azure_only(context), DownPlan((), None, "")), policy)
+            if removal:
+                with step(DISCONNECT):
+                    connection.commit_group([removal])
+            note = ""
+        with step(DESTROY):
+            delete_stack(client(session_in(stack.region), "cloudformation"), stack.name)
+        row.succeed(f"deleted{note}")
+
+    for_each_mirror({name: one for name, one in found.items() if name in board.open_rows}, board, remove, policy)
+
+
+def _azure_only(context: MirrorContext) -> DeployedMirror:
+    azure = read_state_without_source(context.mirror, context.azure)
+    return DeployedMirror("", "", None, None, "", azure)
+
+
+def removed_mirror(name: str, template: Mapping[str, Any]) -> tuple[Mirror | None, bool]:
+    """Return a mirror that is no longer in mirrors.yaml, as far as its stack's template knows its source.
+
+    Returns:
+        The mirror, or None if the template names no source; and whether its pipeline stores secrets.
+    """
+    source = template.get("Metadata", {}).get(SOURCE_METADATA, {})
+    stores_secrets = (source.get("source_auth"), source.get("replica_auth")) != ("job-token", "role")
+    try:
+        return Mirror.model_validate({"name": name, "azure": source.get("azure")}), stores_secrets
+    except ValidationError:
+        return None, stores_secrets

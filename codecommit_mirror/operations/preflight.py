@@ -1,0 +1,151 @@
+"""Find everything that would stop a mirror from coming up, before anything is changed; reported together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ..aws import cdk, git_credentials, quotas
+from ..aws.session import DeniedError, NotFoundError, aws_failures, client
+from ..aws.stack import missing_repository
+from ..azure import connection
+from ..azure.state import AzureState
+from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
+from ..config.identity import IDENTITY_STACK_NAME
+from ..config.mirror import Mirror
+from ..errors import MirrorError
+from . import verification
+from .context import MirrorContext
+from .state import MirrorState
+
+
+def account_problems(contexts: Sequence[MirrorContext]) -> list[str]:
+    """Return what stops every deployment to the account and region of some mirrors, one sentence each."""
+    context = contexts[0]
+    parameter, ssm = cdk.bootstrap_parameter(context.folder), client(context.aws, "ssm")
+    # The caller may not be allowed to look, because cdk works through roles of its own.
+    with suppress(DeniedError), aws_failures("look for the CDK bootstrap"):
+        try:
+            ssm.get_parameter(Name=parameter)
+        except ssm.exceptions.ParameterNotFound:
+            target = f"aws://{context.account}/{context.aws.region_name}"
+            return [f"the account is not bootstrapped for CDK; run: cdk bootstrap {target}"]
+    return []
+
+
+def quota_problems(contexts: Sequence[MirrorContext]) -> list[str]:
+    """Return the quotas that new mirrors of one account and region would exceed together, one sentence each."""
+    needs = quotas.needs_of(context.mirror for context in contexts)
+    return quotas.problems(needs, quotas.read_quotas(contexts[0].aws, needs)) if needs else []
+
+
+def mirror_problems(state: MirrorState) -> list[str]:
+    """Return what stops one mirror, one sentence each."""
+    return [
+        *_repository_problems(state),
+        *state.taken_names,
+        *(connection.find_problems(state.mirror, state.azure) if state.azure else []),
+        *(_credential_problems(state, state.azure) if state.azure else []),
+    ]
+
+
+def provider_problems(context: MirrorContext) -> list[str]:
+    """Return that the account has no identity provider for the role of the pipeline, if it is known to have none."""
+    mirror, iam = context.mirror, context.iam
+    if mirror.replica_auth == "user":
+        return []
+    issuer = str(mirror.identity.issuer_url)
+    partition = context.aws.get_partition_for_region(str(context.aws.region_name))
+    arn = f"arn:{partition}:iam::{context.account}:oidc-provider/{issuer.removeprefix('https://')}"
+    with suppress(DeniedError):
+        try:
+            with aws_failures("look for the identity provider"):
+                iam.get_open_id_connect_provider(OpenIDConnectProviderArn=mirror.identity.provider_arn or arn)
+        except NotFoundError:
+            return [f"the account has no identity provider for {issuer}; run: cdk deploy {IDENTITY_STACK_NAME}"]
+    return []
+
+
+def secrets_problems(context: MirrorContext, state: MirrorState) -> list[str]:
+    """Return that the source does not accept credentials that are to be stored, after trying them."""
+    given = context.source_secrets
+    missing = missing_source_secrets(state.mirror, state.azure.definition) if state.azure else []
+    if len(given) < len(AZURE_SECRETS) or not missing:
+        return []
+    try:
+        verification.check_source_credentials(state.mirror, *(given[name] for name in AZURE_SECRETS))
+    except MirrorError as error:
+        return [str(error)]
+    return []
+
+
+def missing_secrets(names: Sequence[str]) -> str:
+    """Return the sentence for Git credentials of the source that were not given."""
+    return (
+        f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} not set; export {' and '.join(AZURE_SECRETS)} (in "
+        "Repos: Clone, Generate Git Credentials), or use source_auth: job-token, which needs none."
+    )
+
+
+def _repository_problems(state: MirrorState) -> list[str]:
+    # An interrupted deployment leaves a stack without outputs; the next deployment resumes it.
+    if not state.may_read_repository or (state.stack and not state.stack.outputs):
+        return []
+    problem = repository_problem(state.mirror, state.stack is not None, state.owned, state.clone_url is not None)
+    return [problem] if problem else []
+
+
+def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists: bool) -> str | None:
+    """Return why a deployment would fail on the replica's repository, or lose it, with the remedy.
+
+    Args:
+        mirror: the mirror.
+        deployed: whether its stack exists.
+        owned: the deletion policy of the stack's repository; None if it owns none.
+        exists: whether CodeCommit has a repository of that name.
+    """
+    if mirror.existing and owned == "Delete":
+        return (
+            f"the deployed stack owns the repository {mirror.name!r}, and with existing: true CloudFormation would "
+            f"delete it; replace existing: true with on_destroy: retain, run 'cdk deploy {mirror.name}', then set "
+            "existing: true again."
+        )
+    if not exists and (mirror.existing or owned):
+        return missing_repository(mirror)
+    if exists and not mirror.existing and not owned:
+        if deployed:
+            return (
+                f"the deployed stack only refers to the repository {mirror.name!r}, and CloudFormation cannot take it "
+                "over; keep existing: true, or delete the repository so that the stack creates a new one."
+            )
+        return (
+            f"there is a CodeCommit repository {mirror.name!r} that belongs to no stack of this mirror (an earlier one "
+            "may have kept it with on_destroy: retain); set existing: true to use it as the replica, delete it, or "
+            "give the mirror another name."
+        )
+    return None
+
+
+def _credential_problems(state: MirrorState, azure: AzureState) -> list[str]:
+    """Return why a credential cannot be issued, or that the pipeline mirrors to another region or account."""
+    mirror = state.mirror
+    if state.stack is None:
+        wrong = connection.wrong_replica(azure, state.region, state.account)
+        return [wrong] if wrong else []
+    if mirror.replica_auth == "role" or state.credentials is None:
+        return []
+    user = state.stack.user_name(mirror)
+    problems = []
+    if user != mirror.user_name and state.credentials:
+        problems.append(
+            f"mirrors.yaml names the user {mirror.user_name!r}, but {user!r} still has Git credentials, which keep "
+            f"CloudFormation from deleting it; run 'codecommit-mirror credentials revoke {mirror.name} --all', "
+            "then run this again: the pipeline gets a new one."
+        )
+    variables = azure.variables
+    if not has_replica_secrets(variables) and not held_credential(variables).issuing:
+        try:
+            git_credentials.ensure_credential_slot(state.credentials, user, mirror.name)
+        except MirrorError as error:
+            problems.append(str(error))
+    return problems

@@ -1,0 +1,372 @@
+"""What exists on both clouds: of the account, and of each mirror.
+
+Each object is read once, and again only where an effect changed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import boto3
+
+from ..aws import git_credentials
+from ..aws.git_credentials import Credential
+from ..aws.session import DeniedError, NotFoundError, account_of, aws_failures, client, session_in
+from ..aws.stack import (
+    ReplicaOutputs,
+    ReplicaStackState,
+    deletion_policy,
+    find_clone_url,
+    has_operation_in_progress,
+    list_stacks,
+    missing_repository,
+    read_template,
+    wait_until_settled,
+)
+from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans
+from ..azure.client import Build, Definition
+from ..azure.state import AzureState, read_state
+from ..config.ci import PROVISIONED_FROM, Ci
+from ..config.mirror import Mirror
+from ..errors import MirrorError
+from . import verification
+from .context import ClientPool, MirrorContext
+from .verification import Comparison
+
+GOOD_RESULTS = ("succeeded", "partiallySucceeded")
+_MAX_WORKERS = 16
+_MAX_RUNS = 50
+"""How many of a pipeline's runs are looked at: what one request gets at least."""
+
+
+@dataclass(frozen=True)
+class SharedState:
+    """What concerns all mirrors of a file: the account's stacks in every region."""
+
+    owner: str
+    """The repository that holds the file."""
+    stacks: tuple[DeployedStack, ...]
+
+    def removed(self, wanted: Sequence[WantedStack]) -> dict[str, DeployedStack]:
+        """Return the stacks that were provisioned from the file and that no mirror wants any more, by mirror."""
+        named = {stack.mirror for stack in wanted}
+        return {name: stack for name, stack in orphans(wanted, self.stacks, self.owner).items() if name not in named}
+
+    def problems(self, wanted: WantedStack, all_wanted: Sequence[WantedStack]) -> list[str]:
+        """Return why a stack is not to be deployed where it is wanted, one sentence each."""
+        there = next((s for s in self.stacks if (s.region, s.name) == (wanted.region, wanted.stack_name)), None)
+        if wanted.mirror in orphans(all_wanted, self.stacks, self.owner):
+            return [
+                f"the stack of {wanted.mirror} is still in another region or has another name: remove this mirror from "
+                "mirrors.yaml, deploy that and approve the removal, then add it again."
+            ]
+        if there and there.tags.get(PROVISIONED_FROM, self.owner) != self.owner:
+            return [
+                f"the stack name {wanted.stack_name!r} is taken by another repository's mirror, which is left alone; "
+                "rename this mirror."
+            ]
+        return []
+
+
+@dataclass(frozen=True)
+class MirrorState:
+    """A mirror as both clouds have it."""
+
+    mirror: Mirror
+    """With the repositories' own default branches."""
+    account: str
+    region: str
+    stack: ReplicaStackState | None
+    wanted: WantedStack | None
+    """The stack that the CDK app synthesised; None to leave the deployed one as it is."""
+    template: Mapping[str, Any] | None = field(repr=False)
+    """What the stack was deployed with; None without a stack, or if it is known to be as it is wanted."""
+    clone_url: str | None
+    """The replica's; None if CodeCommit has no repository of that name, or these credentials may not look."""
+    may_read_repository: bool
+    taken_names: tuple[str, ...]
+    """What IAM has already of a mirror without a stack, one sentence each."""
+    credentials: tuple[Credential, ...] | None = None
+    """Those of the stack's user, oldest first; None without a user."""
+    azure: AzureState | None = None
+    """None if the Azure side is left alone."""
+    last_run: Build | None = None
+    proof: Build | None = None
+    """The newest of the latest runs that succeeded, or else one that has not ended yet."""
+    comparison: Comparison | None = None
+    """Both sides' refs, which are only compared if the last run succeeded."""
+
+    @property
+    def is_deployed(self) -> bool:
+        """Whether nothing is to be deployed."""
+        stack, wanted = self.stack, self.wanted
+        if stack is None or stack.outputs is None:
+            return False
+        return wanted is None or is_unchanged(wanted, stack.status, stack.tags, protected=stack.protected)
+
+    @property
+    def owned(self) -> str | None:
+        """What the deployed stack does with its repository when it is deleted; None if it owns none."""
+        if self.stack is None:
+            return None
+        template = self.template or (self.wanted and self.wanted.template)
+        return deletion_policy(template) if template else None
+
+    @property
+    def outputs(self) -> ReplicaOutputs | None:
+        """The stack's outputs, with the clone URL of a repository that the stack does not own."""
+        outputs = self.stack.outputs if self.stack else None
+        return replace(outputs, replica_url=self.clone_url) if outputs and self.clone_url else outputs
+
+    @property
+    def azure_side(self) -> AzureState:
+        """The Azure side, which must have been read."""
+        if self.azure is None:
+            raise LookupError(f"the Azure side of {self.mirror.name} was not read")
+        return self.azure
+
+    @property
+    def definition(self) -> Definition:
+        """The mirror's pipeline.
+
+        Raises:
+            MirrorError: there is none.
+        """
+        if self.azure is None or self.azure.definition is None:
+            raise MirrorError(not_connected(self.mirror))
+        return self.azure.definition
+
+    def replica_outputs(self) -> ReplicaOutputs:
+        """Return the outputs of a stack that must be there.
+
+        Raises:
+            MirrorError: there is no such stack, or its repository does not exist.
+        """
+        if self.stack is None:
+            raise NotFoundError(
+                f"stack {self.mirror.stack_name!r} is not in region {self.region} of this account; run "
+                f"'codecommit-mirror up {self.mirror.name}' or 'cdk deploy {self.mirror.name}', or correct the region "
+                "or the AWS profile."
+            )
+        if self.outputs is None:
+            raise MirrorError(
+                f"stack {self.mirror.stack_name!r} in region {self.region} is {self.stack.status} and lacks outputs; "
+                f"run 'cdk deploy {self.mirror.name}'."
+            )
+        if self.clone_url is None and self.may_read_repository:
+            raise NotFoundError(missing_repository(self.mirror))
+        return self.outputs
+
+
+def read_shared(clients: ClientPool, section: Ci, needed: Collection[str]) -> SharedState:
+    """Read the stacks of every region, including regions whose last mirror was removed.
+
+    Args:
+        clients: take the listings.
+        section: the section ``ci`` of mirrors.yaml.
+        needed: regions that must be readable.
+
+    Raises:
+        MirrorError: the credentials belong to another account, or a region that is needed cannot be listed.
+    """
+    aws = session_in(section.region)
+    if (account := account_of(aws)) != section.account:
+        raise MirrorError(f"ci.account is {section.account}, but the AWS credentials are for {account}.")
+    everywhere = aws.get_available_regions("cloudformation", aws.get_partition_for_region(section.region))
+    regions = sorted({section.region, *needed, *everywhere})
+
+    def stacks_of(region: str) -> dict[str, ReplicaStackState]:
+        try:
+            return list_stacks(session_in(region))
+        except MirrorError:
+            if region in {section.region, *needed}:
+                raise
+            return {}  # A region that the account has not enabled, or that its organization forbids.
+
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool:
+        found = dict(zip(regions, pool.map(stacks_of, regions), strict=True))
+    clients.remember_stacks({region: found[region] for region in {section.region, *needed}})
+    stacks = (
+        DeployedStack(name, region, stack.status, stack.tags, stack.protected)
+        for region, listed in found.items()
+        for name, stack in listed.items()
+    )
+    return SharedState(section.owner, tuple(stacks))
+
+
+def read(
+    context: MirrorContext,
+    stack: ReplicaStackState | None,
+    *,
+    wanted: WantedStack | None = None,
+    azure: bool = True,
+    compare: bool = True,
+) -> MirrorState:
+    """Read what exists of a mirror; changes nothing.
+
+    Args:
+        context: the mirror's.
+        stack: its stack, as ``settled_stack`` returns it.
+        wanted: the stack that the CDK app synthesised; None to leave the deployed one as it is.
+        azure: whether to read the Azure side.
+        compare: whether to read both sides' refs as well.
+
+    Raises:
+        MirrorError: something cannot be read; one line for each cloud that fails.
+    """
+    failures: list[str] = []
+    mirror, found, state = context.mirror, None, None
+    try:
+        state = _read_aws(context, stack, wanted, credentials=azure)
+    except MirrorError as error:
+        failures.append(str(error))
+    try:
+        if azure:
+            mirror, found = read_state(context.mirror, context.azure)
+    except MirrorError as error:
+        failures.append(str(error))
+    if failures or state is None:
+        raise MirrorError("\n".join(dict.fromkeys(failures)))
+    if found is None:
+        return state
+    builds = list(islice(context.azure.builds(found.definition), _MAX_RUNS)) if found.definition else []
+    last_run = next(iter(builds), None)
+    state = replace(state, mirror=mirror, azure=found, last_run=last_run, proof=_proof(builds))
+    return compared(context, state) if compare else state
+
+
+def _read_aws(
+    context: MirrorContext, stack: ReplicaStackState | None, wanted: WantedStack | None, *, credentials: bool
+) -> MirrorState:
+    state = MirrorState(
+        mirror=context.mirror,
+        account=context.account,
+        region=str(context.aws.region_name),
+        stack=stack,
+        wanted=wanted,
+        template=None,
+        clone_url=None,
+        may_read_repository=False,
+        taken_names=(),
+    )
+    if wanted and state.is_deployed and not credentials:
+        return state
+    template = None if stack is None or (wanted and state.is_deployed) else _read_template(context)
+    clone_url, may_read = _read_clone_url(context)
+    return replace(
+        state,
+        template=template,
+        clone_url=clone_url,
+        may_read_repository=may_read,
+        taken_names=() if stack else tuple(_taken_names(context.mirror, context.aws, state.account)),
+        credentials=_read_credentials(context, stack) if credentials else None,
+    )
+
+
+def settled_stack(context: MirrorContext) -> ReplicaStackState | None:
+    """Return the mirror's stack once CloudFormation has finished what an interrupted command, or a person, began.
+
+    Raises:
+        MirrorError: it takes too long, or the stack cannot be read.
+    """
+    stack = context.find_stack()
+
+    def in_progress() -> dict[str, str]:
+        nonlocal stack
+        if stack is None or not has_operation_in_progress(stack.status):
+            return {}
+        status, stack = stack.status, context.find_stack(again=True)
+        return {context.mirror.stack_name: status}
+
+    wait_until_settled(in_progress)
+    return stack
+
+
+def reread_azure(context: MirrorContext, state: MirrorState) -> MirrorState:
+    """Return the state with what Azure DevOps has now.
+
+    Raises:
+        MirrorError: it cannot be read.
+    """
+    return replace(state, azure=read_state(context.mirror, context.azure)[1])
+
+
+def reread_stack(context: MirrorContext, state: MirrorState) -> MirrorState:
+    """Return the state with what the deployment changed.
+
+    Raises:
+        MirrorError: it cannot be read.
+    """
+    clone_url, may_read = _read_clone_url(context)
+    stack = context.find_stack(again=True)
+    return replace(state, stack=stack, template=None, clone_url=clone_url, may_read_repository=may_read)
+
+
+def compared(context: MirrorContext, state: MirrorState) -> MirrorState:
+    """Return the state with both sides' refs, if the last run shows that the pipeline works."""
+    if not (state.outputs and state.clone_url and state.last_run and state.last_run.result == "succeeded"):
+        return state
+    comparison = verification.compare(state.mirror, state.outputs.replica_url, context.aws, context.token)
+    return replace(state, comparison=comparison)
+
+
+def _proof(builds: Sequence[Build]) -> Build | None:
+    """Return the run that shows that the pipeline works, or else the newest one that may still show it."""
+    good = (build for build in builds if build.result in GOOD_RESULTS)
+    return next(good, None) or next((build for build in builds if not build.done), None)
+
+
+def not_connected(mirror: Mirror) -> str:
+    """Return the sentence for a mirror without a pipeline."""
+    return f"the mirror {mirror.name!r} has no pipeline yet; run 'codecommit-mirror up {mirror.name}'."
+
+
+def _read_template(context: MirrorContext) -> Mapping[str, Any] | None:
+    """Return the deployed template, or None if these credentials may not read it."""
+    with suppress(DeniedError):
+        return read_template(client(context.aws, "cloudformation"), context.mirror.stack_name)
+    return None
+
+
+def _read_clone_url(context: MirrorContext) -> tuple[str | None, bool]:
+    """Return the replica's clone URL, and whether these credentials may look for it."""
+    try:
+        return find_clone_url(context.aws, context.mirror.name), True
+    except DeniedError:
+        return None, False
+
+
+def _read_credentials(context: MirrorContext, stack: ReplicaStackState | None) -> tuple[Credential, ...] | None:
+    if stack is None or context.mirror.replica_auth == "role":
+        return None
+    try:
+        return tuple(git_credentials.list_credentials(context.iam, stack.user_name(context.mirror)))
+    except NotFoundError:
+        return None
+
+
+def _taken_names(mirror: Mirror, aws: boto3.Session, account: str) -> list[str]:
+    iam = client(aws, "iam")
+    partition = aws.get_partition_for_region(str(aws.region_name))
+    policy_arn = f"arn:{partition}:iam::{account}:policy/{mirror.policy_name}"
+    taken = []
+    if mirror.replica_auth == "role":
+        if _exists(lambda: iam.get_role(RoleName=mirror.role_name)):
+            taken.append(f"there is already an IAM role {mirror.role_name!r}; give the mirror another role_name.")
+    elif _exists(lambda: iam.get_user(UserName=mirror.user_name)):
+        taken.append(f"there is already an IAM user {mirror.user_name!r}; give the mirror another user_name.")
+    if _exists(lambda: iam.get_policy(PolicyArn=policy_arn)):
+        taken.append(f"there is already an IAM policy {mirror.policy_name!r}; give the mirror another policy_name.")
+    return taken
+
+
+def _exists(get: Callable[[], object]) -> bool:
+    """Whether something exists that these credentials may see."""
+    with suppress(NotFoundError, DeniedError), aws_failures("look for resources with the mirror's names"):
+        return bool(get())
+    return False

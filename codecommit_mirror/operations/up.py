@@ -1,0 +1,418 @@
+"""Bring mirrors up: read both clouds, plan, show, and apply the plan stage by stage."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..aws import push_user
+from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replica
+from ..aws.stack_plan import WantedStack
+from ..azure import connection, runs
+from ..azure.client import FileChange
+from ..azure.http import AzureError
+from ..azure.variables import AZURE_SECRETS, OF_ROLE, OF_USER, missing_source_secrets, update_variables
+from ..errors import MirrorError
+from ..progress import Board, Row, say, step
+from . import batches, credential_delivery, preflight, state, verification
+from .batches import Project
+from .context import MirrorContext
+from .loop import Policy, for_each_mirror
+from .plan import CONNECT, CREDENTIAL, DEPLOY, FINISH, RUN, STAGES, UpPlan, is_migrating, lacks_user, plan_up, summary
+from .run import RUN_MINUTES, run_until_equal
+from .state import MirrorState, SharedState
+
+READ = "Read both clouds"
+STEPS = (READ, *STAGES[:-1])
+_TRIES = 3
+_CONFLICT = 409
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What bringing mirrors up leaves to do."""
+
+    running: tuple[str, ...]
+    """The mirrors that have a run under way, which shows whether they work."""
+    removed: tuple[str, ...]
+    """Those that are no longer in mirrors.yaml; ``down --removed`` takes them down."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mirror that is to be brought up: what both clouds have, and what was shown."""
+
+    context: MirrorContext
+    state: MirrorState
+    plan: UpPlan
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The source's credentials that are to be stored; empty if none are."""
+    yaml: FileChange | None = None
+    """The YAML, if it is to be committed."""
+
+
+def up(
+    contexts: Mapping[str, MirrorContext],
+    board: Board,
+    project: Project,
+    policy: Policy,
+    stages: Collection[str] = STAGES,
+) -> UpResult:
+    """Bring mirrors up, resuming where earlier commands stopped; the board's rows say how each one ended.
+
+    Args:
+        contexts: by the mirror's name.
+        board: shows the progress.
+        project: the CDK project.
+        policy: who may be asked, and what is waited for.
+        stages: which of ``STAGES`` to do; without DEPLOY the deployed stacks stay as they are.
+
+    Raises:
+        MirrorError: the answer was no, or something stops all of them.
+    """
+    with tempfile.TemporaryDirectory(prefix="cdk-") as folder:
+        output = Path(folder, "cdk.out")
+        prepared, removed = prepare(contexts, board, project, policy, output, stages)
+        changed = {name: one for name, one in prepared.items() if one.plan.actions}
+        under_way = {name for name, one in prepared.items() if one.state.proof and not one.state.proof.done}
+        for name in prepared.keys() - changed.keys():
+            board.rows[name].succeed(_nothing_to_do(prepared[name].state), unchanged=True)
+        confirm_plan({name: one.plan for name, one in changed.items()}, board, policy)
+        ready = for_each_mirror(changed, board, _ask_for_secrets, policy)
+        ready = _deploy(ready, board, output, policy)
+    connecting = {name: one for name, one in ready.items() if one.state.azure and CONNECT in stages}
+    for name in ready.keys() - connecting.keys():
+        _end_after_deployment(prepared[name], board.rows[name], policy)
+    connected = for_each_mirror(connecting, board, lambda one, row: _connect(one, row, policy), policy)
+    connected = _commit({name: one for name, one in connected.items() if name in board.open_rows}, board, policy)
+    queued = for_each_mirror(connected, board, lambda one, row: _prove(one, row, project, policy, stages), policy)
+    running = [name for name in contexts if name in under_way - changed.keys() or queued.get(name)]
+    return UpResult(tuple(running), tuple(sorted(removed)))
+
+
+def prepare(
+    contexts: Mapping[str, MirrorContext],
+    board: Board,
+    project: Project,
+    policy: Policy,
+    output: Path,
+    stages: Collection[str] = STAGES,
+) -> tuple[dict[str, Prepared], list[str]]:
+    """Read both clouds and plan; changes nothing. Mirrors that something stops have failed.
+
+    Args:
+        contexts: by the mirror's name.
+        board: shows the progress.
+        project: the CDK project.
+        policy: what is waited for.
+        output: where the CDK app writes.
+        stages: which of ``STAGES`` are to be done.
+
+    Returns:
+        The mirrors, and the names of those that are no longer in mirrors.yaml.
+
+    Raises:
+        MirrorError: the CDK app failed, or something else stops all of them.
+    """
+    shared = _read_shared(contexts, project)
+    stacks = for_each_mirror(contexts, board, lambda one, row: _find_stack(one, row, policy), policy)
+    stacks = {name: stack for name, stack in stacks.items() if name in board.open_rows}
+    wanted: dict[str, WantedStack] = {}
+    if DEPLOY in stages and (stacks or shared):
+        migrating = [
+            name for name, found in stacks.items() if found and is_migrating(contexts[name].mirror, found.outputs)
+        ]
+        wanted = batches.synthesize(project, output, list(stacks), migrating)
+
+    def read(context: MirrorContext, row: Row) -> Prepared:
+        stack = wanted.get(row.name)
+        problems = shared.problems(stack, list(wanted.values())) if shared and stack else []
+        with step(READ):
+            found = _read(context, stacks[row.name], stack, policy)
+            if problems := [*problems, *_problems(context, found, policy, stages)]:
+                raise MirrorError("\n".join(dict.fromkeys(problems)))
+        return _plan(context, found, policy, stages)
+
+    prepared = for_each_mirror({name: contexts[name] for name in stacks}, board, read, policy)
+    _check_accounts({name: one for name, one in prepared.items() if DEPLOY in one.plan.actions}, board)
+    removed = list(shared.removed(list(wanted.values()))) if shared else []
+    return {name: one for name, one in prepared.items() if name in board.open_rows}, removed
+
+
+def _read(
+    context: MirrorContext, stack: ReplicaStackState | None, wanted: WantedStack | None, policy: Policy
+) -> MirrorState:
+    azure = policy.covers_azure(context.mirror)
+    found = state.read(context, stack, wanted=wanted, azure=azure, compare=policy.waits)
+    for note in connection.notes(found.mirror, found.azure) if found.azure else ():
+        say(note)
+    return found
+
+
+def _read_shared(contexts: Mapping[str, MirrorContext], project: Project) -> SharedState | None:
+    """Read what concerns all mirrors of a file, if they are all brought up and CI provisions them."""
+    if project.section is None or not contexts:
+        return None
+    mirrors = [context.mirror for context in contexts.values()]
+    needed = {mirror.region or project.section.region for mirror in mirrors}
+    return state.read_shared(next(iter(contexts.values())).clients, project.section, needed)
+
+
+def _find_stack(context: MirrorContext, row: Row, policy: Policy) -> ReplicaStackState | None:
+    """Return the mirror's stack; leave the mirror if something else works on it and is not to be waited for."""
+    with step(READ):
+        stack = state.settled_stack(context) if policy.waits else context.find_stack()
+    if stack and has_operation_in_progress(stack.status):
+        row.leave(f"CloudFormation is still working on its stack ({stack.status}); the next run deploys it")
+    return stack
+
+
+def _problems(context: MirrorContext, found: MirrorState, policy: Policy, stages: Collection[str]) -> list[str]:
+    """Return what stops one mirror, one sentence each."""
+    problems = preflight.mirror_problems(found)
+    problems += preflight.secrets_problems(context, found)
+    if found.outputs is None or found.outputs.push_role_arn is None:
+        problems += preflight.provider_problems(context)
+    if DEPLOY not in stages:
+        try:
+            found.replica_outputs()
+        except MirrorError as error:
+            problems.append(str(error))
+    if not policy.waits and is_migrating(found.mirror, found.outputs):
+        name = found.mirror.name
+        problems.append(
+            f"the pipeline of {name} switches between user and role: run 'codecommit-mirror up {name}' once, which "
+            "does so without interrupting it."
+        )
+    return problems
+
+
+def _plan(context: MirrorContext, found: MirrorState, policy: Policy, stages: Collection[str]) -> Prepared:
+    planned = plan_up(found, pull_request=policy.pull_request, waits=policy.waits)
+    actions = {stage: done for stage, done in planned.actions.items() if stage in stages}
+    return Prepared(context, found, UpPlan(actions))
+
+
+def _check_accounts(prepared: Mapping[str, Prepared], board: Board) -> None:
+    """Fail the mirrors of an account and region that cannot be deployed to, and new ones that it has no room for."""
+    places: dict[tuple[str | None, str | None], list[Prepared]] = {}
+    for one in prepared.values():
+        places.setdefault((one.context.mirror.account, one.context.mirror.region), []).append(one)
+    for group in places.values():
+        new = [one.context for one in group if one.state.stack is None]
+        checks = (
+            ([one.context for one in group], preflight.account_problems),
+            (new, preflight.quota_problems),
+        )
+        for members, find_problems in checks:
+            try:
+                problems = find_problems(members) if members else []
+            except MirrorError as error:
+                problems = [str(error)]
+            for context in members if problems else ():
+                board.rows[context.mirror.name].fail("\n".join(problems))
+
+
+def confirm_plan(plans: Mapping[str, UpPlan], board: Board, policy: Policy) -> None:
+    """Show what is going to change, and ask once.
+
+    Raises:
+        MirrorError: the answer was no, or there is nobody to ask.
+    """
+    if not plans:
+        return
+    count = 0
+    for name, one in plans.items():
+        for action in one.all_actions:
+            count += 1
+            board.rows[name].say(f"plan: {action}")
+    what = f"{count:,} changes of {next(iter(plans)) if len(plans) == 1 else f'{len(plans):,} mirrors'}"
+    policy.confirm(f"Make {what}?")
+
+
+def _ask_for_secrets(one: Prepared, _: Row) -> Prepared:
+    """Return the mirror with the source's credentials that are to be stored, before anything is changed."""
+    if one.state.azure is None:
+        return one
+    given, ask = one.context.source_secrets, one.context.ask
+    unknown = [name for name in AZURE_SECRETS if name not in given]
+    if not missing_source_secrets(one.state.mirror, one.state.azure.definition) or (unknown and ask is None):
+        return one
+    if ask and unknown:
+        given.update({name: ask(name) for name in unknown})
+        verification.check_source_credentials(one.state.mirror, *(given[name] for name in AZURE_SECRETS))
+    return replace(one, secrets=given)
+
+
+def _deploy(prepared: Mapping[str, Prepared], board: Board, output: Path, policy: Policy) -> dict[str, Prepared]:
+    """Deploy the stacks that differ together; return the mirrors whose stacks are as they should be."""
+    due = {name: one.context for name, one in prepared.items() if DEPLOY in one.plan.actions}
+    deployed = set(batches.deploy(due, board, output, DEPLOY, policy))
+
+    def complete(one: Prepared, row: Row) -> Prepared:
+        if row.name not in deployed:
+            return one
+        with step(DEPLOY):
+            return replace(one, state=_complete(one.context, state.reread_stack(one.context, one.state)))
+
+    # What has been deployed is completed, however late it is.
+    remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
+    return for_each_mirror(remaining, board, complete, replace(policy, minutes=math.inf))
+
+
+def _end_after_deployment(one: Prepared, row: Row, policy: Policy) -> None:
+    """End a mirror whose Azure side is left alone."""
+    if one.state.stack is None and policy.azure == "without secrets":
+        row.hand_over(f"is deployed; its pipeline stores secrets: run 'codecommit-mirror up {row.name}' once.")
+    else:
+        row.succeed(f"{row.name} is deployed.")
+
+
+def _complete(context: MirrorContext, found: MirrorState) -> MirrorState:
+    """Tag a repository that the stack does not own, and read again what may have changed during the deployment."""
+    mirror, outputs = found.mirror, found.replica_outputs()
+    if mirror.existing:
+        migrating = is_migrating(mirror, outputs)
+        tags = mirror.replica_tags_while_changing if migrating else mirror.replica_tags
+        tag_replica(context.aws, outputs.replica_arn, tags)
+    writer = outputs.push_role_arn if mirror.replica_auth == "role" else outputs.push_user_name
+    say(f"replica {outputs.replica_url}, to which {writer} may push")
+    # Minutes may have passed since it was read.
+    return state.reread_azure(context, found) if found.azure else found
+
+
+def _connect(one: Prepared, row: Row, policy: Policy) -> Prepared:
+    """Create or update the pipeline; its YAML is committed later, together with that of others."""
+    found, context = one.state, one.context
+    if missing_source_secrets(found.mirror, found.azure_side.definition) and not one.secrets:
+        missing = [name for name in AZURE_SECRETS if name not in context.source_secrets]
+        row.hand_over(f"{preflight.missing_secrets(missing)} The stack is deployed; then run this again.")
+        return one
+    if is_migrating(found.mirror, found.outputs) and found.azure_side.definition:
+        # Before the YAML that needs it.
+        with step(CREDENTIAL):
+            found = _ensure_credential(context, found)
+    with step(CONNECT):
+        for _ in range(_TRIES):
+            todo = _plan_connection(found, one, policy)
+            try:
+                definition = connection.define(context.azure, found.azure_side, todo)
+            except AzureError as error:
+                if error.status != _CONFLICT:
+                    raise
+                found = state.reread_azure(context, found)
+                continue
+            change = connection.yaml_change(found.mirror, found.azure_side, todo.yaml) if todo.commit else None
+            found = replace(found, azure=replace(found.azure_side, definition=definition))
+            return replace(one, state=found, yaml=change)
+    raise MirrorError(f"the pipeline of {row.name} is being changed by something else; run this again later.")
+
+
+def _plan_connection(found: MirrorState, one: Prepared, policy: Policy) -> connection.ConnectionPlan:
+    outputs = found.replica_outputs()
+    todo = connection.plan(
+        found.mirror,
+        found.azure_side,
+        outputs.replica_url,
+        one.secrets,
+        pull_request=policy.pull_request,
+        role_arn=outputs.push_role_arn,
+    )
+    if beyond := UpPlan({CONNECT: todo.actions}).beyond(one.plan):
+        raise MirrorError(
+            f"Azure DevOps has changed since the plan was made, which did not have '{beyond[0]}'; run this again."
+        )
+    return todo
+
+
+def _commit(prepared: Mapping[str, Prepared], board: Board, policy: Policy) -> dict[str, Prepared]:
+    """Commit the YAML of the mirrors that need it; return those that did not fail."""
+    files = {
+        name: connection.YamlFile(one.context.azure, one.state.mirror, one.state.azure_side, one.yaml)
+        for name, one in prepared.items()
+        if one.yaml
+    }
+    batches.commit_yaml(files, board, policy, CONNECT)
+    return {
+        name: _with_committed_yaml(one, policy) if one.yaml else one
+        for name, one in prepared.items()
+        if name in board.open_rows
+    }
+
+
+def _with_committed_yaml(one: Prepared, policy: Policy) -> Prepared:
+    if policy.pull_request:
+        return replace(one, state=state.reread_azure(one.context, one.state), yaml=None)
+    text = one.yaml.text if one.yaml else None
+    return replace(one, state=replace(one.state, azure=replace(one.state.azure_side, text=text)), yaml=None)
+
+
+def _prove(one: Prepared, row: Row, project: Project, policy: Policy, stages: Collection[str]) -> bool:
+    """Deliver the Git credential, run the pipeline until both sides are equal, and remove the old sign-in.
+
+    Returns whether a run was queued that is not waited for.
+    """
+    context, found = one.context, one.state
+    with step(CREDENTIAL):
+        found = _ensure_credential(context, found)
+    outputs = found.replica_outputs()
+    if RUN not in stages:
+        row.succeed(f"{row.name} is connected.")
+        return False
+    if not policy.waits:
+        build = context.azure.queue(found.definition, connection.run_branch(found.mirror, found.azure_side))
+        row.succeed(f"queued run {build.id}")
+        return True
+    with step(RUN):
+        comparison = run_until_equal(context, found)
+        found = replace(found, comparison=comparison)
+        if is_migrating(found.mirror, outputs) and found.azure_side.pull_request:
+            say("after the pull request is merged, run this again: it removes what the pipeline then does not need")
+    if is_migrating(found.mirror, outputs) and not found.azure_side.pull_request:
+        with step(FINISH):
+            _finish_migration(context, found, project)
+    row.succeed(summary(found))
+    return False
+
+
+def _ensure_credential(context: MirrorContext, found: MirrorState) -> MirrorState:
+    """Make sure that the pipeline holds a Git credential for the replica, unless it acts as a role."""
+    if found.mirror.replica_auth == "role":
+        say(f"none is stored: the role trusts the tokens of {found.mirror.token_subject}")
+        return found
+    outputs = found.replica_outputs()
+    if lacks_user(found) and push_user.restore(context.iam, found.mirror, outputs):
+        say(f"recreated the user {outputs.push_user_name}, which had been deleted by hand")
+    target = credential_delivery.target_of(context, found)
+    if not credential_delivery.ensure_credential(target):
+        return found
+    return replace(found, azure=replace(found.azure_side, definition=context.azure.definition(target.definition.id)))
+
+
+def _finish_migration(context: MirrorContext, found: MirrorState, project: Project) -> None:
+    """Take away what the pipeline no longer needs, once a run has succeeded without it.
+
+    Runs that were queued or began with the old YAML end first.
+    """
+    mirror = found.mirror
+    for status in ("notStarted", "inProgress"):
+        for build in list(context.azure.builds(found.definition, status=status)):
+            runs.follow(context.azure, build, timeout_minutes=RUN_MINUTES)
+    gone, what = (OF_USER, "user") if mirror.replica_auth == "role" else (OF_ROLE, "role")
+    update_variables(context.azure, found.definition, dict.fromkeys(gone))
+    say(f"removed the variables {', '.join(gone)}")
+    batches.deploy_alone(context, project)
+    if mirror.existing:
+        tag_replica(context.aws, found.replica_outputs().replica_arn, mirror.replica_tags)
+    say(f"removed the {what} that the pipeline no longer needs")
+
+
+def _nothing_to_do(found: MirrorState) -> str:
+    if found.proof and not found.proof.done:
+        return f"run {found.proof.id} has not ended yet"
+    if found.comparison is None:
+        return "nothing to do"
+    return summary(found).replace(" is up: ", " is up: nothing to do, ", 1)

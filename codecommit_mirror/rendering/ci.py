@@ -1,0 +1,78 @@
+"""The pipeline of the repository that holds ``mirrors.yaml``, for Azure Pipelines or GitHub Actions."""
+
+from __future__ import annotations
+
+from ..config.ci import Ci, Service
+from .templates import load_template
+
+SIGNATURE = "# Written by 'codecommit-mirror ci render'"
+"""The line that identifies a rendered file."""
+_TEMPLATES = {"azure": "ci-azure.yml.j2", "github": "ci-github.yml.j2"}
+_INSTALL = """\
+python3 -m venv .venv
+.venv/bin/pip install --quiet --no-compile -r {requirements}
+npm ci --silent --no-fund --no-audit --ignore-scripts"""
+_PATH = 'export PATH="$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"'
+_SYNTH = f"""\
+{_PATH}
+cdk synth --quiet --no-notices -c config="$CONFIG\""""
+_TIP = """\
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraheader
+GIT_CONFIG_VALUE_0="AUTHORIZATION: bearer $SYSTEM_ACCESSTOKEN" \\
+  git ls-remote "$BUILD_REPOSITORY_URI" "$BUILD_SOURCEBRANCH" > tip.txt
+token="$SYSTEM_ACCESSTOKEN"
+unset GIT_CONFIG_COUNT SYSTEM_ACCESSTOKEN
+read -r tip _ < tip.txt"""
+_UPLOAD = """trap 'echo "##vso[task.uploadsummary]$AGENT_TEMPDIRECTORY/Mirrors.md"' EXIT
+: > "$AGENT_TEMPDIRECTORY/Mirrors.md\""""
+_LINT = "cfn-lint cdk.out/*.template.json"
+_NAMES = """\
+{name}=""
+if [ -s {file} ]; then
+  python3 -c 'import json; print(*json.load(open("{file}"))["{key}"])' > {name}.txt
+  read -r {name} < {name}.txt || true
+fi"""
+"""A command that failed has written nothing."""
+_APPROVED = """\
+python3 -c 'import json, os; print(json.dumps({"removed": os.environ["REMOVED"].split()}))' > approved.json"""
+_AZURE_SIGN_IN = """\
+AZURE_DEVOPS_EXT_PAT: ${{ secrets.AZURE_DEVOPS_EXT_PAT }}
+AZURE_CLIENT_ID: ${{ vars.AZURE_CLIENT_ID }}
+AZURE_TENANT_ID: ${{ vars.AZURE_TENANT_ID }}"""
+
+
+def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str:
+    """Return the pipeline's YAML, which contains no secret.
+
+    Args:
+        ci: the section ``ci`` of ``mirrors.yaml``.
+        service: the CI service.
+        config: the path of ``mirrors.yaml`` in the repository.
+        drill: whether a monthly run restores every mirror's last snapshot.
+
+    Raises:
+        MirrorError: a name contains text that the CI service would replace.
+    """
+    return load_template(_TEMPLATES[service], "@{", "}@").render(
+        ci=ci,
+        config=config,
+        install=lambda requirements: _INSTALL.format(requirements=requirements),
+        synth=_SYNTH,
+        lint=_LINT,
+        tip=_TIP,
+        upload=_UPLOAD,
+        path=_PATH,
+        removed=_NAMES.format(name="removed", file="up.json", key="removed"),
+        running=_NAMES.format(name="running", file="up.json", key="running"),
+        approved=_APPROVED,
+        azure_sign_in=_AZURE_SIGN_IN,
+        deploys=_azure_condition(ci.branch),
+        drill=drill,
+        signature=SIGNATURE,
+    )
+
+
+def _azure_condition(branch: str) -> str:
+    quoted = f"refs/heads/{branch}".replace("'", "''")
+    others = "ne(variables['Build.Reason'], 'PullRequest'), ne(variables['Build.Reason'], 'Schedule')"
+    return f"and({others}, eq(variables['Build.SourceBranch'], '{quoted}'))"

@@ -1,0 +1,52 @@
+"""Rendered YAML for CI services, which replace parts of it before any parser sees it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+
+import yaml
+from jinja2 import Environment, StrictUndefined, Template
+
+from ..errors import MirrorError
+
+EXPANDED = ("$(", "${{", "$[")
+"""What Azure Pipelines replaces in the text of a YAML file: macros, template and runtime expressions."""
+
+
+def load_template(name: str, variable_start: str = "{{", variable_end: str = "}}") -> Template:
+    """Return a template of ``pipeline_templates``; its values go through the filters ``scalar`` and ``comment``.
+
+    Args:
+        name: the template's file name.
+        variable_start: what begins an expression; GitHub's own expressions begin with ``${{``.
+        variable_end: what ends one.
+    """
+    environment = Environment(
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 (YAML, not HTML)
+        variable_start_string=variable_start,
+        variable_end_string=variable_end,
+    )
+    environment.filters.update(scalar=scalar, comment=comment)
+    return environment.from_string((resources.files("pipeline_templates") / name).read_text(encoding="utf-8"))
+
+
+def scalar(value: str) -> str:
+    """Return a double-quoted YAML scalar, on one line, in which no CI service replaces anything.
+
+    Raises:
+        MirrorError: the value contains text that would be replaced.
+    """
+    for expanded in EXPANDED:
+        if expanded in value:
+            raise MirrorError(
+                f"{value!r} contains {expanded!r}, which Azure Pipelines would replace; choose another name."
+            )
+    return yaml.safe_dump(value, default_style='"', width=sys.maxsize).rstrip("\n")
+
+
+def comment(value: str) -> str:
+    """Return text for a comment, on one line."""
+    return "".join(character if character.isprintable() else "?" for character in value)

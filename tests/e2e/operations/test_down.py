@@ -1,0 +1,111 @@
+"""``down``: stopped after every single effect, and begun again, it leaves nothing; it deletes nothing unasked."""
+
+import pytest
+
+from codecommit_mirror.errors import MirrorError
+from localcloud import sample
+from tests.e2e.conftest import take_down
+
+from .journeys import DOWN, Killed, hide_stack, state_of
+
+
+@pytest.mark.parametrize("effect", range(1, len(DOWN) + 1), ids=lambda n: f"{n} {DOWN[n - 1]}")
+def test_down_that_is_stopped_is_finished_by_the_next(swift, effect):
+    swift.up()
+    with pytest.raises(Killed):
+        swift.down(stop_after=effect)
+    swift.down()
+    assert not swift.replica.exists()
+    assert state_of(swift.context()).definition is None
+    assert state_of(swift.context()).text is None
+    iam = swift.cloud.client("iam")
+    with pytest.raises(iam.exceptions.NoSuchEntityException):
+        iam.get_user(UserName=swift.mirror.user_name)
+    swift.assert_no_leak()
+
+
+def test_down_asks_before_commits_are_deleted_and_says_how_many_refs(swift):
+    swift.up()
+    asked = []
+
+    def no(question):
+        asked.append(question)
+        raise MirrorError("stopped; nothing was deleted.")
+
+    with pytest.raises(MirrorError, match="nothing was deleted"):
+        swift.down(confirm=no)
+    count = len(sample.refs(swift.replica))
+    assert asked == [
+        f"Delete the pipeline 'codecommit-mirror-{swift.name}' with its runs and the CodeCommit repository "
+        f"{swift.name!r} with {count} refs (0 of them archived) and all history? The source keeps its commits."
+    ]
+    assert swift.effects.seen == []
+    swift.assert_up()
+
+
+def test_a_protected_stack_stays_and_so_does_everything_else(quick):
+    cloudformation = quick.cloud.client("cloudformation")
+    cloudformation.update_termination_protection(StackName=quick.name, EnableTerminationProtection=True)
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="has termination protection; set termination_protection: false"):
+        quick.down()
+    assert quick.effects.seen == []
+    assert quick.pipeline_works()
+
+
+def test_a_stack_that_is_not_as_mirrors_yaml_says_is_deployed_first(quick):
+    quick.mirror = quick.mirror.model_copy(update={"on_destroy": "retain"})
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="says on_destroy: retain, but the deployed stack deletes the repository"):
+        quick.down()
+    assert quick.effects.seen == []
+
+
+def test_another_region_is_not_taken_for_gone(quick):
+    quick.mirror = quick.mirror.model_copy(update={"region": "us-east-1"})
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="which is not in region us-east-1; set region: "):
+        quick.down()
+    assert quick.effects.seen == []
+
+
+def test_another_account_is_not_taken_for_gone(quick, monkeypatch):
+    hide_stack(monkeypatch)
+    context = quick.context()
+    context.account = "999999999999"
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="mirrors to account 111122223333, but the AWS credentials are for 9999"):
+        take_down(context)
+    assert quick.effects.seen == []
+
+
+def test_without_a_stack_a_user_of_that_name_keeps_what_the_pipeline_never_held(quick, monkeypatch):
+    other = quick.issue_by_hand()
+    hide_stack(monkeypatch)
+    quick.down()
+    assert [c["ServiceSpecificCredentialId"] for c in quick.credentials] == [other]
+
+
+def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(swift):
+    swift.up()
+    swift.cloud.client("codecommit").delete_repository(repositoryName=swift.name)
+    swift.down()
+    assert "is already gone" in swift.said
+    assert swift.context().azure.find_definitions(name=swift.mirror.pipeline_name) == []
+
+
+def test_a_source_that_is_not_to_be_seen_is_asked_about(quick):
+    quick.mirror = quick.mirror.model_copy(
+        update={"azure": quick.mirror.azure.model_copy(update={"repository": "nowhere"})}
+    )
+    asked = []
+
+    def no(question):
+        asked.append(question)
+        raise MirrorError("stopped; nothing was deleted.")
+
+    quick.effects.seen = []
+    with pytest.raises(MirrorError, match="nothing was deleted"):
+        quick.down(confirm=no)
+    assert "Azure DevOps is left alone, because the repository there does not exist" in asked[0]
+    assert quick.effects.seen == []

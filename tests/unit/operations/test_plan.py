@@ -1,0 +1,248 @@
+"""What ``up`` would change: a pure function of what both clouds have and of what is wanted."""
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codecommit_mirror.actions import KNOWN_AFTER_APPLY
+from codecommit_mirror.aws.git_credentials import Credential
+from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
+from codecommit_mirror.aws.stack_plan import DeployedStack, WantedStack
+from codecommit_mirror.aws.template_changes import template_changes
+from codecommit_mirror.azure import connection
+from codecommit_mirror.azure.client import Build, Definition
+from codecommit_mirror.azure.variables import AZURE_SECRETS, HELD_CREDENTIAL, HeldCredential, plain_variable
+from codecommit_mirror.cli.results import markdown_plan
+from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA
+from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.operations.down import removed_mirror
+from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY, FINISH, RUN, UpPlan, plan_up
+from codecommit_mirror.operations.preflight import mirror_problems
+from codecommit_mirror.operations.state import MirrorState, SharedState
+from codecommit_mirror.operations.verification import Comparison
+
+from .states import azure_state
+
+MIRROR = single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
+URL = "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/M"
+OUTPUTS = ReplicaOutputs(URL, "arn:aws:codecommit:eu-west-1:111122223333:M", "azure-devops-pipeline-M", "policy")
+TAGS = {REPLICA: "M"}
+TEMPLATE = {"Resources": {"R": {"Type": "AWS::CodeCommit::Repository", "DeletionPolicy": "Delete"}}}
+WANTED = WantedStack("M", "M", "111122223333", "eu-west-1", TEMPLATE, TAGS, False)
+STACK = ReplicaStackState("CREATE_COMPLETE", False, OUTPUTS, TAGS)
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+CREDENTIAL_A = Credential("A", "user-at-1", "Active", NOW)
+SUCCEEDED = Build(1, "completed", "succeeded", "manual", "main", NOW, NOW)
+EQUAL = Comparison({"refs/heads/main": "1" * 40}, {"refs/heads/main": "1" * 40})
+
+
+def connected(**changes):
+    """Return the Azure side of a mirror whose pipeline is as it should be."""
+    empty = azure_state()
+    todo = connection.plan(MIRROR, empty, URL, dict.fromkeys(AZURE_SECRETS, "secret"), pull_request=False)
+    secret = {"value": None, "isSecret": True}
+    variables = {name: secret if value.get("isSecret") else value for name, value in todo.body["variables"].items()}
+    held = plain_variable(HeldCredential("A", account="111122223333").to_json())
+    variables |= {"AWS_GIT_USERNAME": secret, "AWS_GIT_PASSWORD": secret, HELD_CREDENTIAL: held}
+    body = {**todo.body, "id": 7, "revision": 1, "variables": variables}
+    return replace(azure_state(Definition(7, body), text=todo.yaml), **changes)
+
+
+def state(**changes):
+    """Return a mirror that is up."""
+    values = {
+        "mirror": MIRROR,
+        "account": "111122223333",
+        "region": "eu-west-1",
+        "stack": STACK,
+        "wanted": WANTED,
+        "template": None,
+        "clone_url": URL,
+        "may_read_repository": True,
+        "taken_names": (),
+        "credentials": (CREDENTIAL_A,),
+        "azure": connected(),
+        "last_run": SUCCEEDED,
+        "proof": SUCCEEDED,
+        "comparison": EQUAL,
+    }
+    return MirrorState(**{**values, **changes})
+
+
+NEW = {
+    "stack": None,
+    "clone_url": None,
+    "credentials": None,
+    "azure": azure_state(),
+    "last_run": None,
+    "proof": None,
+    "comparison": None,
+}
+
+
+def test_what_is_equal_is_left_alone():
+    assert plan_up(state()).all_actions == ()
+    assert mirror_problems(state()) == []
+
+
+def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
+    planned = plan_up(state(**NEW))
+    assert list(planned.actions) == [DEPLOY, CONNECT, CREDENTIAL, RUN]
+    lines = [str(action) for action in planned.all_actions]
+    assert lines[0] == "+ stack 'M'"
+    assert f"+ variable AWS_REPO_URL: {KNOWN_AFTER_APPLY}" in lines
+    assert "+ secret variable AZURE_GIT_PASSWORD" in lines
+    assert any(line.startswith("+ YAML 'azure-pipelines-mirror.yml' on 'main' of 'MyRepo': ") for line in lines)
+    objects = [action.as_object("M") for action in planned.all_actions]
+    assert {one["what"]: one["known_after_apply"] for one in objects}["variable AWS_REPO_URL"]
+    json.dumps(objects)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "line"),
+    [
+        ({"stack": replace(STACK, tags={})}, DEPLOY, "~ stack 'M': only tags or termination protection change"),
+        ({"stack": replace(STACK, protected=True)}, DEPLOY, "~ stack 'M': "),
+        ({"stack": replace(STACK, status="UPDATE_FAILED")}, DEPLOY, "~ stack 'M': UPDATE_FAILED"),
+        ({"azure": connected(text="edited by hand")}, CONNECT, "~ YAML 'azure-pipelines-mirror.yml'"),
+        ({"azure": connected(text=None)}, CONNECT, "+ YAML 'azure-pipelines-mirror.yml'"),
+        ({"credentials": ()}, CREDENTIAL, "+ Git credential of 'azure-devops-pipeline-M'"),
+        ({"credentials": None}, CREDENTIAL, "+ user 'azure-devops-pipeline-M', which was deleted by hand"),
+        ({"last_run": replace(SUCCEEDED, result="failed")}, RUN, "> pipeline, until both sides are equal: since its"),
+        (
+            {"comparison": Comparison({"refs/heads/main": "2" * 40}, EQUAL.replica)},
+            RUN,
+            "> pipeline, until both sides are equal: since 1 ref differs",
+        ),
+    ],
+)
+def test_whatever_differs_is_planned(changes, stage, line):
+    planned = plan_up(state(**changes))
+    assert str(planned.actions[stage][0]).startswith(line)
+    assert RUN in planned.actions
+
+
+def test_a_job_queues_a_run_only_where_none_has_shown_that_the_pipeline_works():
+    failed = replace(SUCCEEDED, result="failed")
+    assert plan_up(state(last_run=failed, comparison=None), waits=False).all_actions == ()
+    (run,) = plan_up(state(last_run=failed, proof=None, comparison=None), waits=False).all_actions
+    assert str(run) == "> pipeline, once: for the first time"
+
+
+def test_without_the_azure_side_only_the_stack_is_planned():
+    assert list(plan_up(state(azure=None, stack=None)).actions) == [DEPLOY]
+    assert plan_up(state(azure=None)).all_actions == ()
+
+
+def test_what_a_pipeline_signs_in_with_is_removed_last():
+    both = replace(OUTPUTS, push_role_arn="arn:aws:iam::111122223333:role/r")
+    planned = plan_up(state(stack=replace(STACK, outputs=both)))
+    assert str(planned.actions[FINISH][-1]) == "- role that the pipeline no longer needs"
+    assert RUN in planned.actions
+
+
+def test_nothing_beyond_what_was_shown_is_done():
+    shown, later = plan_up(state(azure=connected(text=None))), plan_up(state(azure=connected(definition=None)))
+    assert shown.beyond(shown) == []
+    assert any("pipeline 'codecommit-mirror-M'" in action.what for action in later.beyond(shown))
+    known = UpPlan({CONNECT: tuple(replace(action, after="known") for action in shown.actions[CONNECT])})
+    assert known.beyond(shown) == []
+
+
+REPOSITORY = "AWS::CodeCommit::Repository"
+
+
+def test_changes_of_rights_come_first_with_their_new_statements():
+    statement = {"Effect": "Allow", "Action": "codecommit:GitPush", "Resource": "*"}
+    policy = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": {"Statement": [statement]}}}
+    wider = {**statement, "Action": "codecommit:*"}
+    widened = {**policy, "Properties": {"PolicyDocument": {"Statement": [statement, wider]}}}
+    before = {"Resources": {"R": {"Type": REPOSITORY, "Properties": {"RepositoryDescription": "a"}}, "P": policy}}
+    after = {"Resources": {"R": {"Type": REPOSITORY, "Properties": {"RepositoryDescription": "b"}}, "P": widened}}
+    first, second = template_changes(before, after)
+    assert str(first).startswith("~ AWS::IAM::ManagedPolicy P: PolicyDocument; ")
+    assert '"codecommit:*"' in str(first)
+    assert '"codecommit:GitPush"' not in str(first)
+    assert str(second) == f"~ {REPOSITORY} R: RepositoryDescription"
+
+
+@pytest.mark.parametrize(("policy", "destructive"), [({}, True), ({"DeletionPolicy": "Retain"}, False)])
+def test_a_repository_that_goes_is_destructive_unless_it_is_retained(policy, destructive):
+    (action,) = template_changes({"Resources": {"R": {"Type": REPOSITORY, **policy}}}, {"Resources": {}})
+    assert (action.verb, action.is_destructive) == ("delete", destructive)
+
+
+@pytest.mark.parametrize(("policy", "stops"), [({}, True), ({"DeletionPolicy": "Retain"}, False)])
+def test_a_stack_that_would_delete_its_repository_is_not_deployed(policy, stops):
+    """With existing: true the template has no repository, and CloudFormation would take that for a deletion."""
+    existing = MIRROR.model_copy(update={"existing": True})
+    deployed = {"Resources": {"R": {"Type": REPOSITORY, **policy}}}
+    wanted = replace(WANTED, template={"Resources": {}}, tags={**TAGS, "digest": "other"})
+    problems = mirror_problems(state(mirror=existing, wanted=wanted, template=deployed, azure=None))
+    assert any("CloudFormation would delete it" in problem for problem in problems) is stops
+
+
+OWNER = "github.com/contoso/mirrors"
+OWN = {PROVISIONED_FROM: OWNER}
+
+
+def deployed(name, **changes):
+    return replace(DeployedStack(name, "r", "CREATE_COMPLETE", {**OWN, REPLICA: name}, False), **changes)
+
+
+def wanted(name, **changes):
+    return replace(WantedStack(name, name, "1", "r", {}, {**OWN, REPLICA: name}, False), **changes)
+
+
+def test_only_what_was_provisioned_from_here_is_removed():
+    theirs = deployed("theirs", tags={PROVISIONED_FROM: "github.com/contoso/other", REPLICA: "theirs"})
+    by_hand = deployed("by-hand", tags={REPLICA: "by-hand"})
+    shared = SharedState(OWNER, (deployed("gone"), theirs, by_hand, deployed("x", tags={})))
+    assert list(shared.removed([])) == ["gone"]
+
+
+def test_a_mirror_that_moved_to_another_region_has_to_go_first():
+    shared, there = SharedState(OWNER, (deployed("a"),)), wanted("a", region="s")
+    (problem,) = shared.problems(there, [there])
+    assert "remove this mirror from mirrors.yaml, deploy that and approve the removal" in problem
+    assert shared.removed([there]) == {}
+
+
+def test_a_stack_of_another_repositorys_mirror_is_not_touched():
+    shared = SharedState(OWNER, (deployed("a", tags={REPLICA: "a", PROVISIONED_FROM: "github.com/o/other"}),))
+    (problem,) = shared.problems(wanted("a"), [wanted("a")])
+    assert "is taken by another repository's mirror" in problem
+
+
+names = st.sets(st.text("abc", min_size=1, max_size=3))
+
+
+@given(names, names, names)
+def test_nothing_that_is_wanted_is_removed(in_file, there, of_others):
+    stacks = [deployed(name) for name in there] + [deployed(name, tags={}) for name in of_others - there]
+    shared = SharedState(OWNER, tuple(stacks))
+    assert set(shared.removed([wanted(name) for name in in_file])) == there - in_file
+
+
+def test_a_removed_mirror_is_known_by_its_template():
+    source = {"azure": {"organization": "o", "project": "p", "repository": "r"}}
+    template = {
+        "Metadata": {"codecommit-mirror:source": {**source, "source_auth": "job-token", "replica_auth": "role"}}
+    }
+    mirror, stores_secrets = removed_mirror("a", template)
+    assert (mirror.azure.repository, stores_secrets) == ("r", False)
+    assert removed_mirror("a", {}) == (None, True)
+    assert removed_mirror("a", {"Metadata": {"codecommit-mirror:source": source}})[1]
+
+
+@given(st.lists(st.text("`a#\n", min_size=1), min_size=1))
+def test_no_text_breaks_out_of_the_summarys_fence(lines):
+    text = markdown_plan(lines, ["1 to create."]).split("\n")
+    fences = [line for line in text if re.fullmatch("`{3,}", line)]
+    opening = next(line for line in text if line.endswith("text") and line.startswith("```"))
+    assert fences.count(opening.removesuffix("text")) == 1
