@@ -32,6 +32,7 @@ bench: setup  ## Compare the engine and the snapshots with plain git, and measur
 	@$(BIN)/python -m benchmarks.snapshots
 	@$(BIN)/python -m benchmarks.provisioning
 	@$(BIN)/python -m benchmarks.fleet
+	@$(BIN)/python -m benchmarks.requests
 
 lint: setup  ## Lint, format and type checks
 	$(BIN)/ruff check .
@@ -42,6 +43,7 @@ tools:  ## Debian's Chromium and git-lfs for the tests that need them, where the
 	@missing=""; \
 	command -v chromium > /dev/null || command -v google-chrome > /dev/null || missing="chromium"; \
 	command -v git-lfs > /dev/null || missing="$$missing git-lfs"; \
+	[ -z "$$missing" ] || echo "The tests of the status page and of Git LFS need$$missing: installed now as root on Debian, else skipped."; \
 	[ -z "$$missing" ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } > /dev/null
 
@@ -49,13 +51,16 @@ setup: $(VENV)/.installed node_modules/.installed  ## Set up the virtual environ
 
 $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set PYTHON=... to another one.")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements-dev.txt
+	@echo "Creating a virtual environment in $(VENV) and installing the pinned Python packages, which takes half a minute."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json
+	@command -v node > /dev/null || { echo "Node 20 or later is needed (22 is recommended) for the CDK CLI; install it, and run this again." >&2; exit 1; }
 	@node -e 'if (parseInt(process.versions.node) < 20) { console.error("Node 20 or later is needed; this is " + process.version); process.exit(1) }'
-	npm ci --silent --no-fund --no-audit
+	@echo "Installing the pinned CDK CLI in node_modules."
+	@npm ci --silent --no-fund --no-audit
 	@touch $@
 
 # All three files get the same versions.

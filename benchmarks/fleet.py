@@ -76,22 +76,18 @@ class _Fleet:
         context = ["-c", f"config={self._config}", "--no-notices"]
         self._run([cdk, "bootstrap", f"aws://{self._cloud.account}/{self._cloud.region}", *context])
         common = ["--config", str(self._config)]
-        app = ["--app", str(self._app)]
         identity = ["codecommit-mirror-identity", "--require-approval", "never", "--output", str(self._folder / "id")]
         self._run([cdk, "deploy", *identity, *context])
-        synth = [cdk, "synth", "--quiet", "--output", str(self._app), *context]
-        self._report("`cdk synth`", synth)
-        self._report("`ci plan`, nothing deployed", _command("ci", "plan", *common, *app))
-        self._report("`ci deploy`, all new", _command("ci", "deploy", *common, *app))
-        self._report("`ci connect`, all new", _command("ci", "connect", *common))
-        names = [f"Replica-{number}" for number in range(self._size)]
-        self._report("`ci verify`, with the runs", _command("ci", "verify", *names, *common))
-        self._report("`ci connect`, nothing to do", _command("ci", "connect", *common))
+        self._report("`cdk synth`", [cdk, "synth", "--quiet", "--output", str(self._app), *context])
+        job = ("up", "--all", "--job", *common)
+        self._report("`plan`, nothing deployed", _command("plan", "--all", "--no-azure", *common))
+        self._report("`up --job`, all new", _command(*job))
+        self._report("`verify --wait`, with the runs", _command("verify", "--all", "--wait", *common))
+        self._report("`up --job`, nothing to do", _command(*job))
         self._report("`status`", _command("status", *common))
-        self._report("`ci plan`, all deployed", _command("ci", "plan", *common, *app))
+        self._report("`plan`, all deployed", _command("plan", "--all", "--no-azure", *common))
         self._write(changed=_CHANGED)
-        self._run(synth)
-        self._report(f"`ci deploy`, {_CHANGED} changed", _command("ci", "deploy", *common, *app))
+        self._report(f"`up --job`, {_CHANGED} changed", _command(*job))
 
     def _write(self, changed: int = 0) -> None:
         head = _FILE.format(

@@ -7,6 +7,7 @@ below a ruled heading, with their imports merged at the top.
 from __future__ import annotations
 
 import ast
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from mirror_engine import MODULES
+from mirror_engine import MODULES, protocol
 from mirror_engine.archive import archive_entries
 from mirror_engine.git import Git, batches_by_command_line, git_environment
 from mirror_engine.model import (
@@ -45,7 +46,7 @@ from mirror_engine.model import (
 )
 from mirror_engine.packs import object_count, verify_checksum
 from mirror_engine.plan import by_original_name, make_plan, select
-from mirror_engine.protocol import offered, read_refs, request_pack
+from mirror_engine.protocol import offered, request_pack
 from mirror_engine.report import carried_note, summary
 from mirror_engine.role import role_replica, sign
 from mirror_engine.run import mirror, names_lfs
@@ -97,6 +98,7 @@ __all__ = [
 
 _MAIN = 'if __name__ == "__main__":\n    sys.exit({})\n'
 _RULE_COLUMNS = 40
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -108,6 +110,22 @@ def failures_as_mirror_errors() -> Iterator[None]:
         raise MirrorError(str(failure)) from None
     except RetryableError as failure:
         raise MirrorError(f"{failure}; run again.") from None
+
+
+def read_refs(endpoint: Endpoint, service: str) -> Advertisement:
+    """Read a server's refs, once; logged as every request to a service is.
+
+    Args:
+        endpoint: the source or the replica.
+        service: ``git-upload-pack``, or ``git-receive-pack`` for a user who may push but not fetch.
+
+    Raises:
+        MirrorFailure: it refuses.
+        RetryableError: it cannot be reached.
+    """
+    found = protocol.read_refs(endpoint, service)
+    _LOG.info("git %s of the %s -> %s refs", service, endpoint.side, len(found.refs))
+    return found
 
 
 def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float], None] = time.sleep) -> Advertisement:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -189,24 +190,38 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
     began = time.monotonic()
     lines: list[str] = []
     reported: set[StackEvent] = set()
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
+    with (
+        _interruption_explained(arguments[0]),
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
         for line in process.stdout or ():
             lines.append(line.rstrip())
             event = parse_event(line)
             if report and event and event not in reported:
                 reported |= {event, replace(event, status=f"{event.status.partition('_')[0]}_IN_PROGRESS")}
-                said = f"{time.monotonic() - began:5.1f} s  {event.status}  {event.resource_type}  {event.resource}"
-                report(event.stack, said)
+                line = f"{time.monotonic() - began:5.1f} s  {event.status}  {event.resource_type}  {event.resource}"
+                report(event.stack, line)
     return lines, process.returncode
+
+
+@contextmanager
+def _interruption_explained(command: str) -> Iterator[None]:
+    """Say what goes on without this program when it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if command in ("deploy", "destroy"):
+            say("CloudFormation goes on with what it has begun; the next run waits for it.")
+        raise
 
 
 def parse_event(line: str) -> StackEvent | None:

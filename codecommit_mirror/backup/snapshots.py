@@ -207,6 +207,8 @@ def parse_at(text: str) -> datetime:
         raise MirrorError(
             f"--at {text!r} is not a time; write a date like 2026-11-20 (its end, in UTC) or 2026-11-20T08:30Z."
         )
+    if moment > datetime.now(UTC) + timedelta(days=1):
+        raise MirrorError(f"--at {text!r} is in the future; name an earlier time, or leave --at out for the latest.")
     return moment
 
 

@@ -49,6 +49,7 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
     aws = session(mirror)
     user = read_outputs(aws, mirror).user_of(mirror)
     iam = client(aws, "iam")
+    _ensure_slot(mirror, iam, user)
     if show:
         issued = git_credentials.issue(iam, user, mirror.name)
         with _revoked_if_lost(iam, user, issued):
@@ -63,6 +64,16 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
             if os.write(descriptor, data) != len(data):
                 raise OSError("the disk is full")
     _print_issued(issued, user, {"file": str(path)}, as_json)
+
+
+def _ensure_slot(mirror: Mirror, iam: IAMClient, user: str) -> None:
+    """Raise MirrorError if IAM would refuse another credential; it advises against revoking the one in use."""
+    existing = git_credentials.list_credentials(iam, user)
+    if len(existing) < git_credentials.MAX_PER_USER:
+        return
+    _, definition = _read_definition(mirror)
+    in_use = held_credential(definition.variables).id if definition else None
+    git_credentials.ensure_credential_slot(existing, user, mirror.name, in_use=in_use)
 
 
 def _print_issued(issued: IssuedCredential, user: str, answer: dict[str, str], as_json: bool) -> None:

@@ -205,13 +205,16 @@ def confirmation(yes: bool, board: Board | None = None, done: str = "deleted") -
         done: what has not happened if the answer is no.
     """
 
-    def confirm(question: str) -> None:
+    def confirm(question: str, typed: str | None = None) -> None:
         if yes:
             return
         if not sys.stdin.isatty():
             refuse(question)
         with board.paused() if board else contextlib.nullcontext():
-            agreed = click.confirm(question, err=True)
+            if typed is None:
+                agreed = click.confirm(question, err=True)
+            else:
+                agreed = click.prompt(f"{question}\nType {typed} to go on", err=True) == typed
         if not agreed:
             raise MirrorError(f"stopped; nothing was {done}.")
 
@@ -243,12 +246,16 @@ JOB_MINUTES = 40.0
 """AWS credentials of a job last an hour."""
 
 
+def _agree(question: str, typed: str | None = None) -> None:
+    """Stand for a person who says yes: a job only does what was approved before."""
+
+
 def policy_of(
     confirm: Confirm, *, job: bool, minutes: float | None, no_azure: bool, pull_request: bool = False
 ) -> Policy:
     """Return how a command works, by its options."""
     return Policy(
-        (lambda question: None) if job else confirm,
+        _agree if job else confirm,
         minutes=minutes if minutes is not None else JOB_MINUTES if job else math.inf,
         waits=not job,
         pull_request=pull_request,

@@ -113,7 +113,9 @@ def down(
             # Before anything is deleted, since it fails where this is no CDK project.
             batches.synthesize(project, output, list(stacks))
         if questions := [one.plan.question for one in prepared.values() if one.plan.question]:
-            policy.confirm(_question(questions))
+            loses_commits = any(one.deployed.repository for one in prepared.values()) and not keep_stack
+            named = next(iter(prepared)) if len(prepared) == 1 else f"{len(questions)} mirrors"
+            policy.confirm(_question(questions), typed=named if loses_commits else None)
         removals = for_each_mirror(prepared, board, lambda one, _: _disconnect(one, policy), policy)
         batches.commit_yaml({name: file for name, file in removals.items() if file}, board, policy, DISCONNECT)
         remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
@@ -192,6 +194,8 @@ def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) 
             deleted.append(deployed.repository)
             actions.append(Action("delete", deployed.repository.removeprefix("the "), is_destructive=True))
     aside = "The source keeps its commits."
+    if deployed.repository and not keep_stack:
+        aside += " Snapshots stay."
     if deployed.azure is None:
         deleted = deleted or ["what remains in AWS"]
         aside = "Azure DevOps is left alone, because the repository there does not exist or is not visible."

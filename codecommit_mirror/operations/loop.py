@@ -22,12 +22,13 @@ WORKERS = 8
 (https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits)."""
 
 
-def refuse(question: str) -> None:
+def refuse(question: str, typed: str | None = None) -> None:
     """Stand for a person who cannot be asked.
 
     Raises:
         MirrorError: always.
     """
+    del typed
     raise MirrorError(f"there is no terminal to ask on: {question} Use --yes to confirm.")
 
 

@@ -256,7 +256,7 @@ def _deploy(prepared: Mapping[str, Prepared], board: Board, output: Path, policy
         if row.name not in deployed:
             return one
         with step(DEPLOY):
-            return replace(one, state=_complete(one.context, state.reread_stack(one.context, one.state)))
+            return replace(one, state=_complete(one.context, state.reread_stack(one.context, one.state), policy))
 
     # What has been deployed is completed, however late it is.
     remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
@@ -271,10 +271,11 @@ def _end_after_deployment(one: Prepared, row: Row, policy: Policy) -> None:
         row.succeed(f"{row.name} is deployed.")
 
 
-def _complete(context: MirrorContext, found: MirrorState) -> MirrorState:
+def _complete(context: MirrorContext, found: MirrorState, policy: Policy) -> MirrorState:
     """Tag a repository that the stack does not own, and read again what may have changed during the deployment."""
     mirror, outputs = found.mirror, found.replica_outputs()
-    if mirror.existing:
+    # A job may not tag a repository that has no tags yet.
+    if mirror.existing and policy.azure == "all":
         migrating = is_migrating(mirror, outputs)
         tags = mirror.replica_tags_while_changing if migrating else mirror.replica_tags
         tag_replica(context.aws, outputs.replica_arn, tags)

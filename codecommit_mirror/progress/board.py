@@ -7,10 +7,10 @@ worked on; one that has ended becomes a line above it, so that the table fits on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from .screen import Screen
 
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 
 Result = Literal["succeeded", "failed", "left", "needs a person"]
 """``left``: there was no time for it; ``needs a person``: what can be done without one is done."""
-Confirm = Callable[[str], None]
-"""Asks a person; raises MirrorError if the answer is no, or if there is nobody to ask."""
+
+
+class Confirm(Protocol):
+    """Asks a person; raises MirrorError if the answer is no, or if there is nobody to ask."""
+
+    def __call__(self, question: str, typed: str | None = None) -> None:
+        """Ask a question, which is answered with yes or by typing a text."""
+        ...
+
 
 _OTHER_LINES = 3
 """How much of the screen the table leaves free."""

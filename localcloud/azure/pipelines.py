@@ -196,11 +196,18 @@ class Pipelines:
         return found
 
     def _repository(self, definition: Definition) -> Repository:
-        found = self._repositories.find(
-            definition.organization, definition.project, str(definition.body["repository"]["id"])
-        )
-        assert found
+        identifier = str(definition.body["repository"]["id"])
+        found = self._repositories.find(definition.organization, definition.project, identifier)
+        if found is None:
+            # The definition of a repository that was deleted stays: azure-devops-cli-extension#696.
+            raise ServiceError(
+                404, f"TF401019: The Git repository with name or identifier {identifier} does not exist."
+            )
         return found
+
+    def _has_repository(self, definition: Definition) -> bool:
+        identifier = str(definition.body["repository"]["id"])
+        return self._repositories.find(definition.organization, definition.project, identifier) is not None
 
     # -- runs
 
@@ -233,7 +240,7 @@ class Pipelines:
         for definition in list(self.definitions.values()):
             if definition.body.get("queueStatus", "enabled") != "enabled":
                 continue
-            if definition.organization != repository.organization:
+            if definition.organization != repository.organization or not self._has_repository(definition):
                 continue
             for update in push.updates:
                 if set(update.new) != {"0"}:
@@ -288,7 +295,7 @@ class Pipelines:
     def fire_schedules(self) -> int:
         """Trigger every schedule once; return how many runs that started."""
         started = 0
-        for definition in list(self.definitions.values()):
+        for definition in filter(self._has_repository, list(self.definitions.values())):
             repository = self._repository(definition)
             for ref in [name for name in repository.refs() if name.startswith("refs/heads/")]:
                 try:

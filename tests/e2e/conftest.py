@@ -40,7 +40,7 @@ from tests.program import program
 from .engine import servers
 from .engine.sides import NAMESPACES, Sides
 
-CONFIRMED = {"confirm": lambda question: None}
+CONFIRMED = {"confirm": lambda question, typed=None: None}
 ROOT = Path(__file__).parents[2]
 BOOTSTRAP_TEMPLATE = ROOT / "node_modules" / "aws-cdk" / "lib" / "api" / "bootstrap" / "bootstrap-template.yaml"
 

@@ -17,7 +17,7 @@ from codecommit_mirror.azure.token import AzureToken
 from localcloud import sample
 from localcloud.azure.rest_api.api import all_routes
 from localcloud.azure.tokens import JOB
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, Rig
 
 CONTRACTS = ROOT / "tests" / "contracts" / "azure-devops-7.1"
 YAML = """\
@@ -308,6 +308,21 @@ def test_pushes_start_the_pipelines_whose_yaml_triggers_on_them(project, tmp_pat
     assert len(results(project, made)) == 3
     project.cloud.azure.fire_schedules()
     assert results(project, made)[3:] == [("schedule", "main", "succeeded")]
+
+
+def test_a_pipeline_whose_repository_was_deleted_stays_and_disturbs_no_push(project, stack_template, tmp_path):
+    definition, cloud = project.pipeline(), project.cloud
+    url = f"{cloud.azure_url}/contoso/Shop/_apis/git/repositories/{project.repository.id}?api-version=7.1"
+    assert httpx.delete(url, auth=("", cloud.manager_token)).status_code == 204
+    other = Rig(cloud, f"other-than-{project.repository.name}", stack_template)
+    sample.fill(other.source, commits=1, branches=0, tags=0, pull_requests=0)
+    clone = other.clone(tmp_path / "clone.git")
+    sample.commit(clone, "main", "a push")
+    other.push("main", clone=clone)
+    cloud.azure.fire_schedules()
+    assert project.azure.definition(definition.id).name == definition.name
+    with pytest.raises(AzureError, match="TF401019"):
+        project.azure.queue(definition, "main")
 
 
 def test_pushes_that_wait_for_a_run_are_joined(project):

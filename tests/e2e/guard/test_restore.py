@@ -118,7 +118,7 @@ def test_drills_of_several_mirrors_say_which_snapshots_are_sound(
     entries = [f"  {name}: {{azure: {{repository: {name}}}}}\n" for name in names]
     head = "defaults:\n  azure: {organization: contoso, project: Shop}\nmirrors:\n"
     config.write_text(head + "".join(entries))
-    for drill in (["restore", "--drill", "--all"], ["ci", "drill"]):
+    for drill in (["restore", "--drill", "--all"], ["restore", "--drill", "--all", "--job"]):
         done = command(*drill, "--config", str(config), "--summary", str(summary), "--json")
         assert done.returncode == 1
         found = {one["mirror"]: one for one in json.loads(done.stdout)["mirrors"]}
@@ -129,7 +129,8 @@ def test_drills_of_several_mirrors_say_which_snapshots_are_sound(
         assert (drill["problem"], drill["refs"] > 3, drill["age_seconds"] < 600) == (None, True, True)
         assert "there is no snapshot of this replica" in found["no-such-replica"]["message"]
     assert summary.read_text().count("2 of 3 mirrors succeeded; failed: no-such-replica.") == 2
-    left = json.loads(command("ci", "drill", "--config", str(config), "--minutes", "0", "--json").stdout)["mirrors"]
+    late = ("restore", "--drill", "--all", "--job", "--minutes", "0", "--json")
+    left = json.loads(command(*late, "--config", str(config)).stdout)["mirrors"]
     assert {one["result"] for one in left} == {"left"}
 
 

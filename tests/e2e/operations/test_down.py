@@ -28,7 +28,7 @@ def test_down_asks_before_commits_are_deleted_and_says_how_many_refs(swift):
     swift.up()
     asked = []
 
-    def no(question):
+    def no(question, typed=None):
         asked.append(question)
         raise MirrorError("stopped; nothing was deleted.")
 
@@ -37,7 +37,8 @@ def test_down_asks_before_commits_are_deleted_and_says_how_many_refs(swift):
     count = len(sample.refs(swift.replica))
     assert asked == [
         f"Delete the pipeline 'codecommit-mirror-{swift.name}' with its runs and the CodeCommit repository "
-        f"{swift.name!r} with {count} refs (0 of them archived) and all history? The source keeps its commits."
+        f"{swift.name!r} with {count} refs (0 of them archived) and all history? The source keeps its "
+        "commits. Snapshots stay."
     ]
     assert swift.effects.seen == []
     swift.assert_up()
@@ -100,7 +101,7 @@ def test_a_source_that_is_not_to_be_seen_is_asked_about(quick):
     )
     asked = []
 
-    def no(question):
+    def no(question, typed=None):
         asked.append(question)
         raise MirrorError("stopped; nothing was deleted.")
 

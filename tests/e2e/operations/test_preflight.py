@@ -7,6 +7,7 @@ from codecommit_mirror.aws.stack import ReplicaStackState
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import preflight, state
 from codecommit_mirror.operations.context import MirrorContext
+from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
 from localcloud import sample
 from tests.e2e.conftest import bring_up
 
@@ -65,5 +66,5 @@ def test_two_credentials_that_no_pipeline_holds_are_told_before_anything_is_done
         UserName=rig.user, ServiceName="codecommit.amazonaws.com"
     )
     with pytest.raises(MirrorError, match="has 2 Git credentials already, and IAM allows 2"):
-        bring_up(rig.context())
+        bring_up(rig.context(), stages=(CONNECT, CREDENTIAL))
     assert rig.context().azure.find_definitions(name=rig.mirror.pipeline_name) == []

@@ -151,30 +151,31 @@ def test_ci_queues_one_run_and_waits_for_it_no_longer_than_told(templated):
     use(journey, "role")
     journey.up(stages=(DEPLOY,))
 
-    def ci(command, *arguments):
-        arguments = ("ci", command, *arguments, "--config", str(journey.config), "--json")
+    def run(*arguments):
+        arguments = (*arguments, "--config", str(journey.config), "--json")
         done = CliRunner(env=azure_environment(journey.cloud)).invoke(cli, arguments)
         found = json.loads(done.stdout)
         return done.exit_code, found["mirrors"][0], found.get("running")
 
+    job = ("up", "--all", "--job", "--no-deploy")
     azure.set_agent_online(False)
     try:
-        _, first, running = ci("connect")
+        _, first, running = run(*job)
         assert (first["result"], running) == ("succeeded", [journey.name])
         assert re.fullmatch(r"queued run \d+", first["message"])
-        status, again, running = ci("connect")
+        status, again, running = run(*job)
         assert (status, running) == (0, [journey.name])
         assert re.fullmatch(r"run \d+ has not ended yet", again["message"])
-        status, found, _ = ci("verify", journey.name, "--minutes", "0.01")
+        status, found, _ = run("verify", journey.name, "--wait", "--minutes", "0.01")
         assert (status, found["result"]) == (1, "left")
-        status, found, _ = ci("verify", journey.name, "--patience", "0.01")
+        status, found, _ = run("verify", journey.name, "--wait", "--patience", "0.01")
         assert (status, found["result"]) == (1, "failed")
         assert "there may be no free parallel job" in found["message"]
     finally:
         azure.set_agent_online(True)
-    status, found, _ = ci("verify", journey.name)
+    status, found, _ = run("verify", journey.name, "--wait")
     assert (status, found["result"]) == (0, "succeeded"), found
-    _, found, running = ci("connect")
+    _, found, running = run(*job)
     assert (found["message"], running) == ("nothing to do", [])
 
 

@@ -33,7 +33,8 @@ def deployed(**changes):
 
 def test_everything_that_goes_is_named_before_it_goes():
     found = plan(MIRROR, deployed())
-    assert found.question == (f"Delete the pipeline 'p' with its runs and {REPOSITORY}? The source keeps its commits.")
+    deleted = f"Delete the pipeline 'p' with its runs and {REPOSITORY}?"
+    assert found.question == f"{deleted} The source keeps its commits. Snapshots stay."
     assert found.note == f"to be deleted: {REPOSITORY}"
 
 

@@ -145,3 +145,8 @@ def test_a_server_gets_the_credentials_that_are_meant_for_it():
     assert (target.endpoint().username, target.endpoint().password) == ("a", "b")
     source = find_target("https://dev.azure.com/contoso/Shop/_git/New", context(AZURE_DEVOPS_EXT_PAT="token"))
     assert source.endpoint().password == "token"
+
+
+def test_a_time_in_the_future_is_refused():
+    with pytest.raises(MirrorError, match="is in the future; name an earlier time"):
+        parse_at("2999-01-01")
