@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -67,6 +68,8 @@ class ReplicaStackState:
     outputs: ReplicaOutputs | None
     """None for a stack without all of its outputs, which an interrupted deployment can leave."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    drift: tuple[str, datetime | None] = ("NOT_CHECKED", None)
+    """What CloudFormation found when it last looked for drift, and when."""
 
     @property
     def is_complete(self) -> bool:
@@ -149,8 +152,13 @@ def list_stacks(aws: boto3.Session) -> dict[str, ReplicaStackState]:
 def _parse(stack: StackTypeDef) -> ReplicaStackState:
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])}
+    drift: Mapping[str, Any] = stack.get("DriftInformation", {})
     return ReplicaStackState(
-        stack["StackStatus"], bool(stack.get("EnableTerminationProtection")), _parse_outputs(outputs), tags
+        stack["StackStatus"],
+        bool(stack.get("EnableTerminationProtection")),
+        _parse_outputs(outputs),
+        tags,
+        (str(drift.get("StackDriftStatus", "NOT_CHECKED")), drift.get("LastCheckTimestamp")),
     )
 
 

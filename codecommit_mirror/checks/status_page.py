@@ -11,16 +11,19 @@ from jinja2 import Environment, StrictUndefined
 
 from ..markdown import cell
 
-COLUMNS = ("Mirror", "State", "Attention", "Last run", "Refs", "Behind", "Credential")
+COLUMNS = ("Mirror", "State", "Attention", "Latest run", "Refs", "Behind", "Credential")
 _MAX_LISTED = 100
+_KINDS = ("failed", "warning", "ok", "not checked")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text, and what it is sorted by."""
+    """A cell's text, what it is sorted by, and where it leads."""
 
     text: str
     sort: str
+    link: str | None = None
+    """Where to look at it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Line:
     """One mirror's line."""
 
     kind: str
-    """``good``, ``bad`` or ``unknown``."""
+    """The mirror's verdict."""
     cells: tuple[Cell, ...]
     """One for each of ``COLUMNS``."""
 
@@ -48,11 +51,10 @@ def summary(lines: Sequence[Line]) -> str:
     text = [
         "## Status of the mirrors",
         "",
-        f"{counts['healthy']:,} healthy, {counts['attention']:,} need attention, {counts['unknown']:,} could not be "
-        f"read, of {len(lines):,}.",
+        f"{counts['ok']:,} ok, {counts['warning']:,} with warnings, {counts['failed']:,} failed, of {len(lines):,}.",
         "",
     ]
-    notable = [line for line in _worst_first(lines) if line.kind != "good"]
+    notable = [line for line in _worst_first(lines) if line.kind in ("failed", "warning")]
     if notable:
         text += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
         text += [f"| {' | '.join(cell(one.text) for one in line.cells)} |" for line in notable[:_MAX_LISTED]]
@@ -61,9 +63,8 @@ def summary(lines: Sequence[Line]) -> str:
 
 
 def _counts(lines: Sequence[Line]) -> dict[str, int]:
-    kinds = {"attention": "bad", "healthy": "good", "unknown": "unknown"}
-    return {name: sum(line.kind == kind for line in lines) for name, kind in kinds.items()}
+    return {kind: sum(line.kind == kind for line in lines) for kind in _KINDS}
 
 
 def _worst_first(lines: Sequence[Line]) -> list[Line]:
-    return sorted(lines, key=lambda line: ("bad", "unknown", "good").index(line.kind))
+    return sorted(lines, key=lambda line: _KINDS.index(line.kind))

@@ -25,7 +25,7 @@ COMMANDS = {
     "restore": ("backup", "Restore a repository from the replica, its archive, or a snapshot."),
     "rotate": ("operations", "Replace the pipelines' Git credentials, and verify the new ones with runs."),
     "snapshots": ("backup", "List and verify the snapshots that AWS keeps of a replica."),
-    "status": ("status", "Show the status of each mirror, or of the one that NAME names."),
+    "status": ("status", "Show the status of all mirrors, or of NAME."),
     "sync": ("sync", "Mirror once from this machine, as a run of the pipeline does."),
     "up": ("operations", "Bring mirrors up: deploy, connect, issue the credential, run, verify."),
     "verify": ("sync", "Compare source and replica ref by ref; exit 0 only if they are equal."),

@@ -16,7 +16,7 @@ from ..backup import restore as restoring
 from ..backup.origin import Origin, from_replica, from_snapshots
 from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable
 from ..backup.target import find_target
-from ..checks.status import duration
+from ..checks.judging import duration
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 from ..operations.context import MirrorContext

@@ -8,24 +8,26 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from .. import engine
-from ..azure.connection import LFS_NOTE
 from ..backup.coverage import unguarded
 from ..checks import status_page
-from ..checks.status import Status, attention, duration, read
+from ..checks.judging import Judged, Limits, azure_link, console, duration, judge
+from ..checks.reading import Readings, read
 from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
 from .options import complete_mirror, config_option, contexts_of, json_option, summary_option
-from .output import append_summary, print_json, print_table, write_text
+from .output import DIFFERS, FAILED, append_summary, print_json, print_table, write_text
 
+VERSION = 1
+"""The version of the JSON."""
 _MAX_WORKERS = 16
-_NEEDS_ATTENTION, _UNKNOWN = 1, 3
-"""Exit statuses; 3 is what monitoring plug-ins return for "unknown"."""
+_INDENT = "  "
 
 
 @click.command()
@@ -38,7 +40,8 @@ _NEEDS_ATTENTION, _UNKNOWN = 1, 3
     "--max-lag", default=60, show_default=True, metavar="MINUTES", help="How long a replica may be behind its source."
 )
 @click.option("--max-age", type=int, metavar="DAYS", help="How old a pipeline's Git credential may be.  [default: any]")
-@click.option("--failing", is_flag=True, help="Show only mirrors that need attention or could not be read.")
+@click.option("--deep", is_flag=True, help="Read what takes further calls for each mirror too; always for one NAME.")
+@click.option("--failing", is_flag=True, help="Show only mirrors that need attention.")
 @click.option(
     "--html", type=click.Path(path_type=Path), help="A file for a page that can be sorted and filtered, for publishing."
 )
@@ -50,15 +53,16 @@ def status(
     azure_repo_url: str | None,
     max_lag: int,
     max_age: int | None,
+    deep: bool,
     failing: bool,
     html: Path | None,
     summary: Path | None,
     as_json: bool,
 ) -> None:
-    """Show the status of each mirror, or of the one that NAME names.
+    """Show the status of all mirrors, or of NAME.
 
-    Exit status, for monitoring: 0 if every mirror is healthy, 1 if one needs attention, 3 if none is known to need
-    attention but one could not be read.
+    It is a list of checks, each ok, warning, failed or not checked, with its remedy. Exit status, for monitoring: 0 if
+    nothing needs attention, 1 if a check of a mirror has failed, 3 if there are only warnings.
     """
     if azure_repo_url:
         if not name:
@@ -69,86 +73,68 @@ def status(
         mirrors, _, guard = load(config, name)
     contexts = list(contexts_of(mirrors).values())
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
-        found = list(pool.map(lambda context: count(read(context)), contexts))
-    now, lag = datetime.now(UTC), timedelta(minutes=max_lag)
+        found = list(
+            pool.map(
+                lambda context: count(read(context, deep=deep or bool(name), has_guard=guard is not None)), contexts
+            )
+        )
+    limits = Limits(datetime.now(UTC), timedelta(minutes=max_lag), max_age, has_guard=guard is not None)
     missing = unguarded(guard, contexts)
-    judged = [
-        (one, attention(one, now=now, longest_lag=lag, oldest_days=max_age, unguarded=missing.get(one.name)))
-        for one in found
-    ]
-    lines = [_line(one, reasons, now) for one, reasons in judged]
+    judged = [judge(one, replace(limits, unguarded=missing.get(one.mirror.name))) for one in found]
+    lines = [_line(one, limits.now) for one in judged]
     append_summary(summary, status_page.summary(lines))
     if html:
-        write_text(html, status_page.page(lines, now), "--html")
-    shown = [(one, reasons) for one, reasons in judged if reasons or one.error] if failing else judged
+        write_text(html, status_page.page(lines, limits.now), "--html")
+    shown = [one for one in judged if one.notable] if failing else judged
     if as_json:
-        print_json({"mirrors": [as_object(one, reasons, now) for one, reasons in shown]})
+        print_json({"version": VERSION, "mirrors": [as_object(one, limits.now) for one in shown]})
+    elif not judged:
+        click.echo(f"{config} has no mirrors; 'codecommit-mirror discover --write' adds those of an organization.")
     elif not shown:
         click.echo(f"No mirror needs attention, out of {len(judged):,}.")
+    elif name:
+        _print_checks(judged[0])
     else:
-        header = ("MIRROR", "STACK", "CREDENTIALS", "LAST RUN", "REFS", "BEHIND", "ATTENTION")
-        print_table(header, [_row(one, reasons, now) for one, reasons in shown])
-        _print_notes([one for one, _ in shown])
+        _print_overview(shown, limits.now)
     click.get_current_context().exit(exit_status(judged))
 
 
 @contextlib.contextmanager
-def _counted(number: int) -> Iterator[Callable[[Status], Status]]:
-    """Yield a function that passes a mirror's status on, and shows on a terminal how many have been read."""
+def _counted(number: int) -> Iterator[Callable[[Readings], Readings]]:
+    """Yield a function that passes a mirror's readings on, and shows on a terminal how many have been read."""
     if number < _MAX_WORKERS or not sys.stderr.isatty():
-        yield lambda status: status
+        yield lambda readings: readings
         return
     with click.progressbar(length=number, label="Reading mirrors", file=sys.stderr) as bar:
         lock = threading.Lock()
 
-        def count(status: Status) -> Status:
+        def count(readings: Readings) -> Readings:
             with lock:
                 bar.update(1)
-            return status
+            return readings
 
         yield count
 
 
-def _line(one: Status, reasons: Sequence[str], now: datetime) -> status_page.Line:
-    """Return a mirror's line of the page."""
-    name, _, credentials, run, refs, behind, attention = _row(one, reasons, now)
-    kind = "bad" if reasons else "unknown" if one.error else "good"
-    state = {"bad": "needs attention", "unknown": "could not be read", "good": "healthy"}[kind]
-    lag, ended = one.lag(now), one.last_run.finished if one.last_run else None
-    sort_keys = (
-        name,
-        str(("bad", "unknown", "good").index(kind)),
-        attention,
-        ended.isoformat() if ended else "",
-        str(one.refs or 0),
-        str(int(lag.total_seconds()) if lag else 0),
-        str(one.credential_age_days or 0),
-    )
-    why = {"bad": attention, "unknown": one.error or "", "good": ""}[kind]
-    texts = (name, state, why, run, refs, behind, credentials)
-    return status_page.Line(kind, tuple(map(status_page.Cell, texts, sort_keys)))
+def exit_status(judged: Sequence[Judged]) -> int:
+    """Return the exit status for what was found."""
+    verdicts = {one.verdict for one in judged}
+    return FAILED if "failed" in verdicts else DIFFERS if "warning" in verdicts else 0
 
 
-def exit_status(judged: Sequence[tuple[Status, Sequence[str]]]) -> int:
-    """Return the exit status for mirrors and why they need attention."""
-    if any(reasons for _, reasons in judged):
-        return _NEEDS_ATTENTION
-    return _UNKNOWN if any(one.error for one, _ in judged) else 0
-
-
-def as_object(status: Status, reasons: Sequence[str], now: datetime) -> dict[str, object]:
+def as_object(one: Judged, now: datetime) -> dict[str, object]:
     """Return what ``status --json`` prints about a mirror; what is unknown is null."""
-    run, lag = status.last_run, status.lag(now)
+    readings, lag = one.readings, one.lag(now)
+    run, comparison, azure = readings.last_run, readings.comparison, readings.mirror.azure
     return {
-        "mirror": status.name,
-        "healthy": False if reasons else None if status.error else True,
-        "attention": list(reasons),
-        "error": status.error,
-        "stack": status.stack,
-        "acts_as_role": status.acts_as_role,
-        "credentials": status.credentials,
-        "credential_age_days": status.credential_age_days,
-        "pipeline": status.pipeline,
+        "mirror": one.name,
+        "verdict": one.verdict,
+        "checks": [vars(check) for check in one.checks],
+        "account": readings.account,
+        "region": readings.region,
+        "organization": azure.organization,
+        "project": azure.project,
+        "repository": azure.repository,
         "last_run": run
         and {
             "id": run.id,
@@ -157,53 +143,106 @@ def as_object(status: Status, reasons: Sequence[str], now: datetime) -> dict[str
             "reason": run.reason,
             "finished": run.finished.astimezone(UTC).isoformat() if run.finished else None,
         },
-        "refs": status.refs,
-        "different": status.different,
-        "carried": status.carried,
-        "lfs": status.lfs,
+        "refs": len(comparison.source) if comparison else None,
+        "different": len(comparison.different) if comparison else None,
+        "carried": comparison.carried if comparison else None,
+        "credentials": len(readings.credentials),
+        "credential_age_days": readings.credential_age_days,
         "lag_seconds": None if lag is None else int(lag.total_seconds()),
     }
 
 
-def group_errors(statuses: Sequence[Status]) -> dict[str, list[str]]:
+def group_errors(judged: Sequence[Judged]) -> dict[str, list[str]]:
     """Return the mirrors that could not be read, by cause: a refused token is the same cause for all of them."""
     causes: dict[str, list[str]] = {}
-    for one in statuses:
-        if one.error:
-            causes.setdefault(re.sub(r"^cannot [^:]*: ", "", one.error), []).append(one.name)
+    for one in judged:
+        if one.readings.error:
+            causes.setdefault(re.sub(r"^cannot [^:]*: ", "", one.readings.error), []).append(one.name)
     return causes
 
 
-def _print_notes(statuses: Sequence[Status]) -> None:
-    """Print what does not fit into the table."""
-    for cause, names in group_errors(statuses).items():
+def _print_checks(one: Judged) -> None:
+    """Print where a mirror is, and all its checks."""
+    readings, azure = one.readings, one.readings.mirror.azure
+    place = f"account {readings.account}, {readings.region}" if readings.account else str(readings.region)
+    click.echo(f"{one.name}: {azure.organization}/{azure.project}/{azure.repository} -> {place}")
+    width = max(len(check.name) for check in one.checks)
+    for check in one.checks:
+        click.echo(f"{_INDENT}{check.verdict:11}  {check.name:{width}}  {engine.sanitize(check.message)}")
+        for note in (check.remedy, check.link):
+            if note:
+                click.echo(f"{_INDENT}{'':11}  {'':{width}}  {note}")
+    if readings.comparison and readings.comparison.carried:
+        click.echo(engine.carried_note(readings.comparison.carried))
+
+
+def _print_overview(judged: Sequence[Judged], now: datetime) -> None:
+    """Print a line for each mirror, and below it what needs attention, with remedies."""
+    print_table(("MIRROR", "STATUS", "REFS", "BEHIND", "LATEST RUN"), [_row(one, now) for one in judged])
+    for cause, names in group_errors(judged).items():
         what = names[0] if len(names) == 1 else f"{len(names):,} mirrors"
         click.echo(f"{what} could not be read: {cause}")
-    for one in statuses:
-        if one.lfs:
-            click.echo(f"{one.name}: {LFS_NOTE}.")
-        if one.carried:
-            click.echo(f"{one.name}: {engine.carried_note(one.carried)}")
+    for one in judged:
+        for check in one.notable:
+            if check.message == one.readings.error:
+                continue
+            click.echo(f"{one.name}: {check.verdict}: {check.name}: {engine.sanitize(check.message)}")
+            if check.remedy:
+                click.echo(f"{_INDENT}{check.remedy}")
 
 
-def _row(one: Status, reasons: Sequence[str], now: datetime) -> tuple[str, ...]:
-    run, lag = one.last_run, one.lag(now)
-    age = "" if one.credential_age_days is None else f" ({one.credential_age_days} d)"
-    ended = f" {duration(now - run.finished)} ago" if run and run.finished else ""
+def _row(one: Judged, now: datetime) -> tuple[str, ...]:
+    lag = one.lag(now)
     return (
         one.name,
-        one.stack or "-",
-        "role" if one.acts_as_role else f"{one.credentials}{age}",
-        f"{run.result or run.status}{ended}" if run else "-",
+        one.verdict,
         _refs(one),
         "-" if lag is None else duration(lag) if lag else "in sync",
-        "; ".join([*reasons, *(["could not be read"] if one.error else [])]) or "none",
+        _ended(one, lambda finished: f"{duration(now - finished)} ago"),
     )
 
 
-def _refs(one: Status) -> str:
-    if one.refs is None:
+def _ended(one: Judged, when: Callable[[datetime], str]) -> str:
+    run = one.readings.last_run
+    if run is None:
         return "-"
-    return (
-        f"{one.different:,} {'differs' if one.different == 1 else 'differ'}" if one.different else f"{one.refs:,} equal"
+    return f"{run.result or run.status}{f' {when(run.finished)}' if run.finished else ''}"
+
+
+def _refs(one: Judged) -> str:
+    comparison = one.readings.comparison
+    if comparison is None:
+        return "-"
+    different = len(comparison.different)
+    if different:
+        return f"{different:,} {'differs' if different == 1 else 'differ'}"
+    return f"{len(comparison.source):,} equal"
+
+
+def _line(one: Judged, now: datetime) -> status_page.Line:
+    """Return a mirror's line of the page, with absolute times: it is read later."""
+    readings, lag = one.readings, one.lag(now)
+    run, definition = readings.last_run, readings.azure.definition if readings.azure else None
+    why = "; ".join(
+        f"{check.name}: {check.message}{f' ({check.remedy})' if check.remedy else ''}" for check in one.notable
+    )
+    ended = run.finished.isoformat() if run and run.finished else ""
+    age = readings.credential_age_days
+    pipeline = azure_link(readings.mirror, f"_build?definitionId={definition.id}") if definition else None
+    latest = azure_link(readings.mirror, f"_build/results?buildId={run.id}") if run else None
+    repository = f"codesuite/codecommit/repositories/{one.name}/browse?region={readings.region}"
+    return status_page.Line(
+        one.verdict,
+        (
+            status_page.Cell(one.name, one.name, pipeline),
+            status_page.Cell(one.verdict, str(("failed", "warning", "ok", "not checked").index(one.verdict))),
+            status_page.Cell(why, why),
+            status_page.Cell(_ended(one, lambda finished: f"{finished:%Y-%m-%d %H:%M} UTC"), ended, latest),
+            status_page.Cell(_refs(one), _refs(one).replace(",", ""), console(readings, repository)),
+            status_page.Cell(
+                "-" if lag is None else duration(lag) if lag else "in sync",
+                str(int(lag.total_seconds()) if lag else 0),
+            ),
+            status_page.Cell("role" if readings.acts_as_role else "-" if age is None else f"{age} d", str(age or 0)),
+        ),
     )

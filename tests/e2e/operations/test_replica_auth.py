@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import aws_cdk as aws
 import boto3
@@ -14,7 +15,8 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from codecommit_mirror.aws import cdk
-from codecommit_mirror.checks import status as mirror_status
+from codecommit_mirror.checks.judging import Limits, judge
+from codecommit_mirror.checks.reading import read
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config.load import load_mirrors
 from codecommit_mirror.errors import MirrorError
@@ -66,8 +68,8 @@ def assert_role(journey):
     assert journey.pipeline_works()
     mirrored = program.by_original_name(sample.refs(journey.replica), NAMESPACES)
     assert mirrored == sample.refs(journey.source, *NAMESPACES)
-    status = mirror_status.read(journey.context())
-    assert (status.acts_as_role, status.credentials, status.credential_works, status.error) == (True, 0, True, None)
+    judged = judge(read(journey.context(), deep=True), Limits(datetime.now(UTC), timedelta(hours=1)))
+    assert (judged.readings.acts_as_role, judged.readings.error, judged.notable) == (True, None, [])
 
 
 def logs(journey):

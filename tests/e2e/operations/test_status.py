@@ -19,31 +19,50 @@ def test_status_is_for_people_and_for_monitors(quick, command):
     url = quick.mirror.azure.clone_url
     arguments = ("status", quick.name, "--azure-repo-url", url)
     well = command(*arguments, **azure_environment(quick.cloud))
-    assert well.returncode == 0, well.stderr
-    assert "in sync" in well.stdout
+    assert well.returncode == 0, well.stdout + well.stderr
+    assert "  ok           lag           in sync" in well.stdout
+    assert "may push to the replica and do nothing else" in well.stdout
+    assert f"account {quick.cloud.account}, {quick.cloud.region}" in well.stdout
+    assert "/contoso/Shop/_build/results?buildId=" in well.stdout
     assert command(*arguments, "--failing", **azure_environment(quick.cloud)).stdout == (
         "No mirror needs attention, out of 1.\n"
     )
     sample.commit(quick.source, "main", "not mirrored")
     behind = command(*arguments, "--json", "--max-lag", "0", **azure_environment(quick.cloud))
-    assert behind.returncode == 1
+    assert behind.returncode == 3
     (found,) = json.loads(behind.stdout)["mirrors"]
-    assert (found["different"], found["healthy"], found["credentials"]) == (1, False, 1)
+    assert (found["different"], found["verdict"], found["credentials"]) == (1, "warning", 1)
     assert found["last_run"]["result"] == "succeeded"
+    iam = quick.cloud.client("iam")
+    iam.create_access_key(UserName=quick.mirror.user_name)
     (credential,) = quick.credentials
     identifier = credential["ServiceSpecificCredentialId"]
-    quick.cloud.client("iam").update_service_specific_credential(
+    iam.update_service_specific_credential(
         UserName=quick.mirror.user_name, ServiceSpecificCredentialId=identifier, Status="Inactive"
     )
     dead = command(*arguments, **azure_environment(quick.cloud))
     assert dead.returncode == 1
     assert "the pipeline's Git credential is gone or inactive" in dead.stdout
+    assert "the user also has the access key A" in dead.stdout
     blind = command(*arguments, AZURE_DEVOPS_EXT_PAT="wrong")
-    assert blind.returncode == 3
+    assert blind.returncode == 1
     assert "sign-in page" in blind.stdout
-    assert (
-        json.loads(command(*arguments, "--json", AZURE_DEVOPS_EXT_PAT="wrong").stdout)["mirrors"][0]["healthy"] is None
-    )
+
+
+def test_an_edited_and_a_deleted_yaml_are_seen(quick, command):
+    azure, mirror = quick.context().azure, quick.mirror
+    arguments = ("status", quick.name, "--azure-repo-url", mirror.azure.clone_url, "--json")
+
+    def verdict():
+        (found,) = json.loads(command(*arguments, **azure_environment(quick.cloud)).stdout)["mirrors"]
+        return {check["name"]: check["verdict"] for check in found["checks"]}["YAML"]
+
+    home = azure.repository(quick.name)
+    assert verdict() == "ok"
+    for text, expected in (("steps: []\n", "warning"), (None, "failed")):
+        tip = azure.tip(home, "main")
+        azure.commit_file(home, "main", tip, mirror.pipeline_path, text=text, exists=True, comment="by hand [skip ci]")
+        assert verdict() == expected
 
 
 def test_a_mirror_whose_guard_is_missing_needs_attention(quick, command, tmp_path):
@@ -51,8 +70,8 @@ def test_a_mirror_whose_guard_is_missing_needs_attention(quick, command, tmp_pat
     mirrors = MIRRORS.format(server=quick.cloud.azure_url, name=quick.name)
     config.write_text(mirrors + "guard: {email: ops@example.com}\n")
     done = command("status", "--config", str(config), **azure_environment(quick.cloud))
-    assert done.returncode == 1
-    assert f"the guard is not deployed in {quick.cloud.region}; run 'cdk deploy codecommit-mirror-guard'" in done.stdout
+    assert f"warning: snapshot: the guard is not deployed in {quick.cloud.region}\n" in done.stdout
+    assert "  cdk deploy codecommit-mirror-guard\n" in done.stdout
     config.write_text(mirrors + "guard: {email: ops@example.com, region: us-east-2}\n")
     elsewhere = command("status", "--config", str(config), **azure_environment(quick.cloud))
     assert f"the guard watches us-east-2, but the replica is in {quick.cloud.region}" in elsewhere.stdout

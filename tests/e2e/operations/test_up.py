@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from codecommit_mirror.azure.variables import HeldCredential, Issuing
-from codecommit_mirror.checks import status as mirror_status
+from codecommit_mirror.checks.judging import Limits, judge
+from codecommit_mirror.checks.reading import read
 from codecommit_mirror.config.load import load_mirrors
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY
@@ -52,8 +53,8 @@ def test_a_replica_that_was_deleted_by_hand_gets_a_remedy_that_works(swift):
         swift.up()
     assert len(str(caught.value).splitlines()) == 1
     assert time.monotonic() - started < 20
-    status = mirror_status.read(swift.context())
-    assert status.error == str(caught.value)
+    readings = read(swift.context())
+    assert (readings.error, readings.replica_is_gone) == (str(caught.value), True)
     swift.down()
     swift.up()
     swift.assert_up()
@@ -69,9 +70,10 @@ def test_a_user_that_was_deleted_by_hand_is_made_anew(swift):
     (policy,) = iam.list_attached_user_policies(UserName=user)["AttachedPolicies"]
     iam.detach_user_policy(UserName=user, PolicyArn=policy["PolicyArn"])
     iam.delete_user(UserName=user)
-    status = mirror_status.read(swift.context())
-    reasons = mirror_status.attention(status, now=datetime.now(UTC), longest_lag=timedelta(hours=1), oldest_days=None)
-    assert f"the pipeline's Git credential is gone or inactive; run 'codecommit-mirror up {swift.name}'" in reasons
+    judged = judge(read(swift.context()), Limits(datetime.now(UTC), timedelta(hours=1)))
+    (gone,) = [check for check in judged.notable if check.name == "credential"]
+    assert gone.message == "the pipeline's Git credential is gone or inactive"
+    assert gone.remedy == f"codecommit-mirror up {swift.name}"
     swift.up()
     swift.assert_up()
     assert iam.list_attached_user_policies(UserName=user)["AttachedPolicies"] == [policy]
@@ -110,10 +112,9 @@ def test_git_lfs_is_said_by_up_and_by_status(swift, command):
     (build,) = swift.context().azure.builds(state_of(swift.context()).definition)
     (summary,) = swift.cloud.azure.run_log(build.id)["summaries"]
     assert "The source uses Git LFS: its large files are not in the replica" in summary
-    assert mirror_status.read(swift.context()).lfs
     shown = command("status", "--config", str(swift.config), **azure_environment(swift.cloud))
-    assert f"{swift.name}: the source uses Git LFS" in shown.stdout
-    assert "none" in shown.stdout
+    assert f"{swift.name}: warning: LFS: the source uses Git LFS" in shown.stdout
+    assert shown.returncode == 3
 
 
 def test_a_new_user_name_waits_until_the_old_user_has_no_credentials(bootstrapped, quick):

@@ -17,11 +17,20 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def line(name, kind, lag=0):
-    texts = (name, kind, HOSTILE if kind == "bad" else "", "succeeded 1 h ago", "16 equal", f"{lag} h", "role")
-    return Line(kind, tuple(Cell(text, str(lag) if text == f"{lag} h" else text) for text in texts))
+    texts = (
+        name,
+        kind,
+        HOSTILE if kind == "failed" else "",
+        "succeeded 2026-11-26 11:00 UTC",
+        "16 equal",
+        f"{lag} h",
+        "role",
+    )
+    link = "https://dev.azure.com/contoso/Shop/_build?a=1&b=2"
+    return Line(kind, tuple(Cell(text, str(lag) if text == f"{lag} h" else text, link) for text in texts))
 
 
-LINES = [line("b-one", "good", 9), line("a-two", "bad", 10), line("c-three", "unknown", 2)]
+LINES = [line("b-one", "ok", 9), line("a-two", "failed", 10), line("c-three", "warning", 2)]
 
 ACTIONS = """
 const rows = () => [...body.rows].filter((row) => !row.hidden).map((row) => row.cells[0].textContent).join(" ");
@@ -66,7 +75,7 @@ def seen(tmp_path, width):
 @pytest.mark.parametrize(("width", "display"), [(1200, "table-cell"), (500, "flex")])
 def test_a_browser_sorts_filters_and_fits_a_phone(tmp_path, width, display):
     result = seen(tmp_path, width)
-    assert result["title"] == "Mirrors: 1 of 3 need attention"
+    assert result["title"] == "Mirrors: 2 of 3 need attention"
     assert result["first"] == "a-two c-three b-one"
     assert result["byName"] == "a-two b-one c-three"
     assert result["byNameDown"] == "c-three b-one a-two"
@@ -80,7 +89,8 @@ def test_a_browser_sorts_filters_and_fits_a_phone(tmp_path, width, display):
 
 def test_it_needs_nothing_from_elsewhere_and_obeys_no_name():
     text = page(LINES, NOW)
-    assert not re.search(r"""(src|href)=|@import|url\(""", text)
+    assert not re.search(r"""src=|@import|url\(""", text)
+    assert set(re.findall(r'href="([^"]*)"', text)) == {"https://dev.azure.com/contoso/Shop/_build?a=1&amp;b=2"}
     assert HOSTILE not in text
     assert html.escape(HOSTILE, quote=True).replace("&#x27;", "&#39;") in text
     assert "default-src 'none'" in text
@@ -89,8 +99,8 @@ def test_it_needs_nothing_from_elsewhere_and_obeys_no_name():
 
 def test_the_summary_lists_what_is_not_healthy():
     text = summary(LINES)
-    assert "1 healthy, 1 need attention, 1 could not be read, of 3." in text
+    assert "1 ok, 1 with warnings, 1 failed, of 3." in text
     assert text.index("a-two") < text.index("c-three")
     assert "b-one" not in text
     assert "<script>" not in text
-    assert len(summary([line(f"m{number}", "bad") for number in range(500)]).splitlines()) < 120
+    assert len(summary([line(f"m{number}", "failed") for number in range(500)]).splitlines()) < 120

@@ -1,0 +1,158 @@
+"""Read how a mirror is; if one thing cannot be read, what was read before it stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from ..aws import git_credentials, push_user
+from ..aws.git_credentials import Credential
+from ..aws.session import DeniedError, NotFoundError
+from ..aws.stack import ReplicaOutputs, ReplicaStackState, find_clone_url, missing_repository, read_outputs
+from ..azure.client import NO_OBJECT, Build, PushedRef
+from ..azure.state import AzureState, read_state
+from ..azure.variables import held_credential
+from ..backup.snapshots import Snapshots, read_snapshots
+from ..config.mirror import Mirror
+from ..errors import MirrorError
+from ..operations import verification
+from ..operations.context import MirrorContext
+from ..operations.verification import Comparison
+
+_MAX_REF_CHANGES = 2_000
+"""How many changes of refs are read to find out how far a replica is behind."""
+
+
+@dataclass
+class Readings:
+    """What was read of a mirror; None if it was not read or does not exist."""
+
+    mirror: Mirror
+    account: str | None = None
+    region: str | None = None
+    stack: ReplicaStackState | None = None
+    credentials: Sequence[Credential] = ()
+    foreign_rights: Sequence[str] | None = None
+    """What the user or role has beside the mirror's policy; None if nobody looked."""
+    azure: AzureState | None = None
+    last_run: Build | None = None
+    comparison: Comparison | None = None
+    since: datetime | None = None
+    """When the oldest push was made that the replica does not have."""
+    replica_is_gone: bool = False
+    snapshots: Snapshots | None = None
+    """Its snapshots; None if nobody looked, or the guard is not deployed."""
+    error: str | None = None
+    """Why something could not be read."""
+
+    @property
+    def acts_as_role(self) -> bool:
+        """Whether the deployed stack has a role and no user."""
+        outputs = self.stack.outputs if self.stack else None
+        return outputs is not None and outputs.push_user_name is None
+
+    @property
+    def held(self) -> str | None:
+        """The id of the credential that the pipeline records."""
+        definition = self.azure.definition if self.azure else None
+        return held_credential(definition.variables).id if definition else None
+
+    @property
+    def credential_age_days(self) -> int | None:
+        """The age of the credential that the pipeline holds, or of the oldest one if that is unknown."""
+        aged = [credential for credential in self.credentials if credential.id == self.held] or self.credentials
+        return aged[0].age_days() if self.azure and aged else None
+
+
+def read(context: MirrorContext, *, deep: bool = False, has_guard: bool = False) -> Readings:
+    """Read a mirror's status.
+
+    Args:
+        context: the mirror's.
+        deep: whether to read what takes further calls for each mirror: a user's policies and keys, snapshots.
+        has_guard: whether mirrors.yaml has a guard.
+    """
+    readings = Readings(context.mirror)
+    if deep and has_guard:
+        with suppress(MirrorError):
+            readings.snapshots = read_snapshots(context.aws, context.mirror.name, None)
+    try:
+        _read(context, readings, deep=deep)
+    except MirrorError as failure:
+        readings.error = str(failure)
+    return readings
+
+
+def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
+    readings.region = str(context.aws.region_name)
+    readings.stack = context.find_stack()
+    readings.account = context.mirror.account or (context.account if deep else None)
+    if readings.stack is None:
+        return
+    if not readings.acts_as_role:
+        readings.credentials = _list_credentials(context, readings.stack)
+    if deep and readings.stack.outputs:
+        readings.foreign_rights = _foreign_rights(context, readings.stack.outputs)
+    readings.mirror, readings.azure = read_state(context.mirror, context.azure)
+    if readings.azure.definition:
+        readings.last_run = next(context.azure.builds(readings.azure.definition), None)
+    if readings.stack.outputs is None:
+        return
+    readings.comparison = _compare(context, readings, readings.stack.outputs)
+    if readings.comparison.different:
+        pushes = islice(context.azure.pushed_refs(readings.azure.source), _MAX_REF_CHANGES)
+        readings.since = behind_since(pushes, readings.comparison.source, readings.comparison.replica)
+
+
+def _list_credentials(context: MirrorContext, stack: ReplicaStackState) -> list[Credential]:
+    try:
+        return git_credentials.list_credentials(context.iam, stack.user_name(context.mirror))
+    except NotFoundError:
+        return []
+
+
+def _foreign_rights(context: MirrorContext, outputs: ReplicaOutputs) -> list[str] | None:
+    """Return what the user or role has beside the policy, or None if these credentials may not look."""
+    try:
+        return push_user.foreign_rights(context.iam, context.mirror, outputs)
+    except NotFoundError:
+        return []
+    except DeniedError:
+        return None
+
+
+def _compare(context: MirrorContext, readings: Readings, outputs: ReplicaOutputs) -> Comparison:
+    mirror = context.mirror
+    try:
+        url = read_outputs(context.aws, mirror).replica_url if mirror.existing else outputs.replica_url
+        return verification.compare(mirror, url, context.aws, context.token)
+    except MirrorError:
+        if find_clone_url(context.aws, mirror.name) is None:
+            readings.replica_is_gone = True
+            raise MirrorError(missing_repository(mirror)) from None
+        raise
+
+
+def behind_since(pushes: Iterable[PushedRef], source: Mapping[str, str], replica: Mapping[str, str]) -> datetime | None:
+    """Return when the oldest push was made that the replica does not have yet.
+
+    Args:
+        pushes: changes of the source's refs, the newest first.
+        source: the source's refs.
+        replica: the replica's refs, by the source's names.
+    """
+    waiting = {name for name in {*source, *replica} if source.get(name) != replica.get(name)}
+    oldest = None
+    for push in pushes:
+        if push.name not in waiting:
+            continue
+        if push.new == replica.get(push.name, NO_OBJECT):
+            waiting.discard(push.name)
+            if not waiting:
+                break
+            continue
+        oldest = push.date
+    return oldest
