@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import click
@@ -72,12 +73,9 @@ def status(
     else:
         mirrors, _, guard = load(config, name)
     contexts = list(contexts_of(mirrors).values())
+    look = partial(read, deep=deep or bool(name), has_guard=guard is not None)
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
-        found = list(
-            pool.map(
-                lambda context: count(read(context, deep=deep or bool(name), has_guard=guard is not None)), contexts
-            )
-        )
+        found = list(pool.map(lambda context: count(look(context)), contexts))
     limits = Limits(datetime.now(UTC), timedelta(minutes=max_lag), max_age, has_guard=guard is not None)
     missing = unguarded(guard, contexts)
     judged = [judge(one, replace(limits, unguarded=missing.get(one.mirror.name))) for one in found]

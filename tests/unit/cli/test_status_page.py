@@ -17,15 +17,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def line(name, kind, lag=0):
-    texts = (
-        name,
-        kind,
-        HOSTILE if kind == "failed" else "",
-        "succeeded 2026-11-26 11:00 UTC",
-        "16 equal",
-        f"{lag} h",
-        "role",
-    )
+    why, ended = HOSTILE if kind == "failed" else "", "succeeded 2026-11-26 11:00 UTC"
+    texts = (name, kind, why, ended, "16 equal", f"{lag} h", "role")
     link = "https://dev.azure.com/contoso/Shop/_build?a=1&b=2"
     return Line(kind, tuple(Cell(text, str(lag) if text == f"{lag} h" else text, link) for text in texts))
 

@@ -28,20 +28,8 @@ URL = "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/M"
 OUTPUTS = ReplicaOutputs(URL, "arn:M", "user", "policy")
 EQUAL = Comparison({"a": "1", "b": "2"}, {"a": "1", "b": "2"})
 NAMES = [
-    "stack",
-    "drift",
-    "permissions",
-    "credential",
-    "pipeline",
-    "YAML",
-    "trigger",
-    "run",
-    "replica",
-    "lag",
-    "snapshot",
-    "drill",
-    "subscription",
-    "LFS",
+    *("stack", "drift", "permissions", "credential", "pipeline", "YAML", "trigger"),
+    *("run", "replica", "lag", "snapshot", "drill", "subscription", "LFS"),
 ]
 
 
