@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError, MirrorError
 from ..progress import say
 
 _DEPLOY = ("--require-approval", "never", "--progress", "events")
@@ -79,9 +79,9 @@ def bootstrap_parameter(folder: Path) -> str:
     try:
         context = json.loads((folder / "cdk.json").read_text(encoding="utf-8")).get("context", {})
     except FileNotFoundError:
-        raise MirrorError(f"{folder} has no cdk.json; run this command in the project's folder.") from None
+        raise ConfigurationError(f"{folder} has no cdk.json; run this command in the project's folder.") from None
     except ValueError as error:
-        raise MirrorError(f"{folder / 'cdk.json'} is not JSON ({error}); correct it.") from None
+        raise ConfigurationError(f"{folder / 'cdk.json'} is not JSON ({error}); correct it.") from None
     qualifier = next((context[key] for key in _QUALIFIERS if key in context), _DEFAULT_QUALIFIER)
     return f"/cdk-bootstrap/{qualifier}/version"
 

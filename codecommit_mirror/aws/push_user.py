@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config.mirror import Mirror
-from .session import DeniedError, NotFoundError, aws_failures
+from ..errors import DeniedError, NotFoundError
+from .session import aws_failures
 from .stack import ReplicaOutputs
 
 if TYPE_CHECKING:

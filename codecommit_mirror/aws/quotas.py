@@ -16,7 +16,8 @@ import boto3
 from botocore import exceptions
 
 from ..config.mirror import Mirror
-from .session import DeniedError, aws_failures, client
+from ..errors import DeniedError
+from .session import aws_failures, client
 from .stack import list_stacks
 
 IAM_KINDS = {"Users": "IAM users", "Groups": "IAM groups", "Policies": "IAM policies", "Roles": "IAM roles"}

@@ -16,7 +16,7 @@ from botocore import exceptions
 from botocore.config import Config
 
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import DeniedError, MirrorError, NotFoundError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -42,14 +42,6 @@ _UNKNOWN_KEY = {
 }
 _BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
-
-
-class NotFoundError(MirrorError):
-    """Raised when a stack, a repository or an IAM user does not exist."""
-
-
-class DeniedError(MirrorError):
-    """Raised when AWS denies a call to these credentials."""
 
 
 def session(mirror: Mirror) -> boto3.Session:

@@ -14,9 +14,9 @@ from botocore import exceptions
 
 from ..config.ci import REPLICA
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import MirrorError, NotFoundError, UnsettledError
 from ..progress import say
-from .session import NotFoundError, aws_failures, client
+from .session import aws_failures, client
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -91,10 +91,6 @@ class ReplicaStackState:
 def has_operation_in_progress(status: str) -> bool:
     """Whether CloudFormation is working on a stack of this status."""
     return status.endswith("_IN_PROGRESS") and status != NOT_CREATED_YET
-
-
-class UnsettledError(MirrorError):
-    """Raised when CloudFormation works on a stack for longer than it was waited for."""
 
 
 def wait_until_settled(in_progress: Callable[[], Mapping[str, str]], minutes: float = SETTLING_MINUTES) -> None:

@@ -14,7 +14,8 @@ from urllib.parse import quote
 import httpx
 
 from ..config.mirror import AzureRepository
-from .http import AzureError, AzureHttp
+from ..errors import AzureError
+from .http import AzureHttp
 from .token import AzureToken
 
 NO_OBJECT = "0" * 40

@@ -8,10 +8,9 @@ from typing import Any
 
 from ..actions import Action
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import AzureError, MirrorError
 from ..progress import say
 from .client import AzureDevOps, Definition, FileChange
-from .http import AzureError
 from .pipeline import render, written_for
 from .state import COMMIT_SUBJECT, AzureState, pull_request_branch
 from .variables import (

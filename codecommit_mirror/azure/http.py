@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from ..errors import MirrorError
+from ..errors import AzureError, MirrorError
 from .token import SCOPES, AzureToken
 
 API_VERSION = "7.1"
@@ -30,19 +30,6 @@ _PAGE_SIZE = 200
 def _certificates() -> ssl.SSLContext:
     """Return the certificates that are trusted, which take longer to read than a request."""
     return httpx.create_ssl_context()
-
-
-class AzureError(MirrorError):
-    """Raised when Azure DevOps refuses a call; the sentence contains the service's own message."""
-
-    def __init__(self, sentence: str, status: int, type_key: str = "") -> None:
-        super().__init__(sentence)
-        self.status, self.type_key = status, type_key
-
-    @property
-    def refused(self) -> bool:
-        """Whether certainly nothing was done, which is unclear after a time-out or a gateway's answer."""
-        return 400 <= self.status < 500 and self.status not in (408, 429)
 
 
 class AzureHttp:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from .. import engine
 from ..config.mirror import Mirror
+from ..errors import AzureError
 from .client import AzureDevOps, Definition, PullRequest, Repository
-from .http import AzureError
 from .pipeline import written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
 

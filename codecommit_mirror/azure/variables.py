@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import AzureError, ConcurrentRunError, MirrorError
 from .client import AzureDevOps, Definition
-from .http import AzureError
 
 HELD_CREDENTIAL = "AWS_GIT_CREDENTIAL"
 AWS_USER_NAME, AWS_PASSWORD = "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"
@@ -25,10 +24,6 @@ OF_USER, OF_ROLE = (AWS_USER_NAME, AWS_PASSWORD, HELD_CREDENTIAL), (AWS_ROLE,)
 """What a pipeline needs to act as a user, or as a role."""
 AZURE_SECRETS = ("AZURE_GIT_USERNAME", "AZURE_GIT_PASSWORD")
 _TRIES = 5
-
-
-class ConcurrentRunError(MirrorError):
-    """Raised when another command has changed which credential the pipeline holds."""
 
 
 @dataclass(frozen=True)

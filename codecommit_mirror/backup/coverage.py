@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..aws.session import NotFoundError
 from ..config.guard import STACK_NAME, Guard
-from ..errors import MirrorError
+from ..errors import MirrorError, NotFoundError
 from ..operations.context import MirrorContext
 from .snapshots import find_bucket
 

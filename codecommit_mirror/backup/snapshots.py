@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import boto3
 from botocore import exceptions
 
-from ..aws.session import NotFoundError, aws_failures, client
+from ..aws.session import aws_failures, client
 from ..config.guard import STACK_NAME
-from ..errors import MirrorError
+from ..errors import MirrorError, NotFoundError
 from ..guard import Manifest, Store, as_of, chain_of, parse_time
 
 _FIRST_YEAR = 2000

@@ -15,8 +15,7 @@ from .. import engine
 from ..aws.git_signature import sign
 from ..aws.session import session_in
 from ..azure.client import AzureDevOps
-from ..azure.http import AzureError
-from ..errors import MirrorError
+from ..errors import AzureError, MirrorError
 from ..operations.context import MirrorContext
 from ..progress import say
 from .origin import Origin

@@ -10,14 +10,13 @@ from itertools import islice
 
 from ..aws import git_credentials, push_user
 from ..aws.git_credentials import Credential
-from ..aws.session import DeniedError, NotFoundError
 from ..aws.stack import ReplicaOutputs, ReplicaStackState, find_clone_url, missing_repository, read_outputs
 from ..azure.client import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
 from ..backup.snapshots import Snapshots, read_snapshots
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import DeniedError, MirrorError, NotFoundError
 from ..operations import verification
 from ..operations.context import MirrorContext
 from ..operations.verification import Comparison

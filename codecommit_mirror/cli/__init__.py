@@ -9,7 +9,7 @@ import traceback
 
 import click
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError, MirrorError
 
 _LOG = logging.getLogger("codecommit_mirror")
 
@@ -87,7 +87,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command; a user's mistake ends with one sentence and exit status 1."""
+    """Run a command; a user's error ends with one sentence and exit status 1, or 2 if a file of theirs is wrong."""
     try:
         sys.exit(cli.main(prog_name="codecommit-mirror", standalone_mode=False))
     except MirrorError as error:
@@ -95,7 +95,7 @@ def main() -> None:
             traceback.print_exc()
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

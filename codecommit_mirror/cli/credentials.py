@@ -14,13 +14,13 @@ import click
 
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential, IssuedCredential
-from ..aws.session import NotFoundError, client, session
+from ..aws.session import client, session
 from ..aws.stack import read_outputs
 from ..azure.client import Definition
 from ..azure.state import read_state
 from ..azure.variables import held_credential
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import MirrorError, NotFoundError
 from .options import confirmation, context_of, json_option, mirror_argument, yes_option
 from .output import print_json, print_table
 

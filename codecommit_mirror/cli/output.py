@@ -84,7 +84,7 @@ def report_mirrors(
     else:
         again = " Run this again to pick up where it stopped." if failed and resumes else ""
         click.echo(f"{results.sentence(rows)}{again} ({board.seconds():.0f} s)")
-    needs_attention = any(row.result == "needs a person" for row in rows)
+    needs_attention = any(row.result in ("needs a person", "differs") for row in rows)
     click.get_current_context().exit(FAILED if failed else DIFFERS if needs_attention else 0)
 
 

@@ -9,6 +9,12 @@ from ..engine import sanitize
 from ..markdown import cell
 from ..progress import Row
 
+_OTHER_RESULTS = (
+    ("failed", "failed"),
+    ("needs a person", "need a person"),
+    ("differs", "differ"),
+    ("left", "left for lack of time"),
+)
 _MAX_PLAN = 500_000
 """Characters; GitHub accepts a mebibyte for a step's summary."""
 
@@ -31,7 +37,7 @@ def sentence(rows: Iterable[Row]) -> str:
     """Return how many mirrors succeeded, and the names of the others."""
     ended = list(rows)
     done = f"{sum(row.result == 'succeeded' for row in ended):,} of {len(ended):,} mirrors succeeded"
-    for result, label in (("failed", "failed"), ("needs a person", "need a person"), ("left", "left for lack of time")):
+    for result, label in _OTHER_RESULTS:
         if names := [row.name for row in ended if row.result == result]:
             done += f"; {label}: {', '.join(names)}"
     return f"{done}."

@@ -32,7 +32,7 @@ from .options import (
     mirrors_argument,
     summary_option,
 )
-from .output import print_json, print_table, report_mirrors
+from .output import DIFFERS, FAILED, print_json, print_table, report_mirrors
 
 
 def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -67,7 +67,7 @@ def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
         print_json({"result": outcome.result, **fields})
     else:
         click.echo("\n".join(engine.summary(outcome)))
-    sys.exit(1 if outcome.broken else 0)
+    sys.exit(FAILED if outcome.broken else DIFFERS if outcome.needs_attention else 0)
 
 
 @click.command()
@@ -103,7 +103,7 @@ def verify(
 
     Reads both sides with your own tokens: AWS credentials and AZURE_DEVOPS_EXT_PAT. With --credentials, or with
     AWS_GIT_PASSWORD in the environment, it reads one mirror as the pipeline does. Exit status: 0 if every replica is
-    equal to its source, 1 otherwise, including runs still in progress when --minutes ran out; run it again.
+    equal to its source, 3 if one differs, 1 if one could not be compared or its run has not ended in time.
     """
     if len(mirrors) == 1 and not summary and not wait:
         _verify_one(mirrors[0], credentials, as_json)
@@ -139,7 +139,8 @@ def _compare(context: MirrorContext, row: Row, begin: str = "", *, may_differ: b
         found = compare(context.mirror, url, context.aws, context.token)
         if found.different and not may_differ:
             names = ", ".join(engine.sanitize(name) for name in found.different[:5])
-            raise MirrorError(f"{differing_refs(len(found.different))}: {names}")
+            row.differ(f"{differing_refs(len(found.different))}: {names}")
+            return
     row.succeed(f"{begin}{engine.equal_refs(len(found.source) - len(found.different))}.")
 
 
@@ -162,7 +163,7 @@ def _verify_one(mirror: Mirror, credentials: Path | None, as_json: bool) -> None
         click.echo(f"{engine.equal_refs(len(source))}.")
     if found.carried and not as_json:
         click.echo(engine.carried_note(found.carried))
-    sys.exit(1 if different else 0)
+    sys.exit(DIFFERS if different else 0)
 
 
 def _settings(mirror: Mirror, credentials: Path | None) -> engine.Settings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from urllib.parse import quote, unquote, urlsplit
 
 from ..engine import is_loopback
-from ..errors import MirrorError
+from ..errors import ConfigurationError, MirrorError
 
 AZURE_DEVOPS_SERVICES = "https://dev.azure.com"
 _EXAMPLE = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
@@ -25,7 +25,7 @@ def normalise_server(url: str) -> str:
     try:
         return check_server(url)
     except ValueError as error:
-        raise MirrorError(f"{_without_user(url)!r} {error}.") from None
+        raise ConfigurationError(f"{_without_user(url)!r} {error}.") from None
 
 
 def check_server(url: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mirror_guard.names import REPLICA_TAG
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
 from .identity import (
     AUDIENCE,
@@ -222,7 +222,7 @@ def load_section(file: MirrorsFile) -> Ci | None:
         return Ci.model_validate({**inherited, **file.ci})
     except ValidationError as error:
         lines = [f"{file.where('ci', *key)}: ci: {sentence}" for key, sentence in sentences(error, Ci)]
-        raise MirrorError("\n".join(lines)) from None
+        raise ConfigurationError("\n".join(lines)) from None
 
 
 def _partition(region: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError
 from .mirror import REPLICA_NAME, Mirror, derive_stack_name
 
 _MAX_NAME = 100
@@ -140,7 +140,7 @@ def add(path: Path, candidates: Sequence[Candidate], organization: str, server: 
     try:
         document: Any = yaml.load(path.read_text(encoding="utf-8")) if path.exists() else None
     except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path} cannot be added to ({' '.join(str(error).split())[:200]}); correct it first."
         ) from None
     document = document if document is not None else {}

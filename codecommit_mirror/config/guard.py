@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError
 from .ci import PREFIX, Ci
 from .fields import ACCOUNT, REGION, hours, matching
 from .mirror import Mirror
@@ -108,7 +108,7 @@ def load_section(file: MirrorsFile, ci: Ci | None) -> Guard | None:
         return Guard.model_validate({**location, **inherited, **file.guard})
     except ValidationError as error:
         lines = [f"{file.where('guard', *key)}: guard: {sentence}" for key, sentence in sentences(error, Guard)]
-        raise MirrorError("\n".join(lines)) from None
+        raise ConfigurationError("\n".join(lines)) from None
 
 
 def schedule_problem(guard: Guard, mirror: Mirror) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError, MirrorError
 from . import azure_url, mirrors_file
 from . import ci as ci_section
 from . import guard as guard_section
@@ -53,7 +53,7 @@ def load(path: Path, only: str | None = None) -> Configuration:
     """
     file = mirrors_file.read(path)
     if only is not None and only not in file.mirrors:
-        raise MirrorError(f"{path}: there is no mirror {only!r}; {_suggestion(only, list(file.mirrors))}")
+        raise ConfigurationError(f"{path}: there is no mirror {only!r}; {_suggestion(only, list(file.mirrors))}")
     chosen = [only] if only is not None else list(file.mirrors)
     mistakes = [] if file.mirrors else _mistakes_in_defaults(file)
     mirrors: list[Mirror] = []
@@ -78,7 +78,7 @@ def load(path: Path, only: str | None = None) -> Configuration:
     mistakes += _clashes(file, chosen)
     if mistakes:
         # A mistake in the defaults belongs to every mirror, and is reported once.
-        raise MirrorError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
+        raise ConfigurationError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
     return Configuration(tuple(mirrors), ci, guard)
 
 
@@ -98,7 +98,9 @@ def named_mirrors(path: Path, names: Sequence[str]) -> tuple[Mirror, ...]:
     found = load_mirrors(path)
     known = [mirror.name for mirror in found]
     if unknown := [name for name in names if name not in known]:
-        raise MirrorError("\n".join(f"{path}: there is no mirror {n!r}; {_suggestion(n, known)}" for n in unknown))
+        lines = [f"{path}: there is no mirror {name!r}; {_suggestion(name, known)}" for name in unknown]
+        raise ConfigurationError("\n".join(lines))
+
     return tuple(mirror for mirror in found if mirror.name in names)
 
 
@@ -124,7 +126,8 @@ def single_mirror(
     try:
         return Mirror.model_validate(entry)
     except ValidationError as error:
-        raise MirrorError("\n".join(f"mirror {name!r}: {text}" for _, text in sentences(error, Mirror))) from None
+        lines = [f"mirror {name!r}: {text}" for _, text in sentences(error, Mirror)]
+        raise ConfigurationError("\n".join(lines)) from None
 
 
 def from_context(context: Callable[[str], Any]) -> Configuration:
@@ -139,7 +142,7 @@ def from_context(context: Callable[[str], Any]) -> Configuration:
     replica, url = context("replica"), context("azure_repo_url")
     if replica or url:
         if not (replica and url):
-            raise MirrorError("-c replica=NAME and -c azure_repo_url=URL go together; give both or neither.")
+            raise ConfigurationError("-c replica=NAME and -c azure_repo_url=URL go together; give both or neither.")
         mirror = single_mirror(replica, url, region=context("region"), account=context("account"))
         return Configuration((mirror,), None)
     return load(Path(context("config") or DEFAULT_FILE), context("mirror"))
@@ -163,7 +166,7 @@ def identity_provider(mirrors: Sequence[Mirror], ci: Ci | None) -> IdentityProvi
     account, issuer, _, region = wanted[0]
     for other in wanted:
         if other[:2] != (account, issuer):
-            raise MirrorError(
+            raise ConfigurationError(
                 f"the roles need identity providers for {issuer} in account {account or 'of the credentials'} and for "
                 f"{other[1]} in account {other[0] or 'of the credentials'}, but there is one stack; create the second "
                 "one by hand, and set identity.provider_arn for its mirrors."
@@ -187,7 +190,7 @@ def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
     try:
         check_replica_name(name)
     except MirrorError as error:
-        raise MirrorError(f"{where}: {error}") from None
+        raise ConfigurationError(f"{where}: {error}") from None
     entry = file.merged(name)
     try:
         return Mirror.model_validate({**_from_ci(ci, entry), **entry, "name": name})
@@ -196,7 +199,7 @@ def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
         for key, sentence in sentences(error, Mirror):
             whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
             lines.append(f"{file.where_value(name, key)}: {whose}: {sentence}")
-        raise MirrorError("\n".join(lines)) from None
+        raise ConfigurationError("\n".join(lines)) from None
 
 
 def _from_ci(ci: Ci | None, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from mirror_guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError
 from . import azure_url
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, matching, not_empty
 from .fields import tags as check_tags
@@ -216,10 +216,10 @@ def check_replica_name(name: str) -> str:
         MirrorError: CodeCommit would refuse it, or its stack would have the name of CDK's own.
     """
     if not REPLICA_NAME.fullmatch(name):
-        raise MirrorError(
+        raise ConfigurationError(
             f"{name!r} is not a CodeCommit repository name; use 1 to 100 letters, digits or . _ -, "
             "not ending in .git and not starting with a hyphen, which cdk would read as an option."
         )
     if name.lower() == _BOOTSTRAP_STACK.lower():
-        raise MirrorError(f"{name!r} is the name of the stack of 'cdk bootstrap'; give the mirror another name.")
+        raise ConfigurationError(f"{name!r} is the name of the stack of 'cdk bootstrap'; give the mirror another name.")
     return name

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import MirrorError
+from ..errors import ConfigurationError
 
 _MAX_VALUES = 200_000
 """Mappings, lists and scalars with every alias expanded; 10,000 mirrors have fewer."""
@@ -66,10 +66,10 @@ def read(path: Path) -> MirrorsFile:
     lines: dict[Location, int] = {}
     data = _parse(path, lines)
     if not isinstance(data, dict):
-        raise MirrorError(f"{path}: it has no 'mirrors:' at the top level; see 'codecommit-mirror init'.")
+        raise ConfigurationError(f"{path}: it has no 'mirrors:' at the top level; see 'codecommit-mirror init'.")
     for key in data:
         if key not in _SECTIONS:
-            raise MirrorError(
+            raise ConfigurationError(
                 f"{path}, line {lines[(key,)]}: {key!r} is not a known key; the only sections are "
                 f"{', '.join(_SECTIONS)}."
             )
@@ -77,10 +77,11 @@ def read(path: Path) -> MirrorsFile:
     for section in _SECTIONS:
         value = data.get(section)
         if value is not None and not isinstance(value, dict):
-            raise MirrorError(f"{path}, line {lines[(section,)]}: {section!r} is not a mapping; indent keys below it.")
+            where = f"{path}, line {lines[(section,)]}"
+            raise ConfigurationError(f"{where}: {section!r} is not a mapping; indent keys below it.")
         sections[section] = value or {}
     if "name" in sections["defaults"]:
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path}, line {lines[('defaults', 'name')]}: 'name' is not a known key; a mirror's name is its key."
         )
     mirrors = {name: _entry(path, name, entry, lines) for name, entry in sections["mirrors"].items()}
@@ -99,11 +100,11 @@ def _entry(path: Path, name: str, entry: Any, lines: Mapping[Location, int]) -> 
     if entry is None:
         return {}
     if not isinstance(entry, dict):
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path}, line {lines[('mirrors', name)]}: mirror {name!r} is not a mapping; indent its keys below it."
         )
     if "name" in entry:
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path}, line {lines[('mirrors', name, 'name')]}: mirror {name!r}: 'name' is not a known key; "
             "a mirror's name is its key."
         )
@@ -115,27 +116,27 @@ def _parse(path: Path, lines: dict[Location, int]) -> Any:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if root is not None and _size(root, {}, ()) > _MAX_VALUES:
-            raise MirrorError(
+            raise ConfigurationError(
                 f"{path}: with its aliases expanded, the file has more than {_MAX_VALUES:,} values; remove the nested "
                 "aliases, or split the file."
             )
         return {} if root is None else _plain(path, root, (), lines, ())
     except FileNotFoundError:
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path} does not exist; run 'codecommit-mirror init' to create it, or name another file with --config "
             "(cdk: -c config=FILE)."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise MirrorError(f"{path} cannot be read as UTF-8 text ({error}); check the file.") from None
+        raise ConfigurationError(f"{path} cannot be read as UTF-8 text ({error}); check the file.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path}{line}: it is not valid YAML ({problem}); correct that line; quote text that contains ': '."
         ) from None
     except RecursionError:
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path}: it is nested too deeply; 'codecommit-mirror init' writes an example of the expected form."
         ) from None
 
@@ -156,7 +157,7 @@ def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, 
 
 def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int], above: tuple[yaml.Node, ...]) -> Any:
     if node in above:
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path}, line {node.start_mark.line + 1}: the alias refers to what contains it; write it out."
         )
     above = (*above, node)
@@ -168,10 +169,11 @@ def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int]
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            raise MirrorError(f"{path}, line {line}: a key is a list or a mapping; write plain text before the colon.")
+            where = f"{path}, line {line}"
+            raise ConfigurationError(f"{where}: a key is a list or a mapping; write plain text before the colon.")
         key = str(key_node.value)
         if key in result:
-            raise MirrorError(
+            raise ConfigurationError(
                 f"{path}, line {line}: {key!r} appears twice (first on line {lines[(*at, key)]}); remove one."
             )
         lines[(*at, key)] = line

@@ -18,6 +18,7 @@ from ..azure.client import AzureDevOps
 from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
 from ..config.mirror import AzureRepository, Mirror
+from ..errors import DeniedError
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
@@ -168,7 +169,7 @@ class MirrorContext:
             return find_stack(self.aws, self.mirror)
         try:
             found = self.clients.stacks(self.aws).get(self.mirror.stack_name)
-        except session.DeniedError:
+        except DeniedError:
             # These credentials may only look at single stacks.
             return find_stack(self.aws, self.mirror)
         return found and of_mirror(self.aws, self.mirror, found)

@@ -13,12 +13,10 @@ from .. import engine
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential, IssuedCredential
 from ..azure.client import AzureDevOps, Definition
-from ..azure.http import AzureError
 from ..azure.variables import (
     AWS_PASSWORD,
     AWS_USER_NAME,
     HELD_CREDENTIAL,
-    ConcurrentRunError,
     HeldCredential,
     Issuing,
     check_unchanged,
@@ -28,7 +26,7 @@ from ..azure.variables import (
     secret_variable,
     update_variables,
 )
-from ..errors import MirrorError
+from ..errors import AzureError, ConcurrentRunError, MirrorError
 from ..progress import say
 from .context import MirrorContext
 from .state import MirrorState

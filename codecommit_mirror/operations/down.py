@@ -14,7 +14,7 @@ from .. import engine
 from ..actions import Action
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential
-from ..aws.session import NotFoundError, client, session_in
+from ..aws.session import client, session_in
 from ..aws.stack import (
     ReplicaStackState,
     delete_stack,
@@ -29,7 +29,7 @@ from ..azure.state import AzureState, read_state_without_source
 from ..azure.variables import HeldCredential, held_credential
 from ..config.ci import SOURCE_METADATA
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import MirrorError, NotFoundError
 from ..progress import Board, Row, say, step
 from . import batches, state, verification
 from .batches import Project

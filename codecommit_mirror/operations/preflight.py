@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..aws import cdk, git_credentials, quotas
-from ..aws.session import DeniedError, NotFoundError, aws_failures, client
+from ..aws.session import aws_failures, client
 from ..aws.stack import missing_repository
 from ..azure import connection
 from ..azure.state import AzureState
 from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
 from ..config.identity import IDENTITY_STACK_NAME
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import DeniedError, MirrorError, NotFoundError
 from . import verification
 from .context import MirrorContext
 from .state import MirrorState

@@ -16,7 +16,7 @@ import boto3
 
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential
-from ..aws.session import DeniedError, NotFoundError, account_of, aws_failures, client, session_in
+from ..aws.session import account_of, aws_failures, client, session_in
 from ..aws.stack import (
     ReplicaOutputs,
     ReplicaStackState,
@@ -33,7 +33,7 @@ from ..azure.client import Build, Definition
 from ..azure.state import AzureState, read_state
 from ..config.ci import PROVISIONED_FROM, Ci
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import DeniedError, MirrorError, NotFoundError
 from . import verification
 from .context import ClientPool, MirrorContext
 from .verification import Comparison

@@ -13,9 +13,8 @@ from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replic
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
 from ..azure.client import FileChange
-from ..azure.http import AzureError
 from ..azure.variables import AZURE_SECRETS, OF_ROLE, OF_USER, missing_source_secrets, update_variables
-from ..errors import MirrorError
+from ..errors import AzureError, MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state, verification
 from .batches import Project

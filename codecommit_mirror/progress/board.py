@@ -17,7 +17,7 @@ from .screen import Screen
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-Result = Literal["succeeded", "failed", "left", "needs a person"]
+Result = Literal["succeeded", "failed", "left", "needs a person", "differs"]
 """``left``: there was no time for it; ``needs a person``: what can be done without one is done."""
 
 
@@ -34,8 +34,13 @@ _OTHER_LINES = 3
 _MAX_LIVE_DETAILS = 8
 """How many lines a step shows while it is running; all of them stay on the screen when it has ended."""
 _DETAIL_INDENT = 4
-_LABELS = {"failed": "FAILED: ", "left": "left: ", "needs a person": "needs a person: "}
-_MARKS = {"failed": ("✘", "red"), "left": ("…", "yellow"), "needs a person": ("!", "yellow")}
+_LABELS = {"failed": "FAILED: ", "left": "left: ", "needs a person": "needs a person: ", "differs": "differs: "}
+_MARKS = {
+    "failed": ("✘", "red"),
+    "left": ("…", "yellow"),
+    "needs a person": ("!", "yellow"),
+    "differs": ("≠", "yellow"),
+}
 
 
 class Row:
@@ -114,6 +119,10 @@ class Row:
     def hand_over(self, message: str) -> None:
         """End the work with what a person has to do."""
         self._end(message, "needs a person")
+
+    def differ(self, message: str) -> None:
+        """End the work with how the two sides differ."""
+        self._end(message, "differs")
 
     @property
     def failed(self) -> bool:
@@ -283,7 +292,7 @@ def _counts(rows: Sequence[Row], working: int) -> str:
     return f"{counts}of {len(rows):,}{others}"
 
 
-_OTHERS = (("left", "left"), ("needs a person", "need a person"))
+_OTHERS = (("left", "left"), ("needs a person", "need a person"), ("differs", "differ"))
 
 
 def _indented(line: str) -> RenderableType:

@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 
 from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.azure.http import AzureError
 from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.errors import AzureError
 from localcloud import sample
 from localcloud.azure.rest_api.api import all_routes
 from localcloud.azure.tokens import JOB

@@ -57,7 +57,7 @@ def test_a_fleet_is_brought_up_verified_and_taken_down(fleet_of, tmp_path, monke
     assert fleet.run("verify", "--all").stdout.startswith("4 of 4 mirrors succeeded.")
     sample.commit(fleet.sources[third], "main", "Not mirrored yet")
     differs = fleet.run("verify", third, first, "--json")
-    assert differs.exit_code == 1
+    assert differs.exit_code == 3
     assert by_mirror(differs)[third]["message"] == "1 ref differs: refs/heads/main"
 
     refused = fleet.run("down", "--all")

@@ -10,8 +10,7 @@ import pytest
 
 from codecommit_mirror.aws import git_credentials
 from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.azure.http import AzureError
-from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.errors import AzureError, MirrorError
 from codecommit_mirror.operations.credential_delivery import ensure_credential
 from codecommit_mirror.operations.rotate import replace_credential
 from codecommit_mirror.operations.run import run_successfully

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from codecommit_mirror.azure import token as azure_token
-from codecommit_mirror.azure.http import TRIES, AzureError, AzureHttp
+from codecommit_mirror.azure.http import TRIES, AzureHttp
 from codecommit_mirror.azure.token import AzureToken, find_token
-from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.errors import AzureError, MirrorError
 
 TOKEN = AzureToken("canary-token", False, "AZURE_DEVOPS_EXT_PAT")
 SIGN_IN = httpx.Response(203, html="<html>Sign In</html>")
