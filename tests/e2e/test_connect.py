@@ -371,7 +371,7 @@ def test_a_password_in_a_url_goes_nowhere(bootstrapped, filled, command, tmp_pat
     assert "azure_repo_url=" in done.stderr
     assert "canary" not in done.stdout + done.stderr
     wrong = command("up", filled.name, "--azure-repo-url", "ftp://me:canary-password@host/o/p/_git/r")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "canary" not in wrong.stderr
 
 
