@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -55,6 +56,7 @@ def session(mirror: Mirror) -> boto3.Session:
     result = session_in(mirror.region or os.environ.get("AWS_REGION") or None)
     if not result.region_name:
         raise MirrorError(f"mirror {mirror.name!r} has no region; set AWS_REGION, or write region: in mirrors.yaml.")
+    _check_region(mirror, result)
     if mirror.account:
         account = account_of(result)
         if account != mirror.account:
@@ -63,6 +65,15 @@ def session(mirror: Mirror) -> boto3.Session:
                 f"{account}; use an AWS profile for the mirror's account."
             )
     return result
+
+
+def _check_region(mirror: Mirror, aws: boto3.Session) -> None:
+    """Refuse a region that looks like a typing error; one that is newer than boto3 passes."""
+    partitions = aws.get_available_partitions()
+    known = [name for part in partitions for name in aws.get_available_regions("ec2", part)]
+    region = str(aws.region_name)
+    if region not in known and (close := difflib.get_close_matches(region, known, n=1, cutoff=0.85)):
+        raise MirrorError(f"mirror {mirror.name!r} is in region {region!r}, which AWS does not have; use {close[0]!r}.")
 
 
 def session_in(region: str | None) -> boto3.Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import sys
@@ -15,6 +16,7 @@ _LOG = logging.getLogger("codecommit_mirror")
 
 COMMANDS = {
     "ci": ("ci", "Render the pipeline that brings the mirrors up from CI, and print its policies."),
+    "config": ("mirrors_file", "Check mirrors.yaml, and print its JSON Schema for editors."),
     "credentials": ("credentials", "Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."),
     "demo": ("demo", "Show the whole journey on an embedded cloud; no account is needed or touched."),
     "discover": ("mirrors_file", "List the repositories of an organization, and add them to mirrors.yaml."),
@@ -46,6 +48,18 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         _add_verbose(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; an unknown one gets suggestions."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=2)
+            if not close:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(close)}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -1,7 +1,8 @@
-"""``codecommit-mirror init`` and ``codecommit-mirror discover``: what writes mirrors.yaml."""
+"""``codecommit-mirror init``, ``discover`` and ``config``: what writes and checks mirrors.yaml."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections import Counter
@@ -21,6 +22,7 @@ from ..config.discovery import Candidate, add, choose
 from ..config.load import load, load_mirrors
 from ..config.mirror import AzureRepository, Mirror
 from ..config.mirrors_file import read
+from ..config.schema import json_schema
 from ..errors import MirrorError
 from .options import config_option, inside_repository, json_option
 from .output import print_json, print_table
@@ -181,3 +183,32 @@ def _print(candidates: Sequence[Candidate], config: Path, *, written: bool, as_j
     rest = "".join(f", {number:,} {state}" for state, number in sorted(counts.items()))
     what = f"added to {config}" if written else "new; add them with --write" if new else "new"
     click.echo(f"{engine.count(len(candidates), 'repository', 'repositories')}: {new:,} {what}{rest}.")
+
+
+@click.group()
+def config() -> None:
+    """Check mirrors.yaml, and print its JSON Schema for editors."""
+
+
+@config.command()
+@config_option
+def validate(config: Path) -> None:
+    """Check the whole file, and report every error with its line.
+
+    Exit status: 0 if it is valid, 2 otherwise.
+    """
+    mirrors, ci, guard = load(config)
+    parts = [f"{len(mirrors):,} mirror{'s' if len(mirrors) != 1 else ''}"]
+    parts += [f"ci for {ci.service}"] if ci else []
+    parts += ["guard"] if guard else []
+    click.echo(f"{config} is valid: {', '.join(parts)}.")
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of mirrors.yaml.
+
+    Editors that know YAML complete and check the file with it: begin mirrors.yaml with the line
+    '# yaml-language-server: $schema=mirrors.schema.json'.
+    """
+    click.echo(json.dumps(json_schema(), indent=2))

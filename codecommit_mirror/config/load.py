@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,8 @@ def load(path: Path, only: str | None = None) -> Configuration:
     mistakes += _clashes(file, chosen)
     if mistakes:
         # A mistake in the defaults belongs to every mirror, and is reported once.
-        raise ConfigurationError("\n".join(dict.fromkeys("\n".join(mistakes).splitlines())))
+        lines = dict.fromkeys("\n".join(mistakes).splitlines())
+        raise ConfigurationError("\n".join(sorted(lines, key=_line_number)))
     return Configuration(tuple(mirrors), ci, guard)
 
 
@@ -174,6 +176,12 @@ def identity_provider(mirrors: Sequence[Mirror], ci: Ci | None) -> IdentityProvi
     return IdentityProvider(issuer, tuple(dict.fromkeys(one[2] for one in wanted)), account, region)
 
 
+def _line_number(sentence: str) -> int:
+    """Return the line that a sentence is about, by which they are sorted."""
+    found = re.search(r", line (\d+): ", sentence)
+    return int(found[1]) if found else 0
+
+
 def _suggestion(name: str, known: Sequence[str]) -> str:
     """Return what to do about a mirror name that is not in the file."""
     if close := difflib.get_close_matches(name, known, n=3):
@@ -191,7 +199,10 @@ def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
         check_replica_name(name)
     except MirrorError as error:
         raise ConfigurationError(f"{where}: {error}") from None
-    entry = file.merged(name)
+    try:
+        entry = file.merged(name)
+    except MirrorError as error:
+        raise ConfigurationError(f"{file.where('mirrors', name, 'azure')}: mirror {name!r}: azure: {error}") from None
     try:
         return Mirror.model_validate({**_from_ci(ci, entry), **entry, "name": name})
     except ValidationError as error:
@@ -239,7 +250,7 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
                     f"{where}: mirror {name!r}: its stack would have the same name as {owner} own stack; rename the "
                     "mirror."
                 )
-        for what, value, location, remedy in _identities(name, file.merged(name)):
+        for what, value, location, remedy in _identities(name, file.merged(name, understands_urls=False)):
             others = seen.setdefault((what, value.lower()), [])
             for other, other_location in others:
                 apart = any(a and b and a != b for a, b in zip(location, other_location, strict=True))

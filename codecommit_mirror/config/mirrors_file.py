@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigurationError
+from .azure_url import parse_clone_url
 
 _MAX_VALUES = 200_000
 """Mappings, lists and scalars with every alias expanded; 10,000 mirrors have fewer."""
@@ -48,13 +49,32 @@ class MirrorsFile:
         """Whether a value is the mirror's own, or missing, and not one of the defaults."""
         return ("mirrors", mirror, *key) in self.lines or ("defaults", *key) not in self.lines
 
-    def merged(self, mirror: str) -> dict[str, Any]:
-        """Return the mirror's entry over the defaults; ``azure`` and ``tags`` are merged key by key."""
+    def merged(self, mirror: str, *, understands_urls: bool = True) -> dict[str, Any]:
+        """Return the mirror's entry over the defaults; ``azure`` and ``tags`` are merged key by key.
+
+        Args:
+            mirror: its name.
+            understands_urls: whether a clone URL may stand for ``azure`` or for ``azure.repository``.
+
+        Raises:
+            MirrorError: such a URL is not one that Azure DevOps shows.
+        """
         result = {**self.defaults}
         for key, value in self.mirrors[mirror].items():
+            if key == "azure" and understands_urls:
+                value = _without_urls(value)
             default = result.get(key)
             result[key] = {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
         return result
+
+
+def _without_urls(azure: Any) -> Any:
+    """Return the keys below ``azure``, where a clone URL was pasted in place of names."""
+    if isinstance(azure, str) and "/_git/" in azure:
+        return parse_clone_url(azure)
+    if isinstance(azure, dict) and "/_git/" in str(azure.get("repository", "")):
+        return {**azure, **parse_clone_url(str(azure["repository"]))}
+    return azure
 
 
 def read(path: Path) -> MirrorsFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,6 @@ from ..engine import sanitize
 
 _NOT_TEXT = (("tags",), ("refs",), ("snapshots",), ("github",), ("azure",))
 """Fields that are not text, so that the sentence does not begin with the value."""
-_MOVED_TO_GUARD = ("alarm", "stale_after")
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -48,7 +48,7 @@ def unknown_keys(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[
         if key not in model.model_fields:
             yield (key,), _unknown_key((key,), model)
             continue
-        below = next(_models_in(model.model_fields[key].annotation), None)
+        below = next(models_in(model.model_fields[key].annotation), None)
         if below and isinstance(value, Mapping):
             for inner in value:
                 if inner not in below.model_fields:
@@ -57,10 +57,11 @@ def unknown_keys(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[
 
 def _unknown_key(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     # A mirror's name is not a key of its entry.
-    known = ", ".join(name for name, field in model.model_fields.items() if name != "name" or not field.is_required())
-    if location[-1] in _MOVED_TO_GUARD:
-        return f"{_dotted(location)} is no longer a key of a mirror; the section guard replaces it (docs/alarms.md)."
-    return f"{_dotted(location)} is not a known key; remove it or correct its spelling (known: {known})."
+    known = [name for name, field in model.model_fields.items() if name != "name" or not field.is_required()]
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if close:
+        return f"{_dotted(location)} is not a known key; did you mean {close[0]!r}?"
+    return f"{_dotted(location)} is not a known key; remove it or correct its spelling (known: {', '.join(known)})."
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
@@ -91,13 +92,13 @@ _REMEDIES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
     for part in location:
-        model = next(_models_in(model.model_fields[str(part)].annotation))
+        model = next(models_in(model.model_fields[str(part)].annotation))
     return model
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """Yield the models of an annotation, however it is wrapped: ``Annotated[Github, ...] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in typing.get_args(annotation):
-        yield from _models_in(part)
+        yield from models_in(part)

@@ -77,7 +77,8 @@ def test_the_owner_is_the_repository_whatever_its_ids():
     [
         ("ci: {}", None),
         ("ci: {branch: main}", "line 2: ci: ci needs either github or azure"),
-        ("ci: {nam: x, github: {repository: o/r}}", "(known: account, region, branch, name, github,"),
+        ("ci: {nam: x, github: {repository: o/r}}", "line 2: ci: nam is not a known key; did you mean 'name'?"),
+        ("ci: {zzz: x, github: {repository: o/r}}", "(known: account, region, branch, name, github,"),
         ("ci: {github: {repository: o/r@1}}", "line 2: ci: github.repository: 'o/r@1' is not a GitHub repository"),
         ("ci: {github: {repository: o/r.git}}", "ci: github.repository: 'o/r.git' is not a GitHub repository"),
         ("ci: {github: {repository: r}}", "line 2: ci: github.repository: 'r' is not a GitHub repository"),

@@ -80,6 +80,7 @@ MISTAKES = {
         r"line 4: mirror 'R': a\n# #vso[task.complete result=Failed;] is not a known key",
     ),
     "unknown key at the top": ("mirors: {}\n", "line 1: 'mirors' is not a known key"),
+    "a key close to name": (entry("    nmae: x\n"), "nmae is not a known key; remove it"),
     "name as a key": (entry("    name: x\n"), "line 4: mirror 'R': 'name' is not a known key"),
     "name in the defaults": ("defaults:\n  name: x\n", "line 2: 'name' is not a known key"),
     "missing azure": ("mirrors:\n  R: {}\n", "line 2: mirror 'R': azure is missing; add it here or under defaults."),
@@ -319,7 +320,7 @@ def test_a_mutated_file_ends_in_mirrors_or_in_sentences(tmp_path_factory, mutati
     except MirrorError as error:
         for line in str(error).splitlines():
             assert line.startswith(str(path))
-            assert line.endswith((".", ")"))
+            assert line.endswith((".", "?"))
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):

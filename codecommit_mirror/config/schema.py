@@ -1,0 +1,93 @@
+"""The JSON Schema of mirrors.yaml, for editors: https://json-schema.org/draft/2020-12."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import textwrap
+from typing import Any
+
+from pydantic import BaseModel
+
+from .ci import Ci
+from .guard import Guard
+from .mirror import Mirror
+from .validation_messages import models_in
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_URL = {"type": "string", "pattern": "/_git/", "description": "The source's clone URL, as Azure Repos shows it."}
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema of the whole file.
+
+    It knows every key, its type and its choices; what no schema can say (two mirrors with one name, a key that another
+    one excludes) 'config validate' finds.
+    """
+    definitions: dict[str, Any] = {}
+    mirror = _model(Mirror, definitions)
+    del mirror["properties"]["name"]
+    # What is missing in an entry may be under defaults.
+    azure = _optional(definitions["AzureRepository"])
+    definitions["AzureRepository"] = {"anyOf": [azure, _URL]}
+    definitions["Mirror"] = _optional(mirror)
+    return {
+        "$schema": DIALECT,
+        "title": "mirrors.yaml of codecommit-mirror",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["mirrors"],
+        "properties": {
+            "defaults": {"$ref": "#/$defs/Mirror", "description": "What holds for mirrors that do not say otherwise."},
+            "mirrors": {
+                "type": "object",
+                "description": "The mirrors, by the names of their replicas.",
+                "additionalProperties": {"$ref": "#/$defs/Mirror"},
+            },
+            "ci": {**_optional(_model(Ci, definitions)), "description": "How CI provisions the mirrors."},
+            "guard": {**_model(Guard, definitions), "description": "What watches the replicas and keeps snapshots."},
+        },
+        "$defs": definitions,
+    }
+
+
+def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's schema, and add those of the models in it to the definitions."""
+    schema = _described(model.model_json_schema(), model)
+    models = {part.__name__: part for field in model.model_fields.values() for part in models_in(field.annotation)}
+    for name, definition in schema.pop("$defs", {}).items():
+        definitions[name] = _described(definition, models[name]) if name in models else definition
+    return schema
+
+
+def _described(schema: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's schema with the docstrings of its attributes, and without titles, which repeat the names."""
+    texts = _attribute_docstrings(model)
+    properties = {name: _untitled(value) for name, value in schema.get("properties", {}).items()}
+    for name, value in properties.items():
+        if name in texts:
+            value["description"] = texts[name]
+    return {**_untitled(schema), "properties": properties}
+
+
+def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in ("title", "description")}
+
+
+def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    body = definition.body if isinstance(definition, ast.ClassDef) else []
+    return {
+        before.target.id: " ".join(after.value.value.replace("``", "").split())
+        for before, after in itertools.pairwise(body)
+        if isinstance(before, ast.AnnAssign)
+        and isinstance(before.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+    }
+
+
+def _optional(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "required"}
