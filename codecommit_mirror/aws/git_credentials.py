@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import MirrorError
+from ..errors import MirrorError, NotFoundError
 from .session import aws_failures
 
 if TYPE_CHECKING:
@@ -59,6 +59,18 @@ def list_credentials(iam: IAMClient, user: str) -> list[Credential]:
         for c in answer.get("ServiceSpecificCredentials", [])
     ]
     return sorted(found, key=lambda credential: credential.created)
+
+
+def find_credentials(iam: IAMClient, user: str) -> list[Credential] | None:
+    """Return the user's credentials for CodeCommit, oldest first, or None if there is no such user.
+
+    Raises:
+        MirrorError: the call failed.
+    """
+    try:
+        return list_credentials(iam, user)
+    except NotFoundError:
+        return None
 
 
 def ensure_credential_slot(existing: Sequence[Credential], user: str, mirror: str, in_use: str | None = None) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import boto3
 from botocore import exceptions
 
-from ..config.mirror import Mirror
 from ..errors import DeniedError
 from .session import aws_failures, client
 from .stack import list_stacks
@@ -42,18 +41,7 @@ class Quota:
     allowed: int
 
 
-def needs_of(mirrors: Iterable[Mirror]) -> Counter[str]:
-    """Return how many of each thing new mirrors need."""
-    needs: Counter[str] = Counter()
-    for mirror in mirrors:
-        needs.update((STACKS, "IAM policies", "IAM roles"))
-        needs.update(() if mirror.existing else (REPOSITORIES,))
-        needs.update(("IAM users",) if mirror.replica_auth == "user" else ())
-        needs.update(("IAM groups",) if mirror.policy_on == "group" else ())
-    return needs
-
-
-def needs_of_templates(templates: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def needs_of(templates: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """Return how many of each thing new stacks need."""
     needs: Counter[str] = Counter()
     for template in templates:

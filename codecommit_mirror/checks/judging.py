@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
 
+from ..azure.client import Build, Definition
 from ..azure.connection import LFS_NOTE
 from ..azure.pipeline import render
 from ..config.mirror import Mirror
@@ -101,7 +102,7 @@ def _stack(readings: Readings, limits: Limits) -> Check:
     stack = readings.stack
     if stack is None:
         return _unread("stack")
-    link = console(readings, f"cloudformation/home?region={readings.region}#/stacks")
+    link = _console(readings, f"cloudformation/home?region={readings.region}#/stacks")
     if stack.is_complete:
         return Check("stack", "ok", stack.status, link=link)
     return Check("stack", "failed", f"is {stack.status}", f"codecommit-mirror up {readings.mirror.name}", link)
@@ -158,7 +159,7 @@ def _pipeline(readings: Readings, limits: Limits) -> Check:
     definition = readings.azure.definition
     if definition is None:
         return Check("pipeline", "failed", "there is none", up)
-    link = azure_link(readings.mirror, f"_build?definitionId={definition.id}")
+    link = pipeline_link(readings.mirror, definition)
     if definition.body.get("queueStatus", "enabled") != "enabled":
         return Check("pipeline", "failed", "is disabled or paused", up, link)
     return Check("pipeline", "ok", definition.name, link=link)
@@ -170,7 +171,7 @@ def _yaml(readings: Readings, limits: Limits) -> Check:
     azure, up = readings.azure, f"codecommit-mirror up {readings.mirror.name}"
     where = f"{readings.mirror.pipeline_path!r} on {azure.branch!r} of {azure.yaml_repository.name!r}"
     if azure.text is None and azure.pull_request:
-        link = azure_link(
+        link = _azure_link(
             readings.mirror, f"_git/{quote(azure.yaml_repository.name)}/pullrequest/{azure.pull_request.id}"
         )
         return Check("YAML", "warning", f"is in pull request {azure.pull_request.id}", "merge it", link)
@@ -198,7 +199,7 @@ def _run(readings: Readings, limits: Limits) -> Check:
     run, name = readings.last_run, readings.mirror.name
     if run is None:
         return Check("run", "failed", "it has never run", f"codecommit-mirror up {name}")
-    link = azure_link(readings.mirror, f"_build/results?buildId={run.id}")
+    link = run_link(readings.mirror, run)
     ended = f" {duration(limits.now - run.finished)} ago" if run.finished else ""
     if not run.done:
         return Check("run", "ok", f"run {run.id} is {run.status}", link=link)
@@ -210,9 +211,7 @@ def _run(readings: Readings, limits: Limits) -> Check:
 
 
 def _replica(readings: Readings, limits: Limits) -> Check:
-    link = console(
-        readings, f"codesuite/codecommit/repositories/{readings.mirror.name}/browse?region={readings.region}"
-    )
+    link = replica_link(readings)
     if readings.replica_is_gone:
         return Check("replica", "failed", str(readings.error))
     if readings.comparison is None:
@@ -283,13 +282,29 @@ _CHECKS: dict[str, Callable[[Readings, Limits], Check]] = {
 """In the order in which they are shown."""
 
 
-def azure_link(mirror: Mirror, path: str) -> str:
+def pipeline_link(mirror: Mirror, definition: Definition) -> str:
+    """Return the address of the mirror's pipeline."""
+    return _azure_link(mirror, f"_build?definitionId={definition.id}")
+
+
+def run_link(mirror: Mirror, run: Build) -> str:
+    """Return the address of a run of the mirror's pipeline."""
+    return _azure_link(mirror, f"_build/results?buildId={run.id}")
+
+
+def replica_link(readings: Readings) -> str | None:
+    """Return the address of the replica in the AWS console."""
+    path = f"codesuite/codecommit/repositories/{readings.mirror.name}/browse?region={readings.region}"
+    return _console(readings, path)
+
+
+def _azure_link(mirror: Mirror, path: str) -> str:
     """Return the address of a page of the mirror's project in Azure DevOps."""
     azure = mirror.azure
     return f"{azure.server}/{quote(azure.organization)}/{quote(azure.project)}/{path}"
 
 
-def console(readings: Readings, path: str) -> str | None:
+def _console(readings: Readings, path: str) -> str | None:
     """Return the address of a page of the AWS console in the mirror's region."""
     region = readings.region
     if region is None:

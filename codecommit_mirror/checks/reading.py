@@ -92,7 +92,8 @@ def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
     if readings.stack is None:
         return
     if not readings.acts_as_role:
-        readings.credentials = _list_credentials(context, readings.stack)
+        user = readings.stack.user_name(context.mirror)
+        readings.credentials = git_credentials.find_credentials(context.iam, user) or ()
     if deep and readings.stack.outputs:
         readings.foreign_rights = _foreign_rights(context, readings.stack.outputs)
     readings.mirror, readings.azure = read_state(context.mirror, context.azure)
@@ -104,13 +105,6 @@ def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
     if readings.comparison.different:
         pushes = islice(context.azure.pushed_refs(readings.azure.source), _MAX_REF_CHANGES)
         readings.since = behind_since(pushes, readings.comparison.source, readings.comparison.replica)
-
-
-def _list_credentials(context: MirrorContext, stack: ReplicaStackState) -> list[Credential]:
-    try:
-        return git_credentials.list_credentials(context.iam, stack.user_name(context.mirror))
-    except NotFoundError:
-        return []
 
 
 def _foreign_rights(context: MirrorContext, outputs: ReplicaOutputs) -> list[str] | None:

@@ -10,10 +10,10 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 
 from ..markdown import cell
+from .judging import WORST_FIRST, Verdict
 
 COLUMNS = ("Mirror", "State", "Attention", "Latest run", "Refs", "Behind", "Credential")
 _MAX_LISTED = 100
-_KINDS = ("failed", "warning", "ok", "not checked")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Cell:
 class Line:
     """One mirror's line."""
 
-    kind: str
+    kind: Verdict
     """The mirror's verdict."""
     cells: tuple[Cell, ...]
     """One for each of ``COLUMNS``."""
@@ -62,9 +62,9 @@ def summary(lines: Sequence[Line]) -> str:
     return "\n".join([*text, ""]) + "\n"
 
 
-def _counts(lines: Sequence[Line]) -> dict[str, int]:
-    return {kind: sum(line.kind == kind for line in lines) for kind in _KINDS}
+def _counts(lines: Sequence[Line]) -> dict[Verdict, int]:
+    return {kind: sum(line.kind == kind for line in lines) for kind in WORST_FIRST}
 
 
 def _worst_first(lines: Sequence[Line]) -> list[Line]:
-    return sorted(lines, key=lambda line: _KINDS.index(line.kind))
+    return sorted(lines, key=lambda line: WORST_FIRST.index(line.kind))

@@ -18,7 +18,7 @@ import click
 from .. import engine
 from ..backup.coverage import unguarded
 from ..checks import status_page
-from ..checks.judging import Judged, Limits, azure_link, console, duration, judge
+from ..checks.judging import WORST_FIRST, Judged, Limits, duration, judge, pipeline_link, replica_link, run_link
 from ..checks.reading import Readings, read
 from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
@@ -226,17 +226,16 @@ def _line(one: Judged, now: datetime) -> status_page.Line:
     )
     ended = run.finished.isoformat() if run and run.finished else ""
     age = readings.credential_age_days
-    pipeline = azure_link(readings.mirror, f"_build?definitionId={definition.id}") if definition else None
-    latest = azure_link(readings.mirror, f"_build/results?buildId={run.id}") if run else None
-    repository = f"codesuite/codecommit/repositories/{one.name}/browse?region={readings.region}"
+    pipeline = pipeline_link(readings.mirror, definition) if definition else None
+    latest = run_link(readings.mirror, run) if run else None
     return status_page.Line(
         one.verdict,
         (
             status_page.Cell(one.name, one.name, pipeline),
-            status_page.Cell(one.verdict, str(("failed", "warning", "ok", "not checked").index(one.verdict))),
+            status_page.Cell(one.verdict, str(WORST_FIRST.index(one.verdict))),
             status_page.Cell(why, why),
             status_page.Cell(_ended(one, lambda finished: f"{finished:%Y-%m-%d %H:%M} UTC"), ended, latest),
-            status_page.Cell(_refs(one), _refs(one).replace(",", ""), console(readings, repository)),
+            status_page.Cell(_refs(one), _refs(one).replace(",", ""), replica_link(readings)),
             status_page.Cell(
                 "-" if lag is None else duration(lag) if lag else "in sync",
                 str(int(lag.total_seconds()) if lag else 0),

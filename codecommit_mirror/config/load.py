@@ -102,7 +102,6 @@ def named_mirrors(path: Path, names: Sequence[str]) -> tuple[Mirror, ...]:
     if unknown := [name for name in names if name not in known]:
         lines = [f"{path}: there is no mirror {name!r}; {_suggestion(name, known)}" for name in unknown]
         raise ConfigurationError("\n".join(lines))
-
     return tuple(mirror for mirror in found if mirror.name in names)
 
 

@@ -39,7 +39,6 @@ class ClientPool:
         self._lock = threading.Lock()
         self._sessions: dict[tuple[str | None, str | None], boto3.Session] = {}
         self._projects: dict[tuple[str, str, str, str], AzureDevOps] = {}
-        self._yaml_locks: dict[tuple[str, str, str, str], threading.Lock] = {}
         self._stacks: dict[str, dict[str, ReplicaStackState]] = {}
         self._accounts: dict[boto3.Session, str] = {}
         self._token: AzureToken | None = None
@@ -102,13 +101,6 @@ class ClientPool:
             if key not in self._projects:
                 self._projects[key] = AzureDevOps(azure, token, transport=transport)
             return self._projects[key]
-
-    def yaml_lock(self, azure: AzureRepository) -> threading.Lock:
-        """Return the lock of the repository that has a pipeline's YAML: a commit fails if another one comes first."""
-        repository = azure.pipelines_repository or azure.repository
-        key = (azure.server, azure.organization, azure.project, repository.lower())
-        with self._lock:
-            return self._yaml_locks.setdefault(key, threading.Lock())
 
 
 @dataclass
@@ -173,11 +165,6 @@ class MirrorContext:
             # These credentials may only look at single stacks.
             return find_stack(self.aws, self.mirror)
         return found and of_mirror(self.aws, self.mirror, found)
-
-    @property
-    def yaml_lock(self) -> threading.Lock:
-        """Held while the pipeline's YAML is committed."""
-        return self.clients.yaml_lock(self.mirror.azure)
 
     @cached_property
     def azure(self) -> AzureDevOps:

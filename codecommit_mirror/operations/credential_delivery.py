@@ -91,6 +91,17 @@ def target_of(context: MirrorContext, state: MirrorState) -> CredentialTarget:
     )
 
 
+def keeps_credential(held: HeldCredential, existing: Collection[Credential], *, has_secrets: bool) -> bool:
+    """Decide whether the pipeline has a credential that appears to work; one that was entered by hand counts.
+
+    Args:
+        held: which credential the pipeline records.
+        existing: the user's credentials.
+        has_secrets: whether the pipeline has the secret variables at all.
+    """
+    return has_secrets and any(one.status == "Active" and held.id in (one.id, None) for one in existing)
+
+
 def ensure_credential(target: CredentialTarget) -> bool:
     """Make sure that the pipeline holds a credential that appears to work; issue one if it does not.
 
@@ -100,14 +111,9 @@ def ensure_credential(target: CredentialTarget) -> bool:
         MirrorError: a call failed; running again is safe.
     """
     held = revoke_undelivered(target)
-    existing = {credential.id: credential for credential in target.credentials()}
-    if has_replica_secrets(target.definition.variables):
-        if held.id is None and any(credential.status == "Active" for credential in existing.values()):
-            say("kept the credential that the pipeline has")
-            return False
-        if held.id in existing and existing[held.id].status == "Active":
-            say(f"kept {held.id}")
-            return False
+    if keeps_credential(held, target.credentials(), has_secrets=has_replica_secrets(target.definition.variables)):
+        say(f"kept {held.id or 'the credential that the pipeline has'}")
+        return False
     issued = issue_into(target, held)
     say(f"issued {issued} and stored it in the pipeline's secret variables")
     return True

@@ -29,7 +29,7 @@ from ..azure.state import AzureState, read_state_without_source
 from ..azure.variables import HeldCredential, held_credential
 from ..config.ci import SOURCE_METADATA
 from ..config.mirror import Mirror
-from ..errors import MirrorError, NotFoundError
+from ..errors import ConfigurationError, MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, state, verification
 from .batches import Project
@@ -116,7 +116,11 @@ def down(
             loses_commits = any(one.deployed.repository for one in prepared.values()) and not keep_stack
             named = next(iter(prepared)) if len(prepared) == 1 else f"{len(questions)} mirrors"
             policy.confirm(_question(questions), typed=named if loses_commits else None)
-        removals = for_each_mirror(prepared, board, lambda one, _: _disconnect(one, policy), policy)
+
+        def disconnect(one: Prepared, _: Row) -> connection.YamlFile | None:
+            return _disconnect(one.context, policy, was_visible=one.deployed.azure is not None)
+
+        removals = for_each_mirror(prepared, board, disconnect, policy)
         batches.commit_yaml({name: file for name, file in removals.items() if file}, board, policy, DISCONNECT)
         remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
         if keep_stack:
@@ -249,18 +253,18 @@ def _question(questions: Sequence[str]) -> str:
     return f"{listed}{more}\nDelete all of these ({len(questions):,} mirrors)?"
 
 
-def _disconnect(one: Prepared, policy: Policy) -> connection.YamlFile | None:
+def _disconnect(context: MirrorContext, policy: Policy, *, was_visible: bool = True) -> connection.YamlFile | None:
     """Delete the pipeline; return the removal of its YAML, which is committed together with that of others."""
-    mirror = one.context.mirror
+    mirror = context.mirror
     with step(DISCONNECT):
         # A person may have taken minutes to answer.
-        azure = one.deployed.azure and read_state_without_source(mirror, one.context.azure)
+        azure = read_state_without_source(mirror, context.azure) if was_visible else None
         if not azure:
             name = mirror.azure.pipelines_repository or mirror.azure.repository
             say(f"the repository {name!r} is not visible; delete any remaining pipeline by hand")
             return None
-        change = connection.disconnect(mirror, one.context.azure, azure, pull_request=policy.pull_request)
-    return connection.YamlFile(one.context.azure, mirror, azure, change) if change else None
+        change = connection.disconnect(mirror, context.azure, azure, pull_request=policy.pull_request)
+    return connection.YamlFile(context.azure, mirror, azure, change) if change else None
 
 
 def _revoke(one: Prepared) -> None:
@@ -276,10 +280,7 @@ def _revoked(context: MirrorContext, deployed: DeployedMirror) -> list[str]:
     """Revoke the credentials that the mirror leaves behind; return their ids."""
     user = deployed.stack.user_name(context.mirror) if deployed.stack else context.mirror.user_name
     held = held_credential(deployed.azure.variables) if deployed.azure else HeldCredential()
-    try:
-        existing = git_credentials.list_credentials(context.iam, user)
-    except NotFoundError:
-        return []
+    existing = git_credentials.find_credentials(context.iam, user) or []
     chosen = credentials_to_revoke(existing, held, has_stack=deployed.stack is not None)
     return [credential.id for credential in chosen if git_credentials.revoke(context.iam, user, credential.id)]
 
@@ -315,7 +316,7 @@ def find_removed(clients: ClientPool, project: Project, output: Path) -> dict[st
         MirrorError: the CDK app fails, the file has no section ci, or the credentials belong to another account.
     """
     if project.section is None:
-        raise MirrorError("mirrors.yaml has no section ci, by which removed mirrors are known; see docs/ci.md.")
+        raise ConfigurationError("mirrors.yaml has no section ci, by which removed mirrors are known; see docs/ci.md.")
     wanted = list(batches.synthesize(project, output, ()).values())
     shared = state.read_shared(clients, project.section, {stack.region for stack in wanted})
     return shared.removed(wanted)
@@ -359,8 +360,7 @@ def take_removed_down(
         stack, mirror = one
         note = f"; 'down {row.name} --azure-repo-url URL' deletes its pipeline, if it has one"
         if mirror:
-            context = context_of(mirror)
-            removal = _disconnect(Prepared(context, _azure_only(context), DownPlan((), None, "")), policy)
+            removal = _disconnect(context_of(mirror), policy)
             if removal:
                 with step(DISCONNECT):
                     connection.commit_group([removal])
@@ -370,11 +370,6 @@ def take_removed_down(
         row.succeed(f"deleted{note}")
 
     for_each_mirror({name: one for name, one in found.items() if name in board.open_rows}, board, remove, policy)
-
-
-def _azure_only(context: MirrorContext) -> DeployedMirror:
-    azure = read_state_without_source(context.mirror, context.azure)
-    return DeployedMirror("", "", None, None, "", azure)
 
 
 def removed_mirror(name: str, template: Mapping[str, Any]) -> tuple[Mirror | None, bool]:

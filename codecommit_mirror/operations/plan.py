@@ -12,6 +12,7 @@ from ..aws.template_changes import template_changes
 from ..azure import connection
 from ..azure.variables import OF_ROLE, OF_USER, has_replica_secrets, held_credential, missing_source_secrets
 from ..config.mirror import Mirror
+from .credential_delivery import keeps_credential
 from .state import MirrorState
 from .verification import differing_refs
 
@@ -48,6 +49,11 @@ def is_migrating(mirror: Mirror, deployed: ReplicaOutputs | None) -> bool:
         return False
     old = deployed.push_user_name if mirror.replica_auth == "role" else deployed.push_role_arn
     return old is not None
+
+
+def old_sign_in(mirror: Mirror) -> tuple[tuple[str, ...], str]:
+    """Return the variables that a migrated pipeline no longer needs, and whose they are."""
+    return (OF_USER, "user") if mirror.replica_auth == "role" else (OF_ROLE, "role")
 
 
 def plan_up(state: MirrorState, *, pull_request: bool = False, waits: bool = True) -> UpPlan:
@@ -100,8 +106,7 @@ def _credential_actions(state: MirrorState) -> list[Action]:
         return []
     variables, existing = state.azure_side.variables, state.credentials or ()
     held = held_credential(variables)
-    active = [credential.id for credential in existing if credential.status == "Active"]
-    if has_replica_secrets(variables) and not held.issuing and (held.id in active or (held.id is None and active)):
+    if not held.issuing and keeps_credential(held, existing, has_secrets=has_replica_secrets(variables)):
         return []
     user = state.stack.user_name(state.mirror) if state.stack else state.mirror.user_name
     issued = Action("create", f"Git credential of {user!r}, stored in the pipeline's secret variables")
@@ -139,7 +144,7 @@ def _queue_actions(state: MirrorState, changes: Collection[Action]) -> list[Acti
 def _finish_actions(state: MirrorState, *, pull_request: bool) -> list[Action]:
     if not is_migrating(state.mirror, state.outputs) or pull_request:
         return []
-    gone, what = (OF_USER, "user") if state.mirror.replica_auth == "role" else (OF_ROLE, "role")
+    gone, what = old_sign_in(state.mirror)
     return [
         *(Action("delete", f"variable {name}") for name in gone if name in state.azure_side.variables),
         Action("delete", f"{what} that the pipeline no longer needs"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..aws import cdk, git_credentials, quotas
 from ..aws.session import aws_failures, client
@@ -19,9 +20,8 @@ from .context import MirrorContext
 from .state import MirrorState
 
 
-def account_problems(contexts: Sequence[MirrorContext]) -> list[str]:
-    """Return what stops every deployment to the account and region of some mirrors, one sentence each."""
-    context = contexts[0]
+def account_problems(context: MirrorContext) -> list[str]:
+    """Return what stops every deployment to a mirror's account and region, one sentence each."""
     parameter, ssm = cdk.bootstrap_parameter(context.folder), client(context.aws, "ssm")
     # The caller may not be allowed to look, because cdk works through roles of its own.
     with suppress(DeniedError), aws_failures("look for the CDK bootstrap"):
@@ -33,10 +33,10 @@ def account_problems(contexts: Sequence[MirrorContext]) -> list[str]:
     return []
 
 
-def quota_problems(contexts: Sequence[MirrorContext]) -> list[str]:
-    """Return the quotas that new mirrors of one account and region would exceed together, one sentence each."""
-    needs = quotas.needs_of(context.mirror for context in contexts)
-    return quotas.problems(needs, quotas.read_quotas(contexts[0].aws, needs)) if needs else []
+def quota_problems(context: MirrorContext, templates: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the quotas that new stacks in a mirror's account and region would exceed together, one sentence each."""
+    needs = quotas.needs_of(templates)
+    return quotas.problems(needs, quotas.read_quotas(context.aws, needs))
 
 
 def mirror_problems(state: MirrorState) -> list[str]:

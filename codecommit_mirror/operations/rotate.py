@@ -51,7 +51,7 @@ def rotate(context: MirrorContext, confirm: Confirm) -> str:
     if context.mirror.replica_auth == "role":
         return f"{context.mirror.name} has nothing to rotate: its pipeline acts as a role, and no credential is stored."
     with step(READ):
-        found = state.read(context, state.settled_stack(context))
+        found = state.read(context, state.settled_stack(context), compare=False)
         target = target_of(context, found)
         say(f"pipeline {target.definition.name!r}, user {target.user}")
 

@@ -344,10 +344,8 @@ def _read_clone_url(context: MirrorContext) -> tuple[str | None, bool]:
 def _read_credentials(context: MirrorContext, stack: ReplicaStackState | None) -> tuple[Credential, ...] | None:
     if stack is None or context.mirror.replica_auth == "role":
         return None
-    try:
-        return tuple(git_credentials.list_credentials(context.iam, stack.user_name(context.mirror)))
-    except NotFoundError:
-        return None
+    found = git_credentials.find_credentials(context.iam, stack.user_name(context.mirror))
+    return None if found is None else tuple(found)
 
 
 def _taken_names(mirror: Mirror, aws: boto3.Session, account: str) -> list[str]:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ..aws import push_user
@@ -13,14 +14,27 @@ from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replic
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
 from ..azure.client import FileChange
-from ..azure.variables import AZURE_SECRETS, OF_ROLE, OF_USER, missing_source_secrets, update_variables
+from ..azure.variables import AZURE_SECRETS, missing_source_secrets, update_variables
 from ..errors import AzureError, MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state, verification
 from .batches import Project
 from .context import MirrorContext
 from .loop import Policy, for_each_mirror
-from .plan import CONNECT, CREDENTIAL, DEPLOY, FINISH, RUN, STAGES, UpPlan, is_migrating, lacks_user, plan_up, summary
+from .plan import (
+    CONNECT,
+    CREDENTIAL,
+    DEPLOY,
+    FINISH,
+    RUN,
+    STAGES,
+    UpPlan,
+    is_migrating,
+    lacks_user,
+    old_sign_in,
+    plan_up,
+    summary,
+)
 from .run import RUN_MINUTES, run_until_equal
 from .state import MirrorState, SharedState
 
@@ -201,18 +215,20 @@ def _check_accounts(prepared: Mapping[str, Prepared], board: Board) -> None:
     for one in prepared.values():
         places.setdefault((one.context.mirror.account, one.context.mirror.region), []).append(one)
     for group in places.values():
-        new = [one.context for one in group if one.state.stack is None]
+        context = group[0].context
+        states = {one.context.mirror.name: one.state for one in group}
+        new = {name: found.wanted.template for name, found in states.items() if found.wanted and found.stack is None}
         checks = (
-            ([one.context for one in group], preflight.account_problems),
-            (new, preflight.quota_problems),
+            (states, partial(preflight.account_problems, context)),
+            (new, partial(preflight.quota_problems, context, new.values())),
         )
-        for members, find_problems in checks:
+        for names, find_problems in checks:
             try:
-                problems = find_problems(members) if members else []
+                problems = find_problems() if names else []
             except MirrorError as error:
                 problems = [str(error)]
-            for context in members if problems else ():
-                board.rows[context.mirror.name].fail("\n".join(problems))
+            for name in names if problems else ():
+                board.rows[name].fail("\n".join(problems))
 
 
 def confirm_plan(plans: Mapping[str, UpPlan], board: Board, policy: Policy) -> None:
@@ -401,7 +417,7 @@ def _finish_migration(context: MirrorContext, found: MirrorState, project: Proje
     for status in ("notStarted", "inProgress"):
         for build in list(context.azure.builds(found.definition, status=status)):
             runs.follow(context.azure, build, timeout_minutes=RUN_MINUTES)
-    gone, what = (OF_USER, "user") if mirror.replica_auth == "role" else (OF_ROLE, "role")
+    gone, what = old_sign_in(mirror)
     update_variables(context.azure, found.definition, dict.fromkeys(gone))
     say(f"removed the variables {', '.join(gone)}")
     batches.deploy_alone(context, project)

@@ -4,7 +4,7 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from codecommit_mirror.aws.quotas import STACKS, Quota, needs_of, needs_of_templates, problems
+from codecommit_mirror.aws.quotas import REPOSITORIES, STACKS, Quota, needs_of, problems
 from codecommit_mirror.azure.parallel_jobs import note
 from codecommit_mirror.config.identity import Identity
 from codecommit_mirror.config.load import single_mirror
@@ -15,16 +15,32 @@ MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git
 ROLE = {"replica_auth": "role", "identity": Identity(organization_id="01234567-89ab-cdef-0123-456789abcdef")}
 
 
-@pytest.mark.parametrize("changes", [{}, ROLE, {"policy_on": "group"}, {"existing": True}, {**ROLE, "existing": True}])
-def test_what_a_mirror_needs_is_what_its_template_has(changes):
+ALWAYS = {STACKS: 2, "IAM policies": 2, "IAM roles": 2}
+"""What two mirrors need: each has a role for the function that deletes credentials, or one for its pipeline."""
+
+
+def template_of(**changes):
     mirror = MIRROR.model_copy(update=changes)
-    template = Template.from_stack(ReplicaStack(cdk.App(), mirror=mirror)).to_json()
-    assert needs_of([mirror, mirror]) == needs_of_templates([template, template])
-    assert needs_of([mirror])["IAM policies"] == 1
+    return Template.from_stack(ReplicaStack(cdk.App(), mirror=mirror)).to_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "others"),
+    [
+        ({}, {"IAM users": 2, REPOSITORIES: 2}),
+        (ROLE, {REPOSITORIES: 2}),
+        ({"policy_on": "group"}, {"IAM users": 2, "IAM groups": 2, REPOSITORIES: 2}),
+        ({"existing": True}, {"IAM users": 2}),
+        ({**ROLE, "existing": True}, {}),
+    ],
+)
+def test_new_mirrors_need_what_their_templates_have(changes, others):
+    template = template_of(**changes)
+    assert needs_of([template, template]) == {**ALWAYS, **others}
 
 
 def test_what_fits_exactly_is_no_problem_and_one_more_is():
-    needs = needs_of([MIRROR, MIRROR])
+    needs = needs_of([template_of(), template_of()])
     assert problems(needs, {"IAM policies": Quota(1498, 1500), STACKS: Quota(0, 2000)}) == []
     (problem,) = problems(needs, {"IAM policies": Quota(1499, 1500), STACKS: Quota(0, 2000)})
     assert problem.startswith("2 more IAM policies are needed, but the account has 1,499 and its quota allows 1,500;")
