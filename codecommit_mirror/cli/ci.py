@@ -11,7 +11,7 @@ import click
 from ..aws.execution_policy import boundary_policy, execution_policy
 from ..config.ci import Service
 from ..config.load import load
-from ..errors import MirrorError
+from ..errors import ConfigurationError
 from ..rendering.ci import SIGNATURE
 from ..rendering.ci import render as render_ci
 from .options import config_option, inside_repository
@@ -36,9 +36,9 @@ def render(service: Service, config: Path, output: Path | None) -> None:
     """Print the pipeline for the repository that holds mirrors.yaml; it contains no secret."""
     _, section, guard = load(config)
     if section is None:
-        raise MirrorError(f"{config} has no section ci; see docs/ci.md.")
+        raise ConfigurationError(f"{config} has no section ci; see docs/ci.md.")
     if section.service != service:
-        raise MirrorError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
+        raise ConfigurationError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
     write_rendered(
         render_ci(section, service, inside_repository(config), drill=bool(guard and guard.snapshots)), output, SIGNATURE
     )
@@ -61,6 +61,6 @@ def policy(account: str, boundary: bool, partition: str) -> None:
     commands.
     """
     if not re.fullmatch(ACCOUNT_ID, account):
-        raise MirrorError(f"{account!r} is not the id of an AWS account; write its twelve digits.")
+        raise click.UsageError(f"{account!r} is not the id of an AWS account; write its twelve digits.")
     document = (boundary_policy if boundary else execution_policy)(account, partition)
     click.echo(json.dumps(document, indent=2))

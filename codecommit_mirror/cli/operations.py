@@ -17,7 +17,7 @@ from ..azure import parallel_jobs
 from ..config.load import load
 from ..config.mirror import Mirror
 from ..engine import sanitize
-from ..errors import MirrorError
+from ..errors import ConfigurationError, MirrorError
 from ..operations import down as downwards
 from ..operations import rotate as rotation
 from ..operations import up as upwards
@@ -34,6 +34,7 @@ from .options import (
     json_option,
     mirrors_argument,
     mirrors_argument_unless,
+    no_azure_option,
     policy_of,
     project_of,
     pull_request_option,
@@ -50,7 +51,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and
 
 @click.command()
 @mirrors_argument
-@click.option("--no-azure", is_flag=True, help="Leave the Azure side alone, for a job without a token for it.")
+@no_azure_option
 @pull_request_option
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if anything would change.")
 @summary_option
@@ -211,12 +212,12 @@ def _approved(path: Path) -> set[str]:
     """Return the mirrors whose removal a person approved.
 
     Raises:
-        MirrorError: the file is not the JSON of a plan.
+        ConfigurationError: the file is not the JSON of a plan.
     """
     try:
         return set(json.loads(path.read_text(encoding="utf-8"))["removed"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise MirrorError(
+        raise ConfigurationError(
             f"{path} is not the JSON of a plan; write it with 'codecommit-mirror plan --all --json'."
         ) from None
 

@@ -18,7 +18,7 @@ import click
 from ..config.load import DEFAULT_FILE, load, load_mirrors, named_mirrors, single_mirror
 from ..config.mirror import Mirror
 from ..config.mirrors_file import read
-from ..errors import MirrorError
+from ..errors import ConfigurationError, MirrorError
 from ..operations.batches import Project
 from ..operations.context import ClientPool, MirrorContext
 from ..operations.loop import Policy, refuse
@@ -112,7 +112,7 @@ def _selected(config: Path, names: tuple[str, ...], project: str | None) -> tupl
     """Return the mirrors that are named, match a pattern, or belong to a project; all of them if none is given.
 
     Raises:
-        MirrorError: a name or a pattern selects nothing.
+        ConfigurationError: a name or a pattern selects nothing.
     """
     if not any(set(name) & set("*?[") for name in names) and not project:
         return named_mirrors(config, names) if names else load_mirrors(config)
@@ -121,11 +121,13 @@ def _selected(config: Path, names: tuple[str, ...], project: str | None) -> tupl
         chosen = [mirror for mirror in mirrors if mirror.azure.project.lower() == project.lower()]
         if not chosen:
             known = ", ".join(sorted({mirror.azure.project for mirror in mirrors}))
-            raise MirrorError(f"{config} has no mirror of the project {project!r}; it has those of {known}.")
+            raise ConfigurationError(f"{config} has no mirror of the project {project!r}; it has those of {known}.")
         return tuple(chosen)
     for pattern in names:
         if not fnmatch.filter([mirror.name for mirror in mirrors], pattern):
-            raise MirrorError(f"{pattern!r} matches no mirror of {config}; 'codecommit-mirror status' lists them.")
+            raise ConfigurationError(
+                f"{pattern!r} matches no mirror of {config}; 'codecommit-mirror status' lists them."
+            )
     return tuple(m for m in mirrors if any(fnmatch.fnmatchcase(m.name, pattern) for pattern in names))
 
 
@@ -224,7 +226,7 @@ def confirmation(yes: bool, board: Board | None = None, done: str = "deleted") -
 def job_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a job in CI."""
     for option in (
-        click.option("--no-azure", is_flag=True, help="Leave the Azure side alone, for a job without a token for it."),
+        no_azure_option,
         minutes_option,
         click.option(
             "--job",
@@ -236,6 +238,9 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+no_azure_option = click.option(
+    "--no-azure", is_flag=True, help="Leave the Azure side alone, for a job without a token for it."
+)
 minutes_option = click.option(
     "--minutes",
     type=float,
