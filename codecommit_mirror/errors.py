@@ -1,7 +1,7 @@
 """The errors that a user can fix.
 
 - ``MirrorError``
-    - ``ConfigurationError``: mirrors.yaml or cdk.json is wrong
+    - ``ConfigurationError``: mirrors.yaml or cdk.json, or what a command was given, is wrong
     - ``NotFoundError``: a stack, a repository or an IAM user does not exist
     - ``DeniedError``: AWS denies a call
     - ``UnsettledError``: CloudFormation takes too long
@@ -21,7 +21,7 @@ class MirrorError(Exception):
 
 
 class ConfigurationError(MirrorError):
-    """Raised when a file of the user's is wrong; a command ends with exit status 2."""
+    """Raised when a file of the user's, or what a command was given, is wrong; it ends with exit status 2."""
 
 
 class NotFoundError(MirrorError):

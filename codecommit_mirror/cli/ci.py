@@ -61,6 +61,6 @@ def policy(account: str, boundary: bool, partition: str) -> None:
     commands.
     """
     if not re.fullmatch(ACCOUNT_ID, account):
-        raise click.UsageError(f"{account!r} is not the id of an AWS account; write its twelve digits.")
+        raise ConfigurationError(f"{account!r} is not the id of an AWS account; write its twelve digits.")
     document = (boundary_policy if boundary else execution_policy)(account, partition)
     click.echo(json.dumps(document, indent=2))
