@@ -5,6 +5,7 @@ from pathlib import Path
 
 import aws_cdk as cdk
 
+from codecommit_mirror.config.identity import parse_auth_migration
 from codecommit_mirror.config.load import from_context, identity_provider
 from codecommit_mirror.errors import MirrorError
 from stacks import DeployRoleStack, GuardStack, IdentityStack, ReplicaStack
@@ -18,9 +19,9 @@ try:
     provider = None if context("mirror") else identity_provider(mirrors, ci)
 except MirrorError as error:
     sys.exit(str(error))
-changing = str(context("changing") or "").split(",")
+migrations = parse_auth_migration(context("auth_migration"))
 for mirror in mirrors:
-    ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner, changing=mirror.name in changing)
+    ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner, earlier=migrations.get(mirror.name))
 identity = IdentityStack(app, provider=provider) if provider else None
 if not context("mirror"):
     if ci:

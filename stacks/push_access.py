@@ -6,6 +6,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from codecommit_mirror.config.identity import EarlierSignIn
 from codecommit_mirror.config.mirror import Mirror
 
 from .federated_role import FederatedRole
@@ -19,11 +20,11 @@ class PushAccess(Construct):
     Args:
         repository_arn: the only repository that may be pushed to.
         mirror: the mirror, which names the policy, and the user or the role.
-        changing: whether there is both, while the pipeline changes from one to the other.
+        earlier: what the pipeline signed in with before it changed, and still needs.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, repository_arn: str, mirror: Mirror, changing: bool
+        self, scope: Construct, construct_id: str, *, repository_arn: str, mirror: Mirror, earlier: EarlierSignIn | None
     ) -> None:
         super().__init__(scope, construct_id)
         policy = iam.ManagedPolicy(
@@ -35,8 +36,17 @@ class PushAccess(Construct):
         )
         self.policy_arn = policy.managed_policy_arn
         has_role = mirror.replica_auth == "role"
-        self.user = self._user(mirror, policy) if changing or not has_role else None
-        self.role = self._role(mirror, policy) if has_role or (changing and mirror.identity.issuer_url) else None
+        self.user = self._user(mirror, policy) if not has_role or (earlier and earlier.user) else None
+        self.subjects = tuple(
+            dict.fromkeys(([mirror.token_subject] if has_role else []) + self._earlier(mirror, earlier))
+        )
+        """Whose tokens the role trusts; empty if there is none."""
+        self.role = self._role(mirror, policy) if self.subjects else None
+
+    @staticmethod
+    def _earlier(mirror: Mirror, earlier: EarlierSignIn | None) -> list[str]:
+        """Return whose tokens the role trusted before, if mirrors.yaml still says who signs them."""
+        return list(earlier.subjects) if earlier and mirror.identity.issuer_url else []
 
     def _user(self, mirror: Mirror, policy: iam.ManagedPolicy) -> iam.User:
         """Return a user that has no access key and no console password.
@@ -67,6 +77,6 @@ class PushAccess(Construct):
             provider_arn=identity.provider_arn or provider_arn_of(Stack.of(self), issuer),
             issuer=issuer,
             audience=identity.audience,
-            subjects=[mirror.token_subject],
+            subjects=self.subjects,
             policy=policy,
         ).role

@@ -8,6 +8,7 @@ from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Permissions
 from constructs import Construct
 
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
+from codecommit_mirror.config.identity import EarlierSignIn
 from codecommit_mirror.config.mirror import Mirror
 
 from .credential_cleanup import CredentialCleanup
@@ -30,16 +31,22 @@ def _own_bootstrap(scope: Construct) -> dict[str, Any]:
 class ReplicaStack(Stack):
     """Composes one mirror's resources.
 
-    Outputs: ``ReplicaUrl`` (HTTPS clone URL), ``ReplicaArn``, ``PushUserName`` or ``PushRoleArn``, ``PushPolicyArn``.
+    Outputs: ``ReplicaUrl`` (HTTPS clone URL), ``ReplicaArn``, ``PushUserName`` or ``PushRoleArn`` with
+    ``PushRoleSubjects`` (whose tokens it trusts, a line each), ``PushPolicyArn``.
 
     Args:
         mirror: the mirror.
         provisioned_from: the repository whose CI deploys the stack, and deletes it when the mirror is gone there.
-        changing: whether it has both a user and a role, while the pipeline changes from one to the other.
+        earlier: what the pipeline signed in with before it changed, which stays as well until that has been proved.
     """
 
     def __init__(
-        self, scope: Construct, *, mirror: Mirror, provisioned_from: str | None = None, changing: bool = False
+        self,
+        scope: Construct,
+        *,
+        mirror: Mirror,
+        provisioned_from: str | None = None,
+        earlier: EarlierSignIn | None = None,
     ) -> None:
         tags = {**mirror.tags, "managed-by": "codecommit-mirror"}
         super().__init__(
@@ -64,9 +71,9 @@ class ReplicaStack(Stack):
             description=mirror.replica_description,
             existing=mirror.existing,
             retain=mirror.on_destroy == "retain",
-            tags=mirror.replica_tags_while_changing if changing else mirror.replica_tags,
+            tags=mirror.replica_tags_while_migrating(earlier) if earlier else mirror.replica_tags,
         )
-        access = PushAccess(self, "PushAccess", repository_arn=replica.arn, mirror=mirror, changing=changing)
+        access = PushAccess(self, "PushAccess", repository_arn=replica.arn, mirror=mirror, earlier=earlier)
         if access.user:
             CredentialCleanup(self, "CredentialCleanup", user=access.user)
         # CloudFormation hands a stack's own tags on, but not to every type of resource.
@@ -78,4 +85,6 @@ class ReplicaStack(Stack):
             CfnOutput(self, "PushUserName", value=access.user.user_name, description="IAM user of the pipeline")
         if access.role:
             CfnOutput(self, "PushRoleArn", value=access.role.role_arn, description="IAM role of the pipeline")
+            subjects = "\n".join(access.subjects)
+            CfnOutput(self, "PushRoleSubjects", value=subjects, description="Pipelines whose tokens it trusts")
         CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that only allows GitPush")

@@ -43,6 +43,8 @@ class ReplicaOutputs:
     push_policy_arn: str
     push_role_arn: str | None = None
     """None if the pipeline acts as a user."""
+    push_role_subjects: tuple[str, ...] = ()
+    """The pipelines whose tokens the role trusts."""
 
     def user_of(self, mirror: Mirror) -> str:
         """Return the name of the IAM user.
@@ -175,7 +177,8 @@ def of_mirror(aws: boto3.Session, mirror: Mirror, state: ReplicaStackState) -> R
 def _parse_outputs(outputs: Mapping[str, str]) -> ReplicaOutputs | None:
     user, role = outputs.get("PushUserName"), outputs.get("PushRoleArn")
     try:
-        found = ReplicaOutputs(outputs["ReplicaUrl"], outputs["ReplicaArn"], user, outputs["PushPolicyArn"], role)
+        policy, subjects = outputs["PushPolicyArn"], tuple(outputs.get("PushRoleSubjects", "").splitlines())
+        found = ReplicaOutputs(outputs["ReplicaUrl"], outputs["ReplicaArn"], user, policy, role, subjects)
     except KeyError:
         return None
     return found if user or role else None

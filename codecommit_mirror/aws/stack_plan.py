@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.ci import PROVISIONED_FROM, REPLICA
-from .stack import COMPLETE
+from .stack import COMPLETE, ReplicaOutputs
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class DeployedStack:
     status: str
     tags: Mapping[str, str]
     protected: bool
+    outputs: ReplicaOutputs | None = None
 
 
 def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], owner: str) -> dict[str, DeployedStack]:

@@ -63,6 +63,11 @@ class Definition:
         return str(self.body.get("repository", {}).get("id", ""))
 
     @property
+    def branch(self) -> str:
+        """The branch whose YAML its runs take where they name no other."""
+        return str(self.body.get("repository", {}).get("defaultBranch", "")).removeprefix("refs/heads/")
+
+    @property
     def variables(self) -> dict[str, dict[str, Any]]:
         """Its variables, by name; secret ones have no value."""
         return dict(self.body.get("variables") or {})
@@ -283,6 +288,15 @@ class AzureDevOps:
         """Return a definition."""
         path = f"build/definitions/{definition_id}"
         return Definition(definition_id, self._http.get(path, f"read pipeline {definition_id}"))
+
+    def find_definition(self, definition_id: int) -> Definition | None:
+        """Return a definition of the project, or None if it has none of this id."""
+        try:
+            return self.definition(definition_id)
+        except AzureError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def create_definition(self, body: dict[str, Any]) -> Definition:
         """Create a definition."""

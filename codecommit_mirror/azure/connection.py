@@ -12,7 +12,7 @@ from ..errors import AzureError, MirrorError
 from ..progress import say
 from .client import AzureDevOps, Definition, FileChange
 from .pipeline import render, written_for
-from .state import COMMIT_SUBJECT, AzureState, pull_request_branch
+from .state import COMMIT_SUBJECT, AzureState, Remains, YamlPlace, pull_request_branch
 from .variables import (
     AWS_ROLE,
     AZURE_SECRETS,
@@ -33,25 +33,30 @@ _NO_PUSH = "TF402455"
 _LEASES_PER_REQUEST = 100
 _TRIES = 5
 _CONFLICT = 409
+_OURS = ("repository", "process", "queueStatus", "triggers")
+"""What a definition has beside variables that is ours to decide."""
 LFS_NOTE = "the source uses Git LFS: its large files are not in the replica, only the pointers to them"
 
 
 @dataclass(frozen=True)
 class ConnectionPlan:
-    """What is to be done, in this order: definition, authorization, validation of the YAML, commit."""
+    """What is to be done, in this order: definition, authorization, validation of the YAML, commits, move."""
 
     body: dict[str, Any]
-    """The definition as it should be."""
+    """The definition as it should be, where the pipeline stays until its YAML has moved."""
     yaml: str
     commit: bool
     """Whether the YAML is to be committed."""
+    leaves: bool
+    """Whether the file that the pipeline ran before is to be removed, after that."""
+    moves: bool
+    """Whether the pipeline runs another file once both are done, so that it is planned again."""
     actions: tuple[Action, ...]
     """Empty if there is nothing to do."""
 
 
-def wrong_replica(state: AzureState, region: str, account: str) -> str | None:
-    """Return a sentence if the pipeline mirrors to another region or account than these."""
-    definition = state.definition
+def wrong_replica(definition: Definition | None, region: str, account: str) -> str | None:
+    """Return a sentence if a pipeline mirrors to another region or account than these."""
     if definition is None:
         return None
     url = variable_value(definition.variables, "AWS_REPO_URL")
@@ -81,31 +86,28 @@ def find_problems(mirror: Mirror, state: AzureState) -> list[str]:
 
 def _repository_problems(mirror: Mirror, state: AzureState) -> list[str]:
     problems = []
-    yaml_repository = state.yaml_repository
+    yaml_repository = state.yaml.repository
     if state.source.default_branch is None:
         problems.append(f"the repository {state.source.name!r} has no commit yet; push one first.")
     if yaml_repository is not state.source and yaml_repository.default_branch is None:
         problems.append(f"the repository {yaml_repository.name!r} has no commit yet; push one first.")
-    elif state.tip is None and yaml_repository.default_branch:
+    elif state.yaml.tip is None and yaml_repository.default_branch:
         key = "azure.pipelines_branch" if mirror.azure.pipelines_repository else "azure.default_branch"
         problems.append(
-            f"{yaml_repository.name!r} has no branch {state.branch!r}; correct {key} (its default branch is "
+            f"{yaml_repository.name!r} has no branch {state.yaml.branch!r}; correct {key} (its default branch is "
             f"{yaml_repository.default_branch!r})."
         )
     return problems
 
 
 def _file_problems(mirror: Mirror, state: AzureState) -> list[str]:
-    problems = []
-    if state.text is not None and (owner := written_for(state.text)) != mirror.name:
+    problems, place = [], state.yaml
+    if place.text is not None and (owner := written_for(place.text)) != mirror.name:
         whose = f"belongs to the mirror {owner!r}" if owner else "was not written by codecommit-mirror"
+        problems.append(f"{place} {whose} and is not overwritten; set azure.pipeline_path to another path.")
+    if place.proposed_tip and not place.proposed_by_us:
         problems.append(
-            f"{mirror.pipeline_path!r} on {state.branch!r} of {state.yaml_repository.name!r} {whose} and is not "
-            "overwritten; set azure.pipeline_path to another path."
-        )
-    if state.proposed_tip and not state.proposed_by_us:
-        problems.append(
-            f"the branch {pull_request_branch(mirror)!r} of {state.yaml_repository.name!r} has somebody else's "
+            f"the branch {pull_request_branch(mirror)!r} of {place.repository.name!r} has somebody else's "
             "commits; delete or rename it."
         )
     return problems
@@ -160,25 +162,43 @@ def plan(
     """
     yaml = render(mirror)
     changes = _variable_changes(mirror, state, wanted_variables(mirror, replica_url, role_arn), secrets)
-    existing = state.definition.body if state.definition else None
-    body = _definition_body(mirror, state, changes)
+    existing = state.definition
     actions = []
     if existing is None:
         actions.append(Action("create", f"pipeline {mirror.pipeline_name!r} in {mirror.azure.project!r}"))
-        if state.yaml_repository is not state.source:
+        if state.yaml.repository is not state.source:
             actions.append(Action("create", f"permission of the pipeline to use {state.source.name!r}"))
-    elif changed := [key for key in ("repository", "queueStatus", "triggers") if body.get(key) != existing.get(key)]:
-        actions.append(Action("update", f"{', '.join(changed)} of the pipeline {existing['name']!r}"))
     # The record of the held credential is internal.
     actions += [_variable_action(name, change, state) for name, change in changes.items() if name != HELD_CREDENTIAL]
-    commit = state.text != yaml and not (pull_request and state.pull_request and state.proposed_text == yaml)
+    place, former = state.yaml, state.former_yaml
+    proposed = pull_request and place.pull_request is not None and place.proposed_text == yaml
+    commit = place.text != yaml and not proposed
     if commit:
-        way = f" by a pull request from {pull_request_branch(mirror)!r}" if pull_request else ""
-        where = f"{mirror.pipeline_path!r} on {state.branch!r} of {state.yaml_repository.name!r}{way}"
-        size = f"{len(yaml.encode()):,} bytes"
-        before = None if state.text is None else f"{len(state.text.encode()):,} bytes"
-        actions.append(Action("update" if before else "create", f"YAML {where}", before, size))
-    return ConnectionPlan(body, yaml, commit, tuple(actions))
+        actions.append(_yaml_action(mirror, place, yaml, pull_request))
+    is_elsewhere = existing is not None and not place.is_run_by(existing)
+    # Until a pull request is merged, the pipeline goes on where it is.
+    moves = is_elsewhere and (place.text == yaml or not pull_request)
+    removal_is_proposed = pull_request and former and former.pull_request and former.proposed_text is None
+    leaves = moves and former is not None and former.has_file_of(mirror) and not removal_is_proposed
+    if leaves and former:
+        actions.append(_yaml_action(mirror, former, None, pull_request))
+    if moves and existing:
+        before = str(former) if former else "a repository that is gone"
+        actions.append(Action("update", f"where the pipeline {existing.name!r} has its YAML", before, str(place)))
+    waits = is_elsewhere and (commit or leaves or not moves)
+    body = _definition_body(mirror, state, changes, stays=waits)
+    if existing and (changed := [key for key in _OURS if body.get(key) != existing.body.get(key)]) and not moves:
+        actions.insert(0, Action("update", f"{', '.join(changed)} of the pipeline {existing.name!r}"))
+    return ConnectionPlan(body, yaml, commit, bool(leaves), moves and waits, tuple(actions))
+
+
+def _yaml_action(mirror: Mirror, place: YamlPlace, text: str | None, pull_request: bool) -> Action:
+    """Return what is done to a file; None removes it."""
+    way = f" by a pull request from {pull_request_branch(mirror)!r}" if pull_request else ""
+    before, after = (None if one is None else f"{len(one.encode()):,} bytes" for one in (place.text, text))
+    if after is None:
+        return Action("delete", f"YAML {place}{way}", before)
+    return Action("update" if before else "create", f"YAML {place}{way}", before, after)
 
 
 def _variable_action(name: str, change: Mapping[str, Any] | None, state: AzureState) -> Action:
@@ -220,9 +240,16 @@ def _variable_changes(
 
 
 def _definition_body(
-    mirror: Mirror, state: AzureState, changes: Mapping[str, Mapping[str, Any] | None]
+    mirror: Mirror, state: AzureState, changes: Mapping[str, Mapping[str, Any] | None], *, stays: bool
 ) -> dict[str, Any]:
-    """Return the definition as it should be, and enabled; whatever else was set on an existing one is kept."""
+    """Return the definition as it should be, and enabled; whatever else was set on an existing one is kept.
+
+    Args:
+        mirror: the mirror.
+        state: its state in Azure DevOps.
+        changes: of its variables.
+        stays: whether the pipeline still runs the file that it ran before.
+    """
     base: Mapping[str, Any] = (state.definition.body if state.definition else None) or {
         "name": mirror.pipeline_name,
         "path": "\\",
@@ -237,16 +264,20 @@ def _definition_body(
     triggers = list(base.get("triggers") or [])
     if not any(from_yaml.items() <= trigger.items() for trigger in triggers):
         triggers = [t for t in triggers if t.get("triggerType") != "continuousIntegration"] + [from_yaml]
-    repository = {
-        **(base.get("repository") or {}),
-        "id": state.yaml_repository.id,
-        "name": state.yaml_repository.name,
-        "type": "TfsGit",
-        "defaultBranch": f"refs/heads/{state.branch}",
-    }
+    repository, process = dict(base.get("repository") or {}), dict(base["process"])
+    if not stays:
+        repository |= {
+            "id": state.yaml.repository.id,
+            "name": state.yaml.repository.name,
+            "type": "TfsGit",
+            "defaultBranch": f"refs/heads/{state.yaml.branch}",
+        }
+        if state.definition and not state.yaml.is_run_by(state.definition):
+            process["yamlFilename"] = state.yaml.path
     variables = {name: value for name, value in (base.get("variables") or {}).items() if name not in changes}
     variables.update({name: dict(value) for name, value in changes.items() if value is not None})
-    return {**base, "queueStatus": "enabled", "repository": repository, "triggers": triggers, "variables": variables}
+    ours = {"queueStatus": "enabled", "repository": repository, "process": process, "triggers": triggers}
+    return {**base, **ours, "variables": variables}
 
 
 def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan) -> Definition:
@@ -262,11 +293,11 @@ def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan) -> Defin
     elif plan.body != definition.body:
         definition = azure.update_definition(definition, plan.body)
         say(f"updated the pipeline {definition.name!r}")
-    if state.yaml_repository is not state.source:
+    if state.yaml.repository is not state.source:
         azure.authorize_repository(definition, state.source)
     if plan.commit:
         try:
-            azure.validate(definition, plan.yaml, state.branch)
+            azure.validate(definition, plan.yaml, definition.branch)
         except AzureError:
             if state.definition is None:
                 azure.delete_definition(definition)
@@ -274,27 +305,28 @@ def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan) -> Defin
     return definition
 
 
-def yaml_change(mirror: Mirror, state: AzureState, text: str | None) -> FileChange:
-    """Return the change that gives the branch of the YAML this text, or removes the file."""
-    return FileChange(mirror.pipeline_path, text, state.text is not None)
-
-
 @dataclass(frozen=True)
 class YamlFile:
-    """A mirror's YAML that is to be committed."""
+    """A mirror's YAML that is to be committed or removed."""
 
     azure: AzureDevOps
     mirror: Mirror
-    state: AzureState
-    change: FileChange
+    place: YamlPlace
+    text: str | None
+    """None removes it."""
+
+    @property
+    def change(self) -> FileChange:
+        """The change as a commit makes it."""
+        return FileChange(self.place.path, self.text, self.place.text is not None)
 
 
 def by_branch(files: Mapping[str, YamlFile]) -> dict[str, dict[str, YamlFile]]:
     """Return the files of each branch by mirror, each group by the name of its first mirror."""
     groups: dict[tuple[str, str, str], dict[str, YamlFile]] = {}
     for name, file in files.items():
-        place = (file.azure.project, file.state.yaml_repository.id, file.state.branch)
-        groups.setdefault(place, {})[name] = file
+        branch = (file.azure.project, file.place.repository.id, file.place.branch)
+        groups.setdefault(branch, {})[name] = file
     return {next(iter(group)): group for group in groups.values()}
 
 
@@ -304,22 +336,22 @@ def commit_group(files: Sequence[YamlFile]) -> None:
     Raises:
         MirrorError: policies forbid a push, or the branch moves all the time.
     """
-    azure, state = files[0].azure, files[0].state
+    azure, place = files[0].azure, files[0].place
     changes = [file.change for file in files]
     for _ in range(_TRIES):
         try:
-            _commit_yaml(azure, state, changes)
+            _commit_yaml(azure, place, changes)
         except AzureError as error:
             if error.status != _CONFLICT:
                 raise
-            tip = azure.tip(state.yaml_repository, state.branch)
-            texts = [azure.file(state.yaml_repository, state.branch, change.path) for change in changes]
+            tip = azure.tip(place.repository, place.branch)
+            texts = [azure.file(place.repository, place.branch, change.path) for change in changes]
             _check_owners(files, texts)
-            state = replace(state, tip=tip)
+            place = replace(place, tip=tip)
             changes = [replace(c, exists=text is not None) for c, text in zip(changes, texts, strict=True)]
             continue
         return
-    raise MirrorError(f"the branch {state.branch!r} is being changed by something else; run this again later.")
+    raise MirrorError(f"the branch {place.branch!r} is being changed by something else; run this again later.")
 
 
 def _check_owners(files: Sequence[YamlFile], texts: Sequence[str | None]) -> None:
@@ -329,10 +361,10 @@ def _check_owners(files: Sequence[YamlFile], texts: Sequence[str | None]) -> Non
             raise MirrorError(f"{file.change.path!r} was changed by something else meanwhile; run this again.")
 
 
-def _commit_yaml(azure: AzureDevOps, state: AzureState, changes: Sequence[FileChange]) -> None:
-    repository, branch = state.yaml_repository, state.branch
+def _commit_yaml(azure: AzureDevOps, place: YamlPlace, changes: Sequence[FileChange]) -> None:
+    repository, branch = place.repository, place.branch
     try:
-        azure.commit_files(repository, branch, str(state.tip), changes, f"{_comment(changes)} {_SKIP_CI}")
+        azure.commit_files(repository, branch, str(place.tip), changes, f"{_comment(changes)} {_SKIP_CI}")
     except AzureError as error:
         if _NO_PUSH not in str(error):
             raise
@@ -353,56 +385,76 @@ def _comment(changes: Sequence[FileChange]) -> str:
 
 def run_branch(mirror: Mirror, state: AzureState) -> str:
     """Return the branch to run the pipeline on: the one with the YAML, or that of an open pull request."""
-    if state.text is None and state.proposed_text is not None:
+    if state.former_yaml:
+        return state.former_yaml.branch
+    if state.yaml.text is None and state.yaml.proposed_text is not None:
         return pull_request_branch(mirror)
-    return state.branch
+    return state.yaml.branch
 
 
-def disconnect(mirror: Mirror, azure: AzureDevOps, state: AzureState, *, pull_request: bool) -> FileChange | None:
+def disconnect(mirror: Mirror, azure: AzureDevOps, remains: Remains, *, pull_request: bool) -> list[YamlFile]:
     """Delete the pipeline with the leases that retain its runs, and what brings its YAML in.
 
     Returns:
-        The removal of the YAML that is still to be committed, if any.
+        The files that are still to be removed.
     """
-    if state.definition:
-        leases = azure.leases(state.definition)
+    definition = remains.definition
+    if definition:
+        leases = azure.leases(definition)
         for start in range(0, len(leases), _LEASES_PER_REQUEST):
             azure.delete_leases(leases[start : start + _LEASES_PER_REQUEST])
-        azure.delete_definition(state.definition)
-        say(f"deleted the pipeline {state.definition.name!r}, its runs and its variables")
-    ours = state.file_is_ours(mirror)
-    if state.proposed_tip and not state.proposed_by_us:
-        say(f"left the branch {pull_request_branch(mirror)!r} alone, because it has somebody else's commits")
-    elif state.proposed_tip and not (ours and pull_request):
-        if state.pull_request:
-            azure.abandon_pull_request(state.yaml_repository, state.pull_request)
-        azure.set_branch(state.yaml_repository, pull_request_branch(mirror), old=state.proposed_tip, new=None)
-        say(f"deleted the branch {pull_request_branch(mirror)!r}")
-    if ours:
-        return yaml_change(mirror, state, None)
-    if state.text is not None:
-        say(f"left {mirror.pipeline_path!r} alone, because it does not belong to this mirror")
-    if not (state.definition or state.proposed_tip):
+        azure.delete_definition(definition)
+        say(f"deleted the pipeline {definition.name!r}, its runs and its variables")
+    for repository_places in _by_repository(remains.places):
+        ours = any(place.has_file_of(mirror) for place in repository_places)
+        _withdraw_proposal(mirror, azure, repository_places[0], leave=ours and pull_request)
+    for place in remains.places:
+        if place.text is not None and not place.has_file_of(mirror):
+            say(f"left {place} alone, because it does not belong to this mirror")
+    files = [YamlFile(azure, mirror, place, None) for place in remains.places if place.has_file_of(mirror)]
+    if not (definition or files or any(place.proposed_tip for place in remains.places)):
         say("nothing to disconnect: the pipeline is already gone")
-    return None
+    return files
 
 
-def propose_yaml(mirror: Mirror, azure: AzureDevOps, state: AzureState, change: FileChange) -> None:
+def _by_repository(places: Sequence[YamlPlace]) -> list[list[YamlPlace]]:
+    groups: dict[str, list[YamlPlace]] = {}
+    for place in places:
+        groups.setdefault(place.repository.id, []).append(place)
+    return list(groups.values())
+
+
+def _withdraw_proposal(mirror: Mirror, azure: AzureDevOps, place: YamlPlace, *, leave: bool) -> None:
+    """Abandon what brings the YAML in, unless it is to bring it out."""
+    branch = pull_request_branch(mirror)
+    if not place.proposed_tip:
+        return
+    if not place.proposed_by_us:
+        say(f"left the branch {branch!r} alone, because it has somebody else's commits")
+    elif not leave:
+        if place.pull_request:
+            azure.abandon_pull_request(place.repository, place.pull_request)
+        azure.set_branch(place.repository, branch, old=place.proposed_tip, new=None)
+        say(f"deleted the branch {branch!r}")
+
+
+def propose_yaml(file: YamlFile) -> None:
     """Commit to the branch of a pull request, and open one unless it is open already."""
-    repository, branch, base = state.yaml_repository, pull_request_branch(mirror), str(state.tip)
+    azure, place, change = file.azure, file.place, file.change
+    repository, branch, base = place.repository, pull_request_branch(file.mirror), str(place.tip)
     comment = _comment([change])
-    tip, exists = state.proposed_tip, state.proposed_text is not None
-    if tip and not state.pull_request:
+    tip, exists = place.proposed_tip, place.proposed_text is not None
+    if tip and not place.pull_request:
         # Left by a pull request that was merged, or by a command that was killed before it opened one.
         azure.set_branch(repository, branch, old=tip, new=None)
         tip = None
     if tip is None:
         azure.set_branch(repository, branch, old=None, new=base)
-        tip, exists = base, state.text is not None
-    if tip == base or state.proposed_text != change.text:
+        tip, exists = base, place.text is not None
+    if tip == base or place.proposed_text != change.text:
         proposed = FileChange(change.path, change.text, exists)
         azure.commit_files(repository, branch, tip, [proposed], f"{comment} {_SKIP_CI}")
-    opened = state.pull_request or azure.open_pull_request(
-        repository, branch, state.branch, comment, "Created by codecommit-mirror; it contains no secret."
+    opened = place.pull_request or azure.open_pull_request(
+        repository, branch, place.branch, comment, "Created by codecommit-mirror; it contains no secret."
     )
-    say(f"pull request {opened.id} into {state.branch!r} of {repository.name!r} is waiting to be merged")
+    say(f"pull request {opened.id} into {place.branch!r} of {repository.name!r} is waiting to be merged")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from .. import engine
 from ..config.mirror import Mirror
@@ -13,6 +14,39 @@ from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
 
 COMMIT_SUBJECT = "the pipeline that mirrors to CodeCommit"
 """What the comment of every commit of this project says."""
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True)
+class YamlPlace:
+    """Where the YAML of a pipeline is, or belongs, and what is there."""
+
+    repository: Repository
+    branch: str
+    path: str
+    tip: str | None
+    """The branch's newest commit; None if there is no such branch."""
+    text: str | None
+    """The file on that branch."""
+    pull_request: PullRequest | None
+    """The open pull request that brings the file in or out."""
+    proposed_tip: str | None
+    """The newest commit of the branch that such pull requests come from."""
+    proposed_text: str | None
+    """The file on that branch."""
+    proposed_by_us: bool
+    """Whether that branch's newest commit was made by this project, so that the branch may be deleted."""
+
+    def __str__(self) -> str:
+        return f"{self.path!r} on {self.branch!r} of {self.repository.name!r}"
+
+    def is_run_by(self, definition: Definition) -> bool:
+        """Whether a pipeline runs the file at this path of this repository."""
+        return (definition.repository_id, definition.yaml_path) == (self.repository.id, self.path)
+
+    def has_file_of(self, mirror: Mirror) -> bool:
+        """Whether the file was rendered for a mirror."""
+        return self.text is not None and written_for(self.text) == mirror.name
 
 
 @dataclass(frozen=True)
@@ -20,28 +54,16 @@ class AzureState:
     """A mirror's state in Azure DevOps."""
 
     source: Repository
-    yaml_repository: Repository
-    """The repository that holds the YAML: the source, or a repository for pipelines."""
-    branch: str
-    """The branch that holds the YAML."""
-    tip: str | None
-    """That branch's newest commit; None if there is no such branch."""
-    text: str | None
-    """The YAML file on that branch."""
+    yaml: YamlPlace
+    """In the source, or in a repository for pipelines, as mirrors.yaml says."""
+    former_yaml: YamlPlace | None
+    """Where the pipeline still runs another file than that one, if the repository exists."""
     lfs: bool
     """Whether the source's default branch keeps files in Git LFS."""
-    pull_request: PullRequest | None
-    """The open pull request that brings the YAML in or out."""
-    proposed_tip: str | None
-    """The newest commit of the branch that such pull requests come from."""
-    proposed_text: str | None
-    """The YAML file on that branch."""
-    proposed_by_us: bool
-    """Whether that branch's newest commit was made by this project, so that the branch may be deleted."""
     definition: Definition | None
     """The mirror's pipeline."""
     foreign_definitions: tuple[Definition, ...]
-    """Other pipelines with the mirror's pipeline name, or that run a file at its path."""
+    """Other pipelines with the mirror's pipeline name, or that run a file at its path, if the mirror has none."""
     protected: bool | None
     """Whether the project protects access to repositories; None if that is unknown or irrelevant."""
 
@@ -50,9 +72,19 @@ class AzureState:
         """The pipeline's variables; empty if there is no pipeline."""
         return self.definition.variables if self.definition else {}
 
-    def file_is_ours(self, mirror: Mirror) -> bool:
-        """Whether the YAML file was rendered for this mirror."""
-        return self.text is not None and written_for(self.text) == mirror.name
+
+@dataclass(frozen=True)
+class Remains:
+    """What a mirror that is to be taken down has in Azure DevOps; its source may be gone."""
+
+    definition: Definition | None
+    places: tuple[YamlPlace, ...]
+    """Where its YAML is or may be: where mirrors.yaml says, and where the pipeline runs another file."""
+
+    @property
+    def variables(self) -> dict[str, dict[str, object]]:
+        """The pipeline's variables; empty if there is no pipeline."""
+        return self.definition.variables if self.definition else {}
 
 
 def pull_request_branch(mirror: Mirror) -> str:
@@ -60,8 +92,13 @@ def pull_request_branch(mirror: Mirror) -> str:
     return f"codecommit-mirror/{mirror.stack_name}"
 
 
-def read_state(mirror: Mirror, azure: AzureDevOps) -> tuple[Mirror, AzureState]:
+def read_state(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None) -> tuple[Mirror, AzureState]:
     """Return the mirror with its default branches resolved, and its state in Azure DevOps.
+
+    Args:
+        mirror: the mirror.
+        azure: its project.
+        recorded: the id of the mirror's pipeline, if it is recorded; without it, its file shows which one it is.
 
     Raises:
         MirrorError: a repository does not exist, or the token is refused.
@@ -69,28 +106,44 @@ def read_state(mirror: Mirror, azure: AzureDevOps) -> tuple[Mirror, AzureState]:
     source = azure.repository(mirror.azure.repository)
     yaml_repository = find_yaml_repository(mirror, azure) if mirror.azure.pipelines_repository else source
     mirror = resolve_default_branches(mirror, source, yaml_repository)
-    state = _read(mirror, azure, source, yaml_repository)
-    return mirror, replace(state, lfs=uses_lfs(azure, source))
+    place = _read_place(mirror, azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path)
+    definition, foreign = _find_definition(mirror, azure, place, recorded)
+    return mirror, AzureState(
+        source=source,
+        yaml=place,
+        former_yaml=_read_former_place(mirror, azure, place, definition),
+        lfs=uses_lfs(azure, source),
+        definition=definition,
+        foreign_definitions=foreign,
+        protected=azure.protects_repositories() if mirror.source_auth == "job-token" else None,
+    )
 
 
-def read_state_without_source(mirror: Mirror, azure: AzureDevOps) -> AzureState | None:
-    """Return the state for taking a mirror down, even if its source was deleted.
+def read_remains(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None) -> Remains | None:
+    """Return what a mirror has in Azure DevOps, even if its source was deleted.
+
+    Args:
+        mirror: the mirror.
+        azure: its project.
+        recorded: the id of the mirror's pipeline, if it is recorded.
 
     Returns:
-        None if the repository with the YAML does not exist.
+        None if neither the repository with the YAML nor a recorded pipeline exists.
 
     Raises:
         MirrorError: the token is refused.
     """
-    try:
-        yaml_repository = find_yaml_repository(mirror, azure)
-    except AzureError as error:
-        if error.status != 404:
-            raise
-        return None
+    yaml_repository = _unless_missing(lambda: find_yaml_repository(mirror, azure))
+    if yaml_repository is None:
+        definition = azure.find_definition(recorded) if recorded else None
+        former = _read_former_place(mirror, azure, None, definition)
+        return Remains(definition, (former,) if former else ()) if definition else None
     source = None if mirror.azure.pipelines_repository else yaml_repository
     resolved = resolve_default_branches(mirror, source, yaml_repository)
-    return _read(resolved, azure, source or yaml_repository, yaml_repository)
+    place = _read_place(resolved, azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path)
+    definition, _ = _find_definition(resolved, azure, place, recorded)
+    former = _read_former_place(resolved, azure, place, definition)
+    return Remains(definition, (place, former) if former else (place,))
 
 
 def find_yaml_repository(mirror: Mirror, azure: AzureDevOps) -> Repository:
@@ -114,36 +167,61 @@ def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:
     return text is not None and engine.names_lfs(text)
 
 
-def _read(mirror: Mirror, azure: AzureDevOps, source: Repository, yaml_repository: Repository) -> AzureState:
-    branch, path = mirror.azure.yaml_branch, mirror.pipeline_path
+def _read_place(mirror: Mirror, azure: AzureDevOps, repository: Repository, branch: str, path: str) -> YamlPlace:
     proposed = pull_request_branch(mirror)
-    proposed_tip = azure.tip(yaml_repository, proposed)
-    tip = azure.tip(yaml_repository, branch)
-    text = azure.file(yaml_repository, branch, path) if tip else None
-    proposed_text = azure.file(yaml_repository, proposed, path) if proposed_tip else None
-    file_is_ours = any(one and written_for(one) == mirror.name for one in (text, proposed_text))
-    at_path = azure.definitions_of(yaml_repository, path)
-    ours = [d for d in at_path if file_is_ours or _is_marked_for(mirror, d)]
-    similar = {d.id: d for d in azure.find_definitions(at_path, name=mirror.pipeline_name)}
-    return AzureState(
-        source=source,
-        yaml_repository=yaml_repository,
+    proposed_tip, tip = azure.tip(repository, proposed), azure.tip(repository, branch)
+    return YamlPlace(
+        repository=repository,
         branch=branch,
+        path=path,
         tip=tip,
-        text=text,
-        lfs=False,
-        pull_request=azure.pull_request(yaml_repository, proposed) if proposed_tip else None,
+        text=azure.file(repository, branch, path) if tip else None,
+        pull_request=azure.pull_request(repository, proposed) if proposed_tip else None,
         proposed_tip=proposed_tip,
-        proposed_text=proposed_text,
+        proposed_text=azure.file(repository, proposed, path) if proposed_tip else None,
         proposed_by_us=proposed_tip is not None
-        and (proposed_tip == tip or COMMIT_SUBJECT in azure.commit_comment(yaml_repository, proposed_tip)),
-        definition=min(ours, key=lambda d: d.id) if ours else None,
-        foreign_definitions=tuple(d for d in similar.values() if d not in ours),
-        protected=azure.protects_repositories() if mirror.source_auth == "job-token" else None,
+        and (proposed_tip == tip or COMMIT_SUBJECT in azure.commit_comment(repository, proposed_tip)),
     )
+
+
+def _read_former_place(
+    mirror: Mirror, azure: AzureDevOps, place: YamlPlace | None, definition: Definition | None
+) -> YamlPlace | None:
+    """Return where a pipeline runs another file than the one at a place, if that repository still exists."""
+    if definition is None or (place and place.is_run_by(definition)):
+        return None
+    repository = _unless_missing(lambda: azure.repository(definition.repository_id))
+    if repository is None:
+        return None
+    return _read_place(mirror, azure, repository, definition.branch, definition.yaml_path)
+
+
+def _find_definition(
+    mirror: Mirror, azure: AzureDevOps, place: YamlPlace, recorded: int | None
+) -> tuple[Definition | None, tuple[Definition, ...]]:
+    """Return the mirror's pipeline, or those that are in the way of a new one."""
+    if recorded and (definition := azure.find_definition(recorded)):
+        return definition, ()
+    texts = [text for text in (place.text, place.proposed_text) if text]
+    file_is_ours = any(written_for(text) == mirror.name for text in texts)
+    at_path = azure.definitions_of(place.repository, place.path)
+    ours = [one for one in at_path if file_is_ours or _is_marked_for(mirror, one)]
+    if ours:
+        return min(ours, key=lambda one: one.id), ()
+    similar = {one.id: one for one in azure.find_definitions(at_path, name=mirror.pipeline_name)}
+    return None, tuple(similar.values())
 
 
 def _is_marked_for(mirror: Mirror, definition: Definition) -> bool:
     url = variable_value(definition.variables, "AWS_REPO_URL")
     ours = {HELD_CREDENTIAL, AWS_ROLE} & definition.variables.keys()
     return bool(ours) and url.endswith(f"/{mirror.name}")
+
+
+def _unless_missing(read: Callable[[], Repository]) -> Repository | None:
+    try:
+        return read()
+    except AzureError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return None

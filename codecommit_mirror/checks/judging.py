@@ -169,17 +169,17 @@ def _yaml(readings: Readings, limits: Limits) -> Check:
     if readings.azure is None:
         return _unread("YAML")
     azure, up = readings.azure, f"codecommit-mirror up {readings.mirror.name}"
-    where = f"{readings.mirror.pipeline_path!r} on {azure.branch!r} of {azure.yaml_repository.name!r}"
-    if azure.text is None and azure.pull_request:
-        link = _azure_link(
-            readings.mirror, f"_git/{quote(azure.yaml_repository.name)}/pullrequest/{azure.pull_request.id}"
-        )
-        return Check("YAML", "warning", f"is in pull request {azure.pull_request.id}", "merge it", link)
-    if azure.text is None:
-        return Check("YAML", "failed", f"{where} is not there", up)
-    if azure.text != render(readings.mirror):
-        return Check("YAML", "warning", f"{where} is not what this version renders", up)
-    return Check("YAML", "ok", where)
+    place, pull_request = azure.yaml, azure.yaml.pull_request
+    if place.text is None and pull_request:
+        link = _azure_link(readings.mirror, f"_git/{quote(place.repository.name)}/pullrequest/{pull_request.id}")
+        return Check("YAML", "warning", f"is in pull request {pull_request.id}", "merge it", link)
+    if azure.former_yaml:
+        return Check("YAML", "warning", f"the pipeline runs {azure.former_yaml}, not {place}", up)
+    if place.text is None:
+        return Check("YAML", "failed", f"{place} is not there", up)
+    if place.text != render(readings.mirror):
+        return Check("YAML", "warning", f"{place} is not what this version renders", up)
+    return Check("YAML", "ok", str(place))
 
 
 def _trigger(readings: Readings, limits: Limits) -> Check:

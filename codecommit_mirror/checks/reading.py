@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from ..aws import git_credentials, push_user
+from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential
 from ..aws.stack import ReplicaOutputs, ReplicaStackState, find_clone_url, missing_repository, read_outputs
+from ..aws.writer import PipelineRecord
 from ..azure.client import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
@@ -19,6 +20,7 @@ from ..config.mirror import Mirror
 from ..errors import DeniedError, MirrorError, NotFoundError
 from ..operations import verification
 from ..operations.context import MirrorContext
+from ..operations.state import read_record
 from ..operations.verification import Comparison
 
 _MAX_REF_CHANGES = 2_000
@@ -36,6 +38,7 @@ class Readings:
     credentials: Sequence[Credential] = ()
     foreign_rights: Sequence[str] | None = None
     """What the user or role has beside the mirror's policy; None if nobody looked."""
+    record: PipelineRecord | None = None
     azure: AzureState | None = None
     last_run: Build | None = None
     comparison: Comparison | None = None
@@ -96,7 +99,9 @@ def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
         readings.credentials = git_credentials.find_credentials(context.iam, user) or ()
     if deep and readings.stack.outputs:
         readings.foreign_rights = _foreign_rights(context, readings.stack.outputs)
-    readings.mirror, readings.azure = read_state(context.mirror, context.azure)
+    readings.record = _read_record(context, readings.stack)
+    recorded = readings.record.definition if readings.record else None
+    readings.mirror, readings.azure = read_state(context.mirror, context.azure, recorded)
     if readings.azure.definition:
         readings.last_run = next(context.azure.builds(readings.azure.definition), None)
     if readings.stack.outputs is None:
@@ -107,10 +112,17 @@ def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
         readings.since = behind_since(pushes, readings.comparison.source, readings.comparison.replica)
 
 
+def _read_record(context: MirrorContext, stack: ReplicaStackState) -> PipelineRecord | None:
+    """Return which pipeline is recorded, or None if these credentials may not look."""
+    with suppress(DeniedError):
+        return read_record(context, stack.outputs)
+    return None
+
+
 def _foreign_rights(context: MirrorContext, outputs: ReplicaOutputs) -> list[str] | None:
     """Return what the user or role has beside the policy, or None if these credentials may not look."""
     try:
-        return push_user.foreign_rights(context.iam, context.mirror, outputs)
+        return writer.foreign_rights(context.iam, context.mirror, outputs)
     except NotFoundError:
         return []
     except DeniedError:

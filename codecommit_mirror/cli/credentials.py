@@ -17,10 +17,10 @@ from ..aws.git_credentials import Credential, IssuedCredential
 from ..aws.session import client, session
 from ..aws.stack import read_outputs
 from ..azure.client import Definition
-from ..azure.state import read_state
 from ..azure.variables import held_credential
 from ..config.mirror import Mirror
 from ..errors import MirrorError, NotFoundError
+from ..operations.state import read_azure
 from .options import confirmation, context_of, json_option, mirror_argument, yes_option
 from .output import print_json, print_table
 
@@ -185,7 +185,7 @@ def _read_definition(mirror: Mirror) -> tuple[bool, Definition | None]:
     """Return whether the mirror's pipeline could be read, and the pipeline."""
     context = context_of(mirror)
     try:
-        return True, read_state(mirror, context.azure)[1].definition
+        return True, read_azure(context).definition
     except MirrorError:
         return False, None
 

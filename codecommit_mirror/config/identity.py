@@ -5,7 +5,9 @@ Claims of a job's own token, as recorded: https://github.com/stackitcloud/terraf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
@@ -54,6 +56,27 @@ class Identity(BaseModel):
     def issuer_url(self) -> str | None:
         """The issuer's address; None if neither it nor the organization's id is given."""
         return self.issuer or (azure_issuer(self.organization_id) if self.organization_id else None)
+
+
+@dataclass(frozen=True)
+class EarlierSignIn:
+    """What a pipeline signed in with before it changed, and needs until a run has succeeded without it."""
+
+    user: bool = False
+    """Whether it was a user."""
+    subjects: tuple[str, ...] = ()
+    """Whose tokens the role trusted."""
+
+
+def auth_migration_context(migrations: Mapping[str, EarlierSignIn]) -> str:
+    """Return the CDK context ``auth_migration``, by which the app keeps what mirrors signed in with before."""
+    return json.dumps({name: asdict(one) for name, one in migrations.items()})
+
+
+def parse_auth_migration(context: object) -> dict[str, EarlierSignIn]:
+    """Return what mirrors signed in with before, by the mirrors' names, from the CDK context ``auth_migration``."""
+    document = json.loads(str(context or "{}"))
+    return {name: EarlierSignIn(bool(one["user"]), tuple(one["subjects"])) for name, one in document.items()}
 
 
 IDENTITY_STACK_NAME = "codecommit-mirror-identity"

@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 from . import azure_url
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, matching, not_empty
 from .fields import tags as check_tags
-from .identity import WHERE_THE_ID_IS, Identity
+from .identity import WHERE_THE_ID_IS, EarlierSignIn, Identity
 from .schedule import check as check_schedule
 
 DEFAULT_REFS = ("heads", "tags", "notes")
@@ -162,10 +162,10 @@ class Mirror(BaseModel):
             ARCHIVE_DAYS_TAG: str(self.archive_days),
         }
 
-    @property
-    def replica_tags_while_changing(self) -> dict[str, str]:
-        """The same while there are a user and a role, each of which may push."""
-        writers = f"user/{self.user_name} role/{self.role_name}"
+    def replica_tags_while_migrating(self, earlier: EarlierSignIn) -> dict[str, str]:
+        """Return the same while what the pipeline signed in with before may still push."""
+        has_both = earlier.user if self.replica_auth == "role" else bool(earlier.subjects)
+        writers = f"user/{self.user_name} role/{self.role_name}" if has_both else self.writer
         return {**self.replica_tags, WRITER_TAG: writers.replace(",", ":")}
 
     @property

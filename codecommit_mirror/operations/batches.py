@@ -13,6 +13,7 @@ from ..aws.stack_plan import WantedStack
 from ..azure import connection
 from ..azure.connection import YamlFile
 from ..config.ci import Ci
+from ..config.identity import EarlierSignIn, auth_migration_context
 from ..errors import MirrorError
 from ..progress import Board, Row, step
 from .context import MirrorContext
@@ -37,7 +38,7 @@ class Project:
 
 
 def synthesize(
-    project: Project, output: Path, names: Collection[str], migrating: Collection[str] = ()
+    project: Project, output: Path, names: Collection[str], migrating: Mapping[str, EarlierSignIn] | None = None
 ) -> dict[str, WantedStack]:
     """Run the CDK app once, and return the mirrors' stacks by the mirrors' names.
 
@@ -45,23 +46,19 @@ def synthesize(
         project: the CDK project.
         output: where to write its output.
         names: the mirrors that it must have.
-        migrating: the mirrors whose pipelines change how they sign in, which need both ways until then.
+        migrating: what pipelines signed in with that change, and need until a run has succeeded without it.
 
     Raises:
         MirrorError: it failed, or does not know a mirror.
     """
     # The CLI's own words for a folder without a CDK project are about an option.
     cdk.bootstrap_parameter(project.folder)
-    cdk.synthesize(project.folder, [*project.context, *migration_context(migrating)], output)
+    migration = ["-c", f"auth_migration={auth_migration_context(migrating)}"] if migrating else []
+    cdk.synthesize(project.folder, [*project.context, *migration], output)
     stacks = {stack.mirror: stack for stack in cdk_out.read(output)}
     if missing := [name for name in names if name not in stacks]:
         raise MirrorError(f"the CDK app in {project.folder} has no stack for {', '.join(missing)}; correct app.py.")
     return stacks
-
-
-def migration_context(names: Collection[str]) -> list[str]:
-    """Return what the CDK app must know of the mirrors whose pipelines change how they sign in."""
-    return ["-c", f"changing={','.join(names)}"] if names else []
 
 
 def deploy(contexts: Mapping[str, MirrorContext], board: Board, output: Path, title: str, policy: Policy) -> list[str]:
@@ -142,4 +139,4 @@ def commit_yaml(files: Mapping[str, YamlFile], board: Board, policy: Policy, tit
 
 def _propose(file: YamlFile, title: str) -> None:
     with step(title):
-        connection.propose_yaml(file.mirror, file.azure, file.state, file.change)
+        connection.propose_yaml(file)

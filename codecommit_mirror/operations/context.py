@@ -14,6 +14,7 @@ import httpx
 
 from ..aws import session
 from ..aws.stack import ReplicaStackState, find_stack, list_stacks, of_mirror
+from ..aws.writer import PipelineRecord
 from ..azure.client import AzureDevOps
 from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
@@ -170,3 +171,10 @@ class MirrorContext:
     def azure(self) -> AzureDevOps:
         """A client for the mirror's Azure DevOps project."""
         return self.clients.azure(self.mirror.azure, self.token, self.azure_transport)
+
+    def azure_of(self, record: PipelineRecord | None) -> AzureDevOps:
+        """Return a client for the project that is recorded, whatever its name is today; else for the configured one."""
+        if record is None:
+            return self.azure
+        azure = self.mirror.azure.model_copy(update={"project": record.project})
+        return self.clients.azure(azure, self.token, self.azure_transport)

@@ -24,8 +24,9 @@ from ..aws.stack import (
     untag_replica,
 )
 from ..aws.stack_plan import DeployedStack
+from ..aws.writer import PipelineRecord
 from ..azure import connection
-from ..azure.state import AzureState, read_state_without_source
+from ..azure.state import Remains, read_remains
 from ..azure.variables import HeldCredential, held_credential
 from ..config.ci import SOURCE_METADATA
 from ..config.mirror import Mirror
@@ -56,8 +57,10 @@ class DeployedMirror:
     """What the deployed stack does with its repository; None if it owns none."""
     repository: str
     """The contents of the CodeCommit repository in words; empty if the stack does not delete it."""
-    azure: AzureState | None
-    """None if the repository with the YAML does not exist."""
+    record: PipelineRecord | None
+    """Which pipeline is recorded on AWS's side."""
+    azure: Remains | None
+    """None if neither the repository with the YAML nor a recorded pipeline exists."""
 
     @property
     def keeps_replica(self) -> bool:
@@ -117,11 +120,14 @@ def down(
             named = next(iter(prepared)) if len(prepared) == 1 else f"{len(questions)} mirrors"
             policy.confirm(_question(questions), typed=named if loses_commits else None)
 
-        def disconnect(one: Prepared, _: Row) -> connection.YamlFile | None:
-            return _disconnect(one.context, policy, was_visible=one.deployed.azure is not None)
+        def disconnect(one: Prepared, _: Row) -> list[connection.YamlFile]:
+            return _disconnect(one.context, policy, one.deployed.record, was_visible=one.deployed.azure is not None)
 
         removals = for_each_mirror(prepared, board, disconnect, policy)
-        batches.commit_yaml({name: file for name, file in removals.items() if file}, board, policy, DISCONNECT)
+        for first in (True, False):
+            # A mirror that was being moved has two files.
+            files = {name: files[0 if first else 1 :][:1] for name, files in removals.items()}
+            batches.commit_yaml({name: file[0] for name, file in files.items() if file}, board, policy, DISCONNECT)
         remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
         if keep_stack:
             for_each_mirror(remaining, board, _name_credential, policy)
@@ -156,13 +162,15 @@ def read_deployed(context: MirrorContext) -> DeployedMirror:
     mirror = context.mirror
     stack = state.settled_stack(context)
     policy = deployed_deletion_policy(context.aws, mirror) if stack else None
+    record = state.read_record(context, stack.outputs if stack else None)
     return DeployedMirror(
         region=str(context.aws.region_name),
         account=context.account,
         stack=stack,
         deletion_policy=policy,
         repository=_describe_repository(context) if policy == "Delete" else "",
-        azure=read_state_without_source(mirror, context.azure),
+        record=record,
+        azure=read_remains(mirror, context.azure_of(record), record.definition if record else None),
     )
 
 
@@ -184,8 +192,9 @@ def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) 
         name = deployed.azure.definition.name
         deleted.append(f"the pipeline {name!r} with its runs")
         actions.append(Action("delete", f"pipeline {name!r} with its runs", is_destructive=True))
-    if deployed.azure and deployed.azure.file_is_ours(mirror):
-        actions.append(Action("delete", f"YAML {mirror.pipeline_path!r} of {deployed.azure.yaml_repository.name!r}"))
+    for place in deployed.azure.places if deployed.azure else ():
+        if place.has_file_of(mirror):
+            actions.append(Action("delete", f"YAML {place}"))
     if keep_stack:
         note = "the stack, the replica and the Git credential stay"
     elif deployed.stack is None:
@@ -211,7 +220,7 @@ def _check_location(mirror: Mirror, deployed: DeployedMirror) -> None:
     """Refuse to delete what is protected, what belongs to another account or region, and what mirrors.yaml keeps."""
     if deployed.stack is None:
         azure = deployed.azure
-        wrong = connection.wrong_replica(azure, deployed.region, deployed.account) if azure else None
+        wrong = connection.wrong_replica(azure.definition, deployed.region, deployed.account) if azure else None
         if wrong:
             raise MirrorError(wrong)
         return
@@ -253,18 +262,19 @@ def _question(questions: Sequence[str]) -> str:
     return f"{listed}{more}\nDelete all of these ({len(questions):,} mirrors)?"
 
 
-def _disconnect(context: MirrorContext, policy: Policy, *, was_visible: bool = True) -> connection.YamlFile | None:
-    """Delete the pipeline; return the removal of its YAML, which is committed together with that of others."""
-    mirror = context.mirror
+def _disconnect(
+    context: MirrorContext, policy: Policy, record: PipelineRecord | None, *, was_visible: bool = True
+) -> list[connection.YamlFile]:
+    """Delete the pipeline; return the removals of its YAML, which are committed together with those of others."""
+    mirror, azure = context.mirror, context.azure_of(record)
     with step(DISCONNECT):
         # A person may have taken minutes to answer.
-        azure = read_state_without_source(mirror, context.azure) if was_visible else None
-        if not azure:
+        remains = read_remains(mirror, azure, record.definition if record else None) if was_visible else None
+        if not remains:
             name = mirror.azure.pipelines_repository or mirror.azure.repository
             say(f"the repository {name!r} is not visible; delete any remaining pipeline by hand")
-            return None
-        change = connection.disconnect(mirror, context.azure, azure, pull_request=policy.pull_request)
-    return connection.YamlFile(context.azure, mirror, azure, change) if change else None
+            return []
+        return connection.disconnect(mirror, azure, remains, pull_request=policy.pull_request)
 
 
 def _revoke(one: Prepared) -> None:
@@ -360,8 +370,8 @@ def take_removed_down(
         stack, mirror = one
         note = f"; 'down {row.name} --azure-repo-url URL' deletes its pipeline, if it has one"
         if mirror:
-            removal = _disconnect(context_of(mirror), policy)
-            if removal:
+            context = context_of(mirror)
+            for removal in _disconnect(context, policy, state.read_record(context, stack.outputs)):
                 with step(DISCONNECT):
                     connection.commit_group([removal])
             note = ""

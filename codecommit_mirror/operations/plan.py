@@ -9,8 +9,10 @@ from .. import engine
 from ..actions import KNOWN_AFTER_APPLY, Action
 from ..aws.stack import ReplicaOutputs
 from ..aws.template_changes import template_changes
+from ..aws.writer import PipelineRecord
 from ..azure import connection
 from ..azure.variables import OF_ROLE, OF_USER, has_replica_secrets, held_credential, missing_source_secrets
+from ..config.identity import EarlierSignIn
 from ..config.mirror import Mirror
 from .credential_delivery import keeps_credential
 from .state import MirrorState
@@ -43,17 +45,30 @@ class UpPlan:
         return [action for action in self.all_actions if (action.verb, action.what) not in known]
 
 
-def is_migrating(mirror: Mirror, deployed: ReplicaOutputs | None) -> bool:
-    """Whether the pipeline changes how it signs in, so that the deployed stack has what it no longer needs then."""
+def earlier_sign_in(mirror: Mirror, deployed: ReplicaOutputs | None) -> EarlierSignIn | None:
+    """Return what the deployed stack has that the pipeline will not sign in with any more; None if that is nothing."""
     if deployed is None:
-        return False
-    old = deployed.push_user_name if mirror.replica_auth == "role" else deployed.push_role_arn
-    return old is not None
+        return None
+    wanted = mirror.token_subject if mirror.replica_auth == "role" else None
+    earlier = EarlierSignIn(
+        user=deployed.push_user_name is not None and wanted is not None,
+        subjects=tuple(subject for subject in deployed.push_role_subjects if subject != wanted),
+    )
+    return earlier if earlier.user or earlier.subjects else None
 
 
-def old_sign_in(mirror: Mirror) -> tuple[tuple[str, ...], str]:
-    """Return the variables that a migrated pipeline no longer needs, and whose they are."""
-    return (OF_USER, "user") if mirror.replica_auth == "role" else (OF_ROLE, "role")
+def variables_left(mirror: Mirror, earlier: EarlierSignIn) -> tuple[str, ...]:
+    """Return the variables that a pipeline no longer needs once it signs in otherwise."""
+    if mirror.replica_auth == "user":
+        return OF_ROLE
+    return OF_USER if earlier.user else ()
+
+
+def describe_earlier(mirror: Mirror, earlier: EarlierSignIn) -> str:
+    """Return what a pipeline signed in with before, in words."""
+    if mirror.replica_auth == "user":
+        return "role"
+    return "user" if earlier.user else f"trust in {', '.join(earlier.subjects)}"
 
 
 def plan_up(state: MirrorState, *, pull_request: bool = False, waits: bool = True) -> UpPlan:
@@ -78,6 +93,7 @@ def plan_up(state: MirrorState, *, pull_request: bool = False, waits: bool = Tru
         role_arn=(outputs.push_role_arn if outputs else None) or KNOWN_AFTER_APPLY,
     ).actions
     credential = _credential_actions(state)
+    connect = (*connect, *_record_actions(state))
     changes = [*deploy, *connect, *credential]
     stages = {
         DEPLOY: deploy,
@@ -99,6 +115,25 @@ def _stack_actions(state: MirrorState) -> list[Action]:
     resources = template_changes(state.template, wanted.template) if state.template else []
     why = "" if resources else "only tags or termination protection change"
     return [Action("update", what, None if stack.is_complete else stack.status, why or None), *resources]
+
+
+def wanted_record(state: MirrorState) -> PipelineRecord | None:
+    """Return what AWS's side is to record of a mirror's pipeline; None as long as there is none."""
+    azure = state.azure_side
+    if azure.definition is None:
+        return None
+    return PipelineRecord(azure.source.project_id, azure.definition.id, azure.source.id)
+
+
+def _record_actions(state: MirrorState) -> list[Action]:
+    wanted, record = wanted_record(state), state.record
+    if wanted and wanted == record:
+        return []
+    what = f"record of the pipeline in the tags of {state.mirror.writer.replace('/', ' ')!r}"
+    after = f"pipeline {wanted.definition}" if wanted else KNOWN_AFTER_APPLY
+    if record:
+        return [Action("update", what, f"pipeline {record.definition}", after)]
+    return [Action("create", what, after=after)]
 
 
 def _credential_actions(state: MirrorState) -> list[Action]:
@@ -128,7 +163,7 @@ def _run_actions(state: MirrorState, changes: Collection[Action]) -> list[Action
     elif state.comparison is None or state.comparison.different:
         count = len(state.comparison.different) if state.comparison else 0
         why = f"since {differing_refs(count)}" if count else "to compare both sides"
-    elif is_migrating(state.mirror, state.outputs):
+    elif earlier_sign_in(state.mirror, state.outputs):
         why = "with what the pipeline signs in with from now on"
     else:
         return []
@@ -142,12 +177,13 @@ def _queue_actions(state: MirrorState, changes: Collection[Action]) -> list[Acti
 
 
 def _finish_actions(state: MirrorState, *, pull_request: bool) -> list[Action]:
-    if not is_migrating(state.mirror, state.outputs) or pull_request:
+    earlier = earlier_sign_in(state.mirror, state.outputs)
+    if earlier is None or pull_request:
         return []
-    gone, what = old_sign_in(state.mirror)
+    left = [name for name in variables_left(state.mirror, earlier) if name in state.azure_side.variables]
     return [
-        *(Action("delete", f"variable {name}") for name in gone if name in state.azure_side.variables),
-        Action("delete", f"{what} that the pipeline no longer needs"),
+        *(Action("delete", f"variable {name}") for name in left),
+        Action("delete", f"{describe_earlier(state.mirror, earlier)} that the pipeline no longer needs"),
     ]
 
 
@@ -155,6 +191,11 @@ def summary(state: MirrorState) -> str:
     """Return the closing message of a mirror that is up."""
     refs = len(state.comparison.source) - len(state.comparison.different) if state.comparison else 0
     message = f"{state.mirror.name} is up: {engine.equal_refs(refs)} on both sides."
-    if state.azure and state.azure.pull_request:
-        message += f" Merge the pull request in {state.azure.yaml_repository.name!r}, so that pushes start runs."
+    azure = state.azure
+    if azure and azure.yaml.pull_request and azure.former_yaml:
+        message += (
+            f" Merge the pull request in {azure.yaml.repository.name!r}, and run this again to move the pipeline."
+        )
+    elif azure and azure.yaml.pull_request:
+        message += f" Merge the pull request in {azure.yaml.repository.name!r}, so that pushes start runs."
     return message

@@ -44,6 +44,7 @@ def mirror_problems(state: MirrorState) -> list[str]:
     return [
         *_repository_problems(state),
         *state.taken_names,
+        *_record_problems(state),
         *(connection.find_problems(state.mirror, state.azure) if state.azure else []),
         *(_credential_problems(state, state.azure) if state.azure else []),
     ]
@@ -126,11 +127,22 @@ def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists
     return None
 
 
+def _record_problems(state: MirrorState) -> list[str]:
+    record, azure = state.record, state.azure
+    if record is None or azure is None or record.project == azure.source.project_id:
+        return []
+    return [
+        f"the pipeline of {state.mirror.name} is in the project with the id {record.project}, but "
+        f"{state.mirror.azure.project!r} has the id {azure.source.project_id}, and pipelines do not move between "
+        "projects; set azure.project back, or run 'codecommit-mirror down' with the earlier one first."
+    ]
+
+
 def _credential_problems(state: MirrorState, azure: AzureState) -> list[str]:
     """Return why a credential cannot be issued, or that the pipeline mirrors to another region or account."""
     mirror = state.mirror
     if state.stack is None:
-        wrong = connection.wrong_replica(azure, state.region, state.account)
+        wrong = connection.wrong_replica(azure.definition, state.region, state.account)
         return [wrong] if wrong else []
     if mirror.replica_auth == "role" or state.credentials is None:
         return []

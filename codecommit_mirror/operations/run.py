@@ -8,12 +8,12 @@ from collections.abc import Callable
 from .. import engine
 from ..azure import connection, runs
 from ..azure.client import Build
-from ..azure.state import AzureState, read_state
+from ..azure.state import AzureState
 from ..errors import MirrorError
 from ..progress import say
 from . import verification
 from .context import MirrorContext
-from .state import GOOD_RESULTS, MirrorState, not_connected
+from .state import GOOD_RESULTS, MirrorState, not_connected, read_azure
 from .verification import Comparison
 
 RUN_MINUTES = 150.0
@@ -105,7 +105,7 @@ def wait_for_last_run(
     Raises:
         MirrorError: the pipeline has never run, or nothing moves.
     """
-    _, azure = read_state(context.mirror, context.azure)
+    azure = read_azure(context)
     build = next(context.azure.builds(azure.definition), None) if azure.definition else None
     if azure.definition is None or build is None:
         raise MirrorError("the pipeline has never run.")

@@ -14,7 +14,7 @@ from typing import Any
 
 import boto3
 
-from ..aws import git_credentials
+from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential
 from ..aws.session import account_of, aws_failures, client, session_in
 from ..aws.stack import (
@@ -29,6 +29,7 @@ from ..aws.stack import (
     wait_until_settled,
 )
 from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans
+from ..aws.writer import PipelineRecord
 from ..azure.client import Build, Definition
 from ..azure.state import AzureState, read_state
 from ..config.ci import PROVISIONED_FROM, Ci
@@ -93,6 +94,8 @@ class MirrorState:
     """What IAM has already of a mirror without a stack, one sentence each."""
     credentials: tuple[Credential, ...] | None = None
     """Those of the stack's user, oldest first; None without a user."""
+    record: PipelineRecord | None = None
+    """Which pipeline is recorded on AWS's side."""
     azure: AzureState | None = None
     """None if the Azure side is left alone."""
     last_run: Build | None = None
@@ -192,7 +195,7 @@ def read_shared(clients: ClientPool, section: Ci, needed: Collection[str]) -> Sh
         found = dict(zip(regions, pool.map(stacks_of, regions), strict=True))
     clients.remember_stacks({region: found[region] for region in {section.region, *needed}})
     stacks = (
-        DeployedStack(name, region, stack.status, stack.tags, stack.protected)
+        DeployedStack(name, region, stack.status, stack.tags, stack.protected, stack.outputs)
         for region, listed in found.items()
         for name, stack in listed.items()
     )
@@ -222,12 +225,13 @@ def read(
     failures: list[str] = []
     mirror, found, state = context.mirror, None, None
     try:
-        state = _read_aws(context, stack, wanted, credentials=azure)
+        state = _read_aws(context, stack, wanted, with_azure=azure)
     except MirrorError as error:
         failures.append(str(error))
     try:
         if azure:
-            mirror, found = read_state(context.mirror, context.azure)
+            record = state.record if state else None
+            mirror, found = read_state(context.mirror, context.azure, record.definition if record else None)
     except MirrorError as error:
         failures.append(str(error))
     if failures or state is None:
@@ -241,7 +245,7 @@ def read(
 
 
 def _read_aws(
-    context: MirrorContext, stack: ReplicaStackState | None, wanted: WantedStack | None, *, credentials: bool
+    context: MirrorContext, stack: ReplicaStackState | None, wanted: WantedStack | None, *, with_azure: bool
 ) -> MirrorState:
     state = MirrorState(
         mirror=context.mirror,
@@ -254,7 +258,7 @@ def _read_aws(
         may_read_repository=False,
         taken_names=(),
     )
-    if wanted and state.is_deployed and not credentials:
+    if wanted and state.is_deployed and not with_azure:
         return state
     template = None if stack is None or (wanted and state.is_deployed) else _read_template(context)
     clone_url, may_read = _read_clone_url(context)
@@ -264,7 +268,8 @@ def _read_aws(
         clone_url=clone_url,
         may_read_repository=may_read,
         taken_names=() if stack else tuple(_taken_names(context.mirror, context.aws, state.account)),
-        credentials=_read_credentials(context, stack) if credentials else None,
+        credentials=_read_credentials(context, stack) if with_azure else None,
+        record=read_record(context, stack.outputs if stack else None) if with_azure else None,
     )
 
 
@@ -293,7 +298,29 @@ def reread_azure(context: MirrorContext, state: MirrorState) -> MirrorState:
     Raises:
         MirrorError: it cannot be read.
     """
-    return replace(state, azure=read_state(context.mirror, context.azure)[1])
+    known = state.azure.definition if state.azure else None
+    recorded = known.id if known else state.record.definition if state.record else None
+    return replace(state, azure=read_state(context.mirror, context.azure, recorded)[1])
+
+
+def read_azure(context: MirrorContext) -> AzureState:
+    """Return what Azure DevOps has of a mirror, whose pipeline AWS's side records.
+
+    Raises:
+        MirrorError: something cannot be read.
+    """
+    stack = context.find_stack()
+    record = read_record(context, stack.outputs if stack else None)
+    return read_state(context.mirror, context.azure, record.definition if record else None)[1]
+
+
+def read_record(context: MirrorContext, outputs: ReplicaOutputs | None) -> PipelineRecord | None:
+    """Return which pipeline is recorded in the tags of a stack's user or role.
+
+    Raises:
+        MirrorError: it cannot be read.
+    """
+    return writer.read_record(context.iam, outputs) if outputs else None
 
 
 def reread_stack(context: MirrorContext, state: MirrorState) -> MirrorState:
@@ -304,7 +331,9 @@ def reread_stack(context: MirrorContext, state: MirrorState) -> MirrorState:
     """
     clone_url, may_read = _read_clone_url(context)
     stack = context.find_stack(again=True)
-    return replace(state, stack=stack, template=None, clone_url=clone_url, may_read_repository=may_read)
+    record = read_record(context, stack.outputs if stack else None) if state.azure else None
+    found = replace(state, stack=stack, template=None, clone_url=clone_url, may_read_repository=may_read)
+    return replace(found, record=record)
 
 
 def compared(context: MirrorContext, state: MirrorState) -> MirrorState:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ..aws import push_user
+from ..aws import writer
 from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replica
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
-from ..azure.client import FileChange
 from ..azure.variables import AZURE_SECRETS, missing_source_secrets, update_variables
+from ..config.identity import EarlierSignIn
 from ..errors import AzureError, MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state, verification
@@ -29,11 +29,13 @@ from .plan import (
     RUN,
     STAGES,
     UpPlan,
-    is_migrating,
+    describe_earlier,
+    earlier_sign_in,
     lacks_user,
-    old_sign_in,
     plan_up,
     summary,
+    variables_left,
+    wanted_record,
 )
 from .run import RUN_MINUTES, run_until_equal
 from .state import MirrorState, SharedState
@@ -63,8 +65,12 @@ class Prepared:
     plan: UpPlan
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The source's credentials that are to be stored; empty if none are."""
-    yaml: FileChange | None = None
+    yaml: connection.YamlFile | None = None
     """The YAML, if it is to be committed."""
+    former_yaml: connection.YamlFile | None = None
+    """The file that the pipeline ran before, if it is to be removed."""
+    moves: bool = False
+    """Whether the pipeline runs another file after that."""
 
 
 def up(
@@ -135,9 +141,10 @@ def prepare(
     stacks = {name: stack for name, stack in stacks.items() if name in board.open_rows}
     wanted: dict[str, WantedStack] = {}
     if DEPLOY in stages and (stacks or shared):
-        migrating = [
-            name for name, found in stacks.items() if found and is_migrating(contexts[name].mirror, found.outputs)
-        ]
+        earlier = {
+            name: earlier_sign_in(contexts[name].mirror, found.outputs) for name, found in stacks.items() if found
+        }
+        migrating = {name: sign_in for name, sign_in in earlier.items() if sign_in}
         wanted = batches.synthesize(project, output, list(stacks), migrating)
 
     def read(context: MirrorContext, row: Row) -> Prepared:
@@ -194,11 +201,11 @@ def _problems(context: MirrorContext, found: MirrorState, policy: Policy, stages
             found.replica_outputs()
         except MirrorError as error:
             problems.append(str(error))
-    if not policy.waits and is_migrating(found.mirror, found.outputs):
+    if not policy.waits and earlier_sign_in(found.mirror, found.outputs):
         name = found.mirror.name
         problems.append(
-            f"the pipeline of {name} switches between user and role: run 'codecommit-mirror up {name}' once, which "
-            "does so without interrupting it."
+            f"the pipeline of {name} signs in otherwise from now on: run 'codecommit-mirror up {name}' once, which "
+            "changes that without interrupting it."
         )
     return problems
 
@@ -291,11 +298,11 @@ def _complete(context: MirrorContext, found: MirrorState, policy: Policy) -> Mir
     mirror, outputs = found.mirror, found.replica_outputs()
     # A job may not tag a repository that has no tags yet.
     if mirror.existing and policy.azure == "all":
-        migrating = is_migrating(mirror, outputs)
-        tags = mirror.replica_tags_while_changing if migrating else mirror.replica_tags
+        earlier = earlier_sign_in(mirror, outputs)
+        tags = mirror.replica_tags_while_migrating(earlier) if earlier else mirror.replica_tags
         tag_replica(context.aws, outputs.replica_arn, tags)
-    writer = outputs.push_role_arn if mirror.replica_auth == "role" else outputs.push_user_name
-    say(f"replica {outputs.replica_url}, to which {writer} may push")
+    who = outputs.push_role_arn if mirror.replica_auth == "role" else outputs.push_user_name
+    say(f"replica {outputs.replica_url}, to which {who} may push")
     # Minutes may have passed since it was read.
     return state.reread_azure(context, found) if found.azure else found
 
@@ -307,7 +314,8 @@ def _connect(one: Prepared, row: Row, policy: Policy) -> Prepared:
         missing = [name for name in AZURE_SECRETS if name not in context.source_secrets]
         row.hand_over(f"{preflight.missing_secrets(missing)} The stack is deployed; then run this again.")
         return one
-    if is_migrating(found.mirror, found.outputs) and found.azure_side.definition:
+    migrates = earlier_sign_in(found.mirror, found.outputs) is not None
+    if migrates and found.mirror.replica_auth == "user" and found.azure_side.definition:
         # Before the YAML that needs it.
         with step(CREDENTIAL):
             found = _ensure_credential(context, found)
@@ -321,9 +329,7 @@ def _connect(one: Prepared, row: Row, policy: Policy) -> Prepared:
                     raise
                 found = state.reread_azure(context, found)
                 continue
-            change = connection.yaml_change(found.mirror, found.azure_side, todo.yaml) if todo.commit else None
-            found = replace(found, azure=replace(found.azure_side, definition=definition))
-            return replace(one, state=found, yaml=change)
+            return _connected(one, replace(found, azure=replace(found.azure_side, definition=definition)), todo)
     raise MirrorError(f"the pipeline of {row.name} is being changed by something else; run this again later.")
 
 
@@ -344,26 +350,46 @@ def _plan_connection(found: MirrorState, one: Prepared, policy: Policy) -> conne
     return todo
 
 
+def _connected(one: Prepared, found: MirrorState, done: connection.ConnectionPlan) -> Prepared:
+    """Record the pipeline on AWS's side; return what is still to be committed."""
+    context, azure = one.context, found.azure_side
+    record = wanted_record(found)
+    if record and record != found.record:
+        writer.write_record(context.iam, found.replica_outputs(), record)
+        found = replace(found, record=record)
+    yaml = connection.YamlFile(context.azure, found.mirror, azure.yaml, done.yaml) if done.commit else None
+    leaves = azure.former_yaml if done.leaves else None
+    former = connection.YamlFile(context.azure, found.mirror, leaves, None) if leaves else None
+    return replace(one, state=found, yaml=yaml, former_yaml=former, moves=done.moves)
+
+
 def _commit(prepared: Mapping[str, Prepared], board: Board, policy: Policy) -> dict[str, Prepared]:
-    """Commit the YAML of the mirrors that need it; return those that did not fail."""
-    files = {
-        name: connection.YamlFile(one.context.azure, one.state.mirror, one.state.azure_side, one.yaml)
-        for name, one in prepared.items()
-        if one.yaml
-    }
-    batches.commit_yaml(files, board, policy, CONNECT)
-    return {
-        name: _with_committed_yaml(one, policy) if one.yaml else one
-        for name, one in prepared.items()
-        if name in board.open_rows
-    }
+    """Commit the YAML of the mirrors that need it, and move their pipelines to it; return those that did not fail."""
+
+    def open_ones() -> dict[str, Prepared]:
+        return {name: one for name, one in prepared.items() if name in board.open_rows}
+
+    batches.commit_yaml({name: one.yaml for name, one in prepared.items() if one.yaml}, board, policy, CONNECT)
+    former = {name: one.former_yaml for name, one in open_ones().items() if one.former_yaml}
+    batches.commit_yaml(former, board, policy, CONNECT)
+
+    def move(one: Prepared, row: Row) -> Prepared:
+        if not (one.moves or (one.yaml and policy.pull_request)):
+            return _with_committed_yaml(one)
+        with step(CONNECT):
+            one = replace(one, state=state.reread_azure(one.context, one.state), yaml=None)
+        return _connect(replace(one, moves=False), row, policy) if one.moves else one
+
+    moved = for_each_mirror(open_ones(), board, move, policy)
+    return {name: one for name, one in moved.items() if name in board.open_rows}
 
 
-def _with_committed_yaml(one: Prepared, policy: Policy) -> Prepared:
-    if policy.pull_request:
-        return replace(one, state=state.reread_azure(one.context, one.state), yaml=None)
-    text = one.yaml.text if one.yaml else None
-    return replace(one, state=replace(one.state, azure=replace(one.state.azure_side, text=text)), yaml=None)
+def _with_committed_yaml(one: Prepared) -> Prepared:
+    if not one.yaml:
+        return one
+    azure = one.state.azure_side
+    azure = replace(azure, yaml=replace(azure.yaml, text=one.yaml.text))
+    return replace(one, state=replace(one.state, azure=azure), yaml=None)
 
 
 def _prove(one: Prepared, row: Row, project: Project, policy: Policy, stages: Collection[str]) -> bool:
@@ -385,11 +411,12 @@ def _prove(one: Prepared, row: Row, project: Project, policy: Policy, stages: Co
     with step(RUN):
         comparison = run_until_equal(context, found)
         found = replace(found, comparison=comparison)
-        if is_migrating(found.mirror, outputs) and found.azure_side.pull_request:
+        earlier = earlier_sign_in(found.mirror, outputs)
+        if earlier and found.azure_side.yaml.pull_request:
             say("after the pull request is merged, run this again: it removes what the pipeline then does not need")
-    if is_migrating(found.mirror, outputs) and not found.azure_side.pull_request:
+    if earlier and not found.azure_side.yaml.pull_request:
         with step(FINISH):
-            _finish_migration(context, found, project)
+            _finish_migration(context, found, project, earlier)
     row.succeed(summary(found))
     return False
 
@@ -400,7 +427,7 @@ def _ensure_credential(context: MirrorContext, found: MirrorState) -> MirrorStat
         say(f"none is stored: the role trusts the tokens of {found.mirror.token_subject}")
         return found
     outputs = found.replica_outputs()
-    if lacks_user(found) and push_user.restore(context.iam, found.mirror, outputs):
+    if lacks_user(found) and writer.restore(context.iam, found.mirror, outputs):
         say(f"recreated the user {outputs.push_user_name}, which had been deleted by hand")
     target = credential_delivery.target_of(context, found)
     if not credential_delivery.ensure_credential(target):
@@ -408,7 +435,7 @@ def _ensure_credential(context: MirrorContext, found: MirrorState) -> MirrorStat
     return replace(found, azure=replace(found.azure_side, definition=context.azure.definition(target.definition.id)))
 
 
-def _finish_migration(context: MirrorContext, found: MirrorState, project: Project) -> None:
+def _finish_migration(context: MirrorContext, found: MirrorState, project: Project, earlier: EarlierSignIn) -> None:
     """Take away what the pipeline no longer needs, once a run has succeeded without it.
 
     Runs that were queued or began with the old YAML end first.
@@ -417,13 +444,13 @@ def _finish_migration(context: MirrorContext, found: MirrorState, project: Proje
     for status in ("notStarted", "inProgress"):
         for build in list(context.azure.builds(found.definition, status=status)):
             runs.follow(context.azure, build, timeout_minutes=RUN_MINUTES)
-    gone, what = old_sign_in(mirror)
-    update_variables(context.azure, found.definition, dict.fromkeys(gone))
-    say(f"removed the variables {', '.join(gone)}")
+    if left := variables_left(mirror, earlier):
+        update_variables(context.azure, found.definition, dict.fromkeys(left))
+        say(f"removed the variables {', '.join(left)}")
     batches.deploy_alone(context, project)
     if mirror.existing:
         tag_replica(context.aws, found.replica_outputs().replica_arn, mirror.replica_tags)
-    say(f"removed the {what} that the pipeline no longer needs")
+    say(f"removed the {describe_earlier(mirror, earlier)} that the pipeline no longer needs")
 
 
 def _nothing_to_do(found: MirrorState) -> str:

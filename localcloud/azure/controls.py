@@ -24,6 +24,14 @@ class AzureControls:
         """Give a branch a policy that refuses pushes."""
         self._call("protect_branch", organization, project, repository, branch)
 
+    def rename_repository(self, organization: str, project: str, repository: str, name: str) -> None:
+        """Give a repository another name; its id stays."""
+        self._call("rename_repository", organization, project, repository, name)
+
+    def rename_project(self, organization: str, project: str, name: str) -> None:
+        """Give a project another name; its id, its repositories and its pipelines stay."""
+        self._call("rename_project", organization, project, name)
+
     def set_project_setting(self, organization: str, project: str, name: str, value: bool) -> None:
         """Change one of a project's general settings for pipelines."""
         self._call("set_project_setting", organization, project, name, value)

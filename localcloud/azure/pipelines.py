@@ -16,7 +16,7 @@ from .agent.definition import UnsupportedPipeline, read_definition, repository_r
 from .agent.execution import run_pipeline
 from .agent.run import Variable
 from .definitions import Build, Definition, Lease
-from .repos import Push, RefUpdate, Repositories, Repository, ServiceError, now, project_id
+from .repos import Push, RefUpdate, Repositories, Repository, ServiceError, now
 from .service_connections import ServiceConnections
 from .tokens import Tokens
 
@@ -57,6 +57,16 @@ class Pipelines:
     def run_of_plan(self, plan_id: str) -> Build | None:
         """Return the run that has a plan, while it runs."""
         return next((b for b in list(self.builds.values()) if b.plan_id == plan_id and b.status == "inProgress"), None)
+
+    def project_id(self, organization: str, project: str) -> str:
+        """Return a project's id."""
+        return self._repositories.project_id(organization, project)
+
+    def rename_project(self, organization: str, project: str, name: str) -> None:
+        """Give a project another name; its pipelines stay in it."""
+        self._repositories.rename_project(organization, project, name)
+        for definition in self.in_project(organization, project):
+            definition.project = name
 
     # -- definitions
 
@@ -331,7 +341,7 @@ class Pipelines:
 
     def protects_repositories(self, definition: Definition) -> bool:
         """Whether *Protect access to repositories in YAML pipelines* is on."""
-        project = project_id(definition.organization, definition.project)
+        project = self.project_id(definition.organization, definition.project)
         return self.settings.get(project, {}).get("enforceReferencedRepoScopedToken", False)
 
     def _add(
@@ -402,7 +412,8 @@ class Pipelines:
             own = [repository.id] if any({"checkout": "self"} in job["steps"] for job in jobs) else []
             readable = frozenset([*own, *(self._resource(definition, resource).id for resource in resources)])
         token = self._tokens.issue_to_job(readable, build.plan_id)
-        service = f"{self.url}/{definition.organization}/{project_id(definition.organization, definition.project)}"
+        project = self.project_id(definition.organization, definition.project)
+        service = f"{self.url}/{definition.organization}/{project}"
         asks_at = f"{service}/_apis/distributedtask/hubs/build/plans/{build.plan_id}/jobs/{uuid.uuid4()}/oidctoken"
         variables["System.OidcRequestUri"] = Variable(asks_at)
         variables["Build.BuildId"] = Variable(str(build.id))

@@ -62,21 +62,13 @@ class Repository:
     organization: str
     project: str
     name: str
+    id: str
+    project_id: str
     pushes: list[Push] = field(default_factory=list)
     protected: set[str] = field(default_factory=set)
     """Branches whose policies refuse a push."""
     pull_requests: list[dict[str, object]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-
-    @property
-    def id(self) -> str:
-        """The repository's id, derived from its names."""
-        return str(uuid.uuid5(_NAMESPACE, f"{self.organization}/{self.project}/{self.name}"))
-
-    @property
-    def project_id(self) -> str:
-        """The project's id."""
-        return project_id(self.organization, self.project)
 
     @property
     def default_branch(self) -> str | None:
@@ -203,6 +195,8 @@ class Repositories:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._known: dict[Path, Repository] = {}
+        self._renamed: dict[tuple[str, ...], str] = {}
+        """Ids of projects and repositories that no longer have their first names, by today's names."""
 
     def find(self, organization: str, project: str, name_or_id: str) -> Repository | None:
         """Return the repository; names are compared without case, as the service does."""
@@ -214,7 +208,43 @@ class Repositories:
         """Create an empty repository."""
         path = repository_path(self._root, organization, project, name)
         create_repository(path)
-        return Repository(path, organization, project, name)
+        return self._at(path, organization, project, name)
+
+    def rename(self, repository: Repository, name: str) -> None:
+        """Give a repository another name; its id stays, and nothing answers to the old name."""
+        path = repository_path(self._root, repository.organization, repository.project, name)
+        self._known.pop(repository.path)
+        self._renamed[repository.organization, repository.project, name] = repository.id
+        repository.path.rename(path)
+        repository.path, repository.name = path, name
+        self._known[path] = repository
+
+    def rename_project(self, organization: str, project: str, name: str) -> None:
+        """Give a project another name; the ids of the project and of its repositories stay."""
+        for repository in self.in_project(organization, project):
+            self._known.pop(repository.path)
+            self._renamed[organization, name, repository.name] = repository.id
+            repository.path, repository.project = self._root / organization / name / repository.path.name, name
+            self._known[repository.path] = repository
+        self._renamed[organization, name] = self.project_id(organization, project)
+        (self._root / organization / project).rename(self._root / organization / name)
+
+    def project_id(self, organization: str, project: str) -> str:
+        """Return a project's id."""
+        return self._id(organization, project)
+
+    def find_project(self, organization: str, identifier: str) -> str | None:
+        """Return the name of the project with an id."""
+        names = self.projects(organization)
+        return next((name for name in names if self.project_id(organization, name) == identifier), None)
+
+    def _id(self, *names: str) -> str:
+        """Return an id, which is derived from the first names."""
+        return self._renamed.get(names) or str(uuid.uuid5(_NAMESPACE, "/".join(names)))
+
+    def _at(self, path: Path, organization: str, project: str, name: str) -> Repository:
+        identifier = self._id(organization, project, name)
+        return Repository(path, organization, project, name, identifier, self.project_id(organization, project))
 
     def delete(self, repository: Repository) -> None:
         """Delete a repository; the service would keep it in a recycle bin."""
@@ -235,7 +265,7 @@ class Repositories:
         if not folder.is_dir():
             return []
         return [
-            self._known.setdefault(path, Repository(path, organization, project, path.name.removesuffix(".git")))
+            self._known.setdefault(path, self._at(path, organization, project, path.name.removesuffix(".git")))
             for path in sorted(folder.iterdir())
         ]
 
@@ -337,11 +367,6 @@ def name_problem(name: str) -> str | None:
     if name.lower() in _RESERVED:
         return f"The repository name {name} is reserved by the system."
     return None
-
-
-def project_id(organization: str, project: str) -> str:
-    """Return a project's id, derived from its names."""
-    return str(uuid.uuid5(_NAMESPACE, f"{organization}/{project}"))
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ from ..git_http import Answer, GitHttpServer
 from ..oidc import Issuers
 from .lfs import azure_lfs_host
 from .pipelines import Pipelines
-from .repos import Push, Repositories, Repository, azure_repos_host, project_id
+from .repos import Push, Repositories, Repository, azure_repos_host
 from .rest_api.api import QueuedResponses, azure_rest_api
 from .service_connections import ServiceConnections
 from .tokens import Token, Tokens
@@ -66,9 +66,19 @@ class AzureDevOps:
         found.protected.add(f"refs/heads/{branch}")
         found.git("config", "--add", "receive.hideRefs", f"refs/heads/{branch}")
 
+    def rename_repository(self, organization: str, project: str, repository: str, name: str) -> None:
+        """Give a repository another name; its id stays."""
+        found = self._repositories.find(organization, project, repository)
+        assert found
+        self._repositories.rename(found, name)
+
+    def rename_project(self, organization: str, project: str, name: str) -> None:
+        """Give a project another name; its id, its repositories and its pipelines stay."""
+        self._pipelines.rename_project(organization, project, name)
+
     def set_project_setting(self, organization: str, project: str, name: str, value: bool) -> None:
         """Switch one of the project's general settings of pipelines."""
-        self._pipelines.settings.setdefault(project_id(organization, project), {})[name] = value
+        self._pipelines.settings.setdefault(self._pipelines.project_id(organization, project), {})[name] = value
 
     def add_service_connection(
         self, organization: str, project: str, name: str, role_arn: str, branches: list[str] | None

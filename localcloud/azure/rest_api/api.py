@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from ...git_http import Answer, Api, ApiRequest
 from ..pipelines import Pipelines
@@ -59,6 +60,8 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         route, parts = next(((route, parts) for route, parts in matches if parts), (None, None))
         if route is None or parts is None:
             return _error(ServiceError(404, "The requested resource does not exist.", "VssException"))
+        if name := repositories.find_project(parts["organization"], parts["project"]):
+            parts["project"] = quote(name)
         # A token without the scope gets no explanation.
         permitted = tokens.permits_build_service(parts["organization"], parts["project"])
         return _call(route, parts, request, token) if token.allows_in(route.scope, permitted) else Answer(401, "")

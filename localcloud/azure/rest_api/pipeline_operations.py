@@ -7,7 +7,7 @@ from typing import Any
 
 from ..definitions import Build, Definition, Lease
 from ..pipelines import Pipelines
-from ..repos import ServiceError, now, project_id
+from ..repos import ServiceError, now
 from ..tokens import JOB
 from .operation import Call, Route, Text
 
@@ -88,7 +88,8 @@ class PipelineOperations:
         definition = self._definition(call)
         for resource in call.body:
             project, _, repository = resource["id"].partition(".")
-            if resource["type"] != "repository" or project != project_id(call.organization, call.project):
+            own = self._pipelines.project_id(call.organization, call.project)
+            if resource["type"] != "repository" or project != own:
                 raise ServiceError(400, "The embedded service only authorizes repositories of the project.")
             self._pipelines.authorize(definition, repository, resource["authorized"])
         return call.body
@@ -183,7 +184,7 @@ class PipelineOperations:
 
     def settings(self, call: Call) -> Any:
         """General Settings - Get."""
-        project = project_id(call.organization, call.project)
+        project = self._pipelines.project_id(call.organization, call.project)
         return {name: self._pipelines.settings.get(project, {}).get(name, False) for name in _SETTINGS}
 
     def _definition(self, call: Call) -> Definition:

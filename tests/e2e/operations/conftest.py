@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from codecommit_mirror.aws import cdk
 from codecommit_mirror.config.ci import REPLICA, TEMPLATE
+from codecommit_mirror.config.identity import parse_auth_migration
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
 from localcloud import sample
 
@@ -37,7 +38,7 @@ class WithoutCli:
     def synthesize(self, folder, context, output):
         options = dict(one.split("=", 1) for one in context if "=" in one)
         name = options["mirror"]
-        template = self.template(name, options.get("changing") == name)
+        template = self.template(name, parse_auth_migration(options.get("auth_migration")).get(name))
         tags = {REPLICA: name, TEMPLATE: sha256(template.encode()).hexdigest()}
         output.mkdir(parents=True)
         (output / "template.json").write_text(template)
@@ -89,7 +90,7 @@ class WithoutCli:
 @pytest.fixture
 def swift(bootstrapped, tmp_path, monkeypatch, capfd, stack_template):
     """The same, without the CDK CLI."""
-    WithoutCli(bootstrapped, lambda name, changing: stack_template.replace("NAME", name)).install(monkeypatch)
+    WithoutCli(bootstrapped, lambda name, earlier: stack_template.replace("NAME", name)).install(monkeypatch)
     return Journey(bootstrapped, tmp_path, monkeypatch, capfd)
 
 
@@ -104,7 +105,7 @@ def quick(rig, tmp_path, monkeypatch, capfd):
     made = Journey.__new__(Journey)
     made.cloud, made.name, made.capfd, made.source, made.said = rig.cloud, rig.name, capfd, rig.source, ""
     made.mirror, made.replica, made.config = rig.mirror, rig.replica, tmp_path / "none"
-    WithoutCli(rig.cloud, lambda name, changing: rig.template).install(monkeypatch)
+    WithoutCli(rig.cloud, lambda name, earlier: rig.template).install(monkeypatch)
     made.effects = Effects(monkeypatch)
     bring_up(made.context(), stages=(CONNECT, CREDENTIAL))
     return made

@@ -56,7 +56,7 @@ def effects(monkeypatch):
 
 
 def test_every_form_has_the_same_effects(bootstrapped, stack_template, effects, tmp_path, monkeypatch):
-    WithoutCli(bootstrapped, lambda name, changing: stack_template.replace("NAME", name)).install(monkeypatch)
+    WithoutCli(bootstrapped, lambda name, earlier: stack_template.replace("NAME", name)).install(monkeypatch)
     for name, value in azure_environment(bootstrapped).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)

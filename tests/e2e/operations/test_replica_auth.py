@@ -105,8 +105,8 @@ def test_a_pipeline_becomes_a_role_and_stores_no_secret(trip):
 def templated(bootstrapped, tmp_path, monkeypatch, capfd):
     """A journey whose stacks are the real ones, but are given to CloudFormation without the CDK CLI."""
 
-    def template(name, changing):
-        document = Template.from_stack(ReplicaStack(aws.App(), mirror=journey.mirror, changing=changing)).to_json()
+    def template(name, earlier):
+        document = Template.from_stack(ReplicaStack(aws.App(), mirror=journey.mirror, earlier=earlier)).to_json()
         document.pop("Parameters", None), document.pop("Rules", None)
         return json.dumps(document)
 

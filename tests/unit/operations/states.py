@@ -1,7 +1,7 @@
 """States of a mirror, as they are read from the clouds."""
 
 from codecommit_mirror.azure.client import Repository
-from codecommit_mirror.azure.state import AzureState
+from codecommit_mirror.azure.state import AzureState, Remains, YamlPlace
 
 SOURCE = Repository("id", "MyRepo", "project", "main")
 
@@ -10,17 +10,32 @@ def azure_state(definition=None, **changes):
     """Return a state in Azure DevOps: nothing but the source and perhaps a pipeline, unless changed."""
     values = {
         "source": SOURCE,
-        "yaml_repository": SOURCE,
-        "branch": "main",
-        "tip": "1" * 40,
-        "text": None,
+        "former_yaml": None,
         "lfs": False,
-        "pull_request": None,
-        "proposed_tip": None,
-        "proposed_text": None,
-        "proposed_by_us": False,
         "definition": definition,
         "foreign_definitions": (),
         "protected": None,
     }
-    return AzureState(**{**values, **changes})
+    of_place = {name: changes.pop(name) for name in YamlPlace.__dataclass_fields__.keys() & changes.keys()}
+    return AzureState(**{**values, "yaml": yaml_place(**of_place), **changes})
+
+
+def remains(definition=None):
+    """Return what a mirror has in Azure DevOps that is to be taken down: perhaps a pipeline, and no file."""
+    return Remains(definition, (yaml_place(),))
+
+
+def yaml_place(**changes):
+    """Return where a mirror's YAML belongs, without a file, unless changed."""
+    values = {
+        "repository": SOURCE,
+        "branch": "main",
+        "path": "azure-pipelines-mirror.yml",
+        "tip": "1" * 40,
+        "text": None,
+        "pull_request": None,
+        "proposed_tip": None,
+        "proposed_text": None,
+        "proposed_by_us": False,
+    }
+    return YamlPlace(**{**values, **changes})

@@ -49,7 +49,7 @@ def azure(**changes):
     todo = connection.plan(MIRROR, azure_state(), URL, {}, pull_request=False)
     held = {HELD_CREDENTIAL: plain_variable(HeldCredential("HELD").to_json())}
     body = {**todo.body, **changes.pop("body", {}), "variables": held}
-    return replace(azure_state(Definition(1, body), text=todo.yaml), **changes)
+    return azure_state(**{"definition": Definition(1, body), "text": todo.yaml, **changes})
 
 
 def well(**changes):

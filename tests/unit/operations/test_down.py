@@ -13,7 +13,7 @@ from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations.down import DeployedMirror, credentials_to_revoke, plan
 
-from .states import azure_state
+from .states import remains
 
 MIRROR = single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
 OUTPUTS = ReplicaOutputs("https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/M", "arn:M", "user", "policy")
@@ -27,8 +27,14 @@ def pipeline(**variables):
 
 
 def deployed(**changes):
-    values = {"region": "eu-west-1", "account": "111122223333", "stack": STACK, "deletion_policy": "Delete"}
-    return DeployedMirror(**{**values, "repository": REPOSITORY, "azure": azure_state(pipeline()), **changes})
+    values = {
+        "region": "eu-west-1",
+        "account": "111122223333",
+        "stack": STACK,
+        "deletion_policy": "Delete",
+        "record": None,
+    }
+    return DeployedMirror(**{**values, "repository": REPOSITORY, "azure": remains(pipeline()), **changes})
 
 
 def test_everything_that_goes_is_named_before_it_goes():
@@ -40,12 +46,12 @@ def test_everything_that_goes_is_named_before_it_goes():
 
 def test_a_replica_that_stays_is_not_asked_about():
     kept = MIRROR.model_copy(update={"on_destroy": "retain"})
-    found = plan(kept, deployed(deletion_policy="Retain", repository="", azure=azure_state()))
+    found = plan(kept, deployed(deletion_policy="Retain", repository="", azure=remains()))
     assert (found.question, found.note) == (None, "the replica and its history stay")
 
 
 def test_what_is_gone_on_one_side_is_said():
-    gone = plan(MIRROR, deployed(stack=None, deletion_policy=None, azure=azure_state()))
+    gone = plan(MIRROR, deployed(stack=None, deletion_policy=None, azure=remains()))
     assert gone.question is None
     assert gone.note == "the stack 'M' is not in region eu-west-1 of this account"
     assert "Azure DevOps is left alone" in plan(MIRROR, deployed(azure=None)).question
@@ -69,7 +75,7 @@ def test_what_is_gone_on_one_side_is_said():
         (
             {
                 "stack": None,
-                "azure": azure_state(pipeline(AWS_REPO_URL="git-codecommit.us-east-1.amazonaws.com/v1/repos/M")),
+                "azure": remains(pipeline(AWS_REPO_URL="git-codecommit.us-east-1.amazonaws.com/v1/repos/M")),
             },
             MIRROR,
             "which is not in region eu-west-1; set region:",
@@ -77,9 +83,7 @@ def test_what_is_gone_on_one_side_is_said():
         (
             {
                 "stack": None,
-                "azure": azure_state(
-                    pipeline(AWS_GIT_CREDENTIAL=HeldCredential("A", account="999988887777").to_json())
-                ),
+                "azure": remains(pipeline(AWS_GIT_CREDENTIAL=HeldCredential("A", account="999988887777").to_json())),
             },
             MIRROR,
             "mirrors to account 999988887777, but the AWS credentials are for 111122223333; use an AWS profile",
@@ -87,7 +91,7 @@ def test_what_is_gone_on_one_side_is_said():
         (
             {
                 "stack": None,
-                "azure": azure_state(pipeline(AWS_ROLE_ARN="arn:aws:iam::999988887777:role/codecommit-mirror-M")),
+                "azure": remains(pipeline(AWS_ROLE_ARN="arn:aws:iam::999988887777:role/codecommit-mirror-M")),
             },
             MIRROR,
             "mirrors to account 999988887777, but the AWS credentials are for 111122223333; use an AWS profile",

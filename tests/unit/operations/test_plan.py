@@ -14,6 +14,7 @@ from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
 from codecommit_mirror.aws.stack_plan import DeployedStack, WantedStack
 from codecommit_mirror.aws.template_changes import template_changes
+from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
 from codecommit_mirror.azure.client import Build, Definition
 from codecommit_mirror.azure.variables import AZURE_SECRETS, HELD_CREDENTIAL, HeldCredential, plain_variable
@@ -50,7 +51,7 @@ def connected(**changes):
     held = plain_variable(HeldCredential("A", account="111122223333").to_json())
     variables |= {"AWS_GIT_USERNAME": secret, "AWS_GIT_PASSWORD": secret, HELD_CREDENTIAL: held}
     body = {**todo.body, "id": 7, "revision": 1, "variables": variables}
-    return replace(azure_state(Definition(7, body), text=todo.yaml), **changes)
+    return azure_state(**{"definition": Definition(7, body), "text": todo.yaml, **changes})
 
 
 def state(**changes):
@@ -58,6 +59,7 @@ def state(**changes):
     values = {
         "mirror": MIRROR,
         "account": "111122223333",
+        "record": PipelineRecord("project", 7, "id"),
         "region": "eu-west-1",
         "stack": STACK,
         "wanted": WANTED,
@@ -79,6 +81,7 @@ NEW = {
     "clone_url": None,
     "credentials": None,
     "azure": azure_state(),
+    "record": None,
     "last_run": None,
     "proof": None,
     "comparison": None,

@@ -10,6 +10,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
+from codecommit_mirror.config.identity import EarlierSignIn
 from localcloud.aws.rights.judgement import is_known
 
 from .test_guard_stack import TOPIC
@@ -20,7 +21,7 @@ TEMPLATES = {
     "mirror": synthesised,
     "mirror, policy on a group": lambda: synthesised(policy_on="group"),
     "mirror with a role": lambda: synthesised(**ROLE),
-    "mirror that changes": lambda: synthesised(changing=True, **ROLE),
+    "mirror that changes": lambda: synthesised(earlier=EarlierSignIn(user=True), **ROLE),
     "mirror of an existing repository": lambda: synthesised(existing=True),
     "mirror that is kept": lambda: synthesised(on_destroy="retain"),
     "guard": guard_stack,

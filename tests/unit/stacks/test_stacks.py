@@ -12,7 +12,7 @@ from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
 from codecommit_mirror.config.ci import Ci
-from codecommit_mirror.config.identity import Identity, IdentityProvider
+from codecommit_mirror.config.identity import EarlierSignIn, Identity, IdentityProvider
 from codecommit_mirror.config.load import single_mirror
 from stacks import DeployRoleStack, IdentityStack, ReplicaStack
 
@@ -25,10 +25,10 @@ ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
 ROLE = {"replica_auth": "role", "identity": Identity(organization_id=ORGANIZATION_ID)}
 
 
-def synthesised(name="MyRepoReplica", *, changing=False, **changes):
+def synthesised(name="MyRepoReplica", *, earlier=None, **changes):
     app = cdk.App(context=CONTEXT, analytics_reporting=False)
     mirror = single_mirror(name, URL).model_copy(update=changes)
-    return ReplicaStack(app, mirror=mirror, changing=changing)
+    return ReplicaStack(app, mirror=mirror, earlier=earlier)
 
 
 def template(**changes):
@@ -167,7 +167,7 @@ def test_a_role_is_all_that_there_is_in_place_of_the_user():
 
 
 def test_while_the_pipeline_changes_there_are_both_and_the_same_policy():
-    before, between, after = template(), template(changing=True, **ROLE), template(**ROLE)
+    before, between, after = template(), template(earlier=EarlierSignIn(user=True), **ROLE), template(**ROLE)
     for document in (before, after):
         for name, resource in document["Resources"].items():
             if resource["Type"] != "AWS::CodeCommit::Repository":

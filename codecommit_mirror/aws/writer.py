@@ -1,8 +1,9 @@
-"""The pipeline's IAM user: what it may do beside pushing, and how it is created again if it was deleted by hand."""
+"""Who pushes to a replica, an IAM user or role: for which pipeline, and with what other rights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..config.mirror import Mirror
@@ -12,6 +13,76 @@ from .stack import ReplicaOutputs
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
+
+_PIPELINE_TAG, _SOURCE_TAG = "codecommit-mirror:pipeline", "codecommit-mirror:source"
+
+
+@dataclass(frozen=True)
+class PipelineRecord:
+    """Which pipeline pushes, and from which source: ids, which outlive changes of name and place.
+
+    It is kept in tags of the user or role, so that who may change it is who may change what that may do.
+    """
+
+    project: str
+    """The id of the Azure DevOps project."""
+    definition: int
+    source: str
+    """The id of the source repository."""
+
+    @property
+    def tags(self) -> list[dict[str, str]]:
+        """The record, as IAM takes tags."""
+        values = {_PIPELINE_TAG: f"{self.project}/{self.definition}", _SOURCE_TAG: self.source}
+        return [{"Key": key, "Value": value} for key, value in values.items()]
+
+
+def parse_record(tags: Iterable[Any]) -> PipelineRecord | None:
+    """Return the record that tags hold; None if they hold none, or one of another form."""
+    values = {tag["Key"]: tag["Value"] for tag in tags}
+    project, _, definition = values.get(_PIPELINE_TAG, "").partition("/")
+    source = values.get(_SOURCE_TAG, "")
+    if not (project and source and definition.isascii() and definition.isdecimal()):
+        return None
+    return PipelineRecord(project, int(definition), source)
+
+
+def read_record(iam: IAMClient, outputs: ReplicaOutputs) -> PipelineRecord | None:
+    """Return the pipeline that a stack's user or role is for; None if nothing is recorded or neither exists.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    for role, name in _writers(outputs):
+        try:
+            with aws_failures(f"read the tags of {name}"):
+                tags = iam.list_role_tags(RoleName=name) if role else iam.list_user_tags(UserName=name)
+        except NotFoundError:
+            continue
+        if record := parse_record(tags["Tags"]):
+            return record
+    return None
+
+
+def write_record(iam: IAMClient, outputs: ReplicaOutputs, record: PipelineRecord) -> None:
+    """Record the pipeline in the tags of a stack's user, of its role, or of both while it has both.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    tags: Any = record.tags
+    for role, name in _writers(outputs):
+        with aws_failures(f"tag {name}"):
+            if role:
+                iam.tag_role(RoleName=name, Tags=tags)
+            else:
+                iam.tag_user(UserName=name, Tags=tags)
+
+
+def _writers(outputs: ReplicaOutputs) -> list[tuple[bool, str]]:
+    """Return the names of a stack's user and role, and whether each is a role."""
+    role = (outputs.push_role_arn or "").rpartition("/")[2]
+    return [(kind, name) for kind, name in ((True, role), (False, outputs.push_user_name)) if name]
 
 
 def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
