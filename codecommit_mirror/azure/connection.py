@@ -321,6 +321,12 @@ class YamlFile:
         return FileChange(self.place.path, self.text, self.place.text is not None)
 
 
+def at_newest_tip(file: YamlFile) -> YamlFile:
+    """Return a file whose branch was read again."""
+    place = file.place
+    return replace(file, place=replace(place, tip=file.azure.tip(place.repository, place.branch)))
+
+
 def by_branch(files: Mapping[str, YamlFile]) -> dict[str, dict[str, YamlFile]]:
     """Return the files of each branch by mirror, each group by the name of its first mirror."""
     groups: dict[tuple[str, str, str], dict[str, YamlFile]] = {}

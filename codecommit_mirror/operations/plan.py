@@ -49,11 +49,12 @@ def earlier_sign_in(mirror: Mirror, deployed: ReplicaOutputs | None) -> EarlierS
     """Return what the deployed stack has that the pipeline will not sign in with any more; None if that is nothing."""
     if deployed is None:
         return None
-    wanted = mirror.token_subject if mirror.replica_auth == "role" else None
-    earlier = EarlierSignIn(
-        user=deployed.push_user_name is not None and wanted is not None,
-        subjects=tuple(subject for subject in deployed.push_role_subjects if subject != wanted),
-    )
+    if mirror.replica_auth == "user":
+        # A stack that somebody deployed with another version may not say whom its role trusts.
+        subjects = deployed.push_role_subjects or (mirror.token_subject,)
+        return EarlierSignIn(subjects=subjects) if deployed.push_role_arn else None
+    subjects = tuple(subject for subject in deployed.push_role_subjects if subject != mirror.token_subject)
+    earlier = EarlierSignIn(user=deployed.push_user_name is not None, subjects=subjects)
     return earlier if earlier.user or earlier.subjects else None
 
 
@@ -93,7 +94,7 @@ def plan_up(state: MirrorState, *, pull_request: bool = False, waits: bool = Tru
         role_arn=(outputs.push_role_arn if outputs else None) or KNOWN_AFTER_APPLY,
     ).actions
     credential = _credential_actions(state)
-    connect = (*connect, *_record_actions(state))
+    connect = (*_user_actions(state), *connect, *_record_actions(state))
     changes = [*deploy, *connect, *credential]
     stages = {
         DEPLOY: deploy,
@@ -143,9 +144,15 @@ def _credential_actions(state: MirrorState) -> list[Action]:
     held = held_credential(variables)
     if not held.issuing and keeps_credential(held, existing, has_secrets=has_replica_secrets(variables)):
         return []
-    user = state.stack.user_name(state.mirror) if state.stack else state.mirror.user_name
-    issued = Action("create", f"Git credential of {user!r}, stored in the pipeline's secret variables")
-    return [Action("create", f"user {user!r}, which was deleted by hand"), issued] if lacks_user(state) else [issued]
+    return [Action("create", f"Git credential of {_user(state)!r}, stored in the pipeline's secret variables")]
+
+
+def _user_actions(state: MirrorState) -> list[Action]:
+    return [Action("create", f"user {_user(state)!r}, which was deleted by hand")] if lacks_user(state) else []
+
+
+def _user(state: MirrorState) -> str:
+    return state.stack.user_name(state.mirror) if state.stack else state.mirror.user_name
 
 
 def lacks_user(state: MirrorState) -> bool:

@@ -34,13 +34,14 @@ from ..azure.client import Build, Definition
 from ..azure.state import AzureState, read_state
 from ..config.ci import PROVISIONED_FROM, Ci
 from ..config.mirror import Mirror
-from ..errors import DeniedError, MirrorError, NotFoundError
+from ..errors import AzureError, DeniedError, MirrorError, NotFoundError
 from . import verification
 from .context import ClientPool, MirrorContext
 from .verification import Comparison
 
 GOOD_RESULTS = ("succeeded", "partiallySucceeded")
 _MAX_WORKERS = 16
+_NOT_FOUND = 404
 _MAX_RUNS = 50
 """How many of a pipeline's runs are looked at: what one request gets at least."""
 
@@ -233,7 +234,7 @@ def read(
             record = state.record if state else None
             mirror, found = read_state(context.mirror, context.azure, record.definition if record else None)
     except MirrorError as error:
-        failures.append(str(error))
+        failures.append(_name_renamed(context, state.record if state else None, error))
     if failures or state is None:
         raise MirrorError("\n".join(dict.fromkeys(failures)))
     if found is None:
@@ -242,6 +243,17 @@ def read(
     last_run = next(iter(builds), None)
     state = replace(state, mirror=mirror, azure=found, last_run=last_run, proof=_proof(builds))
     return compared(context, state) if compare else state
+
+
+def _name_renamed(context: MirrorContext, record: PipelineRecord | None, error: MirrorError) -> str:
+    """Return an error; of a source that is not found, with the name that it has today."""
+    named = context.mirror.azure.repository
+    if record and isinstance(error, AzureError) and error.status == _NOT_FOUND:
+        with suppress(AzureError):
+            source = context.azure_of(record).repository(record.source)
+            if source.name != named:
+                return f"the repository {named!r} is now called {source.name!r}; set azure.repository to that."
+    return str(error)
 
 
 def _read_aws(

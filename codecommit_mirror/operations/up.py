@@ -314,6 +314,9 @@ def _connect(one: Prepared, row: Row, policy: Policy) -> Prepared:
         missing = [name for name in AZURE_SECRETS if name not in context.source_secrets]
         row.hand_over(f"{preflight.missing_secrets(missing)} The stack is deployed; then run this again.")
         return one
+    if lacks_user(found):
+        with step(CONNECT):
+            _restore_user(context, found)
     migrates = earlier_sign_in(found.mirror, found.outputs) is not None
     if migrates and found.mirror.replica_auth == "user" and found.azure_side.definition:
         # Before the YAML that needs it.
@@ -331,6 +334,12 @@ def _connect(one: Prepared, row: Row, policy: Policy) -> Prepared:
                 continue
             return _connected(one, replace(found, azure=replace(found.azure_side, definition=definition)), todo)
     raise MirrorError(f"the pipeline of {row.name} is being changed by something else; run this again later.")
+
+
+def _restore_user(context: MirrorContext, found: MirrorState) -> None:
+    outputs = found.replica_outputs()
+    if writer.restore(context.iam, found.mirror, outputs):
+        say(f"recreated the user {outputs.push_user_name}, which had been deleted by hand")
 
 
 def _plan_connection(found: MirrorState, one: Prepared, policy: Policy) -> connection.ConnectionPlan:
@@ -353,14 +362,20 @@ def _plan_connection(found: MirrorState, one: Prepared, policy: Policy) -> conne
 def _connected(one: Prepared, found: MirrorState, done: connection.ConnectionPlan) -> Prepared:
     """Record the pipeline on AWS's side; return what is still to be committed."""
     context, azure = one.context, found.azure_side
-    record = wanted_record(found)
-    if record and record != found.record:
-        writer.write_record(context.iam, found.replica_outputs(), record)
-        found = replace(found, record=record)
+    found = _record_pipeline(context, found)
     yaml = connection.YamlFile(context.azure, found.mirror, azure.yaml, done.yaml) if done.commit else None
     leaves = azure.former_yaml if done.leaves else None
     former = connection.YamlFile(context.azure, found.mirror, leaves, None) if leaves else None
     return replace(one, state=found, yaml=yaml, former_yaml=former, moves=done.moves)
+
+
+def _record_pipeline(context: MirrorContext, found: MirrorState) -> MirrorState:
+    """Make sure that AWS's side records which pipeline pushes."""
+    record = wanted_record(found)
+    if record is None or record == found.record:
+        return found
+    writer.write_record(context.iam, found.replica_outputs(), record)
+    return replace(found, record=record)
 
 
 def _commit(prepared: Mapping[str, Prepared], board: Board, policy: Policy) -> dict[str, Prepared]:
@@ -371,7 +386,9 @@ def _commit(prepared: Mapping[str, Prepared], board: Board, policy: Policy) -> d
 
     batches.commit_yaml({name: one.yaml for name, one in prepared.items() if one.yaml}, board, policy, CONNECT)
     former = {name: one.former_yaml for name, one in open_ones().items() if one.former_yaml}
-    batches.commit_yaml(former, board, policy, CONNECT)
+    # It may be on the branch that has just got a commit.
+    current = for_each_mirror(former, board, lambda file, _: connection.at_newest_tip(file), policy)
+    batches.commit_yaml(current, board, policy, CONNECT)
 
     def move(one: Prepared, row: Row) -> Prepared:
         if not (one.moves or (one.yaml and policy.pull_request)):
@@ -426,9 +443,6 @@ def _ensure_credential(context: MirrorContext, found: MirrorState) -> MirrorStat
     if found.mirror.replica_auth == "role":
         say(f"none is stored: the role trusts the tokens of {found.mirror.token_subject}")
         return found
-    outputs = found.replica_outputs()
-    if lacks_user(found) and writer.restore(context.iam, found.mirror, outputs):
-        say(f"recreated the user {outputs.push_user_name}, which had been deleted by hand")
     target = credential_delivery.target_of(context, found)
     if not credential_delivery.ensure_credential(target):
         return found
@@ -448,6 +462,8 @@ def _finish_migration(context: MirrorContext, found: MirrorState, project: Proje
         update_variables(context.azure, found.definition, dict.fromkeys(left))
         say(f"removed the variables {', '.join(left)}")
     batches.deploy_alone(context, project)
+    # CloudFormation may have set the tags anew.
+    _record_pipeline(context, state.reread_stack(context, found))
     if mirror.existing:
         tag_replica(context.aws, found.replica_outputs().replica_arn, mirror.replica_tags)
     say(f"removed the {describe_earlier(mirror, earlier)} that the pipeline no longer needs")

@@ -150,9 +150,9 @@ def test_a_policy_that_forbids_a_push_names_the_way_out_and_that_way_works(fille
     with pytest.raises(MirrorError, match="forbid a push; run again with --pull-request"):
         connect(filled, said)
     state = connect(filled, said, pull_request=True)
-    assert state.pull_request
-    proposed = state.proposed_tip
-    assert connect(filled, said, pull_request=True).proposed_tip == proposed
+    assert state.yaml.pull_request
+    proposed = state.yaml.proposed_tip
+    assert connect(filled, said, pull_request=True).yaml.proposed_tip == proposed
     assert PATH not in sample.git(filled.source, "ls-tree", "--name-only", "main")
     assert run(filled).build.branch == f"codecommit-mirror/{filled.name}"
     filled.assert_equal()
@@ -291,7 +291,7 @@ def test_a_branch_that_was_not_named_is_the_servers_own(filled, said):
     sample.git(filled.source, "branch", "-m", "main", "trunk")
     sample.git(filled.source, "symbolic-ref", "HEAD", "refs/heads/trunk")
     state = connect(filled, said)
-    assert state.branch == "trunk"
+    assert state.yaml.branch == "trunk"
     assert 'include: ["trunk"]' in sample.git(filled.source, "show", f"trunk:{PATH}")
     wrong = changed(filled.mirror, default_branch="main")
     with pytest.raises(MirrorError, match=r"has no branch 'main'; correct azure.default_branch .* 'trunk'"):

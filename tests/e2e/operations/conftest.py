@@ -1,11 +1,14 @@
 """Mirrors for journeys: with the real CDK CLI, without it, and one that is up already."""
 
+import contextlib
 import json
 import tempfile
 from hashlib import sha256
 from pathlib import Path
 
+import aws_cdk as aws
 import pytest
+from aws_cdk.assertions import Template
 from botocore.exceptions import ClientError
 
 from codecommit_mirror.aws import cdk
@@ -13,6 +16,8 @@ from codecommit_mirror.config.ci import REPLICA, TEMPLATE
 from codecommit_mirror.config.identity import parse_auth_migration
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
 from localcloud import sample
+from localcloud.azure.service_connections import AUDIENCE, issuer
+from stacks import ReplicaStack
 
 from ..conftest import bring_up
 from .journeys import Effects, Journey
@@ -92,6 +97,23 @@ def swift(bootstrapped, tmp_path, monkeypatch, capfd, stack_template):
     """The same, without the CDK CLI."""
     WithoutCli(bootstrapped, lambda name, earlier: stack_template.replace("NAME", name)).install(monkeypatch)
     return Journey(bootstrapped, tmp_path, monkeypatch, capfd)
+
+
+@pytest.fixture
+def templated(bootstrapped, tmp_path, monkeypatch, capfd):
+    """A journey whose stacks are the real ones, but are given to CloudFormation without the CDK CLI."""
+
+    def template(name, earlier):
+        document = Template.from_stack(ReplicaStack(aws.App(), mirror=journey.mirror, earlier=earlier)).to_json()
+        document.pop("Parameters", None), document.pop("Rules", None)
+        return json.dumps(document)
+
+    WithoutCli(bootstrapped, template).install(monkeypatch)
+    journey = Journey(bootstrapped, tmp_path, monkeypatch, capfd)
+    iam = bootstrapped.client("iam")
+    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_open_id_connect_provider(Url=issuer("contoso"), ClientIDList=[AUDIENCE])
+    return journey
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ mirrors:
 UP = [
     "cdk deploy",
     "POST build/definitions",
+    "TagUser",
     "POST pushes",
     "PUT definition",
     "CreateServiceSpecificCredential",
@@ -84,6 +85,8 @@ class Effects:
         if model.name.endswith("ServiceSpecificCredential"):
             if model.name.startswith("Create"):
                 self.passwords.append(parsed["ServiceSpecificCredential"]["ServicePassword"])
+            self.note(model.name)
+        elif model.name in ("TagUser", "TagRole"):
             self.note(model.name)
 
     def note(self, effect):

@@ -17,7 +17,7 @@ def test_down_that_is_stopped_is_finished_by_the_next(swift, effect):
     swift.down()
     assert not swift.replica.exists()
     assert state_of(swift.context()).definition is None
-    assert state_of(swift.context()).text is None
+    assert state_of(swift.context()).yaml.text is None
     iam = swift.cloud.client("iam")
     with pytest.raises(iam.exceptions.NoSuchEntityException):
         iam.get_user(UserName=swift.mirror.user_name)
@@ -95,7 +95,9 @@ def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(swift):
     assert swift.context().azure.find_definitions(name=swift.mirror.pipeline_name) == []
 
 
-def test_a_source_that_is_not_to_be_seen_is_asked_about(quick):
+def test_without_a_record_a_source_that_is_not_to_be_seen_is_asked_about(quick):
+    iam, user = quick.cloud.client("iam"), quick.mirror.user_name
+    iam.untag_user(UserName=user, TagKeys=["codecommit-mirror:pipeline"])
     quick.mirror = quick.mirror.model_copy(
         update={"azure": quick.mirror.azure.model_copy(update={"repository": "nowhere"})}
     )

@@ -1,14 +1,11 @@
 """A role in place of the user: no stored secret, and a change from one to the other without a gap."""
 
-import contextlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
 
-import aws_cdk as aws
 import boto3
 import pytest
-from aws_cdk.assertions import Template
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -23,12 +20,10 @@ from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations.plan import DEPLOY
 from localcloud import sample
 from localcloud.azure.service_connections import AUDIENCE, issuer, organization_id
-from stacks import ReplicaStack
 from tests.e2e.conftest import NAMESPACES, ROOT, azure_environment
 from tests.program import program
 
-from .conftest import WithoutCli
-from .journeys import Journey, Killed, state_of
+from .journeys import Killed, state_of
 
 ROLE = """\
 defaults:
@@ -40,7 +35,16 @@ mirrors:
   {name}:
     azure: {{repository: {name}}}
 """
-CHANGE = ["cdk deploy", "PUT definition", "POST pushes", "POST build/builds", "PUT definition", "cdk deploy"]
+CHANGE = [
+    "cdk deploy",
+    "PUT definition",
+    "TagUser",
+    "TagRole",
+    "POST pushes",
+    "POST build/builds",
+    "PUT definition",
+    "cdk deploy",
+]
 
 
 def use(journey, auth):
@@ -101,23 +105,6 @@ def test_a_pipeline_becomes_a_role_and_stores_no_secret(trip):
         iam.get_role(RoleName=trip.mirror.role_name)
 
 
-@pytest.fixture
-def templated(bootstrapped, tmp_path, monkeypatch, capfd):
-    """A journey whose stacks are the real ones, but are given to CloudFormation without the CDK CLI."""
-
-    def template(name, earlier):
-        document = Template.from_stack(ReplicaStack(aws.App(), mirror=journey.mirror, earlier=earlier)).to_json()
-        document.pop("Parameters", None), document.pop("Rules", None)
-        return json.dumps(document)
-
-    WithoutCli(bootstrapped, template).install(monkeypatch)
-    journey = Journey(bootstrapped, tmp_path, monkeypatch, capfd)
-    iam = bootstrapped.client("iam")
-    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
-        iam.create_open_id_connect_provider(Url=issuer("contoso"), ClientIDList=[AUDIENCE])
-    return journey
-
-
 @pytest.mark.parametrize("target", ["role", "user"])
 def test_at_every_moment_of_the_change_the_pipeline_works(templated, target):
     journey = templated
@@ -143,7 +130,7 @@ def test_a_new_pipeline_of_a_role_is_taken_up_wherever_it_stopped(templated):
         with pytest.raises(Killed):
             journey.up(stop_after=1)
         stopped += journey.effects.seen
-    assert stopped == ["cdk deploy", "POST build/definitions", "POST pushes", "POST build/builds"]
+    assert stopped == ["cdk deploy", "POST build/definitions", "TagRole", "POST pushes", "POST build/builds"]
     journey.up()
     assert_role(journey)
 

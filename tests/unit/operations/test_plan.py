@@ -115,7 +115,7 @@ def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
         ({"azure": connected(text="edited by hand")}, CONNECT, "~ YAML 'azure-pipelines-mirror.yml'"),
         ({"azure": connected(text=None)}, CONNECT, "+ YAML 'azure-pipelines-mirror.yml'"),
         ({"credentials": ()}, CREDENTIAL, "+ Git credential of 'azure-devops-pipeline-M'"),
-        ({"credentials": None}, CREDENTIAL, "+ user 'azure-devops-pipeline-M', which was deleted by hand"),
+        ({"credentials": None}, CONNECT, "+ user 'azure-devops-pipeline-M', which was deleted by hand"),
         ({"last_run": replace(SUCCEEDED, result="failed")}, RUN, "> pipeline, until both sides are equal: since its"),
         (
             {"comparison": Comparison({"refs/heads/main": "2" * 40}, EQUAL.replica)},
