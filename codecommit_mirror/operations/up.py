@@ -371,10 +371,11 @@ def _connected(one: Prepared, found: MirrorState, done: connection.ConnectionPla
 
 def _record_pipeline(context: MirrorContext, found: MirrorState) -> MirrorState:
     """Make sure that AWS's side records which pipeline pushes."""
-    record = wanted_record(found)
-    if record is None or record == found.record:
+    record, outputs = wanted_record(found), found.replica_outputs()
+    has_both = outputs.push_user_name is not None and outputs.push_role_arn is not None
+    if record is None or (record == found.record and not has_both):
         return found
-    writer.write_record(context.iam, found.replica_outputs(), record)
+    writer.write_record(context.iam, outputs, record)
     return replace(found, record=record)
 
 

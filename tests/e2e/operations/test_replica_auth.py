@@ -38,8 +38,8 @@ mirrors:
 CHANGE = [
     "cdk deploy",
     "PUT definition",
-    "TagUser",
     "TagRole",
+    "TagUser",
     "POST pushes",
     "POST build/builds",
     "PUT definition",
