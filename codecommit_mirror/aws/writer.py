@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .session import aws_failures
 from .stack import ReplicaOutputs
 
 if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_iam import IAMClient
 
 _PIPELINE_TAG, _SOURCE_TAG = "codecommit-mirror:pipeline", "codecommit-mirror:source"
@@ -77,6 +79,38 @@ def write_record(iam: IAMClient, outputs: ReplicaOutputs, record: PipelineRecord
                 iam.tag_role(RoleName=name, Tags=tags)
             else:
                 iam.tag_user(UserName=name, Tags=tags)
+
+
+def drifted_resources(cloudformation: CloudFormationClient, stack_name: str) -> list[str]:
+    """Return the logical ids of resources that CloudFormation found to differ from the template, beside the record.
+
+    CloudFormation reports tags that are not the template's as drift where the template has tags:
+    https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/955
+
+    Raises:
+        MirrorError: the call failed.
+    """
+    with aws_failures(f"read what has drifted of the stack {stack_name}"):
+        # One page has a hundred, and a mirror's stack has about ten resources.
+        drifts = cloudformation.describe_stack_resource_drifts(
+            StackName=stack_name, StackResourceDriftStatusFilters=["MODIFIED", "DELETED"]
+        )["StackResourceDrifts"]
+    return [drift["LogicalResourceId"] for drift in drifts if not _differs_by_record_only(drift)]
+
+
+def _differs_by_record_only(drift: Any) -> bool:
+    if drift["StackResourceDriftStatus"] != "MODIFIED":
+        return False
+    expected, actual = (_without_record(json.loads(drift[key])) for key in ("ExpectedProperties", "ActualProperties"))
+    return expected == actual
+
+
+def _without_record(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return properties with the tags, which may be a list or an object, as an object without the record."""
+    tags = properties.get("Tags") or {}
+    values = tags if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}
+    kept = {key: value for key, value in values.items() if key not in (_PIPELINE_TAG, _SOURCE_TAG)}
+    return {**properties, "Tags": kept}
 
 
 def _writers(outputs: ReplicaOutputs) -> list[tuple[bool, str]]:

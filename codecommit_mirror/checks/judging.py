@@ -116,9 +116,10 @@ def _drift(readings: Readings, limits: Limits) -> Check:
     if checked is None or status not in ("IN_SYNC", "DRIFTED"):
         return Check("drift", "not checked", "CloudFormation has not looked for drift")
     age = f"{duration(limits.now - checked)} ago"
-    if status == "IN_SYNC":
+    if status == "IN_SYNC" or not readings.drifted:
         return Check("drift", "ok", f"in sync, as of {age}")
-    return Check("drift", "warning", f"drifted, as of {age}", f"cdk deploy {readings.mirror.name}")
+    what = f"{', '.join(readings.drifted)} drifted, as of {age}"
+    return Check("drift", "warning", what, f"cdk deploy {readings.mirror.name}")
 
 
 def _permissions(readings: Readings, limits: Limits) -> Check:

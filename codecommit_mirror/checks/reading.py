@@ -10,6 +10,7 @@ from itertools import islice
 
 from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential
+from ..aws.session import client
 from ..aws.stack import ReplicaOutputs, ReplicaStackState, find_clone_url, missing_repository, read_outputs
 from ..aws.writer import PipelineRecord
 from ..azure.client import NO_OBJECT, Build, PushedRef
@@ -35,6 +36,8 @@ class Readings:
     account: str | None = None
     region: str | None = None
     stack: ReplicaStackState | None = None
+    drifted: Sequence[str] = ()
+    """The logical ids of what CloudFormation found to have drifted when it last looked."""
     credentials: Sequence[Credential] = ()
     foreign_rights: Sequence[str] | None = None
     """What the user or role has beside the mirror's policy; None if nobody looked."""
@@ -94,6 +97,9 @@ def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
     readings.account = context.mirror.account or (context.account if deep else None)
     if readings.stack is None:
         return
+    if readings.stack.drift[0] == "DRIFTED":
+        cloudformation = client(context.aws, "cloudformation")
+        readings.drifted = writer.drifted_resources(cloudformation, context.mirror.stack_name)
     if not readings.acts_as_role:
         user = readings.stack.user_name(context.mirror)
         readings.credentials = git_credentials.find_credentials(context.iam, user) or ()

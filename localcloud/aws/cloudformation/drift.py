@@ -26,7 +26,7 @@ def install() -> None:
         "AWS::S3::Bucket": (_bucket, " ".join(buckets.STORES)),
         "AWS::S3::BucketPolicy": (_bucket_policy, "PolicyDocument"),
         "AWS::IAM::Role": (_entity(iam._roles), "Policies ManagedPolicyArns PermissionsBoundary"),
-        "AWS::IAM::User": (_entity(iam._users), "ManagedPolicyArns PermissionsBoundary Groups"),
+        "AWS::IAM::User": (_entity(iam._users), "ManagedPolicyArns PermissionsBoundary Groups Tags"),
         "AWS::IAM::Group": (_entity(iam._groups), "ManagedPolicyArns"),
         "AWS::IAM::ManagedPolicy": (_managed_policy, "PolicyDocument"),
         "AWS::IAM::OIDCProvider": (_provider, "ClientIdList ThumbprintList"),
@@ -80,6 +80,7 @@ def _entity(store: Any) -> Reader:
             "Policies": policies,
             "ManagedPolicyArns": list(entity.get("AttachedPolicies", [])),
             "PermissionsBoundary": entity.get("PermissionsBoundary"),
+            "Tags": provisioners._tag_map(entity.get("Tags")),
             "Groups": [group for group, record in iam._groups.items() if name in record.get("Users", [])],
         }
         return {key: value for key, value in current.items() if value is not None}

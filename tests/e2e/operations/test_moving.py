@@ -196,3 +196,27 @@ def test_a_pull_request_moves_the_pipeline_once_it_is_merged(swift, pipelines):
     assert swift.pipeline_works()
     assert swift.context().azure.pull_request(azure.source, f"codecommit-mirror/{swift.mirror.stack_name}")
     assert swift.up(pull_request=True) == []
+
+
+@pytest.mark.parametrize("auth", ["user", "role"])
+def test_the_record_is_no_drift_to_status(templated, auth):
+    configure(templated, auth=auth)
+    templated.up()
+    cloudformation, name = templated.cloud.client("cloudformation"), templated.mirror.stack_name
+
+    def drift():
+        detection = cloudformation.detect_stack_drift(StackName=name)["StackDriftDetectionId"]
+        while (status := cloudformation.describe_stack_drift_detection_status(StackDriftDetectionId=detection))[
+            "DetectionStatus"
+        ] == "DETECTION_IN_PROGRESS":
+            pass
+        (check,) = [one for one in judge(read(templated.context()), LIMITS).checks if one.name == "drift"]
+        return status["StackDriftStatus"], check.verdict
+
+    assert drift() == ("DRIFTED", "ok")
+    iam = templated.cloud.client("iam")
+    if auth == "user":
+        iam.tag_user(UserName=templated.mirror.user_name, Tags=[{"Key": "by", "Value": "hand"}])
+    else:
+        iam.tag_role(RoleName=templated.mirror.role_name, Tags=[{"Key": "by", "Value": "hand"}])
+    assert drift() == ("DRIFTED", "warning")

@@ -44,6 +44,8 @@ CHANGE = [
     "POST build/builds",
     "PUT definition",
     "cdk deploy",
+    # CloudFormation sets the role's tags anew.
+    "TagRole",
 ]
 
 

@@ -90,7 +90,12 @@ BEHIND = Comparison({"a": "1", "b": "2"}, {"a": "1"})
     [
         ({"stack": replace(STACK, status="UPDATE_FAILED")}, "stack", "failed", "is UPDATE_FAILED"),
         ({"stack": STACK}, "drift", "not checked", "has not looked for drift"),
-        ({"stack": replace(STACK, drift=("DRIFTED", ago(hours=3)))}, "drift", "warning", "drifted, as of 3 h ago"),
+        (
+            {"stack": replace(STACK, drift=("DRIFTED", ago(hours=3))), "drifted": ["User"]},
+            "drift",
+            "warning",
+            "User drifted, as of 3 h ago",
+        ),
         (
             {"foreign_rights": ["the access key AKIA"]},
             "permissions",
