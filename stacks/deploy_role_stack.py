@@ -8,11 +8,14 @@ from constructs import Construct
 
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, Ci
 from codecommit_mirror.config.guard import STACK_NAME
+from codecommit_mirror.config.mirror import RECORD_TAGS
 
 from .federated_role import FederatedRole
 from .identity_stack import provider_arn_of
 from .nag_suppressions import acknowledge
 from .replica_stack import QUALIFIER_KEY
+
+_OURS = {"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}}
 
 
 class DeployRoleStack(Stack):
@@ -70,6 +73,7 @@ class DeployRoleStack(Stack):
         wildcards = {
             "*": "Listing stacks and repositories, and reading quotas, cannot be limited to a resource.",
             self._stacks(): "Mirrors come and go; deletion is limited by the stack's tag.",
+            self._roles(): "Mirrors come and go; reading and recording is limited to roles with the mirrors' tag.",
             self._replicas(): "Mirrors come and go; reading is limited to repositories with the replicas' tag.",
             **dict.fromkeys(self._snapshots(), "The guard's bucket has a generated name."),
             **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
@@ -92,8 +96,10 @@ class DeployRoleStack(Stack):
             iam.PolicyStatement(
                 actions=["cloudformation:GetTemplate"],
                 resources=[self._stacks()],
-                conditions={"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}},
+                conditions=_OURS,
             ),
+            # Which pipeline is a mirror's.
+            iam.PolicyStatement(actions=["iam:ListRoleTags"], resources=[self._roles()], conditions=_OURS),
         ]
 
     def _deploying(self, ci: Ci, bootstrap_roles: list[str]) -> list[iam.PolicyStatement]:
@@ -105,6 +111,11 @@ class DeployRoleStack(Stack):
                 actions=["codecommit:GetRepository", "codecommit:GitPull"],
                 resources=[self._replicas()],
                 conditions={"Null": {f"aws:ResourceTag/{REPLICA}": "false"}},
+            ),
+            iam.PolicyStatement(
+                actions=["iam:TagRole"],
+                resources=[self._roles()],
+                conditions={**_OURS, "ForAllValues:StringEquals": {"aws:TagKeys": list(RECORD_TAGS)}},
             ),
             iam.PolicyStatement(
                 actions=["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],
@@ -127,6 +138,9 @@ class DeployRoleStack(Stack):
 
     def _replicas(self) -> str:
         return f"arn:{self.partition}:codecommit:*:{self.account}:*"
+
+    def _roles(self) -> str:
+        return f"arn:{self.partition}:iam::{self.account}:role/*"
 
     def _stacks(self) -> str:
         return f"arn:{self.partition}:cloudformation:*:{self.account}:stack/*"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config.mirror import Mirror
+from ..config.mirror import PIPELINE_TAG, RECORD_TAGS, SOURCE_TAG, Mirror
 from ..errors import DeniedError, NotFoundError
 from .session import aws_failures
 from .stack import ReplicaOutputs
@@ -15,8 +15,6 @@ from .stack import ReplicaOutputs
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_iam import IAMClient
-
-_PIPELINE_TAG, _SOURCE_TAG = "codecommit-mirror:pipeline", "codecommit-mirror:source"
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,15 @@ class PipelineRecord:
     @property
     def tags(self) -> list[dict[str, str]]:
         """The record, as IAM takes tags."""
-        values = {_PIPELINE_TAG: f"{self.project}/{self.definition}", _SOURCE_TAG: self.source}
+        values = {PIPELINE_TAG: f"{self.project}/{self.definition}", SOURCE_TAG: self.source}
         return [{"Key": key, "Value": value} for key, value in values.items()]
 
 
 def parse_record(tags: Iterable[Any]) -> PipelineRecord | None:
     """Return the record that tags hold; None if they hold none, or one of another form."""
     values = {tag["Key"]: tag["Value"] for tag in tags}
-    project, _, definition = values.get(_PIPELINE_TAG, "").partition("/")
-    source = values.get(_SOURCE_TAG, "")
+    project, _, definition = values.get(PIPELINE_TAG, "").partition("/")
+    source = values.get(SOURCE_TAG, "")
     if not (project and source and definition.isascii() and definition.isdecimal()):
         return None
     return PipelineRecord(project, int(definition), source)
@@ -109,7 +107,7 @@ def _without_record(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return properties with the tags, which may be a list or an object, as an object without the record."""
     tags = properties.get("Tags") or {}
     values = tags if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}
-    kept = {key: value for key, value in values.items() if key not in (_PIPELINE_TAG, _SOURCE_TAG)}
+    kept = {key: value for key, value in values.items() if key not in RECORD_TAGS}
     return {**properties, "Tags": kept}
 
 

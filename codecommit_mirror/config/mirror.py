@@ -28,6 +28,10 @@ _BOOTSTRAP_STACK = "CDKToolkit"
 _USER_NAME_LIMIT = 64
 
 
+PIPELINE_TAG, SOURCE_TAG = RECORD_TAGS = ("codecommit-mirror:pipeline", "codecommit-mirror:source")
+"""The tags of a mirror's user or role that record the ids of its pipeline and of its source."""
+
+
 class AzureRepository(BaseModel):
     """The source: one Git repository in Azure DevOps."""
 

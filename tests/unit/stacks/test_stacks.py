@@ -371,7 +371,9 @@ def test_the_roles_policies_are_these_documents():
     def statements(prefix):
         return of_type(document, "AWS::IAM::ManagedPolicy", prefix)["Properties"]["PolicyDocument"]["Statement"]
 
-    stacks = "arn:aws:cloudformation:*:111122223333:stack/*"
+    stacks, roles = "arn:aws:cloudformation:*:111122223333:stack/*", "arn:aws:iam::111122223333:role/*"
+    ours = {"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}}
+    record = ["codecommit-mirror:pipeline", "codecommit-mirror:source"]
     looking = [
         {
             "Effect": "Allow",
@@ -387,8 +389,9 @@ def test_the_roles_policies_are_these_documents():
             "Effect": "Allow",
             "Action": "cloudformation:GetTemplate",
             "Resource": stacks,
-            "Condition": {"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}},
+            "Condition": ours,
         },
+        {"Effect": "Allow", "Action": "iam:ListRoleTags", "Resource": roles, "Condition": ours},
     ]
     assert statements("Diff") == looking
     bootstrap = "arn:aws:iam::111122223333:role/cdk-hnb659fds-{}-role-111122223333-*"
@@ -404,6 +407,12 @@ def test_the_roles_policies_are_these_documents():
             "Action": ["codecommit:GetRepository", "codecommit:GitPull"],
             "Resource": "arn:aws:codecommit:*:111122223333:*",
             "Condition": {"Null": {"aws:ResourceTag/codecommit-mirror:replica": "false"}},
+        },
+        {
+            "Effect": "Allow",
+            "Action": "iam:TagRole",
+            "Resource": roles,
+            "Condition": {**ours, "ForAllValues:StringEquals": {"aws:TagKeys": record}},
         },
         {
             "Effect": "Allow",
