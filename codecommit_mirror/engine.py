@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 
 from mirror_engine import MODULES, protocol
-from mirror_engine.archive import archive_entries
+from mirror_engine.archive import archive_entries, to_archive
 from mirror_engine.git import Git, batches_by_command_line, git_environment
 from mirror_engine.model import (
     ARCHIVE_PREFIX,
@@ -45,11 +45,11 @@ from mirror_engine.model import (
     sanitize,
 )
 from mirror_engine.packs import object_count, verify_checksum
-from mirror_engine.plan import by_original_name, make_plan, select
+from mirror_engine.plan import by_original_name, deletion_guard, make_plan, plan_refs, select, unmirrorable
 from mirror_engine.protocol import offered, request_pack
 from mirror_engine.report import carried_note, summary
 from mirror_engine.role import role_replica, sign
-from mirror_engine.run import mirror, names_lfs
+from mirror_engine.run import mirror, names_lfs, refs_by_rest_api
 from mirror_engine.transport import AGENT, Traffic
 
 from .errors import MirrorError
@@ -71,6 +71,7 @@ __all__ = [
     "carried_note",
     "check_credential",
     "count",
+    "deletion_guard",
     "equal_refs",
     "failures_as_mirror_errors",
     "format_bytes",
@@ -83,16 +84,20 @@ __all__ = [
     "names_lfs",
     "object_count",
     "parse_repository_url",
+    "plan_refs",
     "program",
     "read_refs",
     "read_refs_patiently",
     "read_settings",
+    "refs_by_rest_api",
     "retry_delay",
     "role_replica",
     "sanitize",
     "select",
     "sign",
     "summary",
+    "to_archive",
+    "unmirrorable",
     "whole_pack",
 ]
 

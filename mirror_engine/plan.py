@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Iterable, Iterator, Sequence, Tuple
 
-from .model import CARRIED_PREFIX, OWN_PREFIX, Command, Refs, list_refs
+from .model import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, list_refs
 
 MAX_REFS_PER_PUSH = 2000
 """CodeCommit accepts 4,000: https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""
@@ -84,6 +84,25 @@ def unmirrorable(source: Iterable[str], namespaces: Sequence[str]) -> dict[str, 
     """Return the source's refs that the replica cannot accept, each with the reason and the remedy."""
     reasons = {name: denial_reason(name) for name in source if name.startswith(tuple(namespaces))}
     return {name: why for name, why in reasons.items() if why}
+
+
+def plan_refs(
+    source: Advertisement,
+    replica: Refs,
+    namespaces: Sequence[str],
+    refused_names: Iterable[str] = (),
+    given_up: Iterable[str] = (),
+) -> tuple[Refs, Refs, Plan]:
+    """Return the source's refs to mirror, the same by the replica's names, and the pushes.
+
+    ``refused_names`` and ``given_up`` are what ``replica_names`` and ``make_plan`` take.
+    """
+    wanted = select(source.refs, namespaces)
+    present = by_original_name(replica, namespaces)
+    names = replica_names(wanted, replica, refused_names)
+    target = {names[name]: value for name, value in wanted.items()}
+    mirrored = {name: value for name, value in replica.items() if original_name(name) in present}
+    return wanted, target, make_plan(target, mirrored, source.head, given_up)
 
 
 def make_plan(source: Refs, replica: Refs, default_branch: str | None = None, given_up: Iterable[str] = ()) -> Plan:

@@ -39,9 +39,8 @@ from .plan import (
     by_original_name,
     deletion_guard,
     is_other,
-    make_plan,
     original_name,
-    replica_names,
+    plan_refs,
     select,
     slash_positions,
     unmirrorable,
@@ -141,10 +140,8 @@ class _Run:
             needs_attention[blocking_tag] = (
                 "this tag on the replica blocks the engine's own refs, which have names below it; delete the tag there"
             )
-        names = replica_names(wanted, replica.refs, transfer.refused_names)
-        target = {names[name]: value for name, value in wanted.items()}
-        mirrored = {name: value for name, value in replica.refs.items() if original_name(name) in present}
-        plan = make_plan(target, mirrored, source.head, {*self._refusals, *needs_attention})
+        given_up = {*self._refusals, *needs_attention}
+        _, target, plan = plan_refs(source, replica.refs, settings.namespaces, transfer.refused_names, given_up)
         transfer.begin(source, replica, wanted, target)
         pushed, refused = self._push(plan, replica)
         after = read_refs(settings.replica, "git-receive-pack") if plan else replica
@@ -158,7 +155,7 @@ class _Run:
                 f"none of the source's {count(refs, 'ref')} is below {' or '.join(settings.namespaces)}; "
                 "correct refs: in mirrors.yaml and render the pipeline again."
             )
-        listed = _refs_by_rest_api(settings, wanted, present, retry=retry)
+        listed = refs_by_rest_api(settings, wanted, present, retry=retry)
         stop = deletion_guard(wanted, present, listed, settings.allow_deletions)
         if stop:
             raise MirrorFailure(f"nothing was changed: {stop}")
@@ -291,7 +288,7 @@ def names_lfs(gitattributes: str) -> bool:
     return bool(re.search(r"(?m)^[^#\n]*\sfilter=lfs(\s|$)", gitattributes))
 
 
-def _refs_by_rest_api(settings: Settings, source: Refs, replica: Refs, *, retry: bool) -> set[str] | None:
+def refs_by_rest_api(settings: Settings, source: Refs, replica: Refs, *, retry: bool) -> set[str] | None:
     """Return the refs that Azure's REST API lists, if a deletion is planned and the API is available (Refs - List).
 
     Raises RetryableError if the API may be available in a moment and ``retry`` says to wait for that.

@@ -18,6 +18,7 @@ from botocore.config import Config
 
 from ..config.mirror import Mirror
 from ..errors import DeniedError, MirrorError, NotFoundError
+from ..progress import say
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 _LOG = logging.getLogger(__name__)
-_CONFIG = Config(retries={"mode": "adaptive", "max_attempts": 4}, max_pool_connections=32)
-"""Hundreds of mirrors share an account's rate limits."""
+_CONFIG = Config(retries={"mode": "adaptive", "max_attempts": 4}, max_pool_connections=32, connect_timeout=3)
+"""Hundreds of mirrors share an account's rate limits; without a network there is a word after three seconds."""
 _CLIENTS: WeakKeyDictionary[boto3.Session, dict[tuple[str, str | None], Any]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 """A session makes one client at a time."""
@@ -88,7 +89,15 @@ def session_in(region: str | None) -> boto3.Session:
         remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
         raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
     result.events.register("after-call", _log_call)
+    result.events.register("needs-retry", _say_unreachable)
     return result
+
+
+def _say_unreachable(attempts: int, endpoint: Any, caught_exception: BaseException | None = None, **_: Any) -> None:
+    """Say at the first try that a service cannot be reached; botocore tries again by itself."""
+    unreachable = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError)
+    if attempts == 1 and isinstance(caught_exception, unreachable):
+        say(f"{endpoint.host} cannot be reached; trying again")
 
 
 def _log_call(http_response: Any, model: Any, **_: Any) -> None:

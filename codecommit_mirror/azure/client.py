@@ -6,8 +6,10 @@ https://learn.microsoft.com/rest/api/azure/devops/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote
 
@@ -147,14 +149,31 @@ class AzureDevOps:
     # -- repositories
 
     def repository(self, name: str) -> Repository:
-        """Return a repository by its name or id."""
-        found = self._http.get(
-            f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r} in {self.project}"
-        )
+        """Return a repository by its name or id.
+
+        Raises:
+            AzureError: there is none (status 404), with the nearest name that there is; or the service refuses.
+        """
+        try:
+            found = self._http.get(
+                f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r} in {self.project}"
+            )
+        except AzureError as error:
+            if error.status != 404 or not (near := self._nearest_repository(name)):
+                raise
+            raise AzureError(f"{str(error).rstrip('.')}; did you mean {near!r}?", 404, error.type_key) from None
         branch = found.get("defaultBranch")
         return Repository(
             found["id"], found["name"], found["project"]["id"], branch and branch.removeprefix("refs/heads/")
         )
+
+    def _nearest_repository(self, name: str) -> str | None:
+        """Return the name in the project that is most like one; None if none is, or they cannot be listed."""
+        with suppress(AzureError):
+            listed = self._http.get("git/repositories", f"list the repositories of {self.project}")["value"]
+            names = {str(repository["name"]).lower(): str(repository["name"]) for repository in listed}
+            return next((names[near] for near in get_close_matches(name.lower(), names, 1)), None)
+        return None
 
     def create_repository(self, name: str) -> None:
         """Create an empty repository (Repositories - Create)."""

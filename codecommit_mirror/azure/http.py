@@ -15,12 +15,14 @@ from typing import Any
 import httpx
 
 from ..errors import AzureError, MirrorError
+from ..progress import say
 from .token import SCOPES, AzureToken
 
 API_VERSION = "7.1"
 TRIES = 5
 _LOG = logging.getLogger(__name__)
-_TIMEOUT = httpx.Timeout(60, connect=15)
+_FIRST_CONNECT_SECONDS, _TIMEOUT = 3, httpx.Timeout(60, connect=15)
+"""Without a network there is a word after three seconds; later tries give a slow one more time."""
 _MAX_WAIT_SECONDS = 60.0
 _RETRYABLE = {429, 500, 502, 503, 504}
 _PAGE_SIZE = 200
@@ -134,13 +136,16 @@ class AzureHttp:
                     path,
                     params={**asked, "api-version": version},
                     headers={"Accept": accept},
+                    timeout=_TIMEOUT if number else httpx.Timeout(60, connect=_FIRST_CONNECT_SECONDS),
                     **({} if body is None else {"json": body}),
                 )
             except (httpx.InvalidURL, UnicodeError) as error:
                 raise self._unreachable(action, error) from None
-            except httpx.ConnectError as error:
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if last:
                     raise self._unreachable(action, error) from None
+                if not number:
+                    say(f"{self._client.base_url.host} cannot be reached ({_reason(error)}); trying again")
                 continue
             except httpx.TransportError as error:
                 # It may have been done, so only what can safely be done twice is sent again.
@@ -158,11 +163,8 @@ class AzureHttp:
 
     def _unreachable(self, action: str, error: Exception) -> AzureError:
         host = self._client.base_url.host
-        reason = str(error).strip() or type(error).__name__
-        return AzureError(
-            f"cannot {action}: {host} cannot be reached ({reason}); check azure.server and the network, and run again.",
-            0,
-        )
+        why = f"cannot {action}: {host} cannot be reached ({_reason(error)})"
+        return AzureError(f"{why}; check azure.server and the network, and run again.", 0)
 
     def _check(self, response: httpx.Response, action: str) -> None:
         status, origin = response.status_code, self._token.origin
@@ -216,6 +218,10 @@ class AzureHttp:
                 f"cannot {action}: {self._client.base_url.host} did not answer with JSON; check azure.server.",
                 response.status_code,
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
 
 
 def _error_message(response: httpx.Response) -> tuple[str, str]:

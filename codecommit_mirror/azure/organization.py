@@ -34,3 +34,16 @@ def _found(repository: Mapping[str, Any]) -> Found:
         str(branch).removeprefix("refs/heads/") if branch else None,
         bool(repository.get("isDisabled")),
     )
+
+
+def read_organization_id(
+    server: str, organization: str, token: AzureToken, transport: httpx.BaseTransport | None = None
+) -> str:
+    """Return the id of an organization, which is part of the issuer of its pipelines' tokens (connectionData).
+
+    Raises:
+        AzureError: the service refuses, or cannot be reached.
+    """
+    http = AzureHttp(f"{server}/{quote(organization, safe='')}", token, transport=transport)
+    action = f"read the id of {organization!r}"
+    return str(http.call("GET", "connectionData", action, version="7.1-preview")["instanceId"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..engine import sanitize
@@ -12,7 +14,8 @@ from .client import AzureDevOps, Build, Definition
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 5.0
 _NOTICE_SECONDS = 60.0
-_SUMMARY = "Mirror "
+_SUMMARY, _ATTENTION = "Mirror ", "Needs attention:"
+"""What the engine's report of a run begins with, and what heads the refs that differ until a person acts."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,11 @@ def _summary(azure: AzureDevOps, build: Build) -> str | None:
         if record.kind != "Task" or record.log_id is None:
             continue
         lines = [_without_time(line) for line in azure.log(build, record.log_id).splitlines()]
-        ends = [line for line in lines if line.startswith(_SUMMARY)]
-        summary = sanitize(ends[-1]) if ends else summary
+        ends = [number for number, line in enumerate(lines) if line.startswith(_SUMMARY)]
+        if ends:
+            summary = sanitize(lines[ends[-1]])
+            if build.result == "partiallySucceeded":
+                _say_what_needs_attention(lines[ends[-1] + 1 :])
         if record.result in ("failed", "canceled"):
             say(f"log of the step {sanitize(record.name)!r}:")
             for line in lines:
@@ -91,6 +97,16 @@ def _summary(azure: AzureDevOps, build: Build) -> str | None:
         for message in dict.fromkeys(m for r in records if r.kind != "Task" for m in r.errors):
             say(f"  {sanitize(message)}")
     return summary
+
+
+def _say_what_needs_attention(report: Sequence[str]) -> None:
+    """Print which refs differ until a person acts, and why, from the lines that follow the engine's summary."""
+    if _ATTENTION not in report:
+        return
+    listed = itertools.takewhile(lambda line: line.startswith("- "), report[report.index(_ATTENTION) + 1 :])
+    say("needs attention:")
+    for line in listed:
+        say(f"  {sanitize(line)}")
 
 
 def _without_time(line: str) -> str:

@@ -14,16 +14,16 @@ import click
 
 from .. import engine
 from ..azure.client import AzureDevOps
-from ..azure.organization import list_repositories
+from ..azure.organization import list_repositories, read_organization_id
 from ..azure.proposal import propose
 from ..azure.token import find_token
 from ..config import azure_url
-from ..config.discovery import Candidate, add, choose
+from ..config.discovery import Candidate, add, choose, set_organization_id
 from ..config.load import load, load_mirrors
 from ..config.mirror import AzureRepository, Mirror
 from ..config.mirrors_file import read
 from ..config.schema import json_schema
-from ..errors import MirrorError
+from ..errors import ConfigurationError, MirrorError
 from .options import config_option, inside_repository, json_option
 from .output import print_json, print_table
 
@@ -187,7 +187,7 @@ def _print(candidates: Sequence[Candidate], config: Path, *, written: bool, as_j
 
 @click.group()
 def config() -> None:
-    """Check mirrors.yaml, and print its JSON Schema for editors."""
+    """Check and complete mirrors.yaml, and print its JSON Schema for editors."""
 
 
 @config.command()
@@ -202,6 +202,32 @@ def validate(config: Path) -> None:
     parts += [f"ci for {ci.service}"] if ci else []
     parts += ["guard"] if guard else []
     click.echo(f"{config} is valid: {', '.join(parts)}.")
+
+
+@config.command()
+@config_option
+@click.option("--organization", help="The organization.  [default: that of mirrors.yaml]")
+@click.option("--write", is_flag=True, help="Write the id into mirrors.yaml.")
+def identity(config: Path, organization: str | None, write: bool) -> None:
+    """Read the organization's id, which 'replica_auth: role' needs, and print it.
+
+    With --write it goes into mirrors.yaml: into ci.azure, if that is there, or into defaults.identity. Comments and
+    order in the file stay.
+    """
+    file = read(config) if config.exists() else None
+    azure = (file.defaults.get("azure") if file else None) or {}
+    organization = organization or azure.get("organization")
+    if not organization:
+        raise ConfigurationError(
+            "there is no organization; give --organization, or write azure.organization under defaults."
+        )
+    server = str(azure.get("server") or azure_url.AZURE_DEVOPS_SERVICES).rstrip("/")
+    identifier = read_organization_id(server, str(organization), find_token(os.environ))
+    if write:
+        _write(config, set_organization_id(config, identifier))
+        click.echo(f"Wrote the id of {organization!r} into {config}: {identifier}")
+    else:
+        click.echo(identifier)
 
 
 @config.command()

@@ -231,10 +231,13 @@ def _of_this_account(mirrors: Sequence[Mirror]) -> tuple[Mirror, ...]:
 @click.command()
 @mirrors_argument
 @click.option("--source", is_flag=True, help="Replace the credentials for the source instead: yours, from Azure Repos.")
+@dry_run_option
 @yes_option
 @summary_option
 @json_option
-def rotate(mirrors: tuple[Mirror, ...], source: bool, yes: bool, summary: Path | None, as_json: bool) -> None:
+def rotate(
+    mirrors: tuple[Mirror, ...], source: bool, dry_run: bool, yes: bool, summary: Path | None, as_json: bool
+) -> None:
     """Replace the pipelines' Git credentials, and verify the new ones with runs.
 
     A pipeline holds a working credential at all times. Run the command again to finish an interrupted rotation. With
@@ -242,6 +245,11 @@ def rotate(mirrors: tuple[Mirror, ...], source: bool, yes: bool, summary: Path |
     from the environment or as you type them, after trying them. Exit status: 0 if every rotation succeeded, 1
     otherwise.
     """
+    if dry_run:
+        with Board((mirror.name for mirror in mirrors), (rotation.READ,)) as board:
+            preview = rotation.preview_source if source else rotation.preview
+            plans = for_each_mirror(contexts_of(mirrors, board), board, lambda one, _: preview(one), Policy())
+        _report_plan(plans, board, summary, as_json)
     steps = (rotation.READ, rotation.SOURCE, rotation.PROVE) if source else rotation.STEPS
     with Board((mirror.name for mirror in mirrors), steps) as board:
         policy = Policy(confirmation(yes, board))

@@ -7,12 +7,14 @@ import math
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from .. import engine
+from ..actions import SYMBOLS, Action, Verb
 from ..aws.session import session
 from ..aws.stack import read_outputs
 from ..config.mirror import Mirror
@@ -21,7 +23,7 @@ from ..operations.context import MirrorContext
 from ..operations.loop import Policy, for_each_mirror
 from ..operations.run import Movement, wait_for_last_run
 from ..operations.state import GOOD_RESULTS
-from ..operations.verification import compare, compare_with, differing_refs, pipeline_settings
+from ..operations.verification import Preview, compare, compare_with, differing_refs, pipeline_settings, preview
 from ..progress import Board, Row, step
 from .options import (
     JOB_MINUTES,
@@ -33,6 +35,9 @@ from .options import (
     summary_option,
 )
 from .output import DIFFERS, FAILED, print_json, print_table, report_mirrors
+
+PREVIEW_VERSION = 1
+"""The version of the JSON of ``sync --dry-run``."""
 
 
 def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,13 +52,17 @@ def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @mirror_argument
 @credentials_option
+@click.option("--dry-run", is_flag=True, help="Show which refs would change, and change nothing.")
 @json_option
-def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
+def sync(mirror: Mirror, credentials: Path | None, dry_run: bool, as_json: bool) -> None:
     """Mirror once from this machine, as a run of the pipeline does.
 
     Credentials come from the environment, under the names of the pipeline's variables.
     """
     settings = _settings(mirror, credentials)
+    if dry_run:
+        _show_preview(preview(settings), as_json)
+        return
     with (
         engine.failures_as_mirror_errors(),
         tempfile.TemporaryDirectory(prefix="mirror-") as folder,
@@ -68,6 +77,38 @@ def sync(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
     else:
         click.echo("\n".join(engine.summary(outcome)))
     sys.exit(FAILED if outcome.broken else DIFFERS if outcome.needs_attention else 0)
+
+
+def _show_preview(found: Preview, as_json: bool) -> None:
+    """Print which refs a run would change."""
+    actions = [_action(*command) for command in found.commands]
+    counts = Counter(action.verb for action in actions)
+    if as_json:
+        changes = [{"ref": c.ref, "from": c.old, "to": c.new} for c in found.commands]
+        print_json(
+            {
+                "version": PREVIEW_VERSION,
+                "changes": changes,
+                "archived_at_most": found.archived_at_most,
+                "unmirrorable": found.unmirrorable,
+                "stop": found.stop,
+            }
+        )
+        return
+    for action in actions:
+        click.echo(engine.sanitize(str(action)))
+    for ref, why in sorted(found.unmirrorable.items()):
+        click.echo(f"! ref {engine.sanitize(ref)}: {why}")
+    if found.stop:
+        click.echo(f"A run would change nothing: {found.stop}")
+    counted = ", ".join(f"{counts[verb]:,} to {verb}" for verb in SYMBOLS if counts[verb])
+    archived = engine.count(found.archived_at_most, "tip")
+    click.echo(f"{counted}; at most {archived} archived." if counted else "Nothing would change.")
+
+
+def _action(ref: str, old: str | None, new: str | None) -> Action:
+    verb: Verb = "delete" if new is None else "update" if old else "create"
+    return Action(verb, f"ref {ref}", old, new)
 
 
 @click.command()

@@ -134,16 +134,7 @@ def add(path: Path, candidates: Sequence[Candidate], organization: str, server: 
     Raises:
         MirrorError: the file is not YAML, or has no mapping where entries go.
     """
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    try:
-        document: Any = yaml.load(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be added to ({' '.join(str(error).split())[:200]}); correct it first."
-        ) from None
-    document = document if document is not None else {}
+    yaml, document = _open(path)
     defaults = (document.get("defaults") or {}).get("azure") or {}
     if document.get("mirrors") is None:
         document["mirrors"] = {}
@@ -155,6 +146,41 @@ def add(path: Path, candidates: Sequence[Candidate], organization: str, server: 
         }
         azure = {key: value for key, value in wanted.items() if defaults.get(key) != value}
         document["mirrors"][candidate.name] = {"azure": {**azure, "repository": candidate.found.repository}}
+    return _dumped(yaml, document)
+
+
+def set_organization_id(path: Path, identifier: str) -> str:
+    """Return the text of mirrors.yaml with the organization's id: in ``ci.azure``, if it is there, or under defaults.
+
+    Raises:
+        MirrorError: the file is not YAML.
+    """
+    yaml, document = _open(path)
+    section = (document.get("ci") or {}).get("azure")
+    if section is not None:
+        section["organization_id"] = identifier
+        return _dumped(yaml, document)
+    if document.get("defaults") is None:
+        document["defaults"] = {}
+    document["defaults"].setdefault("identity", {})["organization_id"] = identifier
+    return _dumped(yaml, document)
+
+
+def _open(path: Path) -> tuple[YAML, Any]:
+    """Return what reads and writes a file with its comments and its order, and the file."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    try:
+        document: Any = yaml.load(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be added to ({' '.join(str(error).split())[:200]}); correct it first."
+        ) from None
+    return yaml, document if document is not None else {}
+
+
+def _dumped(yaml: YAML, document: Any) -> str:
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from .fields import matching
 
 AZURE_AUDIENCE = "api://AzureADTokenExchange"
-WHERE_THE_ID_IS = "copy instanceId from https://dev.azure.com/ORGANIZATION/_apis/connectionData"
+WHERE_THE_ID_IS = "'codecommit-mirror config identity --write' reads and writes it"
 
 GUID = matching(
-    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    # Not the examples of the documentation, nor zeros.
+    r"(?!01234567-89ab-cdef-|0{8}-)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
     "the id of an organization",
     WHERE_THE_ID_IS,
 )

@@ -7,8 +7,9 @@ the pipeline's secrets, so that the next rotation finishes one that was killed.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..actions import Action
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential
 from ..azure import runs
@@ -17,7 +18,13 @@ from ..errors import MirrorError
 from ..progress import Confirm, say, step
 from . import state, verification
 from .context import MirrorContext
-from .credential_delivery import CredentialTarget, issue_into, revoke_undelivered, target_of
+from .credential_delivery import (
+    CredentialTarget,
+    issue_into,
+    revoke_undelivered,
+    target_of,
+    undelivered_credentials,
+)
 from .preflight import missing_secrets
 from .run import RUN_MINUTES, run_until_equal
 
@@ -63,6 +70,39 @@ def rotate(context: MirrorContext, confirm: Confirm) -> str:
 
     replace_credential(target, verify=verify, confirm=confirm)
     return f"{context.mirror.name} has a new credential, and the old one is deleted."
+
+
+def preview(context: MirrorContext) -> tuple[Action, ...]:
+    """Return what a rotation would do; changes nothing.
+
+    Raises:
+        MirrorError: something cannot be read, or IAM would refuse a new credential.
+    """
+    if context.mirror.replica_auth == "role":
+        return ()
+    target = target_of(context, state.read(context, state.settled_stack(context), compare=False))
+    existing, held = target.credentials(), target.held()
+    lost = undelivered_credentials(existing, held)
+    kept = [credential for credential in existing if credential not in lost]
+    has_secrets = has_replica_secrets(target.definition.variables)
+    todo = plan(kept, replace(held, issuing=None), has_secrets, target.user, target.mirror)
+    new = Action("create", f"Git credential of {target.user!r}, stored in the pipeline's secret variables")
+    run = Action("run", "pipeline, until both sides are equal")
+    return (
+        *(Action("delete", f"Git credential {one.id}, which an interrupted command had issued") for one in lost),
+        *((new,) if todo.issue else ()),
+        replace(run, after="with the new credential"),
+        *((replace(run, after="without the old credential"),) if todo.old else ()),
+        *((Action("delete", f"Git credential {todo.old}"),) if todo.old else ()),
+    )
+
+
+def preview_source(context: MirrorContext) -> tuple[Action, ...]:
+    """Return what storing the source's credentials anew would do; changes nothing."""
+    if context.mirror.source_auth == "job-token":
+        return ()
+    stored = (Action("update", f"secret variable {name}") for name in AZURE_SECRETS)
+    return (*stored, Action("run", "pipeline, until both sides are equal", after="with the new credentials"))
 
 
 def rotate_source(context: MirrorContext) -> str:

@@ -180,3 +180,36 @@ def _read_csv(path: Path) -> tuple[str, str]:
         raise MirrorError(
             f"{path} has no User Name and Password; name the file that 'credentials issue' wrote."
         ) from None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do, from what both sides list now."""
+
+    commands: tuple[engine.Command, ...]
+    """In the order of the pushes, by the replica's names."""
+    archived_at_most: int
+    """How many tips it would keep in the archive, unless it finds that an update drops nothing."""
+    unmirrorable: dict[str, str]
+    """The source's refs that the replica cannot accept, each with the reason."""
+    stop: str | None
+    """Why the run would change nothing."""
+
+
+def preview(settings: engine.Settings) -> Preview:
+    """Return what a run would do; changes nothing.
+
+    Raises:
+        MirrorError: a side cannot be read.
+    """
+    with engine.failures_as_mirror_errors():
+        replica = engine.read_refs_patiently(settings.replica, "git-receive-pack")
+        source = engine.read_refs_patiently(settings.source, "git-upload-pack")
+        denied = engine.unmirrorable(source.refs, settings.namespaces)
+        wanted, target, plan = engine.plan_refs(source, replica.refs, settings.namespaces, given_up=denied)
+        present = engine.by_original_name(replica.refs, settings.namespaces)
+        listed = engine.refs_by_rest_api(settings, wanted, present, retry=False)
+        commands = tuple(command for push in plan for command in push)
+        kept = engine.to_archive(commands, (), target, replica.refs, time.time()) if settings.archive_days else {}
+        stop = engine.deletion_guard(wanted, present, listed, settings.allow_deletions)
+        return Preview(commands, len(kept), denied, stop)

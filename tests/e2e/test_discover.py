@@ -6,6 +6,7 @@ import pytest
 
 from codecommit_mirror.config.load import load_mirrors
 from localcloud import LocalCloud, sample
+from localcloud.azure.service_connections import organization_id
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,19 @@ def test_a_wrong_project_is_a_sentence(discover):
         1,
         "error: 'fabrikam' has no project 'nope' with a repository; correct --project.\n",
     )
+
+
+def test_the_organizations_id_is_read_and_written(cloud, command, tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(
+        f"# Ours.\ndefaults:\n  replica_auth: role\n  azure: {{organization: fabrikam, server: '{cloud.azure_url}'}}\n"
+        "mirrors:\n  api: {azure: {project: Shop, repository: api}}\n"
+    )
+    token, identifier = {"AZURE_DEVOPS_EXT_PAT": cloud.operator_token}, organization_id("fabrikam")
+    assert command("config", "validate", **token).returncode == 2
+    assert command("config", "identity", **token).stdout == f"{identifier}\n"
+    written = command("config", "identity", "--write", **token)
+    assert written.returncode == 0, written.stderr
+    assert path.read_text().startswith("# Ours.\n")
+    (mirror,) = load_mirrors(path)
+    assert mirror.identity.organization_id == identifier

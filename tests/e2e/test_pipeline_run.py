@@ -294,6 +294,10 @@ def test_sync_and_verify_are_the_same_engine(rig, command, tmp_path):
     assert "refs/heads/main" in different.stdout
     assert "16 refs differ, out of 16." in different.stdout
 
+    preview = command("sync", *arguments, "--dry-run", **environment)
+    assert "+ ref refs/heads/main: " in preview.stdout
+    assert preview.stdout.endswith("16 to create; at most 0 tips archived.\n")
+    assert not sample.refs(rig.replica)
     synced = command("sync", *arguments, "--json", **environment)
     assert synced.returncode == 0, synced.stderr
     report = json.loads(synced.stdout)
@@ -305,6 +309,7 @@ def test_sync_and_verify_are_the_same_engine(rig, command, tmp_path):
         0,
         {"equal": True, "refs": 16, "carried": 1, "different": {}},
     )
+    assert command("sync", *arguments, "--dry-run", **environment).stdout == "Nothing would change.\n"
     again = command("sync", *arguments, **environment)
     assert "0 created, 0 updated, 0 deleted" in again.stdout
 

@@ -93,6 +93,7 @@ IMPORTS = {
     "localcloud.oidc",
     "localcloud.azure.controls": "",
     "localcloud.azure.rest_api": "localcloud.azure.definitions localcloud.azure.pipelines localcloud.azure.repos "
+    "localcloud.azure.service_connections "
     "localcloud.azure.tokens localcloud.git_http",
     "localcloud.azure.pipelines": "localcloud.azure.agent localcloud.azure.definitions localcloud.azure.repos "
     "localcloud.azure.service_connections localcloud.azure.tokens localcloud.azure.triggers",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ...git_http import Answer, Api, ApiRequest
 from ..pipelines import Pipelines
@@ -19,6 +19,7 @@ from ..repos import (
     Repositories,
     ServiceError,
 )
+from ..service_connections import organization_id
 from ..tokens import Token, Tokens
 from . import locations
 from .git_operations import GitOperations
@@ -70,7 +71,9 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
 
 
 def _describe_service(request: ApiRequest, url: str) -> Answer | None:
-    """Return the list of resources or of areas, which published clients ask for first."""
+    """Return the list of resources or of areas, which published clients ask for first; or the organization's id."""
+    if named := re.fullmatch(r"/([^/]+)/_apis/connectionData", request.path, re.IGNORECASE):
+        return _rendered({"instanceId": organization_id(unquote(named[1]))}, {}, "")
     found = re.fullmatch(r"/([^/]+)/_apis(/ResourceAreas)?", request.path, re.IGNORECASE)
     if found and request.method == "OPTIONS" and not found[2]:
         return _rendered(locations.resource_locations(), {}, "")

@@ -12,7 +12,7 @@ from codecommit_mirror.aws import git_credentials
 from codecommit_mirror.azure.client import AzureDevOps
 from codecommit_mirror.errors import AzureError, MirrorError
 from codecommit_mirror.operations.credential_delivery import ensure_credential
-from codecommit_mirror.operations.rotate import replace_credential
+from codecommit_mirror.operations.rotate import preview, replace_credential
 from codecommit_mirror.operations.run import run_successfully
 from codecommit_mirror.progress import Board, working_on
 from localcloud import sample
@@ -27,6 +27,20 @@ def test_rotate_does_this_and_no_more(quick):
     (new,) = quick.credentials
     assert new["ServiceSpecificCredentialId"] != old["ServiceSpecificCredentialId"]
     quick.assert_up()
+
+
+def test_a_preview_of_a_rotation_changes_nothing(quick):
+    (old,) = quick.credentials
+    quick.effects.seen = []
+    planned = [str(action) for action in preview(quick.context())]
+    assert quick.effects.seen == []
+    user, identifier = quick.mirror.user_name, old["ServiceSpecificCredentialId"]
+    assert planned == [
+        f"+ Git credential of {user!r}, stored in the pipeline's secret variables",
+        "> pipeline, until both sides are equal: with the new credential",
+        "> pipeline, until both sides are equal: without the old credential",
+        f"- Git credential {identifier}",
+    ]
 
 
 @pytest.mark.parametrize("effect", range(1, len(ROTATE) + 1), ids=lambda n: f"{n} {ROTATE[n - 1]}")

@@ -170,3 +170,19 @@ def test_ctrl_c_says_what_to_do(quick):
         quick.cloud.azure.set_agent_online(True)
     assert process.wait() == 130
     assert said.strip().endswith("stopped; running it again is safe, and resumes from there.")
+
+
+def test_a_run_that_succeeded_in_part_says_which_refs_and_why(swift):
+    name = "a" * 40
+    sample.git(swift.source, "update-ref", f"refs/heads/{name}", "refs/heads/main")
+    swift.up()
+    assert "needs attention:" in swift.said
+    reason = "CodeCommit does not accept a branch name of 40 hexadecimal digits; rename the branch at the source"
+    assert f"- `refs/heads/{name}`: {reason}" in swift.said
+
+
+def test_a_repository_that_is_nearly_named_is_suggested(swift):
+    azure = swift.mirror.azure.model_copy(update={"repository": swift.name.replace("journey", "jorney")})
+    swift.mirror = swift.mirror.model_copy(update={"azure": azure})
+    with pytest.raises(MirrorError, match=f"did you mean '{swift.name}'"):
+        swift.up()

@@ -21,7 +21,7 @@ from stacks.replica_stack import BOUNDARY_KEY
 from ..embedded_cloud.aws.conftest import trust
 from ..embedded_cloud.aws.stacks import Stack
 
-ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
+ORGANIZATION_ID = "89abcdef-0123-4567-89ab-cdef01234567"
 NOT_MET = {
     # Reads of, and changes to, what no template here has; the version of ``cdk bootstrap`` is read for its rule.
     "codecommit:ListTagsForResource",

@@ -92,6 +92,20 @@ def test_an_outage_is_tried_again_with_growing_pauses_and_then_told(failure):
     assert waits == sorted(waits)
 
 
+def test_without_a_network_there_is_a_word_at_the_first_try(capsys):
+    http, requests, _ = service(httpx.ConnectTimeout("timed out"), GOOD)
+    http.get("x", "do it")
+    assert capsys.readouterr().err == "dev.azure.com cannot be reached (timed out); trying again\n"
+    assert requests[0].extensions["timeout"]["connect"] == 3
+    assert requests[1].extensions["timeout"]["connect"] > 3
+
+
+def test_a_connection_that_was_never_made_is_tried_again_for_a_post_too():
+    http, requests, _ = service(httpx.ConnectTimeout("timed out"), GOOD)
+    assert http.call("POST", "x", "do it", body={}) == {"id": 1}
+    assert len(requests) == 2
+
+
 @pytest.mark.parametrize("failure", [refused(503), httpx.ReadTimeout("slow")])
 def test_what_may_have_been_done_is_not_posted_twice(failure):
     http, requests, _ = service(failure, GOOD)

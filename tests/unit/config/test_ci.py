@@ -22,7 +22,7 @@ from codecommit_mirror.rendering.ci import render
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 AZURE_SCHEMA = json.loads((CONTRACTS / "azure-pipelines-schema.json").read_text("utf-8-sig"))
 DIFF_ROLE, DEPLOY_ROLE = "codecommit-mirror-diff", "codecommit-mirror-deploy"
-ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
+ORGANIZATION_ID = "89abcdef-0123-4567-89ab-cdef01234567"
 AZURE = {"organization": "contoso", "organization_id": ORGANIZATION_ID, "project": "Shop", "repository": "mirrors"}
 ACCOUNT = {"account": "111122223333", "region": "eu-west-1"}
 
@@ -86,7 +86,7 @@ def test_the_owner_is_the_repository_whatever_its_ids():
         ("ci: {github: {repository: o/r}, role: x}", "line 2: ci: role is not a known key; remove it or correct"),
         ("ci: {github: {repository: o/r, x: y}}", "line 2: ci: github.x is not a known key; remove it or correct its "
          "spelling (known: repository)."),
-        ("ci: {azure: {organization: o, project: p, repository: r}}", "azure: needs organization_id; copy instanceId"),
+        ("ci: {azure: {organization: o, project: p, repository: r}}", "azure: needs organization_id; 'codecommit"),
         ("ci: {azure: {organization: o, organization_id: o, project: p, repository: r}}", "is not the id of an"),
         ("ci: {account: '1', github: {repository: o/r}}", "line 2: ci: account: '1' is not an AWS account id"),
         ("ci: [github]", "line 2: 'ci' is not a mapping"),

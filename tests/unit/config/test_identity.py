@@ -8,7 +8,7 @@ from codecommit_mirror.errors import MirrorError
 
 from .test_config import GOOD, load
 
-ID = "01234567-89ab-cdef-0123-456789abcdef"
+ID = "89abcdef-0123-4567-89ab-cdef01234567"
 CI_IN_AZURE = f"""\
 ci:
   account: "111122223333"
@@ -40,7 +40,11 @@ def test_a_role_trusts_the_mirrors_own_pipeline(tmp_path):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("replica_auth: role", "replica_auth: role needs identity.organization_id; copy instanceId from"),
+        ("replica_auth: role", "replica_auth: role needs identity.organization_id; 'codecommit-mirror config"),
+        (
+            "replica_auth: role\n  identity: {organization_id: 00000000-0000-0000-0000-000000000000}",
+            "is not the id of an organization; 'codecommit-mirror config identity --write' reads and writes it",
+        ),
         (f"replica_auth: role\n  identity: {{organization_id: {ID[:-1]}}}", "is not the id of an organization"),
         (
             f"replica_auth: role\n  policy_on: group\n  identity: {{organization_id: {ID}}}",

@@ -12,7 +12,7 @@ from codecommit_mirror.config.schedule import runs_a_day
 from stacks import ReplicaStack
 
 MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
-ROLE = {"replica_auth": "role", "identity": Identity(organization_id="01234567-89ab-cdef-0123-456789abcdef")}
+ROLE = {"replica_auth": "role", "identity": Identity(organization_id="89abcdef-0123-4567-89ab-cdef01234567")}
 
 
 ALWAYS = {STACKS: 2, "IAM policies": 2, "IAM roles": 2}

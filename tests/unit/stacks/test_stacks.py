@@ -21,7 +21,7 @@ CONTEXT = json.loads((Path(__file__).parents[3] / "cdk.json").read_text())["cont
 URL = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 
 
-ORGANIZATION_ID = "01234567-89ab-cdef-0123-456789abcdef"
+ORGANIZATION_ID = "89abcdef-0123-4567-89ab-cdef01234567"
 ROLE = {"replica_auth": "role", "identity": Identity(organization_id=ORGANIZATION_ID)}
 
 
@@ -323,7 +323,7 @@ CI = {
             "region": "eu-west-1",
             "azure": {
                 "organization": "contoso",
-                "organization_id": "01234567-89ab-cdef-0123-456789abcdef",
+                "organization_id": "89abcdef-0123-4567-89ab-cdef01234567",
                 "project": "Platform",
                 "repository": "mirrors",
             },
