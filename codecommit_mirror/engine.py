@@ -44,13 +44,12 @@ from mirror_engine.model import (
     retry_delay,
     sanitize,
 )
-from mirror_engine.packs import object_count, verify_checksum
+from mirror_engine.packs import fetch_pack, object_count
 from mirror_engine.plan import by_original_name, deletion_guard, make_plan, plan_refs, select, unmirrorable
-from mirror_engine.protocol import offered, request_pack
 from mirror_engine.report import carried_note, summary
 from mirror_engine.role import role_replica, sign
 from mirror_engine.run import mirror, names_lfs, refs_by_rest_api
-from mirror_engine.transport import AGENT, Traffic
+from mirror_engine.transport import Traffic
 
 from .errors import MirrorError
 
@@ -162,10 +161,8 @@ def whole_pack(endpoint: Endpoint, advertised: Sequence[str], wants: Sequence[st
         advertised: the capabilities that it advertised.
         wants: object ids.
     """
-    words = offered(advertised, "side-band-64k", "no-progress", "ofs-delta", AGENT)
-    words += offered(advertised, "multi_ack_detailed", "multi_ack")[:1]
     try:
-        yield from verify_checksum(request_pack(endpoint, words, wants, [], Traffic()))
+        yield from fetch_pack(endpoint, advertised, wants, [], Traffic())
     except (SourceRefused, PackRefused) as refusal:
         raise MirrorFailure(f"{endpoint} does not provide a pack: {refusal}.") from None
 

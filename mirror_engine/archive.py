@@ -96,6 +96,56 @@ def push_in_parts(
     return {**first, **second}
 
 
+class Archive:
+    """Keeps the tips that a run would drop, before they are dropped."""
+
+    def __init__(self, settings: Settings, traffic: Traffic) -> None:
+        self.created: Refs = {}
+        """Entries that this run created."""
+        self.skipped: dict[str, str] = {}
+        """Refs left alone because their old tips could not be archived, each with the reason."""
+        self._settings, self._traffic = settings, traffic
+        self._was_too_large = False
+        self._capabilities: tuple[str, ...] = ()
+        self._refs: Refs = {}
+        self._wanted: Refs = {}
+
+    def begin(self, replica: Advertisement, wanted: Refs) -> None:
+        """Start a round with what the replica lists; ``wanted`` has the source's refs by the replica's names."""
+        self._capabilities, self._refs, self._wanted = replica.capabilities, dict(replica.refs), wanted
+
+    def keep(self, commands: Sequence[Command], fast_forwards: Iterable[str]) -> Sequence[Command]:
+        """Archive the tips that the commands would drop; return the commands whose old tips are safe."""
+        if not self._settings.archive_days:
+            return commands
+        entries = to_archive(commands, fast_forwards, self._wanted, self._refs, time.time())
+        if not entries:
+            return commands
+        say(f"Archiving {count(entries, 'tip')} before overwriting or deleting.")
+        reasons: dict[str, str] = {}
+        for batch in batches(list(entries.values())):
+            try:
+                reasons.update(push_in_parts(self._settings.replica, self._capabilities, batch, self._traffic))
+            except PackRefused as refusal:
+                reasons.update({entry.ref: str(refusal) for entry in batch})
+            except TooLarge as refusal:
+                if not self._was_too_large:
+                    self._was_too_large = True
+                    raise RetryableError(str(refusal)) from None
+                reasons.update({entry.ref: str(refusal) for entry in batch})
+        archived_now = read_refs(self._settings.replica, "git-receive-pack").refs
+        for ref, entry in entries.items():
+            if entry.new and archived_now.get(entry.ref) == entry.new:
+                self.skipped.pop(ref, None)
+                self.created[entry.ref] = self._refs[entry.ref] = entry.new
+            else:
+                self.skipped[ref] = (
+                    f"its old tip could not be kept in the archive ({reasons.get(entry.ref, 'no reason given')}), so "
+                    "it was not changed; set archive_days: 0 in mirrors.yaml to continue without the archive"
+                )
+        return [command for command in commands if command.ref not in self.skipped]
+
+
 def remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic) -> int:
     """Delete archive entries that have expired, and return how many; a failure waits for the next run."""
     commands = expired(replica.refs, settings.archive_days, time.time()) if settings.archive_days else []

@@ -7,7 +7,9 @@ import re
 import zlib
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from .model import RetryableError
+from .model import Endpoint, RetryableError, SourceRefused
+from .protocol import offered, request_pack
+from .transport import AGENT, Traffic
 
 MAX_COMMIT_BYTES = 1_000_000
 """Larger commits are not parsed, so that no update to them counts as a fast-forward."""
@@ -15,6 +17,27 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 """The start of a Git LFS pointer: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
 EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
 EMPTY_PACK += hashlib.sha1(EMPTY_PACK).digest()
+
+
+def fetch_pack(
+    server: Endpoint,
+    advertised: Sequence[str],
+    wants: Sequence[str],
+    haves: Sequence[str],
+    traffic: Traffic,
+    *,
+    thin: bool = False,
+    ofs_delta: bool = True,
+) -> Iterator[bytes]:
+    """Yield one pack with what ``wants`` reach and ``haves`` do not; raise RetryableError at its end if it is damaged.
+
+    Only capabilities that the server advertised are named. Raises SourceRefused too.
+    """
+    words = ["side-band-64k", "no-progress", *(["thin-pack"] if thin else []), *(["ofs-delta"] if ofs_delta else [])]
+    named = offered(advertised, *words, AGENT) + offered(advertised, "multi_ack_detailed", "multi_ack")[:1]
+    if "side-band-64k" not in named:
+        raise SourceRefused(f"the {server.side} does not offer side-band-64k")
+    yield from verify_checksum(request_pack(server, named, wants, haves, traffic))
 
 
 def verify_checksum(pack: Iterable[bytes]) -> Iterator[bytes]:

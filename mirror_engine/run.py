@@ -145,7 +145,7 @@ class _Run:
         transfer.begin(source, replica, wanted, target)
         pushed, refused = self._push(plan, replica)
         after = read_refs(settings.replica, "git-receive-pack") if plan else replica
-        return _Round(source, wanted, pushed, {**refused, **transfer.skipped}, after)
+        return _Round(source, wanted, pushed, {**refused, **transfer.archive.skipped}, after)
 
     def _check_source(self, refs: Refs, wanted: Refs, present: Refs, *, retry: bool) -> None:
         """Stop before any push if the source looks wrong."""
@@ -174,7 +174,7 @@ class _Run:
             pushed += done
             refused.update(batch_refused)
             self._check_first_branch(done, batch_refused, replica.refs)
-            accepted = [c for c in done if c.ref not in batch_refused and c.ref not in self._transfer.skipped]
+            accepted = [c for c in done if c.ref not in batch_refused and c.ref not in self._transfer.archive.skipped]
             self._transfer.done += accepted
             # The next pack can build on what was pushed.
             replica.refs.update({command.ref: command.new for command in accepted if command.new})
@@ -229,7 +229,7 @@ class _Run:
         """Clean up the archive, compare both sides, confirm the run, and return its outcome."""
         settings, transfer, outcome, after = self._settings, self._transfer, self._outcome, last.after
         self._count(set(transfer.done) - self._counted, after.refs)
-        outcome.archived = dict(transfer.archived)
+        outcome.archived = dict(transfer.archive.created)
         outcome.expired = remove_expired(settings, after, self._traffic)
         outcome.carried = sum(name.startswith(CARRIED_PREFIX) for name in after.refs)
         outcome.lfs = bool(transfer.lfs_pointers) or (bool(transfer.done) and _uses_lfs(settings, last.source.head))
@@ -248,7 +248,7 @@ class _Run:
         Only one branch can be the replica's default branch, which a person must change before it can be deleted.
         """
         refusals = {original_name(ref): why for ref, why in self._refusals.items()}
-        skipped = {original_name(ref) for ref in self._transfer.skipped}
+        skipped = {original_name(ref) for ref in self._transfer.archive.skipped}
         gone = {name for name in refusals if name not in source} - skipped
         branches = {name for name in gone if name.startswith("refs/heads/")}
         folders = {name[:end] for name in gone for end in slash_positions(name)}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import time
 import zlib
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
-from .archive import push_in_parts, to_archive
+from .archive import Archive
 from .git import Git, batches_by_command_line
 from .model import (
     CARRIED_PREFIX,
@@ -25,10 +24,10 @@ from .model import (
     sanitize,
     say,
 )
-from .packs import EMPTY_PACK, is_ancestor, object_count, read_pack, verify_checksum
-from .plan import batches, by_original_name, carried_name, halves, original_name, useful_haves
-from .protocol import offered, push, read_refs, request_pack
-from .transport import AGENT, Traffic
+from .packs import EMPTY_PACK, fetch_pack, is_ancestor, object_count, read_pack
+from .plan import by_original_name, carried_name, halves, original_name, useful_haves
+from .protocol import push, read_refs
+from .transport import Traffic
 
 BUFFER_BYTES = 16 * 1024 * 1024
 """A pack up to this size is parsed before it is pushed; a larger one is streamed without being parsed."""
@@ -38,20 +37,86 @@ MAX_HALVINGS = 64
 """How often a run splits refused pushes to find the bad refs."""
 
 
-class Form(NamedTuple):
-    """What a pack may assume to be on the replica."""
+class Rung(NamedTuple):
+    """One way to carry a push."""
 
     name: str
-    thin: bool
-    haves: bool
+    thin: bool = False
+    haves: bool = False
+    """Whether the pack may build on what the replica has."""
+    by_git: bool = False
+    in_increments: bool = False
 
 
-FORMS = (
-    Form("a thin pack with what the replica lacks", thin=True, haves=True),
-    Form("a self-contained pack with what the replica lacks", thin=False, haves=True),
-    Form("a self-contained pack with everything", thin=False, haves=False),
+LADDER = (
+    Rung("a thin pack with what the replica lacks", thin=True, haves=True),
+    Rung("a self-contained pack with what the replica lacks", haves=True),
+    Rung("a self-contained pack with everything"),
+    Rung("plain git", by_git=True),
+    Rung("plain git, in increments of history", by_git=True, in_increments=True),
 )
-"""From the cheapest to the simplest; plain git comes last."""
+"""From the cheapest to the simplest. A run never goes up again:
+
+    obstacle                                    from a pack to      from plain git to
+    either side refuses this form of pack       the next rung       -
+    the replica does not report its result      plain git           -
+    the push is too large                       increments          -
+"""
+PLAIN_GIT, INCREMENTS = LADDER[3:]
+
+
+class PackSource:
+    """Asks the source for packs, and tells a damaged ref from a broken connection."""
+
+    def __init__(self, settings: Settings, traffic: Traffic) -> None:
+        self.has_provided = False
+        """Whether this run got a pack in the present form, so that the next refusal is a damaged ref's."""
+        self.breaks = 0
+        """How many packs in a row broke off."""
+        self._settings, self._traffic = settings, traffic
+        self._isolating = False
+        """Whether requests are split to find the refs at which the source keeps breaking the connection."""
+        self._source = Advertisement({})
+        self._refs: Refs = {}
+
+    def begin(self, source: Advertisement, mirrored: Refs) -> None:
+        """Start a round with what the source lists, and with those of its refs that are mirrored."""
+        self._source, self._refs, self._isolating = source, mirrored, False
+
+    def request(
+        self, rung: Rung, replica: Advertisement, wants: Sequence[str], haves: Sequence[str]
+    ) -> tuple[bytes, Iterator[bytes] | None]:
+        """Request a pack; return its start, and its rest (None if the start is all of it)."""
+        thin = rung.thin and "no-thin" not in replica.capabilities
+        pack = self._stream(wants, haves, thin=thin, ofs_delta="ofs-delta" in replica.capabilities)
+        start = bytearray()
+        for part in pack:
+            start += part
+            if len(start) > BUFFER_BYTES:
+                return bytes(start), pack
+        return bytes(start), None
+
+    def _stream(self, wants: Sequence[str], haves: Sequence[str], *, thin: bool, ofs_delta: bool) -> Iterator[bytes]:
+        """Yield a pack; raise RetryableError if the source changed, SourceRefused if it cannot provide its refs."""
+        try:
+            source, offers = self._settings.source, self._source.capabilities
+            yield from fetch_pack(source, offers, wants, haves, self._traffic, thin=thin, ofs_delta=ofs_delta)
+            self.has_provided, self.breaks = True, 0
+        except SourceRefused as refusal:
+            if "not our ref" in str(refusal):
+                now = read_refs(self._settings.source, "git-upload-pack", self._traffic).refs
+                asked = set(wants)
+                if any(now.get(name) != value for name, value in self._refs.items() if value in asked):
+                    raise RetryableError("the source's refs changed while they were being read") from None
+            raise
+        except RetryableError as error:
+            if error.status == 429:
+                raise
+            self.breaks += 1
+            self._isolating = self._isolating or self.breaks > 2
+            if self._isolating:
+                raise SourceRefused(f"{error}, repeatedly") from None
+            raise
 
 
 class Transfer:
@@ -61,10 +126,7 @@ class Transfer:
     """
 
     def __init__(self, settings: Settings, folder: str, traffic: Traffic) -> None:
-        self.archived: Refs = {}
-        """Archive entries that this run created."""
-        self.skipped: dict[str, str] = {}
-        """Refs left alone because their old tips could not be archived, each with the reason."""
+        self.archive = Archive(settings, traffic)
         self.refused_names: set[str] = set()
         """Names that the replica does not accept, so that it carries the refs under other names."""
         self.broken: set[str] = set()
@@ -73,30 +135,22 @@ class Transfer:
         """Commands that the replica accepted, including those of rounds that failed."""
         self.lfs_pointers = 0
         self.traffic = traffic
-        self._settings = settings
-        self._folder = folder
-        self._forms = list(FORMS)
+        self._settings, self._folder = settings, folder
+        self._packs = PackSource(settings, traffic)
+        self._rung = LADDER[0]
         self._git: Git | None = None
-        self._source_provided_a_pack = False
-        self._large = False
         self._broken_pushes = 0
         self._broken_other_pushes = 0
-        self._broken_packs = 0
-        self._isolating = False
-        """Whether requests are split to find the refs at which the source keeps breaking the connection."""
-        self._archive_was_too_large = False
         self._halvings_left = MAX_HALVINGS
-        self._source = self._replica = Advertisement({})
-        self._source_refs: Refs = {}
-        self._wanted: Refs = {}
-        self._replica_refs: Refs = {}
+        self._head: str | None = None
+        self._replica = Advertisement({})
         self._before: Refs = {}
 
     def begin(self, source: Advertisement, replica: Advertisement, mirrored: Refs, wanted: Refs) -> None:
         """Start a round with what was read; ``wanted`` has the source's ``mirrored`` refs by the replica's names."""
-        self._source, self._replica = source, replica
-        self._source_refs, self._wanted, self._replica_refs = mirrored, wanted, dict(replica.refs)
-        self._isolating = False
+        self._head, self._replica = source.head, replica
+        self._packs.begin(source, mirrored)
+        self.archive.begin(replica, wanted)
         present = by_original_name(replica.refs, self._settings.namespaces)
         self._before = {name: value for name, value in present.items() if not name.startswith("refs/heads/")}
 
@@ -109,7 +163,7 @@ class Transfer:
             refused = self._carry_falling_back(commands)
         except SourceRefused as refusal:
             refused = self._not_provided(commands, refusal)
-        pushed = [command for command in commands if command.ref not in self.skipped]
+        pushed = [command for command in commands if command.ref not in self.archive.skipped]
         if len(refused) == len(pushed) and self._may_halve(pushed):
             self.broken.difference_update(refused)
             parts = (self.carry(part) for part in halves(pushed))
@@ -122,11 +176,11 @@ class Transfer:
         Refs that the replica refuses are pushed below ``CARRIED_PREFIX``, so that nothing is lost. It is asked only
         once, with the form of pack that it accepted for branches and tags.
         """
-        broken_packs = self._broken_packs
+        breaks = self._packs.breaks
         try:
             refused = self._carry_once(commands)
         except (PackRefused, RetryableError) as refusal:
-            if self._broken_packs > broken_packs:
+            if self._packs.breaks > breaks:
                 raise  # It was the source, and says nothing about the replica.
             # The first failure may be chance: a broken connection, or an abort for refs that the replica has accepted.
             self._broken_other_pushes += 1
@@ -166,57 +220,51 @@ class Transfer:
         return refused
 
     def _carry_falling_back(self, commands: Sequence[Command]) -> dict[str, str]:
-        forms = list(self._forms)
+        started_on = self._rung
         while True:
             try:
                 return self._carry_once(commands)
             except PackRefused as refusal:
                 try:
-                    self._fall_back(str(refusal))
+                    self._step_down(self._next_rung(), str(refusal))
                 except MirrorFailure as failure:
-                    self._forms = forms
+                    self._rung = started_on
                     return {command.ref: f"{refusal}, and {failure}" for command in commands}
             except SourceRefused as refusal:
                 # After a pack in this form, the cause is a damaged ref and not the form.
-                if self._source_provided_a_pack or not self._works_in_a_simpler_form(commands, refusal):
-                    self._forms = forms
+                if self._packs.has_provided or not self._works_on_the_next_rung(commands, refusal):
+                    if not self._rung.by_git:
+                        self._rung = started_on
                     raise
 
     def _carry_once(self, commands: Sequence[Command]) -> dict[str, str]:
-        """Push in the current form, or with plain git if the replica does not report or calls the push too large."""
-        git = self._git
-        if git is None and "report-status" not in self._replica.capabilities:
-            git = self._use_git("the replica does not offer to report the result of a push")
-        if git is None:
+        """Push on the present rung, or with plain git if the replica does not report or calls the push too large."""
+        if not self._rung.by_git and "report-status" not in self._replica.capabilities:
+            self._step_down(PLAIN_GIT, "the replica does not offer to report the result of a push")
+        if self._git is None:
             try:
                 return self._relay(commands)
             except TooLarge as refusal:
-                self._large = True
-                git = self._use_git(str(refusal), "plain git, in increments of history")
-        return self._by_git(git, commands)
+                self._step_down(INCREMENTS, str(refusal))
+        return self._by_git(commands)
 
-    def _fall_back(self, reason: str) -> None:
-        forms = self._forms[1:]
-        if not forms:
-            self._use_git(reason)
-            return
-        say(f"Falling back to {forms[0].name}: {reason}.")
-        self._forms = forms
+    def _next_rung(self) -> Rung:
+        return LADDER[LADDER.index(self._rung) + 1]
 
-    def _use_git(self, reason: str, what: str = "plain git") -> Git:
-        say(f"Falling back to {what}: {reason}.")
-        git = Git(self._folder)
-        self._git = git
-        return git
+    def _step_down(self, rung: Rung, reason: str) -> None:
+        say(f"Falling back to {rung.name}: {reason}.")
+        if rung.by_git:
+            self._git = Git(self._folder)
+        self._rung = rung
 
-    def _works_in_a_simpler_form(self, commands: Sequence[Command], refusal: SourceRefused) -> bool:
-        """Go to the next form of pack for a source that has provided none; to plain git only if that can fetch."""
-        if self._git:
+    def _works_on_the_next_rung(self, commands: Sequence[Command], refusal: SourceRefused) -> bool:
+        """Go down for a source that has provided no pack; to plain git only if that can fetch."""
+        if self._rung.by_git:
             return False
-        following = self._forms[1:]
-        if following:
-            say(f"Trying {following[0].name}: the source refused ({refusal}).")
-            self._forms = following
+        rung = self._next_rung()
+        if not rung.by_git:
+            say(f"Trying {rung.name}: the source refused ({refusal}).")
+            self._rung = rung
             return True
         try:
             git = Git(self._folder)
@@ -224,7 +272,7 @@ class Transfer:
         except (SourceRefused, RetryableError, MirrorFailure):
             return False
         say(f"Falling back to plain git: the source refuses every form of pack ({refusal}).")
-        self._git = git
+        self._git, self._rung = git, rung
         return True
 
     def _names_at_source(self, commands: Sequence[Command]) -> list[str]:
@@ -239,8 +287,9 @@ class Transfer:
         pack: Pack = EMPTY_PACK
         fast_forwards: list[str] = []
         if wants:
-            start, rest, objects = self._request(commands, wants)
-            self.traffic.objects = objects
+            haves = useful_haves(commands, self._replica.refs, self._before, self._head) if self._rung.haves else []
+            start, rest = self._packs.request(self._rung, self._replica, wants, haves)
+            self.traffic.objects = objects = object_count(start)
             if objects > MAX_OBJECTS_PER_PUSH:
                 raise TooLarge(f"the pack has {objects:,} objects")
             if rest is None:
@@ -248,7 +297,7 @@ class Transfer:
                 fast_forwards = self._inspect(commands, start)
             else:
                 pack = itertools.chain([start], rest)
-        commands = self._archive_or_skip(commands, fast_forwards)
+        commands = self.archive.keep(commands, fast_forwards)
         if not commands:
             return {}
         try:
@@ -262,51 +311,6 @@ class Transfer:
                     raise TooLarge(f"{error}, for the second time") from None
             raise
 
-    def _request(self, commands: Sequence[Command], wants: Sequence[str]) -> tuple[bytes, Iterator[bytes] | None, int]:
-        """Request a pack; return its start, its rest (None if the start is all of it), and its number of objects."""
-        form = self._forms[0]
-        capabilities = offered(self._source.capabilities, "side-band-64k", "no-progress")
-        capabilities += offered(self._source.capabilities, "multi_ack_detailed", "multi_ack")[:1]
-        if "side-band-64k" not in capabilities:
-            raise SourceRefused("the source does not offer side-band-64k")
-        if form.thin and "no-thin" not in self._replica.capabilities:
-            capabilities += offered(self._source.capabilities, "thin-pack")
-        if "ofs-delta" in self._replica.capabilities:
-            capabilities += offered(self._source.capabilities, "ofs-delta")
-        capabilities += offered(self._source.capabilities, AGENT)
-        haves = useful_haves(commands, self._replica.refs, self._before, self._source.head) if form.haves else []
-        pack = self._pack_from_source(capabilities, wants, haves)
-        start = bytearray()
-        for part in pack:
-            start += part
-            if len(start) > BUFFER_BYTES:
-                return bytes(start), pack, object_count(start)
-        return bytes(start), None, object_count(start)
-
-    def _pack_from_source(
-        self, capabilities: Sequence[str], wants: Sequence[str], haves: Sequence[str]
-    ) -> Iterator[bytes]:
-        """Yield a pack; raise RetryableError if the source changed, SourceRefused if it cannot provide its refs."""
-        try:
-            yield from verify_checksum(request_pack(self._settings.source, capabilities, wants, haves, self.traffic))
-            self._source_provided_a_pack = True
-            self._broken_packs = 0
-        except SourceRefused as refusal:
-            if "not our ref" in str(refusal):
-                now = read_refs(self._settings.source, "git-upload-pack", self.traffic).refs
-                asked = set(wants)
-                if any(now.get(name) != value for name, value in self._source_refs.items() if value in asked):
-                    raise RetryableError("the source's refs changed while they were being read") from None
-            raise
-        except RetryableError as error:
-            if error.status == 429:
-                raise
-            self._broken_packs += 1
-            self._isolating = self._isolating or self._broken_packs > 2
-            if self._isolating:
-                raise SourceRefused(f"{error}, repeatedly") from None
-            raise
-
     def _inspect(self, commands: Sequence[Command], pack: bytes) -> list[str]:
         """Count the LFS pointers in a pack, and return the refs whose update it shows to be a fast-forward."""
         try:
@@ -317,45 +321,15 @@ class Transfer:
         updates = [command for command in commands if command.old and command.new]
         return [c.ref for c in updates if is_ancestor(c.old or "", c.new or "", contents.parents)]
 
-    def _archive_or_skip(self, commands: Sequence[Command], fast_forwards: Iterable[str]) -> Sequence[Command]:
-        """Archive the tips that the commands would drop; return the commands whose old tips are safe."""
-        if not self._settings.archive_days:
-            return commands
-        entries = to_archive(commands, fast_forwards, self._wanted, self._replica_refs, time.time())
-        if not entries:
-            return commands
-        say(f"Archiving {count(entries, 'tip')} before overwriting or deleting.")
-        reasons: dict[str, str] = {}
-        for batch in batches(list(entries.values())):
-            try:
-                reasons.update(push_in_parts(self._settings.replica, self._replica.capabilities, batch, self.traffic))
-            except PackRefused as refusal:
-                reasons.update({entry.ref: str(refusal) for entry in batch})
-            except TooLarge as refusal:
-                if not self._archive_was_too_large:
-                    self._archive_was_too_large = True
-                    raise RetryableError(str(refusal)) from None
-                reasons.update({entry.ref: str(refusal) for entry in batch})
-        archived_now = read_refs(self._settings.replica, "git-receive-pack").refs
-        for ref, entry in entries.items():
-            if entry.new and archived_now.get(entry.ref) == entry.new:
-                self.skipped.pop(ref, None)
-                self.archived[entry.ref] = self._replica_refs[entry.ref] = entry.new
-            else:
-                self.skipped[ref] = (
-                    f"its old tip could not be kept in the archive ({reasons.get(entry.ref, 'no reason given')}), so "
-                    "it was not changed; set archive_days: 0 in mirrors.yaml to continue without the archive"
-                )
-        return [command for command in commands if command.ref not in self.skipped]
-
-    def _by_git(self, git: Git, commands: Sequence[Command]) -> dict[str, str]:
+    def _by_git(self, commands: Sequence[Command]) -> dict[str, str]:
+        git = self._git or Git(self._folder)
         git.fetch(self._settings.source, self._names_at_source(commands))
-        self._source_provided_a_pack = True
+        self._packs.has_provided = True
         updates = [c for c in commands if c.old and c.new and c.ref.startswith("refs/heads/")]
         fast_forwards = [c.ref for c in updates if git.is_ancestor(c.old or "", c.new or "")]
-        commands = self._archive_or_skip(commands, fast_forwards)
+        commands = self.archive.keep(commands, fast_forwards)
         refused: dict[str, str] = {}
-        if self._large:
+        if self._rung.in_increments:
             attempts = [self._push_increments(git, command) for command in commands]
             refused = {ref: why for _, refusals in attempts for ref, why in refusals.items()}
             commands = [command for command, _ in attempts if command.ref not in refused]

@@ -23,8 +23,7 @@ import boto3
 from botocore.config import Config
 
 from mirror_engine.model import CONFIRMED_TAG, MirrorFailure, PackRefused, SourceRefused
-from mirror_engine.packs import is_ancestor, read_pack
-from mirror_engine.protocol import offered, request_pack
+from mirror_engine.packs import fetch_pack, is_ancestor, read_pack
 from mirror_engine.transport import Traffic
 
 from . import replicas, watch
@@ -282,11 +281,9 @@ def _is_kept(access: Access, old: str, new: str) -> bool | None:
         RetryableError: the replica is busy.
     """
     found = read_patiently(access.endpoint)
-    words = offered(found.capabilities, "side-band-64k", "no-progress", "thin-pack", "ofs-delta")
-    words += offered(found.capabilities, "multi_ack_detailed")
     haves = [old, *(v for n, v in found.refs.items() if n.startswith("refs/heads/") and v != new)][:_MAX_HAVES]
     data = bytearray()
-    pack = request_pack(access.endpoint(), words, [new], haves, Traffic())
+    pack = fetch_pack(access.endpoint(), found.capabilities, [new], haves, Traffic(), thin=True)
     try:
         for part in pack:
             data += part

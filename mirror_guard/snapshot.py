@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mirror_engine.model import CONFIRMED_TAG, Advertisement, Endpoint, RetryableError
-from mirror_engine.packs import EMPTY_PACK, object_count, verify_checksum
-from mirror_engine.protocol import offered, request_pack
-from mirror_engine.transport import AGENT, Traffic
+from mirror_engine.packs import EMPTY_PACK, fetch_pack, object_count
+from mirror_engine.transport import Traffic
 
 from .bundle import header
 from .git_access import read_patiently
@@ -249,9 +248,7 @@ def _pack(endpoint: Endpoint, advertised: Sequence[str], part: Part) -> Iterator
     if not part.wants:
         yield EMPTY_PACK
         return
-    capabilities = offered(advertised, "side-band-64k", "no-progress", "thin-pack", "ofs-delta", AGENT)
-    capabilities += offered(advertised, "multi_ack_detailed", "multi_ack")[:1]
-    pack = verify_checksum(request_pack(endpoint, capabilities, part.wants, part.prerequisites, Traffic()))
+    pack = fetch_pack(endpoint, advertised, part.wants, part.prerequisites, Traffic(), thin=True)
     start = bytearray()
     for piece in pack:
         start += piece

@@ -16,7 +16,7 @@ _LOG = logging.getLogger("codecommit_mirror")
 
 COMMANDS = {
     "ci": ("ci", "Render the pipeline that brings the mirrors up from CI, and print its policies."),
-    "config": ("mirrors_file", "Check mirrors.yaml, and print its JSON Schema for editors."),
+    "config": ("mirrors_file", "Check and complete mirrors.yaml, and print its JSON Schema for editors."),
     "credentials": ("credentials", "Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."),
     "demo": ("demo", "Show the whole journey on an embedded cloud; no account is needed or touched."),
     "discover": ("mirrors_file", "List the repositories of an organization, and add them to mirrors.yaml."),
