@@ -1,29 +1,67 @@
-"""Which mirrors the guard of mirrors.yaml does not watch: it is not deployed, or watches another region or account."""
+"""What the guard of mirrors.yaml covers: which mirrors it does not watch, and whom its messages reach."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import boto3
+
+from ..aws.session import aws_failures, client
 from ..config.guard import STACK_NAME, Guard
 from ..errors import MirrorError, NotFoundError
 from ..operations.context import MirrorContext
-from .snapshots import find_bucket
+from .snapshots import find_bucket, guard_output
 
 
-def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[str, str]:
+@dataclass(frozen=True)
+class Unguarded:
+    """Why the guard does not watch a mirror."""
+
+    reason: str
+    remedy: str | None = None
+    """The command that changes it, if there is one."""
+
+
+@dataclass(frozen=True)
+class Subscriptions:
+    """Who gets the guard's messages."""
+
+    confirmed: int
+    pending: int
+    """Those whose recipients have not followed the link in SNS's e-mail yet."""
+
+
+def read_subscriptions(aws: boto3.Session) -> Subscriptions:
+    """Return how many subscriptions the guard's topic has (ListSubscriptionsByTopic).
+
+    Raises:
+        NotFoundError: there is no guard in this account and region.
+        MirrorError: a call failed.
+    """
+    topic = guard_output(aws, "TopicArn")
+    with aws_failures(f"list the subscriptions of {topic}"):
+        pages = client(aws, "sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+        arns = [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
+    confirmed = sum(arn.startswith("arn:") for arn in arns)
+    return Subscriptions(confirmed, len(arns) - confirmed)
+
+
+def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[str, Unguarded]:
     """Return why mirrors are not guarded, by name; nothing if mirrors.yaml has no guard.
 
     CloudFormation is asked once for each region. A mirror whose account cannot be asked is left out.
     """
     if guard is None:
         return {}
-    reasons: dict[str, str] = {}
-    by_region: dict[str, str | None] = {}
+    reasons: dict[str, Unguarded] = {}
+    by_region: dict[str, Unguarded | None] = {}
     for context in contexts:
         try:
             region = str(context.aws.region_name)
             if guard.region and guard.region != region:
-                reasons[context.mirror.name] = f"the guard watches {guard.region}, but the replica is in {region}"
+                why = f"the guard watches {guard.region}, but the replica is in {region}"
+                reasons[context.mirror.name] = Unguarded(why)
                 continue
             if region not in by_region:
                 by_region[region] = _problem(context, region)
@@ -34,9 +72,9 @@ def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[st
     return reasons
 
 
-def _problem(context: MirrorContext, region: str) -> str | None:
+def _problem(context: MirrorContext, region: str) -> Unguarded | None:
     try:
         find_bucket(context.aws)
     except NotFoundError:
-        return f"the guard is not deployed in {region}; run 'cdk deploy {STACK_NAME}'"
+        return Unguarded(f"the guard is not deployed in {region}", f"cdk deploy {STACK_NAME}")
     return None

@@ -113,6 +113,16 @@ def find_bucket(aws: boto3.Session) -> str:
         NotFoundError: there is no guard in this account and region.
         MirrorError: the call failed.
     """
+    return guard_output(aws, "SnapshotBucket")
+
+
+def guard_output(aws: boto3.Session, key: str) -> str:
+    """Return an output of the guard's stack.
+
+    Raises:
+        NotFoundError: there is no guard in this account and region.
+        MirrorError: the call failed.
+    """
     with aws_failures(f"read the stack {STACK_NAME}"):
         try:
             stack = client(aws, "cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
@@ -124,9 +134,9 @@ def find_bucket(aws: boto3.Session) -> str:
                 f"deploy {STACK_NAME}', or name the bucket of an earlier one with --bucket."
             ) from None
     for output in stack.get("Outputs", []):
-        if output.get("OutputKey") == "SnapshotBucket":
+        if output.get("OutputKey") == key:
             return output["OutputValue"]
-    raise MirrorError(f"the stack {STACK_NAME} has no bucket yet; run 'cdk deploy {STACK_NAME}'.")
+    raise MirrorError(f"the stack {STACK_NAME} has no {key} yet; run 'cdk deploy {STACK_NAME}'.")
 
 
 def read_snapshots(aws: boto3.Session, replica: str, bucket: str | None = None) -> Snapshots:

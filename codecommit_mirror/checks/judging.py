@@ -11,7 +11,9 @@ from urllib.parse import quote
 from ..azure.client import Build, Definition
 from ..azure.connection import LFS_NOTE
 from ..azure.pipeline import render
+from ..backup.coverage import Unguarded
 from ..config.mirror import Mirror
+from ..engine import count
 from ..guard import parse_time
 from ..operations.verification import differing_refs
 from .reading import Readings
@@ -41,7 +43,7 @@ class Limits:
     longest_lag: timedelta
     oldest_days: int | None = None
     """How old a Git credential may be; None for any age."""
-    unguarded: str | None = None
+    unguarded: Unguarded | None = None
     """Why the guard does not watch the mirror, if mirrors.yaml has one that does not."""
     has_guard: bool = False
 
@@ -238,8 +240,7 @@ def _lag(readings: Readings, limits: Limits) -> Check:
 
 def _snapshot(readings: Readings, limits: Limits) -> Check:
     if limits.unguarded:
-        message, _, remedy = limits.unguarded.partition("; run ")
-        return Check("snapshot", "warning", message, remedy.strip("'") or None)
+        return Check("snapshot", "warning", limits.unguarded.reason, limits.unguarded.remedy)
     if not limits.has_guard:
         return Check("snapshot", "not checked", "mirrors.yaml has no guard")
     if readings.snapshots is None:
@@ -255,7 +256,17 @@ def _drill(readings: Readings, limits: Limits) -> Check:
 
 
 def _subscription(readings: Readings, limits: Limits) -> Check:
-    return Check("subscription", "not checked", "the guard's topic has them")
+    if not limits.has_guard:
+        return Check("subscription", "not checked", "mirrors.yaml has no guard")
+    subscriptions = readings.subscriptions
+    if subscriptions is None:
+        return Check("subscription", "not checked", "status NAME, or --deep, reads them")
+    waiting = f"{subscriptions.pending:,} {'is' if subscriptions.pending == 1 else 'are'} not confirmed"
+    if subscriptions.pending:
+        return Check("subscription", "warning", waiting, "follow the link in the e-mail from SNS")
+    if not subscriptions.confirmed:
+        return Check("subscription", "warning", "the guard's messages reach nobody", "subscribe to the guard's topic")
+    return Check("subscription", "ok", f"{count(subscriptions.confirmed, 'subscriber')} of the guard's messages")
 
 
 def _lfs(readings: Readings, limits: Limits) -> Check:

@@ -74,7 +74,7 @@ class Github(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     repository: Annotated[str, _GITHUB_REPOSITORY]
-    """With the ids of owner and repository where its tokens have them: in repositories made since 15 July 2026."""
+    """``owner/name``, or ``owner@id/name@id`` if it was created since 15 July 2026 or renamed."""
 
     @property
     def owner(self) -> str:
@@ -100,16 +100,27 @@ class AzurePipelines(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     organization: Annotated[str, AZURE_NAME, IN_POLICIES]
+    """Whose repository holds ``mirrors.yaml``."""
     project: Annotated[str, AZURE_NAME, IN_POLICIES]
+    """Its project."""
     repository: Annotated[str, AZURE_NAME, IN_POLICIES]
+    """The repository that holds ``mirrors.yaml``."""
     organization_id: Annotated[str, GUID] | None = None
-    """Part of the issuer; not needed where ``issuer`` is given."""
+    """The organization's id, needed without ``issuer``: ``config identity --write`` reads and adds it. Default:
+    none."""
     issuer: Annotated[str, ISSUER] | None = None
+    """The issuer of the jobs' tokens, if it differs. Default: that of Azure DevOps."""
     audience: Annotated[str, AUDIENCE] = AZURE_AUDIENCE
+    """The audience of the jobs' tokens, if it differs."""
     diff_subject: Annotated[str, SUBJECT] | None = None
+    """The subject of the tokens of jobs that look, if it differs. Default:
+    ``sc://ORGANIZATION/PROJECT/codecommit-mirror-diff``."""
     deploy_subject: Annotated[str, SUBJECT] | None = None
+    """The subject of the tokens of jobs that deploy, if it differs. Default:
+    ``sc://ORGANIZATION/PROJECT/codecommit-mirror-deploy``."""
     approvers: Annotated[str, _PEOPLE] | None = None
-    """Who approves the deletion of replicas, and is notified by e-mail; None for anyone who may run the pipeline."""
+    """People and groups who approve the deletion of replicas, and are notified by e-mail. Default: whoever may run the
+    pipeline."""
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:
@@ -141,16 +152,19 @@ class Ci(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     account: Annotated[str, ACCOUNT]
+    """Where the roles are, and the mirrors that name no account of their own. Default: that under ``defaults``."""
     region: Annotated[str, REGION]
-    """The region of the roles' stack, and of mirrors that name none."""
+    """Where the roles' stack is, and the mirrors that name no region of their own. Default: that under
+    ``defaults``."""
     branch: Annotated[str, BRANCH] = "main"
     """The branch that is deployed."""
     name: Annotated[str, _NAME] | None = None
-    """Distinguishes this file's roles from those of another file for the same account."""
+    """Distinguishes this file's roles and mirrors from those of another file for the same account. Default: none."""
     github: Github | None = None
     azure: AzurePipelines | None = None
     provider_arn: Annotated[str, PROVIDER_ARN] | None = None
-    """The account's existing identity provider for the issuer, if any; IAM accepts each issuer once."""
+    """The account's existing identity provider for the issuer; IAM accepts each issuer once. Default: the stack
+    creates one."""
 
     @model_validator(mode="after")
     def _one_service(self) -> Ci:

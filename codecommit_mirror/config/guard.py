@@ -26,17 +26,18 @@ _KEEP = BeforeValidator(lambda value: hours(value, _MAX_KEEP_HOURS))
 
 
 class SnapshotSchedule(BaseModel):
-    """How often snapshots are taken, and for how long they are kept and locked."""
+    """How often snapshots are taken, and for how long they are kept and locked; times are read as hours."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     every: Annotated[int, _EVERY] = 24
-    """Hours between two looks at a replica; an unchanged one gets no new snapshot."""
+    """How often the guard looks for changes to keep. Default: ``1d``."""
     keep: Annotated[int, _KEEP] = 400 * 24
-    """Hours for which a state of the replica can be restored after it was replaced."""
+    """For how long a state can be restored after it was replaced. Default: ``400d``."""
     full_every: Annotated[int, _KEEP] = 30 * 24
-    """Hours after which a chain of incremental snapshots starts anew."""
+    """After how long a chain of incremental snapshots starts anew. Default: ``30d``."""
     lock: Literal["compliance", "governance"] = "compliance"
+    """``governance``: whoever has ``s3:BypassGovernanceRetention`` can delete snapshots before their time."""
 
     @model_validator(mode="after")
     def _fits(self) -> SnapshotSchedule:
@@ -52,16 +53,20 @@ def _snapshots(value: object) -> object:
 
 
 class Guard(BaseModel):
-    """The guard of one account and region."""
+    """The guard of one account and region; times are read as hours."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     account: Annotated[str, ACCOUNT] | None = None
+    """The account that the guard is in. Default: that of ``ci`` or under ``defaults``."""
     region: Annotated[str, REGION] | None = None
+    """Where the guard is; it watches the replicas of that account and region. Default: that of ``ci`` or under
+    ``defaults``."""
     email: (
         Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address", "write one like you@example.com")]
         | None
     ) = None
+    """Who is notified; this or ``topic_arn`` is required. Default: none."""
     topic_arn: (
         Annotated[
             str,
@@ -73,10 +78,12 @@ class Guard(BaseModel):
         ]
         | None
     ) = None
+    """An existing SNS topic, in place of ``email``. Default: none."""
     stale_after: Annotated[int, _STALE] = 48
-    """Hours without a confirming run after which people are notified."""
+    """After how long without a confirming run people are notified; not below any schedule's longest interval. Default:
+    ``2d``."""
     snapshots: Annotated[SnapshotSchedule | None, BeforeValidator(_snapshots)] = Field(default_factory=SnapshotSchedule)
-    """None if no snapshots are taken."""
+    """``off``, or the keys below. Default: on."""
 
     @model_validator(mode="after")
     def _has_one_recipient(self) -> Guard:

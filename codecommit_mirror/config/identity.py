@@ -45,13 +45,18 @@ class Identity(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     organization_id: Annotated[str, GUID] | None = None
-    """Part of the issuer; not needed where ``issuer`` is given."""
+    """Required with ``replica_auth: role``, unless there is an ``issuer``: ``config identity --write`` reads it from
+    Azure DevOps and adds it. Default: that of ``ci.azure``, for the same organization."""
     issuer: Annotated[str, ISSUER] | None = None
+    """The issuer of the pipeline's tokens, if it differs. Default: that of Azure DevOps."""
     audience: Annotated[str, AUDIENCE] = AZURE_AUDIENCE
+    """The audience of the pipeline's tokens, if it differs."""
     subject: Annotated[str, SUBJECT, IN_POLICIES] | None = None
-    """None for the mirror's own pipeline."""
+    """The subject of the pipeline's tokens, if it differs. Default:
+    ``p://ORGANIZATION/PROJECT/codecommit-mirror-NAME``."""
     provider_arn: Annotated[str, PROVIDER_ARN] | None = None
-    """The account's identity provider for the issuer; None for the one of the stack ``codecommit-mirror-identity``."""
+    """The account's existing identity provider for Azure Pipelines. Default: that of the stack
+    ``codecommit-mirror-identity``."""
 
     @property
     def issuer_url(self) -> str | None:

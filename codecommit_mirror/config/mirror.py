@@ -38,16 +38,23 @@ class AzureRepository(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     organization: Annotated[str, AZURE_NAME]
+    """The source's organization, as in its address."""
     project: Annotated[str, AZURE_NAME]
+    """The source's project."""
     repository: Annotated[str, AZURE_NAME]
+    """The source's name."""
     server: Annotated[str, AfterValidator(azure_url.check_configured_server)] = azure_url.AZURE_DEVOPS_SERVICES
+    """An Azure DevOps Server's address."""
     default_branch: Annotated[str, BRANCH] = "main"
-    """The source's default branch."""
+    """The source's default branch. Default: the source's own (``pipeline render``: ``main``)."""
     pipelines_repository: Annotated[str, AZURE_NAME] | None = None
-    """The repository of the same project that holds the pipeline's YAML; None for the source itself."""
+    """A repository of the same project that holds the pipeline's YAML. Default: the source."""
     pipelines_branch: Annotated[str, BRANCH] = "main"
-    """The default branch of ``pipelines_repository``."""
+    """The default branch of ``pipelines_repository``. Default: that repository's own (``pipeline render``:
+    ``main``)."""
     pipeline_path: Annotated[str, PIPELINE_PATH] | None = None
+    """Where the YAML is; a file that this project did not write is never overwritten. Default:
+    ``azure-pipelines-mirror.yml``, or ``<name>.yml`` in ``pipelines_repository``."""
 
     @property
     def yaml_branch(self) -> str:
@@ -66,10 +73,13 @@ class Mirror(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """The replica's name in CodeCommit, and the id for ``cdk deploy``."""
+    """The CodeCommit repository, and the id for ``cdk deploy``: 1 to 100 letters, digits or ``. _ -``, not starting
+    with a hyphen, not ending in ``.git``."""
     azure: AzureRepository
     account: Annotated[str, ACCOUNT] | None = None
+    """The 12 digits of the replica's account. Default: that of your AWS configuration."""
     region: Annotated[str, REGION] | None = None
+    """Where the replica is. Default: that of your AWS configuration."""
     description: (
         Annotated[
             str,
@@ -79,32 +89,46 @@ class Mirror(BaseModel):
         ]
         | None
     ) = None
+    """The repository's description. Default: says what it is a replica of."""
     tags: Annotated[dict[str, str], AfterValidator(check_tags)] = Field(default_factory=dict)
+    """Tags of the mirror's resources, at most 44; ``managed-by: codecommit-mirror`` is always added. Default: none."""
     policy_name: Annotated[
         str,
         matching(r"[A-Za-z0-9_+=,.@-]{1,128}", "an IAM policy name", "use 1 to 128 letters, digits or _ + = , . @ -"),
     ] = Field(default_factory=lambda data: default_policy_name(data["name"]))
+    """Unique in the account. Default: ``CodeCommit<Replica>GitPush``."""
     user_name: Annotated[
         str, matching(r"[A-Za-z0-9_+=,.@-]{1,64}", "an IAM user name", "use 1 to 64 letters, digits or _ + = , . @ -")
     ] = Field(default_factory=lambda data: default_user_name(data["name"]))
+    """Unique in the account; before changing it on a deployed mirror, run ``credentials revoke NAME --all`` (``up``
+    insists on it). Default: ``azure-devops-pipeline-<replica>``, shortened with a hash past 64 characters."""
     source_auth: Literal["pat", "job-token"] = "pat"
+    """``job-token``: the pipeline's own token reads the source; four variables instead of six, and none that
+    expires."""
     replica_auth: Literal["user", "role"] = "user"
-    """How the pipeline signs in to CodeCommit: as a user with Git credentials, or as a role that trusts its tokens."""
+    """``role``: the pipeline acts as a role that trusts its own tokens, in place of the user with its Git credentials;
+    with ``source_auth: job-token`` nothing secret is stored anywhere."""
     role_name: Annotated[
         str, matching(r"[A-Za-z0-9_+=,.@-]{1,64}", "an IAM role name", "use 1 to 64 letters, digits or _ + = , . @ -")
     ] = Field(default_factory=lambda data: default_user_name(data["name"]))
+    """With ``replica_auth: role``; unique in the account. Default: as ``user_name``."""
     identity: Identity = Identity()
     refs: Annotated[tuple[RefNamespace, ...], AfterValidator(not_empty)] = DEFAULT_REFS
+    """Which namespaces below ``refs/`` are mirrored. Default: ``[heads, tags, notes]``."""
     schedule: Annotated[str, AfterValidator(check_schedule)] = Field(
         default_factory=lambda data: derive_schedule(data["name"])
     )
+    """Cron, in UTC. Default: every six hours, at a minute that is derived from the mirror's name."""
     archive_days: Annotated[int, Field(ge=0, le=36_500)] = 90
-    """How many days the archive keeps tips that a run deleted or overwrote; 0 turns it off."""
+    """How many days deleted and overwritten tips stay in the archive; ``0`` turns the archive off."""
     existing: bool = False
-    """Whether the replica is an existing repository, which the stack refers to and never deletes."""
+    """``true``: the replica is an existing repository; the stack refers to it, and never deletes it."""
     on_destroy: Literal["delete", "retain"] = "delete"
+    """``retain``: the repository and its history survive ``cdk destroy``."""
     termination_protection: bool = False
+    """``true``: CloudFormation refuses to delete the stack."""
     policy_on: Literal["user", "group"] = "user"
+    """``group``: the policy is attached to a single-member group, for rules that forbid policies on users."""
 
     @model_validator(mode="after")
     def _is_never_deleted(self) -> Mirror:

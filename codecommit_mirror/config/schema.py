@@ -6,9 +6,11 @@ import ast
 import inspect
 import itertools
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from .ci import Ci
 from .guard import Guard
@@ -52,6 +54,36 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+def markdown_tables() -> dict[str, str]:
+    """Return the tables of docs/configuration.md, by section: each key with its default, and what it is."""
+    return {name: _table(model) for name, model in (("mirrors", Mirror), ("ci", Ci), ("guard", Guard))}
+
+
+def _table(model: type[BaseModel]) -> str:
+    rows = ["| Key | Default | What it is |", "|---|---|---|", *_rows(model, "")]
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    texts = _attribute_docstrings(model)
+    for name, field in model.model_fields.items():
+        if name in texts:
+            text, _, default = texts[name].partition(" Default: ")
+            key = (
+                f"`{prefix}{name}`" if (prefix, name) != ("", "name") or model is not Mirror else "*name of the mirror*"
+            )
+            shown = default.removesuffix(".") or _shown_default(field)
+            yield f"| {key} | {shown} | {text.removesuffix('.')} |".replace("``", "`")
+        for nested in models_in(field.annotation):
+            yield from _rows(nested, f"{prefix}{name}.")
+
+
+def _shown_default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "*required*"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
 def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
     """Return a model's schema, and add those of the models in it to the definitions."""
     schema = _described(model.model_json_schema(), model)
@@ -67,7 +99,7 @@ def _described(schema: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]
     properties = {name: _untitled(value) for name, value in schema.get("properties", {}).items()}
     for name, value in properties.items():
         if name in texts:
-            value["description"] = texts[name]
+            value["description"] = texts[name].replace("``", "")
     return {**_untitled(schema), "properties": properties}
 
 
@@ -79,7 +111,7 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     body = definition.body if isinstance(definition, ast.ClassDef) else []
     return {
-        before.target.id: " ".join(after.value.value.replace("``", "").split())
+        before.target.id: " ".join(after.value.value.split())
         for before, after in itertools.pairwise(body)
         if isinstance(before, ast.AnnAssign)
         and isinstance(before.target, ast.Name)

@@ -34,8 +34,8 @@ IMPORTS = {
     f"{CLI}.errors {CLI}.markdown {CLI}.operations {CLI}.progress {CLI}.rendering",
     f"{CLI}.demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.operations {CLI}.progress "
     "localcloud localcloud.sample",
-    f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.errors {CLI}.guard {CLI}.markdown "
-    f"{CLI}.operations",
+    f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.engine {CLI}.errors {CLI}.guard "
+    f"{CLI}.markdown {CLI}.operations",
     f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.guard {CLI}.operations "
     f"{CLI}.progress",
     f"{CLI}.operations": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",

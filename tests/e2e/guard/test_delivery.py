@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from codecommit_mirror.backup.coverage import Subscriptions, read_subscriptions
 from localcloud import sample
 
 from .test_watch import push
@@ -33,3 +34,10 @@ def test_a_days_work_is_not_told_and_a_wipe_is_told_once(delivering, rig):
     time.sleep(LONGEST_SECONDS)
     (mail,) = delivering.mails(rig.name, expected=1)
     assert "changed" in mail["subject"]
+
+
+def test_whom_the_messages_reach_is_read_from_the_topic(guarded, rig):
+    before = read_subscriptions(rig.context().aws)
+    assert before.confirmed == 1
+    guarded.cloud.client("sns").subscribe(TopicArn=guarded.topic, Protocol="email", Endpoint="new@example.com")
+    assert read_subscriptions(rig.context().aws) == Subscriptions(1, before.pending + 1)

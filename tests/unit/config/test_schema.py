@@ -11,9 +11,10 @@ import yaml
 from click.testing import CliRunner
 
 from codecommit_mirror.cli import cli
-from codecommit_mirror.config.schema import json_schema
+from codecommit_mirror.config.schema import json_schema, markdown_tables
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "mirrors.schema.json"
+CONFIGURATION = PUBLISHED.with_name("configuration.md")
 EXAMPLE = (resources.files("codecommit_mirror") / "mirrors.example.yaml").read_text(encoding="utf-8")
 GOOD = """\
 defaults:
@@ -35,6 +36,19 @@ def test_it_is_published_as_it_is_printed():
         PUBLISHED.write_text(printed)
     assert PUBLISHED.read_text() == printed
     jsonschema.Draft202012Validator.check_schema(json.loads(printed))
+
+
+def test_the_tables_of_the_documentation_are_made_from_it():
+    text = CONFIGURATION.read_text()
+    for section, table in markdown_tables().items():
+        begin, end = f"<!-- keys of {section} -->\n", "<!-- end of keys -->\n"
+        before, _, rest = text.partition(begin)
+        present, _, after = rest.partition(end)
+        if os.environ.get("UPDATE_SNAPSHOTS"):
+            text = "".join([before, begin, table, end, after])
+            CONFIGURATION.write_text(text)
+        else:
+            assert present == table
 
 
 def test_what_loads_is_valid(tmp_path):

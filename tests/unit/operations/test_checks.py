@@ -12,6 +12,7 @@ from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
 from codecommit_mirror.azure import connection
 from codecommit_mirror.azure.client import NO_OBJECT, Build, Definition, PullRequest, PushedRef
 from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
+from codecommit_mirror.backup.coverage import Subscriptions, Unguarded
 from codecommit_mirror.checks import reading
 from codecommit_mirror.checks.judging import Limits, duration, judge
 from codecommit_mirror.checks.reading import Readings
@@ -144,13 +145,28 @@ def test_a_role_has_no_credential_that_could_be_gone():
 def test_what_is_not_deployed_has_one_failure_and_what_is_unguarded_a_warning():
     judged = judge(Readings(MIRROR), LIMITS)
     assert [(check.name, check.verdict) for check in judged.notable] == [("stack", "failed")]
-    unguarded = replace(LIMITS, unguarded="the guard is not deployed in r; run 'cdk deploy g'", has_guard=True)
-    found = checks(well(), unguarded)["snapshot"]
+    limits = replace(LIMITS, unguarded=Unguarded("the guard is not deployed in r", "cdk deploy g"), has_guard=True)
+    found = checks(well(), limits)["snapshot"]
     assert (found.verdict, found.message, found.remedy) == (
         "warning",
         "the guard is not deployed in r",
         "cdk deploy g",
     )
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "verdict", "message"),
+    [
+        (None, "not checked", "status NAME, or --deep, reads them"),
+        (Subscriptions(1, 0), "ok", "1 subscriber of the guard's messages"),
+        (Subscriptions(1, 2), "warning", "2 are not confirmed"),
+        (Subscriptions(0, 0), "warning", "the guard's messages reach nobody"),
+    ],
+)
+def test_whom_the_guards_messages_reach(subscriptions, verdict, message):
+    readings = replace(well(), subscriptions=subscriptions)
+    found = checks(readings, replace(LIMITS, has_guard=True))["subscription"]
+    assert (found.verdict, found.message) == (verdict, message)
 
 
 def push(name, new, **length):
