@@ -69,9 +69,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if name in texts:
             text, _, default = texts[name].partition(" Default: ")
-            key = (
-                f"`{prefix}{name}`" if (prefix, name) != ("", "name") or model is not Mirror else "*name of the mirror*"
-            )
+            key = "*name of the mirror*" if model is Mirror and name == "name" else f"`{prefix}{name}`"
             shown = default.removesuffix(".") or _shown_default(field)
             yield f"| {key} | {shown} | {text.removesuffix('.')} |".replace("``", "`")
         for nested in models_in(field.annotation):
