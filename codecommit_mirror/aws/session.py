@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, overload
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import boto3
@@ -97,7 +98,7 @@ def _say_unreachable(attempts: int, endpoint: Any, caught_exception: BaseExcepti
     """Say at the first try that a service cannot be reached; botocore tries again by itself."""
     unreachable = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError)
     if attempts == 1 and isinstance(caught_exception, unreachable):
-        say(f"{endpoint.host} cannot be reached; trying again")
+        say(f"{urlsplit(endpoint.host).netloc} cannot be reached; trying again")
 
 
 def _log_call(http_response: Any, model: Any, **_: Any) -> None:

@@ -362,7 +362,9 @@ def _plan_connection(found: MirrorState, one: Prepared, policy: Policy) -> conne
 def _connected(one: Prepared, found: MirrorState, done: connection.ConnectionPlan) -> Prepared:
     """Record the pipeline on AWS's side; return what is still to be committed."""
     context, azure = one.context, found.azure_side
-    found = _record_pipeline(context, found)
+    if azure.yaml.is_run_by(found.definition):
+        azure = replace(azure, former_yaml=None)
+    found = _record_pipeline(context, replace(found, azure=azure))
     yaml = connection.YamlFile(context.azure, found.mirror, azure.yaml, done.yaml) if done.commit else None
     leaves = azure.former_yaml if done.leaves else None
     former = connection.YamlFile(context.azure, found.mirror, leaves, None) if leaves else None

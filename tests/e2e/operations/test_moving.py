@@ -50,9 +50,12 @@ def configure(journey, *, project="Shop", repository=None, auth="user", **azure)
 
 @pytest.fixture
 def pipelines(swift):
-    """A second repository of the project, with a commit."""
+    """A second repository of the project, with a commit, whose default branch has another name."""
     name = f"pipelines-{next(counter)}-{os.getpid()}"
-    sample.fill(swift.cloud.create_azure_repository("contoso", "Shop", name))
+    path = swift.cloud.create_azure_repository("contoso", "Shop", name)
+    sample.fill(path)
+    sample.git(path, "branch", "-m", "main", "trunk")
+    sample.git(path, "symbolic-ref", "HEAD", "refs/heads/trunk")
     return name
 
 
@@ -80,7 +83,7 @@ def assert_moved(journey, definition, path):
 
 
 def file_of(repository, path):
-    listing = sample.git(repository, "ls-tree", "-r", "--name-only", "main").splitlines()
+    listing = sample.git(repository, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
     return path in listing
 
 
@@ -189,7 +192,7 @@ def test_a_pull_request_moves_the_pipeline_once_it_is_merged(swift, pipelines):
     azure = azure_of(swift)
     assert (azure.definition.yaml_path, azure.former_yaml.path) == (OLD, OLD)
     repository = folder_of(swift, "Shop", pipelines)
-    sample.git(repository, "update-ref", "refs/heads/main", f"refs/heads/codecommit-mirror/{swift.mirror.stack_name}")
+    sample.git(repository, "update-ref", "refs/heads/trunk", f"refs/heads/codecommit-mirror/{swift.mirror.stack_name}")
     swift.up(pull_request=True)
     azure = azure_of(swift)
     assert (azure.definition.id, azure.definition.yaml_path) == (definition, f"{swift.name}.yml")

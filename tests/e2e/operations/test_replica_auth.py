@@ -88,6 +88,9 @@ def logs(journey):
 def test_a_pipeline_becomes_a_role_and_stores_no_secret(trip):
     trip.up()
     trip.assert_up()
+    iam = trip.cloud.client("iam")
+    for provider in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
+        iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider["Arn"])
     use(trip, "role")
     with pytest.raises(MirrorError, match="run: cdk deploy codecommit-mirror-identity"):
         trip.up()
