@@ -17,6 +17,7 @@ from importlib import resources
 
 from mirror_engine import MODULES, protocol
 from mirror_engine.archive import archive_entries, to_archive
+from mirror_engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from mirror_engine.git import Git, batches_by_command_line, git_environment
 from mirror_engine.model import (
     ARCHIVE_PREFIX,
@@ -26,12 +27,8 @@ from mirror_engine.model import (
     Advertisement,
     Command,
     Endpoint,
-    MirrorFailure,
     Outcome,
-    PackRefused,
-    RetryableError,
     Settings,
-    SourceRefused,
     check_credential,
     count,
     equal_refs,

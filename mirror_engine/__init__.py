@@ -6,6 +6,7 @@ later and the standard library, and git 2.31 or later only for such a clone.
 """
 
 MODULES = (
+    "failures",
     "model",
     "transport",
     "role",

@@ -8,18 +8,15 @@ import re
 import time
 from typing import Callable, Iterable, Iterator, Sequence
 
+from .failures import MirrorFailure, PackRefused, RetryableError, TooLarge
 from .model import (
     ARCHIVE_PREFIX,
     CONFIRMED_TAG,
     Advertisement,
     Command,
     Endpoint,
-    MirrorFailure,
-    PackRefused,
     Refs,
-    RetryableError,
     Settings,
-    TooLarge,
     count,
     retry_delay,
     sanitize,

@@ -8,7 +8,8 @@ import re
 import subprocess
 from typing import Iterable, Iterator, Mapping, Sequence
 
-from .model import Command, Endpoint, MirrorFailure, RetryableError, SourceRefused, printable, sanitize, to_bytes
+from .failures import MirrorFailure, RetryableError, SourceRefused
+from .model import Command, Endpoint, printable, sanitize, to_bytes
 
 COMMITS_PER_INCREMENT = 2000
 """How much history one push of a large branch brings."""

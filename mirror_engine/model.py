@@ -1,4 +1,4 @@
-"""What the engine works with: refs, endpoints, settings, failures, the outcome of a run, and text for people.
+"""What the engine works with: refs, endpoints, settings, the outcome of a run, and text for people.
 
 The settings come from the environment:
 
@@ -21,6 +21,8 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Sequence, Union
 
+from .failures import MirrorFailure, RetryableError
+
 NO_OBJECT = "0" * 40
 OWN_PREFIX = "refs/tags/codecommit-mirror/"
 """Where the engine keeps its own refs: a namespace that CodeCommit accepts, reports as events and knows in IAM."""
@@ -36,32 +38,6 @@ Pack = Union[bytes, Iterator[bytes]]
 """A whole pack, or one that is still arriving."""
 Refs = Dict[str, str]
 """Object ids in hexadecimal, by ref name. Bytes that are not UTF-8 are kept as surrogate escapes."""
-
-
-class MirrorFailure(Exception):
-    """Raised when the mirror cannot continue; its text is one sentence with the reason and the remedy."""
-
-
-class RetryableError(Exception):
-    """Raised when a retry may succeed: a connection broke, a server is busy, a ref moved."""
-
-    def __init__(self, reason: str, wait_seconds: float = 0, status: int = 0) -> None:
-        super().__init__(reason)
-        self.wait_seconds = wait_seconds
-        self.status = status
-        """The HTTP status; 0 when the connection broke."""
-
-
-class PackRefused(Exception):
-    """Raised when the replica refused a push as a whole; it may accept a simpler pack."""
-
-
-class SourceRefused(Exception):
-    """Raised when the source did not provide a pack; it may provide a simpler one, or one without a damaged ref."""
-
-
-class TooLarge(Exception):
-    """Raised when a push is too large; smaller pushes may succeed."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import re
 import zlib
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from .model import Endpoint, RetryableError, SourceRefused
+from .failures import RetryableError, SourceRefused
+from .model import Endpoint
 from .protocol import offered, request_pack
 from .transport import AGENT, Traffic
 

@@ -7,22 +7,8 @@ import itertools
 import re
 from typing import Iterable, Iterator, Sequence
 
-from .model import (
-    NO_OBJECT,
-    Advertisement,
-    Command,
-    Endpoint,
-    MirrorFailure,
-    Pack,
-    PackRefused,
-    Refs,
-    RetryableError,
-    SourceRefused,
-    error_name,
-    printable,
-    sanitize,
-    to_bytes,
-)
+from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
+from .model import NO_OBJECT, Advertisement, Command, Endpoint, Pack, Refs, error_name, printable, sanitize, to_bytes
 from .transport import AGENT, Traffic, access_problem, read_body, send
 
 

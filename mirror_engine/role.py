@@ -23,10 +23,9 @@ import urllib.parse
 from dataclasses import replace
 from typing import Mapping, NamedTuple
 
+from .failures import MirrorFailure, RetryableError
 from .model import (
     Endpoint,
-    MirrorFailure,
-    RetryableError,
     basic_auth_header,
     check_credential,
     error_name,

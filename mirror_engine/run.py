@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from .archive import confirm, remove_expired
+from .failures import MirrorFailure, RetryableError
 from .model import (
     CARRIED_PREFIX,
     MAX_ROUNDS,
@@ -21,10 +22,8 @@ from .model import (
     Advertisement,
     Command,
     Endpoint,
-    MirrorFailure,
     Outcome,
     Refs,
-    RetryableError,
     Settings,
     count,
     list_refs,

@@ -7,23 +7,9 @@ import zlib
 from typing import Iterator, NamedTuple, Sequence
 
 from .archive import Archive
+from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
 from .git import Git, batches_by_command_line
-from .model import (
-    CARRIED_PREFIX,
-    Advertisement,
-    Command,
-    MirrorFailure,
-    Pack,
-    PackRefused,
-    Refs,
-    RetryableError,
-    Settings,
-    SourceRefused,
-    TooLarge,
-    count,
-    sanitize,
-    say,
-)
+from .model import CARRIED_PREFIX, Advertisement, Command, Pack, Refs, Settings, count, sanitize, say
 from .packs import EMPTY_PACK, fetch_pack, is_ancestor, object_count, read_pack
 from .plan import by_original_name, carried_name, halves, original_name, useful_haves
 from .protocol import push, read_refs

@@ -9,19 +9,8 @@ import urllib.parse
 import urllib.request
 from typing import Iterable, Iterator, Mapping
 
-from .model import (
-    Endpoint,
-    MirrorFailure,
-    PackRefused,
-    RetryableError,
-    SourceRefused,
-    TooLarge,
-    basic_auth_header,
-    error_name,
-    format_bytes,
-    sanitize,
-    say,
-)
+from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
+from .model import Endpoint, basic_auth_header, error_name, format_bytes, sanitize, say
 
 AGENT = "agent=codecommit-mirror"
 CHUNK_BYTES = 64 * 1024

@@ -10,14 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mirror_engine.archive import ref_listing
-from mirror_engine.model import (
-    CONFIRMED_TAG,
-    Endpoint,
-    MirrorFailure,
-    PackRefused,
-    Refs,
-    SourceRefused,
-)
+from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
+from mirror_engine.model import CONFIRMED_TAG, Endpoint, Refs
 from mirror_engine.plan import by_original_name
 from mirror_engine.protocol import offered, request_pack
 from mirror_engine.transport import Traffic

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable
 
-from mirror_engine.model import Advertisement, Endpoint, RetryableError, make_endpoint, retry_delay
+from mirror_engine.failures import RetryableError
+from mirror_engine.model import Advertisement, Endpoint, make_endpoint, retry_delay
 from mirror_engine.protocol import read_refs
 
 _TRIES = 4

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, cast
 import boto3
 from botocore.config import Config
 
-from mirror_engine.model import CONFIRMED_TAG, MirrorFailure, PackRefused, SourceRefused
+from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
+from mirror_engine.model import CONFIRMED_TAG
 from mirror_engine.packs import fetch_pack, is_ancestor, read_pack
 from mirror_engine.transport import Traffic
 

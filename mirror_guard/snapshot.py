@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from mirror_engine.model import CONFIRMED_TAG, Advertisement, Endpoint, RetryableError
+from mirror_engine.failures import RetryableError
+from mirror_engine.model import CONFIRMED_TAG, Advertisement, Endpoint
 from mirror_engine.packs import EMPTY_PACK, fetch_pack, object_count
 from mirror_engine.transport import Traffic
 

@@ -16,7 +16,7 @@ import pytest
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
 from codecommit_mirror.guard import parse_time
 from localcloud import sample
-from mirror_engine.model import RetryableError
+from mirror_engine.failures import RetryableError
 from mirror_guard import replicas, snapshot
 from mirror_guard.snapshot import Retention, Snapshots
 from mirror_guard.store import PART_BYTES, Store

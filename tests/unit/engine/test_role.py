@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from mirror_engine.model import MirrorFailure, RetryableError
+from mirror_engine.failures import MirrorFailure, RetryableError
 from mirror_engine.role import role_replica
 
 CLAIMS = {"sub": "p://contoso/Shop/codecommit-mirror-MyRepo"}

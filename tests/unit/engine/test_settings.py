@@ -8,8 +8,9 @@ import urllib.parse
 
 import pytest
 
+from mirror_engine.failures import MirrorFailure
 from mirror_engine.git import git_environment
-from mirror_engine.model import Endpoint, MirrorFailure, error_name, read_settings, sanitize
+from mirror_engine.model import Endpoint, error_name, read_settings, sanitize
 from mirror_engine.report import agent_command
 from mirror_engine.run import names_lfs
 from mirror_engine.transport import access_problem, open_connection, retry_after_seconds
