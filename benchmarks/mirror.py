@@ -150,7 +150,8 @@ class Bench:
     def check(self) -> None:
         """Fail unless both sides have the same branches, tags and notes."""
         namespaces = ("refs/heads/", "refs/tags/", "refs/notes/")
-        if engine.by_original_name(sample.refs(self.replica), namespaces) != sample.refs(self.source, *namespaces):
+        replica = engine.ReplicaRefs(sample.refs(self.replica))
+        if engine.by_original_name(replica, namespaces) != sample.refs(self.source, *namespaces):
             raise SystemExit("the replica is not equal to the source")
 
 

@@ -289,7 +289,7 @@ class _Demo:
 
     def _compare(self) -> None:
         source = sample.refs(self.source, *_NAMESPACES)
-        stored = sample.refs(self.cloud.replica_path(_REPLICA))
+        stored = engine.ReplicaRefs(sample.refs(self.cloud.replica_path(_REPLICA)))
         replica = engine.by_original_name(stored, _NAMESPACES)
         different = sorted(name for name in {*source, *replica} if source.get(name) != replica.get(name))
         if different:

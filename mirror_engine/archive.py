@@ -16,6 +16,7 @@ from .model import (
     Command,
     Endpoint,
     Refs,
+    ReplicaRefs,
     Settings,
     count,
     retry_delay,
@@ -33,7 +34,7 @@ CONFIRM_TRIES = 3
 
 
 def to_archive(
-    commands: Iterable[Command], safe: Iterable[str], source: Refs, replica: Refs, now: float
+    commands: Iterable[Command], safe: Iterable[str], source: ReplicaRefs, replica: ReplicaRefs, now: float
 ) -> dict[str, Command]:
     """Return the commands that keep the tips which a push would drop, by the dropped ref's name.
 
@@ -104,12 +105,11 @@ class Archive:
         self._settings, self._traffic = settings, traffic
         self._was_too_large = False
         self._capabilities: tuple[str, ...] = ()
-        self._refs: Refs = {}
-        self._wanted: Refs = {}
+        self._refs = self._wanted = ReplicaRefs({})
 
-    def begin(self, replica: Advertisement, wanted: Refs) -> None:
+    def begin(self, replica: Advertisement, wanted: ReplicaRefs) -> None:
         """Start a round with what the replica lists; ``wanted`` has the source's refs by the replica's names."""
-        self._capabilities, self._refs, self._wanted = replica.capabilities, dict(replica.refs), wanted
+        self._capabilities, self._refs, self._wanted = replica.capabilities, ReplicaRefs(dict(replica.refs)), wanted
 
     def keep(self, commands: Sequence[Command], fast_forwards: Iterable[str]) -> Sequence[Command]:
         """Archive the tips that the commands would drop; return the commands whose old tips are safe."""

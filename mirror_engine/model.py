@@ -19,7 +19,7 @@ import random
 import re
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Sequence, Union
+from typing import Callable, Dict, Iterator, Mapping, NamedTuple, NewType, Sequence, Union
 
 from .failures import MirrorFailure, RetryableError
 
@@ -38,6 +38,10 @@ Pack = Union[bytes, Iterator[bytes]]
 """A whole pack, or one that is still arriving."""
 Refs = Dict[str, str]
 """Object ids in hexadecimal, by ref name. Bytes that are not UTF-8 are kept as surrogate escapes."""
+SourceRefs = NewType("SourceRefs", Refs)
+"""Refs by the source's names."""
+ReplicaRefs = NewType("ReplicaRefs", Refs)
+"""Refs by the names that the replica has them under: see ``CARRIED_PREFIX``."""
 
 
 @dataclass(frozen=True)

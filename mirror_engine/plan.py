@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator, Sequence, Tuple
+from typing import Iterable, Iterator, Mapping, Sequence, Tuple
 
-from .model import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, list_refs
+from .model import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs, list_refs
 
 MAX_REFS_PER_PUSH = 2000
 """CodeCommit accepts 4,000: https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""
@@ -21,9 +21,10 @@ Plan = Tuple[Tuple[Command, ...], ...]
 """The pushes to make, in order."""
 
 
-def select(refs: Refs, namespaces: Sequence[str]) -> Refs:
+def select(refs: Mapping[str, str], namespaces: Sequence[str]) -> SourceRefs:
     """Return the refs to mirror: those in the namespaces, without the engine's own."""
-    return {name: value for name, value in refs.items() if name.startswith(tuple(namespaces)) and not is_own(name)}
+    wanted = tuple(namespaces)
+    return SourceRefs({name: value for name, value in refs.items() if name.startswith(wanted) and not is_own(name)})
 
 
 def is_own(ref: str) -> bool:
@@ -41,10 +42,10 @@ def carried_name(ref: str) -> str:
     return CARRIED_PREFIX + ref[len("refs/") :]
 
 
-def by_original_name(replica: Refs, namespaces: Sequence[str]) -> Refs:
+def by_original_name(replica: ReplicaRefs, namespaces: Sequence[str]) -> SourceRefs:
     """Return the replica's mirrored refs by the source's names."""
     carried = {original_name(name): value for name, value in replica.items() if name.startswith(CARRIED_PREFIX)}
-    return {**select(replica, namespaces), **select(carried, namespaces)}
+    return SourceRefs({**select(replica, namespaces), **select(carried, namespaces)})
 
 
 def is_other(ref: str) -> bool:
@@ -88,11 +89,11 @@ def unmirrorable(source: Iterable[str], namespaces: Sequence[str]) -> dict[str, 
 
 def plan_refs(
     source: Advertisement,
-    replica: Refs,
+    replica: ReplicaRefs,
     namespaces: Sequence[str],
     refused_names: Iterable[str] = (),
     given_up: Iterable[str] = (),
-) -> tuple[Refs, Refs, Plan]:
+) -> tuple[SourceRefs, ReplicaRefs, Plan]:
     """Return the source's refs to mirror, the same by the replica's names, and the pushes.
 
     ``refused_names`` and ``given_up`` are what ``replica_names`` and ``make_plan`` take.
@@ -100,12 +101,14 @@ def plan_refs(
     wanted = select(source.refs, namespaces)
     present = by_original_name(replica, namespaces)
     names = replica_names(wanted, replica, refused_names)
-    target = {names[name]: value for name, value in wanted.items()}
-    mirrored = {name: value for name, value in replica.items() if original_name(name) in present}
+    target = ReplicaRefs({names[name]: value for name, value in wanted.items()})
+    mirrored = ReplicaRefs({name: value for name, value in replica.items() if original_name(name) in present})
     return wanted, target, make_plan(target, mirrored, source.head, given_up)
 
 
-def make_plan(source: Refs, replica: Refs, default_branch: str | None = None, given_up: Iterable[str] = ()) -> Plan:
+def make_plan(
+    source: ReplicaRefs, replica: ReplicaRefs, default_branch: str | None = None, given_up: Iterable[str] = ()
+) -> Plan:
     """Decide how the replica becomes equal to the source.
 
     A deletion goes first if its name blocks a new ref (``a`` and ``a/b`` cannot both exist), else last, in a push of
@@ -197,7 +200,9 @@ def halves(commands: Sequence[Command]) -> tuple[Sequence[Command], Sequence[Com
     return commands[:half], commands[half:]
 
 
-def deletion_guard(source: Refs, replica: Refs, listed: set[str] | None, allow_deletions: bool) -> str | None:
+def deletion_guard(
+    source: SourceRefs, replica: SourceRefs, listed: set[str] | None, allow_deletions: bool
+) -> str | None:
     """Return why this source must not be mirrored without confirmation: it lost too many refs at once.
 
     Args:
@@ -230,13 +235,15 @@ def deletion_guard(source: Refs, replica: Refs, listed: set[str] | None, allow_d
     return None
 
 
-def useful_haves(commands: Sequence[Command], replica: Refs, before: Refs, default_branch: str | None) -> list[str]:
+def useful_haves(
+    commands: Sequence[Command], replica: ReplicaRefs, before: Refs, default_branch: str | None
+) -> list[str]:
     """Return the object ids that a pack for these commands can build on, the most useful first.
 
     ``before`` has the refs other than branches that the replica had when the round began; tags that were pushed since
     then build on the same branches.
     """
     values = [command.old for command in commands if command.old]
-    values += [replica[default_branch]] if default_branch in replica else []
+    values += [replica[default_branch]] if default_branch and default_branch in replica else []
     values += [value for name, value in replica.items() if name.startswith("refs/heads/")]
     return list(dict.fromkeys([*values, *before.values()]))[:MAX_HAVES]

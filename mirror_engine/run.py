@@ -24,7 +24,9 @@ from .model import (
     Endpoint,
     Outcome,
     Refs,
+    ReplicaRefs,
     Settings,
+    SourceRefs,
     count,
     list_refs,
     password_replica,
@@ -72,7 +74,7 @@ class _Round:
     """What a round read, and what it pushed."""
 
     source: Advertisement
-    wanted: Refs
+    wanted: SourceRefs
     """The source's refs to mirror."""
     pushed: Sequence[Command]
     refused: Mapping[str, str]
@@ -125,7 +127,7 @@ class _Run:
         replica = read_refs(settings.replica, "git-receive-pack")
         source = read_refs(settings.source, "git-upload-pack", self._traffic)
         wanted = select(source.refs, settings.namespaces)
-        present = by_original_name(replica.refs, settings.namespaces)
+        present = by_original_name(ReplicaRefs(replica.refs), settings.namespaces)
         if is_first:
             say(
                 f"Source {settings.source.url} has {count(wanted, 'ref')}, "
@@ -140,13 +142,14 @@ class _Run:
                 "this tag on the replica blocks the engine's own refs, which have names below it; delete the tag there"
             )
         given_up = {*self._refusals, *needs_attention}
-        _, target, plan = plan_refs(source, replica.refs, settings.namespaces, transfer.refused_names, given_up)
+        refs, refused_names = ReplicaRefs(replica.refs), transfer.refused_names
+        _, target, plan = plan_refs(source, refs, settings.namespaces, refused_names, given_up)
         transfer.begin(source, replica, wanted, target)
         pushed, refused = self._push(plan, replica)
         after = read_refs(settings.replica, "git-receive-pack") if plan else replica
         return _Round(source, wanted, pushed, {**refused, **transfer.archive.skipped}, after)
 
-    def _check_source(self, refs: Refs, wanted: Refs, present: Refs, *, retry: bool) -> None:
+    def _check_source(self, refs: Refs, wanted: SourceRefs, present: SourceRefs, *, retry: bool) -> None:
         """Stop before any push if the source looks wrong."""
         settings = self._settings
         if refs and not wanted:
@@ -232,7 +235,7 @@ class _Run:
         outcome.expired = remove_expired(settings, after, self._traffic)
         outcome.carried = sum(name.startswith(CARRIED_PREFIX) for name in after.refs)
         outcome.lfs = bool(transfer.lfs_pointers) or (bool(transfer.done) and _uses_lfs(settings, last.source.head))
-        present = by_original_name(after.refs, settings.namespaces)
+        present = by_original_name(ReplicaRefs(after.refs), settings.namespaces)
         self._judge(last.wanted, present)
         if not outcome.broken:
             equal = {name: value for name, value in last.wanted.items() if present.get(name) == value}
@@ -241,7 +244,7 @@ class _Run:
         outcome.bytes_to_replica = self._traffic.to_replica
         return outcome
 
-    def _judge(self, source: Refs, replica: Refs) -> None:
+    def _judge(self, source: SourceRefs, replica: SourceRefs) -> None:
         """Sort the refs, by the source's names, into equal ones, those that need attention, and broken ones.
 
         Only one branch can be the replica's default branch, which a person must change before it can be deleted.
@@ -287,7 +290,7 @@ def names_lfs(gitattributes: str) -> bool:
     return bool(re.search(r"(?m)^[^#\n]*\sfilter=lfs(\s|$)", gitattributes))
 
 
-def refs_by_rest_api(settings: Settings, source: Refs, replica: Refs, *, retry: bool) -> set[str] | None:
+def refs_by_rest_api(settings: Settings, source: SourceRefs, replica: SourceRefs, *, retry: bool) -> set[str] | None:
     """Return the refs that Azure's REST API lists, if a deletion is planned and the API is available (Refs - List).
 
     Raises RetryableError if the API may be available in a moment and ``retry`` says to wait for that.

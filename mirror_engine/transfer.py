@@ -9,7 +9,19 @@ from typing import Iterator, NamedTuple, Sequence
 from .archive import Archive
 from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
 from .git import Git, batches_by_command_line
-from .model import CARRIED_PREFIX, Advertisement, Command, Pack, Refs, Settings, count, sanitize, say
+from .model import (
+    CARRIED_PREFIX,
+    Advertisement,
+    Command,
+    Pack,
+    Refs,
+    ReplicaRefs,
+    Settings,
+    SourceRefs,
+    count,
+    sanitize,
+    say,
+)
 from .packs import EMPTY_PACK, fetch_pack, is_ancestor, object_count, read_pack
 from .plan import by_original_name, carried_name, halves, original_name, useful_haves
 from .protocol import push, read_refs
@@ -63,9 +75,9 @@ class PackSource:
         self._isolating = False
         """Whether requests are split to find the refs at which the source keeps breaking the connection."""
         self._source = Advertisement({})
-        self._refs: Refs = {}
+        self._refs = SourceRefs({})
 
-    def begin(self, source: Advertisement, mirrored: Refs) -> None:
+    def begin(self, source: Advertisement, mirrored: SourceRefs) -> None:
         """Start a round with what the source lists, and with those of its refs that are mirrored."""
         self._source, self._refs, self._isolating = source, mirrored, False
 
@@ -132,12 +144,12 @@ class Transfer:
         self._replica = Advertisement({})
         self._before: Refs = {}
 
-    def begin(self, source: Advertisement, replica: Advertisement, mirrored: Refs, wanted: Refs) -> None:
+    def begin(self, source: Advertisement, replica: Advertisement, mirrored: SourceRefs, wanted: ReplicaRefs) -> None:
         """Start a round with what was read; ``wanted`` has the source's ``mirrored`` refs by the replica's names."""
         self._head, self._replica = source.head, replica
         self._packs.begin(source, mirrored)
         self.archive.begin(replica, wanted)
-        present = by_original_name(replica.refs, self._settings.namespaces)
+        present = by_original_name(ReplicaRefs(replica.refs), self._settings.namespaces)
         self._before = {name: value for name, value in present.items() if not name.startswith("refs/heads/")}
 
     def carry(self, commands: Sequence[Command]) -> dict[str, str]:
@@ -273,7 +285,8 @@ class Transfer:
         pack: Pack = EMPTY_PACK
         fast_forwards: list[str] = []
         if wants:
-            haves = useful_haves(commands, self._replica.refs, self._before, self._head) if self._rung.haves else []
+            refs = ReplicaRefs(self._replica.refs)
+            haves = useful_haves(commands, refs, self._before, self._head) if self._rung.haves else []
             start, rest = self._packs.request(self._rung, self._replica, wants, haves)
             self.traffic.objects = objects = object_count(start)
             if objects > MAX_OBJECTS_PER_PUSH:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from mirror_engine.archive import ref_listing
 from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
-from mirror_engine.model import CONFIRMED_TAG, Endpoint, Refs
+from mirror_engine.model import CONFIRMED_TAG, Endpoint, Refs, ReplicaRefs
 from mirror_engine.plan import by_original_name
 from mirror_engine.protocol import offered, request_pack
 from mirror_engine.transport import Traffic
@@ -23,7 +23,7 @@ _TAG = 4
 
 def digest(refs: Refs) -> str:
     """Return the SHA-256 of a replica's mirrored refs, as a run that found all of them equal writes it."""
-    return hashlib.sha256(ref_listing(by_original_name(refs, ("refs/",)))).hexdigest()
+    return hashlib.sha256(ref_listing(by_original_name(ReplicaRefs(refs), ("refs/",)))).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def from_snapshots(snapshots: Snapshots, at: datetime | None) -> Origin:
     return Origin(
         what=f"the snapshot of {readable(manifest.time)}",
         time=parse_time(manifest.time),
-        refs=engine.by_original_name(dict(manifest.refs), _EVERYTHING),
+        refs=engine.by_original_name(engine.ReplicaRefs(dict(manifest.refs)), _EVERYTHING),
         head=manifest.head,
         chain=tuple(chain),
         bytes=sum(one.size for one in chain),
@@ -124,7 +124,7 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
         found = engine.read_refs_patiently(endpoint, "git-upload-pack")
     head = default_branch(aws, name)
     what = f"the replica {name}"
-    refs = engine.by_original_name(found.refs, _EVERYTHING)
+    refs = dict(engine.by_original_name(engine.ReplicaRefs(found.refs), _EVERYTHING))
     if at:
         refs = {**refs, **dropped_since(found.refs, at)}
         what = f"the replica {name}, with the tips from its archive that runs dropped since {readable(at)}"

@@ -101,7 +101,8 @@ class Server:
             refused: dict[str, str] = {}
             git = engine.Git(str(repository.path))
             present = {} if not self.exists else dict(self.refs())
-            todo = engine.make_plan(dict(refs), {n: v for n, v in present.items() if n in refs}, origin.head)
+            there = engine.ReplicaRefs({name: value for name, value in present.items() if name in refs})
+            todo = engine.make_plan(engine.ReplicaRefs(dict(refs)), there, origin.head)
             if changed := [command.ref for batch in todo for command in batch if command.old and command.new]:
                 raise MirrorError(
                     f"{self.name} got other values for {engine.list_refs(changed)} meanwhile; nothing was pushed."

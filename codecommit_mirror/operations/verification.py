@@ -130,7 +130,7 @@ def compare_with(
         source = engine.read_refs_patiently(settings.source, "git-upload-pack", sleep).refs
     return Comparison(
         engine.select(source, settings.namespaces),
-        engine.by_original_name(replica, settings.namespaces),
+        engine.by_original_name(engine.ReplicaRefs(replica), settings.namespaces),
         sum(name.startswith(engine.CARRIED_PREFIX) for name in replica),
     )
 
@@ -206,10 +206,11 @@ def preview(settings: engine.Settings) -> Preview:
         replica = engine.read_refs_patiently(settings.replica, "git-receive-pack")
         source = engine.read_refs_patiently(settings.source, "git-upload-pack")
         denied = engine.unmirrorable(source.refs, settings.namespaces)
-        wanted, target, plan = engine.plan_refs(source, replica.refs, settings.namespaces, given_up=denied)
-        present = engine.by_original_name(replica.refs, settings.namespaces)
+        refs = engine.ReplicaRefs(replica.refs)
+        wanted, target, plan = engine.plan_refs(source, refs, settings.namespaces, given_up=denied)
+        present = engine.by_original_name(refs, settings.namespaces)
         listed = engine.refs_by_rest_api(settings, wanted, present, retry=False)
         commands = tuple(command for push in plan for command in push)
-        kept = engine.to_archive(commands, (), target, replica.refs, time.time()) if settings.archive_days else {}
+        kept = engine.to_archive(commands, (), target, refs, time.time()) if settings.archive_days else {}
         stop = engine.deletion_guard(wanted, present, listed, settings.allow_deletions)
         return Preview(commands, len(kept), denied, stop)
