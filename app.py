@@ -16,10 +16,10 @@ app = cdk.App(builtin_cloud_formation_validation=False)
 context = app.node.try_get_context
 try:
     mirrors, ci, guard = from_context(context)
+    migrations = parse_auth_migration(context("auth_migration"))
     provider = None if context("mirror") else identity_provider(mirrors, ci)
 except MirrorError as error:
     sys.exit(str(error))
-migrations = parse_auth_migration(context("auth_migration"))
 for mirror in mirrors:
     ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner, earlier=migrations.get(mirror.name))
 identity = IdentityStack(app, provider=provider) if provider else None

@@ -106,8 +106,15 @@ def _known(config: Path) -> tuple[Sequence[Mirror], dict[str, str]]:
     """Return the file's mirrors, and its defaults for sources; nothing if there is no file."""
     if not config.exists():
         return (), {}
-    defaults = read(config).defaults.get("azure") or {}
-    return load_mirrors(config), {key: str(value) for key, value in defaults.items()}
+    return load_mirrors(config), _source_defaults(config)
+
+
+def _source_defaults(config: Path) -> dict[str, str]:
+    """Return what mirrors.yaml says of every source."""
+    azure = read(config).defaults.get("azure") or {}
+    if not isinstance(azure, dict):
+        raise ConfigurationError(f"{config}: defaults.azure is {azure!r}; write organization and project below it.")
+    return {key: str(value) for key, value in azure.items()}
 
 
 def _is_in(mirror: Mirror, server: str, organization: str) -> bool:
@@ -214,15 +221,14 @@ def identity(config: Path, organization: str | None, write: bool) -> None:
     With --write it goes into mirrors.yaml: into ci.azure, if that is there, or into defaults.identity. Comments and
     order in the file stay.
     """
-    file = read(config) if config.exists() else None
-    azure = (file.defaults.get("azure") if file else None) or {}
+    azure = _source_defaults(config) if config.exists() else {}
     organization = organization or azure.get("organization")
     if not organization:
         raise ConfigurationError(
             "there is no organization; give --organization, or write azure.organization under defaults."
         )
-    server = str(azure.get("server") or azure_url.AZURE_DEVOPS_SERVICES).rstrip("/")
-    identifier = read_organization_id(server, str(organization), find_token(os.environ))
+    server = azure.get("server", azure_url.AZURE_DEVOPS_SERVICES).rstrip("/")
+    identifier = read_organization_id(server, organization, find_token(os.environ))
     if write:
         _write(config, set_organization_id(config, identifier))
         click.echo(f"Wrote the id of {organization!r} into {config}: {identifier}")

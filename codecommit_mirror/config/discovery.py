@@ -156,14 +156,20 @@ def set_organization_id(path: Path, identifier: str) -> str:
         MirrorError: the file is not YAML.
     """
     yaml, document = _open(path)
-    section = (document.get("ci") or {}).get("azure")
-    if section is not None:
-        section["organization_id"] = identifier
+    if "azure" in (document.get("ci") or {}):
+        _mapping(document["ci"], "azure", path)["organization_id"] = identifier
         return _dumped(yaml, document)
     if document.get("defaults") is None:
         document["defaults"] = {}
-    document["defaults"].setdefault("identity", {})["organization_id"] = identifier
+    document["defaults"].setdefault("identity", {})
+    _mapping(document["defaults"], "identity", path)["organization_id"] = identifier
     return _dumped(yaml, document)
+
+
+def _mapping(parent: Any, key: str, path: Path) -> Any:
+    if not isinstance(parent[key], dict):
+        raise ConfigurationError(f"{path}: {key} is {parent[key]!r}, which is not a mapping; indent its keys below it.")
+    return parent[key]
 
 
 def _open(path: Path) -> tuple[YAML, Any]:

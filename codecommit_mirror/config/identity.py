@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
+from ..errors import ConfigurationError
 from .fields import matching
 
 AZURE_AUDIENCE = "api://AzureADTokenExchange"
@@ -80,9 +81,18 @@ def auth_migration_context(migrations: Mapping[str, EarlierSignIn]) -> str:
 
 
 def parse_auth_migration(context: object) -> dict[str, EarlierSignIn]:
-    """Return what mirrors signed in with before, by the mirrors' names, from the CDK context ``auth_migration``."""
-    document = json.loads(str(context or "{}"))
-    return {name: EarlierSignIn(bool(one["user"]), tuple(one["subjects"])) for name, one in document.items()}
+    """Return what mirrors signed in with before, by the mirrors' names, from the CDK context ``auth_migration``.
+
+    Raises:
+        MirrorError: it has another form.
+    """
+    try:
+        document = json.loads(str(context or "{}"))
+        return {name: EarlierSignIn(bool(one["user"]), tuple(one["subjects"])) for name, one in document.items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ConfigurationError(
+            f"the context auth_migration is {context!r}, which only 'codecommit-mirror up' gives; leave it out."
+        ) from None
 
 
 IDENTITY_STACK_NAME = "codecommit-mirror-identity"

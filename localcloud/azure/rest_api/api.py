@@ -73,6 +73,8 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
 def _describe_service(request: ApiRequest, url: str) -> Answer | None:
     """Return the list of resources or of areas, which published clients ask for first; or the organization's id."""
     if named := re.fullmatch(r"/([^/]+)/_apis/connectionData", request.path, re.IGNORECASE):
+        if "-preview" not in request.query.get("api-version", ""):
+            return _error(ServiceError(400, "No api-version of connectionData.", "VssInvalidPreviewVersionException"))
         return _rendered({"instanceId": organization_id(unquote(named[1]))}, {}, "")
     found = re.fullmatch(r"/([^/]+)/_apis(/ResourceAreas)?", request.path, re.IGNORECASE)
     if found and request.method == "OPTIONS" and not found[2]:

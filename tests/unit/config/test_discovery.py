@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.config.discovery import Found, add, choose, name_of
+from codecommit_mirror.cli import cli
+from codecommit_mirror.config.discovery import Found, add, choose, name_of, set_organization_id
 from codecommit_mirror.config.load import load_mirrors, single_mirror
 from codecommit_mirror.config.mirror import REPLICA_NAME, check_replica_name, derive_stack_name
 from codecommit_mirror.errors import MirrorError
@@ -119,3 +121,25 @@ def test_what_is_no_yaml_is_a_sentence(tmp_path):
     path.write_text("mirrors: [\n")
     with pytest.raises(MirrorError, match=r"cannot be added to .*; correct it first"):
         add(Path(path), (), "contoso", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ci: {azure: x}\nmirrors:\n", "azure is 'x', which is not a mapping"),
+        ("defaults: {identity: x}\nmirrors:\n", "identity is 'x', which is not a mapping"),
+    ],
+)
+def test_an_id_goes_into_a_mapping_only(tmp_path, text, words):
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(text)
+    with pytest.raises(MirrorError, match=words):
+        set_organization_id(path, "id")
+
+
+def test_defaults_of_sources_are_a_mapping(tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    path.write_text("defaults: {azure: x}\nmirrors:\n")
+    done = CliRunner().invoke(cli, ["config", "identity", "--config", str(path)])
+    assert isinstance(done.exception, MirrorError)
+    assert "defaults.azure is 'x'; write organization and project below it" in str(done.exception)

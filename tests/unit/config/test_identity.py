@@ -2,6 +2,7 @@
 
 import pytest
 
+from codecommit_mirror.config.identity import EarlierSignIn, auth_migration_context, parse_auth_migration
 from codecommit_mirror.config.load import identity_provider
 from codecommit_mirror.config.load import load as load_configuration
 from codecommit_mirror.errors import MirrorError
@@ -83,3 +84,14 @@ def test_two_organizations_need_two_identity_providers_of_which_one_is_made_by_h
     text = text.replace("source_auth: job-token", f"identity: {{organization_id: {other}}}")
     with pytest.raises(MirrorError, match=r"set identity\.provider_arn for its mirrors"):
         identity_provider(load(tmp_path, text), None)
+
+
+@pytest.mark.parametrize("context", ["x", "[]", '{"M": 1}', '{"M": {"user": true}}'])
+def test_a_context_that_up_did_not_give_is_one_sentence(context):
+    with pytest.raises(MirrorError, match=r"the context auth_migration is .* leave it out"):
+        parse_auth_migration(context)
+
+
+def test_what_up_gives_is_what_the_app_gets():
+    migrations = {"M": EarlierSignIn(user=True), "N": EarlierSignIn(subjects=("p://o/p, q/n",))}
+    assert parse_auth_migration(auth_migration_context(migrations)) == migrations
