@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import boto3
@@ -45,6 +46,24 @@ def read_subscriptions(aws: boto3.Session) -> Subscriptions:
         arns = [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
     confirmed = sum(arn.startswith("arn:") for arn in arns)
     return Subscriptions(confirmed, len(arns) - confirmed)
+
+
+def subscriptions_of(contexts: Sequence[MirrorContext]) -> dict[str, Subscriptions]:
+    """Return who gets the guard's messages about mirrors, by name, asked for once in each region.
+
+    A mirror whose region has no guard, or cannot be asked, is left out.
+    """
+    by_region: dict[str, Subscriptions | None] = {}
+    found: dict[str, Subscriptions] = {}
+    for context in contexts:
+        with suppress(MirrorError):
+            region = str(context.aws.region_name)
+            if region not in by_region:
+                by_region[region] = None  # If it cannot be read, it is not asked for again.
+                by_region[region] = read_subscriptions(context.aws)
+            if subscriptions := by_region[region]:
+                found[context.mirror.name] = subscriptions
+    return found
 
 
 def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[str, Unguarded]:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from ..azure.client import Build, Definition
 from ..azure.connection import LFS_NOTE
 from ..azure.pipeline import render
-from ..backup.coverage import Unguarded
+from ..backup.coverage import Subscriptions, Unguarded
 from ..config.mirror import Mirror
 from ..engine import count
 from ..guard import parse_time
@@ -46,6 +46,8 @@ class Limits:
     unguarded: Unguarded | None = None
     """Why the guard does not watch the mirror, if mirrors.yaml has one that does not."""
     has_guard: bool = False
+    subscriptions: Subscriptions | None = None
+    """Who gets the guard's messages; None if nobody looked, or the guard is not deployed."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ def _drill(readings: Readings, limits: Limits) -> Check:
 def _subscription(readings: Readings, limits: Limits) -> Check:
     if not limits.has_guard:
         return Check("subscription", "not checked", "mirrors.yaml has no guard")
-    subscriptions = readings.subscriptions
+    subscriptions = limits.subscriptions
     if subscriptions is None:
         return Check("subscription", "not checked", "status NAME, or --deep, reads them")
     waiting = f"{subscriptions.pending:,} {'is' if subscriptions.pending == 1 else 'are'} not confirmed"

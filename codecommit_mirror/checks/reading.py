@@ -16,7 +16,6 @@ from ..aws.writer import PipelineRecord
 from ..azure.client import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
-from ..backup.coverage import Subscriptions, read_subscriptions
 from ..backup.snapshots import Snapshots, read_snapshots
 from ..config.mirror import Mirror
 from ..errors import DeniedError, MirrorError, NotFoundError
@@ -51,8 +50,6 @@ class Readings:
     replica_is_gone: bool = False
     snapshots: Snapshots | None = None
     """Its snapshots; None if nobody looked, or the guard is not deployed."""
-    subscriptions: Subscriptions | None = None
-    """Who gets the guard's messages; None if nobody looked, or the guard is not deployed."""
     error: str | None = None
     """Why something could not be read."""
 
@@ -87,8 +84,6 @@ def read(context: MirrorContext, *, deep: bool = False, has_guard: bool = False)
     if deep and has_guard:
         with suppress(MirrorError):
             readings.snapshots = read_snapshots(context.aws, context.mirror.name, None)
-        with suppress(MirrorError):
-            readings.subscriptions = read_subscriptions(context.aws)
     try:
         _read(context, readings, deep=deep)
     except MirrorError as failure:

@@ -16,12 +16,14 @@ from pathlib import Path
 import click
 
 from .. import engine
-from ..backup.coverage import unguarded
+from ..backup.coverage import subscriptions_of, unguarded
 from ..checks import status_page
 from ..checks.judging import WORST_FIRST, Judged, Limits, duration, judge, pipeline_link, replica_link, run_link
 from ..checks.reading import Readings, read
+from ..config.guard import Guard
 from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
+from ..operations.context import MirrorContext
 from .options import complete_mirror, config_option, contexts_of, json_option, summary_option
 from .output import DIFFERS, FAILED, append_summary, print_json, print_table, write_text
 
@@ -77,8 +79,7 @@ def status(
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
         found = list(pool.map(lambda context: count(look(context)), contexts))
     limits = Limits(datetime.now(UTC), timedelta(minutes=max_lag), max_age, has_guard=guard is not None)
-    missing = unguarded(guard, contexts)
-    judged = [judge(one, replace(limits, unguarded=missing.get(one.mirror.name))) for one in found]
+    judged = _judged(found, limits, guard, contexts, deep=deep or bool(name))
     lines = [_line(one, limits.now) for one in judged]
     append_summary(summary, status_page.summary(lines))
     if html:
@@ -215,6 +216,19 @@ def _refs(one: Judged) -> str:
     if different:
         return f"{different:,} {'differs' if different == 1 else 'differ'}"
     return f"{len(comparison.source):,} equal"
+
+
+def _judged(
+    found: Sequence[Readings], limits: Limits, guard: Guard | None, contexts: Sequence[MirrorContext], *, deep: bool
+) -> list[Judged]:
+    """Return the mirrors with their checks; what concerns many of them is asked for once in each region."""
+    missing = unguarded(guard, contexts)
+    reached = subscriptions_of(contexts) if guard and deep else {}
+    of_each = [
+        replace(limits, unguarded=missing.get(one.mirror.name), subscriptions=reached.get(one.mirror.name))
+        for one in found
+    ]
+    return [judge(one, limits) for one, limits in zip(found, of_each, strict=True)]
 
 
 def _line(one: Judged, now: datetime) -> status_page.Line:

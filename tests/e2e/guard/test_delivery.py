@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from codecommit_mirror.backup.coverage import Subscriptions, read_subscriptions
+from codecommit_mirror.backup.coverage import Subscriptions, subscriptions_of
 from localcloud import sample
 
 from .test_watch import push
@@ -37,7 +37,7 @@ def test_a_days_work_is_not_told_and_a_wipe_is_told_once(delivering, rig):
 
 
 def test_whom_the_messages_reach_is_read_from_the_topic(guarded, rig):
-    before = read_subscriptions(rig.context().aws)
+    before = subscriptions_of([rig.context()])[rig.name]
     assert before.confirmed == 1
     guarded.cloud.client("sns").subscribe(TopicArn=guarded.topic, Protocol="email", Endpoint="new@example.com")
-    assert read_subscriptions(rig.context().aws) == Subscriptions(1, before.pending + 1)
+    assert subscriptions_of([rig.context(), rig.context()]) == {rig.name: Subscriptions(1, before.pending + 1)}

@@ -164,8 +164,7 @@ def test_what_is_not_deployed_has_one_failure_and_what_is_unguarded_a_warning():
     ],
 )
 def test_whom_the_guards_messages_reach(subscriptions, verdict, message):
-    readings = replace(well(), subscriptions=subscriptions)
-    found = checks(readings, replace(LIMITS, has_guard=True))["subscription"]
+    found = checks(well(), replace(LIMITS, has_guard=True, subscriptions=subscriptions))["subscription"]
     assert (found.verdict, found.message) == (verdict, message)
 
 
