@@ -239,7 +239,7 @@ class Transfer:
         """Push on the present rung, or with plain git if the replica does not report or calls the push too large."""
         if not self._rung.by_git and "report-status" not in self._replica.capabilities:
             self._step_down(PLAIN_GIT, "the replica does not offer to report the result of a push")
-        if self._git is None:
+        if not self._rung.by_git:
             try:
                 return self._relay(commands)
             except TooLarge as refusal:

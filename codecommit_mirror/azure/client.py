@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -20,7 +20,10 @@ from ..errors import AzureError
 from .http import AzureHttp
 from .token import AzureToken
 
+Found = TypeVar("Found")
+
 NO_OBJECT = "0" * 40
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,15 @@ class PushedRef:
     date: datetime
 
 
+def _unless_missing(read: Callable[[], Found]) -> Found | None:
+    try:
+        return read()
+    except AzureError as error:
+        if error.status == _NOT_FOUND:
+            return None
+        raise
+
+
 class AzureDevOps:
     """One project of one organization.
 
@@ -155,13 +167,19 @@ class AzureDevOps:
             AzureError: there is none (status 404), with the nearest name that there is; or the service refuses.
         """
         try:
-            found = self._http.get(
-                f"git/repositories/{quote(name, safe='')}", f"find the repository {name!r} in {self.project}"
-            )
+            return self._repository(name)
         except AzureError as error:
-            if error.status != 404 or not (near := self._nearest_repository(name)):
+            if error.status != _NOT_FOUND or not (near := self._nearest_repository(name)):
                 raise
-            raise AzureError(f"{str(error).rstrip('.')}; did you mean {near!r}?", 404, error.type_key) from None
+            raise AzureError(f"{str(error).rstrip('.')}; did you mean {near!r}?", _NOT_FOUND, error.type_key) from None
+
+    def find_repository(self, name: str) -> Repository | None:
+        """Return a repository by its name or id, or None if there is none."""
+        return _unless_missing(lambda: self._repository(name))
+
+    def _repository(self, name: str) -> Repository:
+        action = f"find the repository {name!r} in {self.project}"
+        found = self._http.get(f"git/repositories/{quote(name, safe='')}", action)
         branch = found.get("defaultBranch")
         return Repository(
             found["id"], found["name"], found["project"]["id"], branch and branch.removeprefix("refs/heads/")
@@ -310,12 +328,7 @@ class AzureDevOps:
 
     def find_definition(self, definition_id: int) -> Definition | None:
         """Return a definition of the project, or None if it has none of this id."""
-        try:
-            return self.definition(definition_id)
-        except AzureError as error:
-            if error.status == 404:
-                return None
-            raise
+        return _unless_missing(lambda: self.definition(definition_id))
 
     def create_definition(self, body: dict[str, Any]) -> Definition:
         """Create a definition."""

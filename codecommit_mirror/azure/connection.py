@@ -12,7 +12,7 @@ from ..errors import AzureError, MirrorError
 from ..progress import say
 from .client import AzureDevOps, Definition, FileChange
 from .pipeline import render, written_for
-from .state import COMMIT_SUBJECT, AzureState, Remains, YamlPlace, pull_request_branch
+from .state import COMMIT_SUBJECT, AzureState, Remains, YamlPlace, pull_request_branch, read_place
 from .variables import (
     AWS_ROLE,
     AZURE_SECRETS,
@@ -47,8 +47,8 @@ class ConnectionPlan:
     yaml: str
     commit: bool
     """Whether the YAML is to be committed."""
-    leaves: bool
-    """Whether the file that the pipeline ran before is to be removed, after that."""
+    leaves: YamlPlace | None
+    """Where the file is that the pipeline ran before, if it is to be removed after that."""
     moves: bool
     """Whether the pipeline runs another file once both are done, so that it is planned again."""
     actions: tuple[Action, ...]
@@ -179,17 +179,17 @@ def plan(
     # Until a pull request is merged, the pipeline goes on where it is.
     moves = is_elsewhere and (place.text == yaml or not pull_request)
     removal_is_proposed = pull_request and former and former.pull_request and former.proposed_text is None
-    leaves = moves and former is not None and former.has_file_of(mirror) and not removal_is_proposed
-    if leaves and former:
-        actions.append(_yaml_action(mirror, former, None, pull_request))
+    leaves = former if moves and former and former.has_file_of(mirror) and not removal_is_proposed else None
+    if leaves:
+        actions.append(_yaml_action(mirror, leaves, None, pull_request))
     if moves and existing:
         before = str(former) if former else "a repository that is gone"
         actions.append(Action("update", f"where the pipeline {existing.name!r} has its YAML", before, str(place)))
-    waits = is_elsewhere and (commit or leaves or not moves)
+    waits = is_elsewhere and (commit or leaves is not None or not moves)
     body = _definition_body(mirror, state, changes, stays=waits)
     if existing and (changed := [key for key in _OURS if body.get(key) != existing.body.get(key)]) and not moves:
         actions.insert(0, Action("update", f"{', '.join(changed)} of the pipeline {existing.name!r}"))
-    return ConnectionPlan(body, yaml, commit, bool(leaves), moves and waits, tuple(actions))
+    return ConnectionPlan(body, yaml, commit, leaves, moves and waits, tuple(actions))
 
 
 def _yaml_action(mirror: Mirror, place: YamlPlace, text: str | None, pull_request: bool) -> Action:
@@ -321,10 +321,10 @@ class YamlFile:
         return FileChange(self.place.path, self.text, self.place.text is not None)
 
 
-def at_newest_tip(file: YamlFile) -> YamlFile:
-    """Return a file whose branch was read again."""
+def reread(file: YamlFile) -> YamlFile:
+    """Return a file whose place was read again, since another commit may have come to its branch."""
     place = file.place
-    return replace(file, place=replace(place, tip=file.azure.tip(place.repository, place.branch)))
+    return replace(file, place=read_place(file.mirror, file.azure, place.repository, place.branch, place.path))
 
 
 def by_branch(files: Mapping[str, YamlFile]) -> dict[str, dict[str, YamlFile]]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import engine
 from ..config.mirror import Mirror
-from ..errors import AzureError
 from .client import AzureDevOps, Definition, PullRequest, Repository
 from .pipeline import written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
 
 COMMIT_SUBJECT = "the pipeline that mirrors to CodeCommit"
 """What the comment of every commit of this project says."""
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,10 @@ def read_state(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None) 
         MirrorError: a repository does not exist, or the token is refused.
     """
     source = azure.repository(mirror.azure.repository)
-    yaml_repository = find_yaml_repository(mirror, azure) if mirror.azure.pipelines_repository else source
+    own = mirror.azure.pipelines_repository
+    yaml_repository = azure.repository(own) if own else source
     mirror = resolve_default_branches(mirror, source, yaml_repository)
-    place = _read_place(mirror, azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path)
+    place = read_place(mirror, azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path)
     definition, foreign = _find_definition(mirror, azure, place, recorded)
     return mirror, AzureState(
         source=source,
@@ -133,22 +131,22 @@ def read_remains(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None
     Raises:
         MirrorError: the token is refused.
     """
-    yaml_repository = _unless_missing(lambda: find_yaml_repository(mirror, azure))
+    yaml_repository = azure.find_repository(_yaml_repository_name(mirror))
     if yaml_repository is None:
         definition = azure.find_definition(recorded) if recorded else None
         former = _read_former_place(mirror, azure, None, definition)
         return Remains(definition, (former,) if former else ()) if definition else None
     source = None if mirror.azure.pipelines_repository else yaml_repository
     resolved = resolve_default_branches(mirror, source, yaml_repository)
-    place = _read_place(resolved, azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path)
+    place = read_place(resolved, azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path)
     definition, _ = _find_definition(resolved, azure, place, recorded)
     former = _read_former_place(resolved, azure, place, definition)
     return Remains(definition, (place, former) if former else (place,))
 
 
-def find_yaml_repository(mirror: Mirror, azure: AzureDevOps) -> Repository:
-    """Return the repository that holds, or is to hold, the mirror's YAML."""
-    return azure.repository(mirror.azure.pipelines_repository or mirror.azure.repository)
+def _yaml_repository_name(mirror: Mirror) -> str:
+    """Return the name of the repository that holds, or is to hold, the mirror's YAML."""
+    return mirror.azure.pipelines_repository or mirror.azure.repository
 
 
 def resolve_default_branches(mirror: Mirror, source: Repository | None, yaml_repository: Repository) -> Mirror:
@@ -167,7 +165,8 @@ def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:
     return text is not None and engine.names_lfs(text)
 
 
-def _read_place(mirror: Mirror, azure: AzureDevOps, repository: Repository, branch: str, path: str) -> YamlPlace:
+def read_place(mirror: Mirror, azure: AzureDevOps, repository: Repository, branch: str, path: str) -> YamlPlace:
+    """Return what is at a path of a branch."""
     proposed = pull_request_branch(mirror)
     proposed_tip, tip = azure.tip(repository, proposed), azure.tip(repository, branch)
     return YamlPlace(
@@ -190,10 +189,10 @@ def _read_former_place(
     """Return where a pipeline runs another file than the one at a place, if that repository still exists."""
     if definition is None or (place and place.is_run_by(definition)):
         return None
-    repository = _unless_missing(lambda: azure.repository(definition.repository_id))
+    repository = azure.find_repository(definition.repository_id)
     if repository is None:
         return None
-    return _read_place(mirror, azure, repository, definition.branch, definition.yaml_path)
+    return read_place(mirror, azure, repository, definition.branch, definition.yaml_path)
 
 
 def _find_definition(
@@ -216,12 +215,3 @@ def _is_marked_for(mirror: Mirror, definition: Definition) -> bool:
     url = variable_value(definition.variables, "AWS_REPO_URL")
     ours = {HELD_CREDENTIAL, AWS_ROLE} & definition.variables.keys()
     return bool(ours) and url.endswith(f"/{mirror.name}")
-
-
-def _unless_missing(read: Callable[[], Repository]) -> Repository | None:
-    try:
-        return read()
-    except AzureError as error:
-        if error.status != _NOT_FOUND:
-            raise
-        return None

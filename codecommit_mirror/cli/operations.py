@@ -250,6 +250,7 @@ def rotate(
             preview = rotation.preview_source if source else rotation.preview
             plans = for_each_mirror(contexts_of(mirrors, board), board, lambda one, _: preview(one), Policy())
         _report_plan(plans, board, summary, as_json)
+        return
     steps = (rotation.READ, rotation.SOURCE, rotation.PROVE) if source else rotation.STEPS
     with Board((mirror.name for mirror in mirrors), steps) as board:
         policy = Policy(confirmation(yes, board))

@@ -124,10 +124,11 @@ def down(
             return _disconnect(one.context, policy, one.deployed.record, was_visible=one.deployed.azure is not None)
 
         removals = for_each_mirror(prepared, board, disconnect, policy)
-        for first in (True, False):
-            # A mirror that was being moved has two files.
-            files = {name: files[0 if first else 1 :][:1] for name, files in removals.items()}
-            batches.commit_yaml({name: file[0] for name, file in files.items() if file}, board, policy, DISCONNECT)
+        # A mirror that was being moved has two files, which may be on one branch.
+        for number in range(2):
+            files = {name: files[number] for name, files in removals.items() if len(files) > number}
+            files = for_each_mirror(files, board, lambda file, _: connection.reread(file), policy) if number else files
+            batches.commit_yaml(files, board, policy, DISCONNECT)
         remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
         if keep_stack:
             for_each_mirror(remaining, board, _name_credential, policy)

@@ -366,8 +366,7 @@ def _connected(one: Prepared, found: MirrorState, done: connection.ConnectionPla
         azure = replace(azure, former_yaml=None)
     found = _record_pipeline(context, replace(found, azure=azure))
     yaml = connection.YamlFile(context.azure, found.mirror, azure.yaml, done.yaml) if done.commit else None
-    leaves = azure.former_yaml if done.leaves else None
-    former = connection.YamlFile(context.azure, found.mirror, leaves, None) if leaves else None
+    former = connection.YamlFile(context.azure, found.mirror, done.leaves, None) if done.leaves else None
     return replace(one, state=found, yaml=yaml, former_yaml=former, moves=done.moves)
 
 
@@ -390,15 +389,15 @@ def _commit(prepared: Mapping[str, Prepared], board: Board, policy: Policy) -> d
     batches.commit_yaml({name: one.yaml for name, one in prepared.items() if one.yaml}, board, policy, CONNECT)
     former = {name: one.former_yaml for name, one in open_ones().items() if one.former_yaml}
     # It may be on the branch that has just got a commit.
-    current = for_each_mirror(former, board, lambda file, _: connection.at_newest_tip(file), policy)
-    batches.commit_yaml(current, board, policy, CONNECT)
+    former = for_each_mirror(former, board, lambda file, _: connection.reread(file), policy)
+    batches.commit_yaml(former, board, policy, CONNECT)
 
     def move(one: Prepared, row: Row) -> Prepared:
         if not (one.moves or (one.yaml and policy.pull_request)):
             return _with_committed_yaml(one)
         with step(CONNECT):
             one = replace(one, state=state.reread_azure(one.context, one.state), yaml=None)
-        return _connect(replace(one, moves=False), row, policy) if one.moves else one
+        return _connect(replace(one, moves=False, secrets={}), row, policy) if one.moves else one
 
     moved = for_each_mirror(open_ones(), board, move, policy)
     return {name: one for name, one in moved.items() if name in board.open_rows}

@@ -223,3 +223,21 @@ def test_the_record_is_no_drift_to_status(templated, auth):
     else:
         iam.tag_role(RoleName=templated.mirror.role_name, Tags=[{"Key": "by", "Value": "hand"}])
     assert drift() == ("DRIFTED", "warning")
+
+
+@pytest.mark.parametrize("pull_request", [False, True])
+def test_down_in_the_middle_of_a_move_removes_both_files(swift, pull_request):
+    configure(swift)
+    swift.up()
+    configure(swift, pipeline_path="ci/mirror.yml")
+    with pytest.raises(Killed):
+        swift.up(stop_after=1)
+    assert file_of(swift.source, OLD)
+    assert file_of(swift.source, "ci/mirror.yml")
+    swift.down(pull_request=pull_request)
+    assert definitions_of(swift) == []
+    if pull_request:
+        proposed = f"refs/heads/codecommit-mirror/{swift.mirror.stack_name}"
+        sample.git(swift.source, "update-ref", "refs/heads/main", proposed)
+    assert not file_of(swift.source, OLD)
+    assert not file_of(swift.source, "ci/mirror.yml")
