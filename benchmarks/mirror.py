@@ -26,7 +26,7 @@ from codecommit_mirror import engine
 from localcloud import sample
 from localcloud.aws.codecommit.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Host, Serve
-from mirror_engine.model import count, format_bytes
+from mirror_engine.text import count, format_bytes
 
 
 @dataclass(frozen=True)

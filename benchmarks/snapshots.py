@@ -25,7 +25,7 @@ from codecommit_mirror.backup.repository import BareRepository
 from codecommit_mirror.backup.snapshots import read_snapshots
 from localcloud import LocalCloud, sample
 from localcloud.aws.codecommit.git_service import create_repository
-from mirror_engine.model import format_bytes
+from mirror_engine.text import format_bytes
 from mirror_guard.git_access import endpoint
 from mirror_guard.replicas import Access
 from mirror_guard.snapshot import Retention, Snapshots

@@ -15,39 +15,28 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from mirror_engine import MODULES, protocol
+from mirror_engine import MODULES
 from mirror_engine.archive import archive_entries, to_archive
 from mirror_engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from mirror_engine.git import Git, batches_by_command_line, git_environment
-from mirror_engine.model import (
-    ARCHIVE_PREFIX,
-    CARRIED_PREFIX,
-    CONFIRMED_TAG,
-    MAX_ROUNDS,
-    Advertisement,
-    Command,
+from mirror_engine.plan import by_original_name, deletion_guard, make_plan, plan_refs, select, unmirrorable
+from mirror_engine.refs import ARCHIVE_PREFIX, CARRIED_PREFIX, CONFIRMED_TAG, Advertisement, Command, ReplicaRefs
+from mirror_engine.report import Outcome, carried_note, summary
+from mirror_engine.run import mirror, names_lfs, refs_by_rest_api
+from mirror_engine.settings import (
     Endpoint,
-    Outcome,
-    ReplicaRefs,
     Settings,
     check_credential,
-    count,
-    equal_refs,
-    format_bytes,
     is_loopback,
-    list_refs,
     make_endpoint,
     parse_repository_url,
     read_settings,
-    retry_delay,
-    sanitize,
 )
-from mirror_engine.packs import fetch_pack, object_count
-from mirror_engine.plan import by_original_name, deletion_guard, make_plan, plan_refs, select, unmirrorable
-from mirror_engine.report import carried_note, summary
-from mirror_engine.role import role_replica, sign
-from mirror_engine.run import mirror, names_lfs, refs_by_rest_api
-from mirror_engine.transport import Traffic
+from mirror_engine.text import count, equal_refs, format_bytes, list_refs, sanitize
+from mirror_engine.wire import protocol
+from mirror_engine.wire.packs import fetch_pack, object_count
+from mirror_engine.wire.role import role_replica, sign
+from mirror_engine.wire.transport import MAX_ROUNDS, Traffic, retry_delay
 
 from .errors import MirrorError
 
@@ -177,12 +166,9 @@ def program(*, role: bool = False) -> str:
         AssertionError: the modules cannot be joined; see ``join``.
     """
     folder = resources.files("mirror_engine")
-    names = sorted(path.name.removesuffix(".py") for path in folder.iterdir() if path.name.endswith(".py"))
-    if names != sorted(["__init__", *MODULES]):
-        raise AssertionError(f"mirror_engine has the modules {names}, but MODULES names {sorted(MODULES)}")
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
-    carried = [name for name in MODULES if role or name != "role"]
-    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in carried}
+    carried = [name for name in MODULES if role or name != "wire.role"]
+    texts = {name: folder.joinpath(*_path(name)).read_text(encoding="utf-8") for name in carried}
     return join(str(docstring), texts, "main(role_replica)" if role else "main()")
 
 
@@ -233,13 +219,13 @@ def _parse(name: str, text: str) -> _Module:
         if isinstance(node, ast.Import):
             imports.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level:
-            needs.add(str(node.module))
+            needs.add(".".join([*name.split(".")[: -node.level], str(node.module)]))
         elif isinstance(node, ast.ImportFrom):
             names.update((str(node.module), alias.name) for alias in node.names if node.module != "__future__")
         else:
             continue
         if any(alias.asname for alias in node.names):
-            raise AssertionError(f"mirror_engine/{name}.py imports a name as another one, which cannot be joined")
+            raise AssertionError(f"mirror_engine.{name} imports a name as another one, which cannot be joined")
         end = int(node.end_lineno or 0)
     heading = [f"# {line}".rstrip() for line in (ast.get_docstring(tree) or "").splitlines()]
     body = "\n".join(text.splitlines()[end:]).strip("\n")
@@ -257,13 +243,18 @@ def _defined_in(tree: ast.Module) -> Iterator[str]:
             yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
+def _path(name: str) -> list[str]:
+    *folders, module = name.split(".")
+    return [*folders, f"{module}.py"]
+
+
 def _check(modules: Mapping[str, _Module]) -> None:
     """Refuse what would mean something else in one file than in several."""
     owner: dict[str, str] = {}
     seen: set[str] = set()
     for name, module in modules.items():
         if later := module.needs - seen:
-            raise AssertionError(f"mirror_engine/{name}.py imports from {', '.join(sorted(later))}, which comes later")
+            raise AssertionError(f"mirror_engine.{name} imports from {', '.join(sorted(later))}, which comes later")
         seen.add(name)
         for defined in module.defines:
             if defined in owner:

@@ -7,11 +7,13 @@ later and the standard library, and git 2.31 or later only for such a clone.
 
 MODULES = (
     "failures",
-    "model",
-    "transport",
-    "role",
-    "protocol",
-    "packs",
+    "text",
+    "refs",
+    "settings",
+    "wire.transport",
+    "wire.role",
+    "wire.protocol",
+    "wire.packs",
     "plan",
     "archive",
     "git",
@@ -19,4 +21,4 @@ MODULES = (
     "report",
     "run",
 )
-"""In reading order: each module only imports from those before it; ``role`` travels where no password is stored."""
+"""In reading order: each imports from those before it only; ``wire.role`` travels where no password is stored."""

@@ -9,25 +9,13 @@ import time
 from typing import Callable, Iterable, Iterator, Sequence
 
 from .failures import MirrorFailure, PackRefused, RetryableError, TooLarge
-from .model import (
-    ARCHIVE_PREFIX,
-    CONFIRMED_TAG,
-    Advertisement,
-    Command,
-    Endpoint,
-    Refs,
-    ReplicaRefs,
-    Settings,
-    count,
-    retry_delay,
-    sanitize,
-    say,
-    to_bytes,
-)
-from .packs import EMPTY_PACK, pack_of_tag
 from .plan import batches, halves, original_name
-from .protocol import push, read_refs
-from .transport import Traffic
+from .refs import ARCHIVE_PREFIX, CONFIRMED_TAG, Advertisement, Command, Refs, ReplicaRefs
+from .settings import Endpoint, Settings
+from .text import count, sanitize, say, to_bytes
+from .wire.packs import EMPTY_PACK, pack_of_tag
+from .wire.protocol import push, read_refs
+from .wire.transport import Traffic, retry_delay
 
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
 CONFIRM_TRIES = 3

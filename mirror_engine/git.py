@@ -9,7 +9,9 @@ import subprocess
 from typing import Iterable, Iterator, Mapping, Sequence
 
 from .failures import MirrorFailure, RetryableError, SourceRefused
-from .model import Command, Endpoint, printable, sanitize, to_bytes
+from .refs import Command
+from .settings import Endpoint
+from .text import printable, sanitize, to_bytes
 
 COMMITS_PER_INCREMENT = 2000
 """How much history one push of a large branch brings."""

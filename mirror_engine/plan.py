@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Iterable, Iterator, Mapping, Sequence, Tuple
 
-from .model import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs, list_refs
+from .refs import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs
+from .text import list_refs
 
 MAX_REFS_PER_PUSH = 2000
 """CodeCommit accepts 4,000: https://docs.aws.amazon.com/codecommit/latest/userguide/limits.html"""

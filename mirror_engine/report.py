@@ -3,8 +3,42 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 
-from .model import CARRIED_PREFIX, Outcome, Settings, equal_refs, format_bytes, sanitize, say
+from .refs import CARRIED_PREFIX, Refs
+from .settings import Settings
+from .text import equal_refs, format_bytes, sanitize, say
+
+
+@dataclass
+class Outcome:
+    """What a run did, and how the two sides compare."""
+
+    equal: int = 0
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+    archived: Refs = field(default_factory=dict)
+    """Archive entries that the run created, with the tips that they keep."""
+    expired: int = 0
+    carried: int = 0
+    """Refs outside branches and tags that the replica only has below ``CARRIED_PREFIX``."""
+    confirmed: bool = False
+    """Whether the confirming tag on the replica records this run."""
+    lfs: bool = False
+    """Whether the source keeps files in Git LFS, which are not mirrored."""
+    needs_attention: dict[str, str] = field(default_factory=dict)
+    """Refs that stay different until a person acts, each with the reason and the remedy."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Refs that should be equal but are not, each with the reason."""
+    bytes_from_source: int = 0
+    bytes_to_replica: int = 0
+    seconds: float = 0
+
+    @property
+    def result(self) -> str:
+        """``Succeeded``, ``SucceededWithIssues`` or ``Failed``, as Azure Pipelines names them."""
+        return "Failed" if self.broken else "SucceededWithIssues" if self.needs_attention else "Succeeded"
 
 
 def summary(outcome: Outcome) -> list[str]:

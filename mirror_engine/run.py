@@ -15,26 +15,6 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from .archive import confirm, remove_expired
 from .failures import MirrorFailure, RetryableError
-from .model import (
-    CARRIED_PREFIX,
-    MAX_ROUNDS,
-    OWN_PREFIX,
-    Advertisement,
-    Command,
-    Endpoint,
-    Outcome,
-    Refs,
-    ReplicaRefs,
-    Settings,
-    SourceRefs,
-    count,
-    list_refs,
-    password_replica,
-    read_settings,
-    retry_delay,
-    sanitize,
-    say,
-)
 from .plan import (
     Plan,
     by_original_name,
@@ -46,10 +26,13 @@ from .plan import (
     slash_positions,
     unmirrorable,
 )
-from .protocol import read_refs
-from .report import agent_command, report
+from .refs import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs
+from .report import Outcome, agent_command, report
+from .settings import Endpoint, Settings, password_replica, read_settings
+from .text import count, list_refs, sanitize, say
 from .transfer import Transfer
-from .transport import Traffic, read_body, send
+from .wire.protocol import read_refs
+from .wire.transport import MAX_ROUNDS, Traffic, read_body, retry_delay, send
 
 MAX_PAGES = 1000
 

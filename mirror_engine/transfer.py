@@ -9,23 +9,13 @@ from typing import Iterator, NamedTuple, Sequence
 from .archive import Archive
 from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
 from .git import Git, batches_by_command_line
-from .model import (
-    CARRIED_PREFIX,
-    Advertisement,
-    Command,
-    Pack,
-    Refs,
-    ReplicaRefs,
-    Settings,
-    SourceRefs,
-    count,
-    sanitize,
-    say,
-)
-from .packs import EMPTY_PACK, fetch_pack, is_ancestor, object_count, read_pack
 from .plan import by_original_name, carried_name, halves, original_name, useful_haves
-from .protocol import push, read_refs
-from .transport import Traffic
+from .refs import CARRIED_PREFIX, Advertisement, Command, Pack, Refs, ReplicaRefs, SourceRefs
+from .settings import Settings
+from .text import count, sanitize, say
+from .wire.packs import EMPTY_PACK, fetch_pack, is_ancestor, object_count, read_pack
+from .wire.protocol import push, read_refs
+from .wire.transport import Traffic
 
 BUFFER_BYTES = 16 * 1024 * 1024
 """A pack up to this size is parsed before it is pushed; a larger one is streamed without being parsed."""

@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Any
 
 from mirror_engine.archive import archive_entries
-from mirror_engine.model import CONFIRMED_TAG, Refs
 from mirror_engine.plan import original_name
+from mirror_engine.refs import CONFIRMED_TAG, Refs
 
 from .manifest import format_time, parse_time
 from .names import EVENT_KINDS

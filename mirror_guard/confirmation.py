@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 
 from mirror_engine.archive import ref_listing
 from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
-from mirror_engine.model import CONFIRMED_TAG, Endpoint, Refs, ReplicaRefs
 from mirror_engine.plan import by_original_name
-from mirror_engine.protocol import offered, request_pack
-from mirror_engine.transport import Traffic
+from mirror_engine.refs import CONFIRMED_TAG, Refs, ReplicaRefs
+from mirror_engine.settings import Endpoint
+from mirror_engine.wire.protocol import offered, request_pack
+from mirror_engine.wire.transport import Traffic
 
 _MAX_BYTES = 1024 * 1024
 _MAX_HAVES = 500

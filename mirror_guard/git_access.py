@@ -6,8 +6,10 @@ import time as clock
 from collections.abc import Callable
 
 from mirror_engine.failures import RetryableError
-from mirror_engine.model import Advertisement, Endpoint, make_endpoint, retry_delay
-from mirror_engine.protocol import read_refs
+from mirror_engine.refs import Advertisement
+from mirror_engine.settings import Endpoint, make_endpoint
+from mirror_engine.wire.protocol import read_refs
+from mirror_engine.wire.transport import retry_delay
 
 _TRIES = 4
 _MAX_WAIT_SECONDS = 60

@@ -23,9 +23,9 @@ import boto3
 from botocore.config import Config
 
 from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
-from mirror_engine.model import CONFIRMED_TAG
-from mirror_engine.packs import fetch_pack, is_ancestor, read_pack
-from mirror_engine.transport import Traffic
+from mirror_engine.refs import CONFIRMED_TAG
+from mirror_engine.wire.packs import fetch_pack, is_ancestor, read_pack
+from mirror_engine.wire.transport import Traffic
 
 from . import replicas, watch
 from .changes import Change, Verdict, from_event, judge

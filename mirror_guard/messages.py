@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mirror_engine.model import sanitize
+from mirror_engine.text import sanitize
 
 from .changes import Change, Verdict
 

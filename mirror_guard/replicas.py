@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror_engine.model import Endpoint
-from mirror_engine.role import sign
+from mirror_engine.settings import Endpoint
+from mirror_engine.wire.role import sign
 
 from .git_access import endpoint
 from .names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG

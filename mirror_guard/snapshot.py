@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mirror_engine.failures import RetryableError
-from mirror_engine.model import CONFIRMED_TAG, Advertisement, Endpoint
-from mirror_engine.packs import EMPTY_PACK, fetch_pack, object_count
-from mirror_engine.transport import Traffic
+from mirror_engine.refs import CONFIRMED_TAG, Advertisement
+from mirror_engine.settings import Endpoint
+from mirror_engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
+from mirror_engine.wire.transport import Traffic
 
 from .bundle import header
 from .git_access import read_patiently

@@ -12,9 +12,10 @@ import zlib
 import atheris
 
 with atheris.instrument_imports():
-    from mirror_engine.model import PackRefused, RetryableError, sanitize
-    from mirror_engine.packs import read_pack, verify_checksum
-    from mirror_engine.protocol import parse_advertisement, parse_report
+    from mirror_engine.failures import PackRefused, RetryableError
+    from mirror_engine.text import sanitize
+    from mirror_engine.wire.packs import read_pack, verify_checksum
+    from mirror_engine.wire.protocol import parse_advertisement, parse_report
 
 EXPECTED = (ValueError, IndexError, zlib.error, PackRefused, RetryableError)
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from mirror_engine.archive import ARCHIVE_TIME, expired, to_archive
 from mirror_engine.git import MAX_COMMAND_LINE_BYTES, _push_arguments, batches_by_command_line
-from mirror_engine.model import ARCHIVE_PREFIX, OWN_PREFIX, Command, Outcome
 from mirror_engine.plan import (
     MAX_HAVES,
     by_original_name,
@@ -21,6 +20,8 @@ from mirror_engine.plan import (
     unmirrorable,
     useful_haves,
 )
+from mirror_engine.refs import ARCHIVE_PREFIX, OWN_PREFIX, Command
+from mirror_engine.report import Outcome
 
 NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 OLD, NEW = "1" * 40, "2" * 40

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from localcloud import sample
 from mirror_engine.archive import confirmation
 from mirror_engine.failures import PackRefused, RetryableError
-from mirror_engine.packs import EMPTY_PACK, commit_parents, is_ancestor, pack_of_tag, read_pack, verify_checksum
-from mirror_engine.protocol import offered, parse_advertisement, parse_report, split_pkt_lines
+from mirror_engine.wire.packs import EMPTY_PACK, commit_parents, is_ancestor, pack_of_tag, read_pack, verify_checksum
+from mirror_engine.wire.protocol import offered, parse_advertisement, parse_report, split_pkt_lines
 
 ID = "a" * 40
 

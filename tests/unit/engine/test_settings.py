@@ -10,10 +10,11 @@ import pytest
 
 from mirror_engine.failures import MirrorFailure
 from mirror_engine.git import git_environment
-from mirror_engine.model import Endpoint, error_name, read_settings, sanitize
 from mirror_engine.report import agent_command
 from mirror_engine.run import names_lfs
-from mirror_engine.transport import access_problem, open_connection, retry_after_seconds
+from mirror_engine.settings import Endpoint, read_settings
+from mirror_engine.text import error_name, sanitize
+from mirror_engine.wire.transport import access_problem, open_connection, retry_after_seconds
 
 ENVIRONMENT = {
     "AZURE_REPO_URL": "https://dev.azure.com/contoso/Shop/_git/MyRepo",

@@ -143,7 +143,7 @@ def test_a_subject_is_short_and_ascii():
 
 def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
     from mirror_engine.archive import confirmation
-    from mirror_engine.packs import pack_of_tag
+    from mirror_engine.wire.packs import pack_of_tag
 
     tag = confirmation("https://dev.azure.com/c/S/_git/R", {"refs/heads/main": "a" * 40}, "a" * 40, NOW.timestamp())
     object_id, pack = pack_of_tag(tag)

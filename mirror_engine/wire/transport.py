@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import random
 import time
 import urllib.parse
 import urllib.request
 from typing import Iterable, Iterator, Mapping
 
-from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
-from .model import Endpoint, basic_auth_header, error_name, format_bytes, sanitize, say
+from ..failures import MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
+from ..settings import Endpoint, basic_auth_header
+from ..text import error_name, format_bytes, sanitize, say
 
 AGENT = "agent=codecommit-mirror"
 CHUNK_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 300
 MAX_WAIT_SECONDS = 600
+MAX_ROUNDS = 6
+"""How often a run, or one request of it, is tried."""
 
 
 class Traffic:
@@ -160,3 +164,8 @@ def access_problem(endpoint: Endpoint, status: int, location: str = "") -> str:
         page = "a sign-in page" if status < 400 else str(status)
         return f"{what} refused access ({page}); {endpoint.remedy}."
     return f"{what} answered {status}, which a Git server would not do; check the URL."
+
+
+def retry_delay(error: RetryableError, number: int) -> float:
+    """Return the seconds to wait before the next try: what the server asked for, or twice as long each time."""
+    return max(error.wait_seconds, random.uniform(0.5, 1) * float(2**number))

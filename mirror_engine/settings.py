@@ -1,4 +1,4 @@
-"""What the engine works with: refs, endpoints, settings, the outcome of a run, and text for people.
+"""What to mirror, and how: the two sides, and the settings of a run.
 
 The settings come from the environment:
 
@@ -15,33 +15,13 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import random
 import re
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, Mapping, NamedTuple, NewType, Sequence, Union
+from typing import Callable, Mapping
 
-from .failures import MirrorFailure, RetryableError
-
-NO_OBJECT = "0" * 40
-OWN_PREFIX = "refs/tags/codecommit-mirror/"
-"""Where the engine keeps its own refs: a namespace that CodeCommit accepts, reports as events and knows in IAM."""
-ARCHIVE_PREFIX = f"{OWN_PREFIX}archive/"
-"""Tips that a run deleted or overwrote."""
-CARRIED_PREFIX = f"{OWN_PREFIX}refs/"
-"""Refs outside branches and tags, where the replica does not accept them under their own names."""
-CONFIRMED_TAG = f"{OWN_PREFIX}confirmed"
-"""An annotated tag that records what a run found equal."""
-MAX_ROUNDS = 6
-
-Pack = Union[bytes, Iterator[bytes]]
-"""A whole pack, or one that is still arriving."""
-Refs = Dict[str, str]
-"""Object ids in hexadecimal, by ref name. Bytes that are not UTF-8 are kept as surrogate escapes."""
-SourceRefs = NewType("SourceRefs", Refs)
-"""Refs by the source's names."""
-ReplicaRefs = NewType("ReplicaRefs", Refs)
-"""Refs by the names that the replica has them under: see ``CARRIED_PREFIX``."""
+from .failures import MirrorFailure
+from .text import sanitize
 
 
 @dataclass(frozen=True)
@@ -76,62 +56,6 @@ class Settings:
     namespaces: tuple[str, ...] = ("refs/heads/", "refs/tags/", "refs/notes/")
     archive_days: int = 90
     allow_deletions: bool = False
-
-
-class Command(NamedTuple):
-    """One ref's change: ``old`` is what the replica must still have; None means that the ref does not exist."""
-
-    ref: str
-    old: str | None
-    new: str | None
-
-
-@dataclass
-class Advertisement:
-    """A server's refs and capabilities (gitprotocol-pack, "Reference Discovery").
-
-    The replica's refs are updated while a run pushes, because later packs can build on what was pushed.
-    """
-
-    refs: Refs
-    capabilities: tuple[str, ...] = ()
-
-    @property
-    def head(self) -> str | None:
-        """The branch that HEAD points at, if the server reports it."""
-        prefix = "symref=HEAD:"
-        return next((word[len(prefix) :] for word in self.capabilities if word.startswith(prefix)), None)
-
-
-@dataclass
-class Outcome:
-    """What a run did, and how the two sides compare."""
-
-    equal: int = 0
-    created: int = 0
-    updated: int = 0
-    deleted: int = 0
-    archived: Refs = field(default_factory=dict)
-    """Archive entries that the run created, with the tips that they keep."""
-    expired: int = 0
-    carried: int = 0
-    """Refs outside branches and tags that the replica only has below ``CARRIED_PREFIX``."""
-    confirmed: bool = False
-    """Whether the confirming tag on the replica records this run."""
-    lfs: bool = False
-    """Whether the source keeps files in Git LFS, which are not mirrored."""
-    needs_attention: dict[str, str] = field(default_factory=dict)
-    """Refs that stay different until a person acts, each with the reason and the remedy."""
-    broken: dict[str, str] = field(default_factory=dict)
-    """Refs that should be equal but are not, each with the reason."""
-    bytes_from_source: int = 0
-    bytes_to_replica: int = 0
-    seconds: float = 0
-
-    @property
-    def result(self) -> str:
-        """``Succeeded``, ``SucceededWithIssues`` or ``Failed``, as Azure Pipelines names them."""
-        return "Failed" if self.broken else "SucceededWithIssues" if self.needs_attention else "Succeeded"
 
 
 def _source(environment: Mapping[str, str]) -> Endpoint:
@@ -259,60 +183,3 @@ def is_loopback(host: str | None) -> bool:
 def basic_auth_header(username: str, password: str) -> str:
     """Return the value of an Authorization header for Basic authentication."""
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
-
-
-def retry_delay(error: RetryableError, number: int) -> float:
-    """Return the seconds to wait before the next try: what the server asked for, or twice as long each time."""
-    return max(error.wait_seconds, random.uniform(0.5, 1) * float(2**number))
-
-
-def say(text: str) -> None:
-    """Print one line."""
-    print(text, flush=True)
-
-
-def sanitize(text: str) -> str:
-    """Make untrusted text safe to print: no control characters, and no logging command that a build agent runs."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub("#(?=#)", "# ", "".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
-
-
-def printable(text: bytes) -> str:
-    """Return at most 600 characters of a server's message, on one line and safe to print."""
-    return sanitize(" ".join(text.replace(b"\0", b" ").decode("utf-8", "surrogateescape").split())[:600])
-
-
-def error_name(error: BaseException) -> str:
-    """Name an error without the HTTP library's text, which may repeat what was sent."""
-    return sanitize(getattr(error, "strerror", None) or type(error).__name__)
-
-
-def count(things: Sequence[object] | Mapping[str, object] | int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun in the singular or plural, like ``1 ref`` and ``2 refs``."""
-    number = things if isinstance(things, int) else len(things)
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
-def equal_refs(number: int) -> str:
-    """Return the statement that so many refs are equal."""
-    return f"{count(number, 'ref')} {'is' if number == 1 else 'are'} equal"
-
-
-def list_refs(names: Sequence[str]) -> str:
-    """Return the number of refs and the first 20 names."""
-    listed = ", ".join(sanitize(name) for name in names[:20])
-    return f"{count(names, 'ref')} ({listed}{', ...' if len(names) > 20 else ''})"
-
-
-def format_bytes(number: float) -> str:
-    """Format a number of bytes in decimal units."""
-    for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} GB"
-
-
-def to_bytes(text: str) -> bytes:
-    """Encode text that may hold bytes which are not UTF-8, as ref names may."""
-    return text.encode("utf-8", "surrogateescape")

@@ -7,8 +7,8 @@ import re
 import zlib
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from .failures import RetryableError, SourceRefused
-from .model import Endpoint
+from ..failures import RetryableError, SourceRefused
+from ..settings import Endpoint
 from .protocol import offered, request_pack
 from .transport import AGENT, Traffic
 

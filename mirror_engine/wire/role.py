@@ -23,17 +23,9 @@ import urllib.parse
 from dataclasses import replace
 from typing import Mapping, NamedTuple
 
-from .failures import MirrorFailure, RetryableError
-from .model import (
-    Endpoint,
-    basic_auth_header,
-    check_credential,
-    error_name,
-    is_loopback,
-    parse_repository_url,
-    require,
-    sanitize,
-)
+from ..failures import MirrorFailure, RetryableError
+from ..settings import Endpoint, basic_auth_header, check_credential, is_loopback, parse_repository_url, require
+from ..text import error_name, sanitize
 from .transport import TIMEOUT_SECONDS, open_connection, retry_after_seconds
 
 RENEW_SECONDS = 300

@@ -7,8 +7,10 @@ import itertools
 import re
 from typing import Iterable, Iterator, Sequence
 
-from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
-from .model import NO_OBJECT, Advertisement, Command, Endpoint, Pack, Refs, error_name, printable, sanitize, to_bytes
+from ..failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
+from ..refs import NO_OBJECT, Advertisement, Command, Pack, Refs
+from ..settings import Endpoint
+from ..text import error_name, printable, sanitize, to_bytes
 from .transport import AGENT, Traffic, access_problem, read_body, send
 
 
