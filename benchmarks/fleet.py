@@ -103,13 +103,13 @@ class _Fleet:
         ]
         self._config.write_text(head + "".join(lines))
 
-    def _report(self, what: str, command: Sequence[str]) -> None:
+    def _report(self, title: str, command: Sequence[str]) -> None:
         cost = self._run(command)
         calls = ", ".join(
             f"{service} {number / self._size:.2f}" for service, number in sorted(cost.calls.items()) if number
         )
         each = cost.seconds / self._size * 1000
-        print(f"| {what} | {cost.seconds:.1f} | {each:.0f} | {cost.megabytes:.0f} | {calls} |", flush=True)
+        print(f"| {title} | {cost.seconds:.1f} | {each:.0f} | {cost.megabytes:.0f} | {calls} |", flush=True)
 
     def _run(self, command: Sequence[str]) -> Cost:
         before = self._cloud.requests()

@@ -99,7 +99,7 @@ class Bench:
             "PATH": os.environ["PATH"],
             "AZURE_REPO_URL": f"{self.source_server.url}/o/p/_git/r",
             "AWS_REPO_URL": f"{self.replica_server.url}/r",
-            **{f"{side}_GIT_{what}": "x" for side in ("AZURE", "AWS") for what in ("USERNAME", "PASSWORD")},
+            **{f"{side}_GIT_{part}": "x" for side in ("AZURE", "AWS") for part in ("USERNAME", "PASSWORD")},
             "MIRROR_ALLOW_DELETIONS": "1",
         }
         program = self.folder / "program.py"

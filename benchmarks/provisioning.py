@@ -29,9 +29,9 @@ def main() -> None:
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory(prefix="provisioning-") as folder, LocalCloud() as cloud:
         work = Path(folder)
-        one, many, some = (_mirrors(work / f"{count}.yaml", count) for count in (1, _MANY, _DEPLOYED))
+        single, many, some = (_mirrors(work / f"{count}.yaml", count) for count in (1, _MANY, _DEPLOYED))
         cases = {
-            "one mirror": ["-c", f"config={one}"],
+            "one mirror": ["-c", f"config={single}"],
             f"one of {_MANY} (`-c mirror=NAME`)": ["-c", f"config={many}", "-c", "mirror=Replica-7"],
             f"all {_MANY}": ["-c", f"config={many}"],
         }
@@ -51,13 +51,13 @@ def main() -> None:
         for (case, value), note in zip(best.items(), notes, strict=True):
             print(f"| {case} | {value:.2f} | {note} |")
         target = f"aws://{cloud.account}/{cloud.region}"
-        _cdk(cloud, work, ["bootstrap", target, "-c", f"config={one}"])
+        _cdk(cloud, work, ["bootstrap", target, "-c", f"config={single}"])
         print(f"\n| `cdk deploy` on the embedded cloud, best of {runs} | seconds | |\n|---|---|---|")
-        single = _deployed(cloud, work, one, ["--all"], runs)
-        print(f"| one mirror | {single:.1f} | |")
+        alone = _deployed(cloud, work, single, ["--all"], runs)
+        print(f"| one mirror | {alone:.1f} | |")
         for concurrency in (5, 20):
             took = _deployed(cloud, work, some, ["--all", "--concurrency", str(concurrency)], 1)
-            note = f"{took / _DEPLOYED:.1f} s each, {took / _DEPLOYED / single:.2f} times one alone"
+            note = f"{took / _DEPLOYED:.1f} s each, {took / _DEPLOYED / alone:.2f} times one alone"
             print(f"| {_DEPLOYED} mirrors, `--concurrency {concurrency}` | {took:.1f} | {note} |")
         spread = max(statistics.stdev(values) / min(values) for values in seconds.values()) if runs > 1 else 0
         print(f"\nLargest spread of a case's synthesis: {spread:.0%} of its best run.")

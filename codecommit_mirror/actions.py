@@ -16,7 +16,7 @@ class Action:
     """One change of one thing; it contains no secret and no time."""
 
     verb: Verb
-    what: str
+    subject: str
     """The thing, like ``variable AWS_REPO_URL``."""
     before: str | None = None
     after: str | None = None
@@ -30,14 +30,14 @@ class Action:
 
     def __str__(self) -> str:
         values = f": {self.before} -> {self.after}" if self.before and self.after else f": {self.after or self.before}"
-        return f"{SYMBOLS[self.verb]} {self.what}{values if self.before or self.after else ''}"
+        return f"{SYMBOLS[self.verb]} {self.subject}{values if self.before or self.after else ''}"
 
     def as_object(self, mirror: str) -> dict[str, object]:
         """Return what JSON says of it."""
         return {
             "mirror": mirror,
             "action": self.verb,
-            "what": self.what,
+            "subject": self.subject,
             "from": self.before,
             "to": self.after,
             "destructive": self.is_destructive,

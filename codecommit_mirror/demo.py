@@ -156,13 +156,13 @@ class _Demo:
             sample.commit(clone, rewritten, "History rewritten", parent=f"refs/heads/{branch}~1")
             pushed = (branch, f"{self._prefix}/new-branch", f"refs/tags/{self._prefix}-tag", f"+{rewritten}")
             self._push(clone, *pushed)
-            for what in (
+            for change in (
                 f"a new commit on {branch}",
                 f"a new branch, {self._prefix}/new-branch",
                 f"a new tag, {self._prefix}-tag",
                 f"a force-push to {rewritten}",
             ):
-                self._steps.say(what)
+                self._steps.say(change)
         with self._steps.step("The pushes have started runs of the pipeline"):
             self._wait_for_runs()
             self._compare()

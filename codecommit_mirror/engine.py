@@ -115,9 +115,9 @@ def read_refs(endpoint: Endpoint, service: str) -> Advertisement:
         MirrorFailure: it refuses.
         RetryableError: it cannot be reached.
     """
-    found = protocol.read_refs(endpoint, service)
-    _LOG.info("git %s of the %s -> %s refs", service, endpoint.side, len(found.refs))
-    return found
+    advertised = protocol.read_refs(endpoint, service)
+    _LOG.info("git %s of the %s -> %s refs", service, endpoint.side, len(advertised.refs))
+    return advertised
 
 
 def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float], None] = time.sleep) -> Advertisement:

@@ -178,15 +178,15 @@ def denial_reason(name: str) -> str | None:
     if is_own(name):
         return f"names below {OWN_PREFIX} are reserved for the engine's own refs; rename the tag at the source"
     kind, _, short = name[len("refs/") :].partition("/")
-    what = {"heads": "branch", "tags": "tag"}.get(kind)
+    noun = {"heads": "branch", "tags": "tag"}.get(kind)
     refused = ""
-    if what and re.fullmatch("[0-9a-fA-F]{40}", short):
-        refused = f"a {what} name of 40 hexadecimal digits"
-    elif what == "branch" and len(short) > MAX_BRANCH_NAME:
+    if noun and re.fullmatch("[0-9a-fA-F]{40}", short):
+        refused = f"a {noun} name of 40 hexadecimal digits"
+    elif noun == "branch" and len(short) > MAX_BRANCH_NAME:
         refused = f"a branch name of more than {MAX_BRANCH_NAME} characters"
-    elif what == "branch" and short == "@":
+    elif noun == "branch" and short == "@":
         refused = "@ as a branch name"
-    return f"CodeCommit does not accept {refused}; rename the {what} at the source" if refused else None
+    return f"CodeCommit does not accept {refused}; rename the {noun} at the source" if refused else None
 
 
 def batches(commands: Sequence[Command], size: int = MAX_REFS_PER_PUSH) -> Iterator[tuple[Command, ...]]:
@@ -222,17 +222,17 @@ def deletion_guard(
             f"the user permission to read every ref. {confirm}."
         )
     mirrorable = dict.fromkeys((name for name in source if not denial_reason(name)), "")
-    for kinds, what in (
+    for kinds, noun in (
         (("refs/heads/", "refs/tags/"), "branches and tags"),
         (("refs/heads/",), "branches"),
         (("refs/tags/",), "tags"),
     ):
-        had = select(replica, kinds)
-        lost = sorted(name for name in had if name not in source)
+        before = select(replica, kinds)
+        lost = sorted(name for name in before if name not in source)
         no_branch_left = "refs/heads/" in kinds and not select(mirrorable, kinds)
-        if lost and (no_branch_left or (len(lost) > 10 and 2 * len(lost) > len(had))):
-            left = "no" if no_branch_left else f"only {len(had) - len(lost):,} of the replica's {len(had):,}"
-            return f"the source has {left} {what}; this run would delete {list_refs(lost)}. {confirm}."
+        if lost and (no_branch_left or (len(lost) > 10 and 2 * len(lost) > len(before))):
+            left = "no" if no_branch_left else f"only {len(before) - len(lost):,} of the replica's {len(before):,}"
+            return f"the source has {left} {noun}; this run would delete {list_refs(lost)}. {confirm}."
     return None
 
 

@@ -87,7 +87,7 @@ class _Run:
             if problem:
                 say(f"Trying again: {problem}.")
             try:
-                one = self._round(is_first=not problem, is_last=number == MAX_ROUNDS - 1)
+                done = self._round(is_first=not problem, is_last=number == MAX_ROUNDS - 1)
             except RetryableError as error:
                 problem = str(error)
                 # While a round makes progress, the next one has all its tries.
@@ -96,9 +96,9 @@ class _Run:
                 if number < MAX_ROUNDS:
                     self._sleep(retry_delay(error, number - 1))
                 continue
-            moved = self._settle(one)
+            moved = self._settle(done)
             if not moved:
-                return one
+                return done
             accepted = len(self._transfer.done)
             number += 1
             problem = f"{list_refs(moved)} changed on the replica in the meantime, or did not change as reported"
@@ -181,22 +181,22 @@ class _Run:
             "makes the first branch that it receives the default one."
         )
 
-    def _settle(self, one: _Round) -> list[str]:
+    def _settle(self, done: _Round) -> list[str]:
         """Judge each pushed ref by what the replica lists now; return the refs that need another round.
 
         The server's answer does not count: an update that it reported but does not list is tried once more.
         """
-        self._counted.update(one.pushed)
-        self._count(one.pushed, one.after.refs)
+        self._counted.update(done.pushed)
+        self._count(done.pushed, done.after.refs)
         moved: list[str] = []
-        for ref, old, new in one.pushed:
-            current = one.after.refs.get(ref)
+        for ref, old, new in done.pushed:
+            current = done.after.refs.get(ref)
             if current == new:
                 continue
             if current != old:
                 moved.append(ref)
-            elif ref in one.refused:
-                self._refusals[ref] = one.refused[ref]
+            elif ref in done.refused:
+                self._refusals[ref] = done.refused[ref]
             elif ref in self._unconfirmed:
                 self._refusals[ref] = "the replica reported the change but did not make it"
             else:
@@ -205,10 +205,10 @@ class _Run:
         return moved
 
     def _count(self, commands: Iterable[Command], after: Refs) -> None:
-        made = [command for command in commands if after.get(command.ref) == command.new]
-        self._outcome.deleted += sum(new is None for _, _, new in made)
-        self._outcome.created += sum(new is not None and old is None for _, old, new in made)
-        self._outcome.updated += sum(new is not None and old is not None for _, old, new in made)
+        changed = [command for command in commands if after.get(command.ref) == command.new]
+        self._outcome.deleted += sum(new is None for _, _, new in changed)
+        self._outcome.created += sum(new is not None and old is None for _, old, new in changed)
+        self._outcome.updated += sum(new is not None and old is not None for _, old, new in changed)
 
     def finish(self, last: _Round) -> Outcome:
         """Clean up the archive, compare both sides, confirm the run, and return its outcome."""

@@ -109,11 +109,11 @@ class Guard:
 
     def _find(self, arn: str) -> Replica | None:
         """Return a replica by its tags, which one instance of the function looks up every few minutes."""
-        found, looked_up = _FOUND.get(arn, (None, 0.0))
+        replica, looked_up = _FOUND.get(arn, (None, 0.0))
         if time.monotonic() - looked_up > _TAGS_SECONDS:
-            found = replicas.find(self._tagging, arn)
-            _FOUND[arn] = (found, time.monotonic())
-        return found
+            replica = replicas.find(self._tagging, arn)
+            _FOUND[arn] = (replica, time.monotonic())
+        return replica
 
     @property
     def _region(self) -> str:
@@ -166,16 +166,16 @@ class Guard:
         Raises:
             ReplicasFailedError: some could not be read.
         """
-        found = list(replicas.find_all(self._tagging))
+        existing = list(replicas.find_all(self._tagging))
         # The session makes one client at a time; the threads share them.
         _ = self.store, self._codecommit, self._sns
-        for name in sorted(self.store.known_replicas() - {replica.name for replica in found}):
+        for name in sorted(self.store.known_replicas() - {replica.name for replica in existing}):
             self._update(name, lambda state, name=name: self._noted_absence(state, name))  # type: ignore[misc]
         with ThreadPoolExecutor(_WORKERS) as pool:
-            failures = [failure for failure in pool.map(self._look_safely, found) if failure]
+            failures = [failure for failure in pool.map(self._look_safely, existing) if failure]
         if failures:
-            raise ReplicasFailedError(f"{len(failures)} of {len(found)} replicas could not be read: {failures[0]}")
-        return {"replicas": len(found)}
+            raise ReplicasFailedError(f"{len(failures)} of {len(existing)} replicas could not be read: {failures[0]}")
+        return {"replicas": len(existing)}
 
     def _noted_absence(self, state: State, name: str) -> tuple[State, list[Message]]:
         state, message = watch.note_absence(state, replica=name, region=self._region, now=self.clock())
@@ -193,19 +193,19 @@ class Guard:
     def _look(self, replica: Replica, *, believe: bool = True) -> None:
         """Read a replica and its confirming tag; one that somebody else wrote is not believed."""
         access = self._open(replica)
-        found = read_patiently(access.endpoint)
-        tag = found.refs.get(CONFIRMED_TAG, "")
+        advertised = read_patiently(access.endpoint)
+        tag = advertised.refs.get(CONFIRMED_TAG, "")
         every = self.environment.get("EVERY_HOURS")
 
         def decide(state: State) -> tuple[State, list[Message]]:
             if tag and tag != state.confirmed_id and not believe:
                 state = watch.disbelieve(state, tag)
             elif tag and tag != state.confirmed_id:
-                confirmation = read_confirmation(access.endpoint(), found.capabilities, found.refs)
+                confirmation = read_confirmation(access.endpoint(), advertised.capabilities, advertised.refs)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
             return watch.check(
                 state,
-                refs_sha256=digest(found.refs),
+                refs_sha256=digest(advertised.refs),
                 replica=replica.name,
                 region=self._region,
                 stale_after=timedelta(hours=int(self.environment["STALE_AFTER_HOURS"])),
@@ -220,7 +220,7 @@ class Guard:
             status="changed" if state.changed_since else "stale" if state.stale_since else "ok",
             confirmed=state.confirmed_at or None,
             snapshot=state.snapshot_at or None,
-            refs=len(found.refs),
+            refs=len(advertised.refs),
         )
 
     def _update(self, name: str, decide: Callable[[State], tuple[State, list[Message]]]) -> State:
@@ -239,12 +239,13 @@ class Guard:
 
         old, state = self.store.update_state(name, decide_and_queue)
         left = format_time(self.clock() - _OUTBOX_PATIENCE)
-        to_send = [one for one in state.outbox if one[2] < left] + (mine if state != old else [])
+        to_send = [message for message in state.outbox if message[2] < left] + (mine if state != old else [])
         for subject, body, _ in to_send:
             self._sns.publish(TopicArn=self.environment["TOPIC_ARN"], Subject=subject, Message=body)
         if to_send:
             self.store.update_state(
-                name, lambda now: replace(now, outbox=tuple(one for one in now.outbox if one not in to_send))
+                name,
+                lambda now: replace(now, outbox=tuple(message for message in now.outbox if message not in to_send)),
             )
         return state
 
@@ -281,10 +282,10 @@ def _is_kept(access: Access, old: str, new: str) -> bool | None:
     Raises:
         RetryableError: the replica is busy.
     """
-    found = read_patiently(access.endpoint)
-    haves = [old, *(v for n, v in found.refs.items() if n.startswith("refs/heads/") and v != new)][:_MAX_HAVES]
+    advertised = read_patiently(access.endpoint)
+    haves = [old, *(v for n, v in advertised.refs.items() if n.startswith("refs/heads/") and v != new)][:_MAX_HAVES]
     data = bytearray()
-    pack = fetch_pack(access.endpoint(), found.capabilities, [new], haves, Traffic(), thin=True)
+    pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic(), thin=True)
     try:
         for part in pack:
             data += part

@@ -76,23 +76,23 @@ def plan(refs: Mapping[str, str], head: str | None, last: Manifest | None, *, an
     groups = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
     parts: list[Part] = []
     kept = {name: value for name, value in base.items() if refs.get(name) == value}
-    had = base
+    available = base
     for number, group in enumerate(groups, 1):
         kept |= {name: refs[name] for name in group}
-        bases = prerequisites(had, group)
-        known = set(had.values()) if bases else set()
+        bases = prerequisites(available, group)
+        known = set(available.values()) if bases else set()
         wants = [value for name, value in kept.items() if value not in known]
         parts.append(Part(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups)))
-        had = {**had, **kept}
+        available = {**available, **kept}
     return parts
 
 
-def prerequisites(had: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+def prerequisites(available: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
     """Return commits that a bundle can build on: tips of branches, first those of the branches that it brings.
 
     Only a branch's tip is certain to be a commit, as a prerequisite must be.
     """
-    branches = {name: value for name, value in had.items() if name.startswith("refs/heads/")}
+    branches = {name: value for name, value in available.items() if name.startswith("refs/heads/")}
     first = [branches[name] for name in names if name in branches]
     return tuple(dict.fromkeys([*first, *branches.values()]))[:_MAX_PREREQUISITES]
 
@@ -126,7 +126,7 @@ class Snapshots:
                 the manifest is written last.
         """
         now = self._now()
-        refs = (found := read_patiently(access.endpoint)).refs
+        refs = (advertised := read_patiently(access.endpoint)).refs
         versions = self._store.versions(replica)
         last = self._store.latest_manifest(versions)
         if not refs and last is None:
@@ -143,7 +143,7 @@ class Snapshots:
             self._note_interruptible(replica, before)
         written = 0
         for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
-            last = self._write(replica, access, found, part, last, before)
+            last = self._write(replica, access, advertised, part, last, before)
             written += last[0].size
         self._finish(replica, last[0] if last else None, now, (before, tag))
         if anew and last:
@@ -231,8 +231,8 @@ class Snapshots:
             known[manifest.key] = manifest
             previous = None if manifest.full else manifest.previous
             manifest = self._store.manifest(previous, versions[previous])[0] if previous in versions else None
-        for one in chain_of(last, known):
-            for key in (one.bundle, one.key):
+        for snapshot in chain_of(last, known):
+            for key in (snapshot.bundle, snapshot.key):
                 self._store.extend_lock(key, versions[key], self._retention.mode, until)
         return format_time(until)
 

@@ -35,8 +35,8 @@ class ReplicaRepository(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         if existing:
-            found = codecommit.Repository.from_repository_name(self, "Repository", name)
-            self.arn, self.clone_url = found.repository_arn, found.repository_clone_url_http
+            repository = codecommit.Repository.from_repository_name(self, "Repository", name)
+            self.arn, self.clone_url = repository.repository_arn, repository.repository_clone_url_http
             return
         repository = codecommit.Repository(self, "Repository", repository_name=name, description=description)
         repository.apply_removal_policy(RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY)

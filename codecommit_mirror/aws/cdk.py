@@ -64,10 +64,10 @@ def find_cli(folder: Path) -> str:
     Raises:
         MirrorError: there is none.
     """
-    found = shutil.which("cdk", path=folder / "node_modules" / ".bin") or shutil.which("cdk")
-    if not found or shutil.which("node") is None:
+    path = shutil.which("cdk", path=folder / "node_modules" / ".bin") or shutil.which("cdk")
+    if not path or shutil.which("node") is None:
         raise MirrorError("the CDK CLI or Node.js is not installed; install Node 20 or later, then run 'npm ci' here.")
-    return found
+    return path
 
 
 def bootstrap_parameter(folder: Path) -> str:
@@ -244,4 +244,6 @@ def _reasons(events: Sequence[StackEvent]) -> list[str]:
     """Return why resources failed, without those that were only canceled because of another one."""
     failed = [event for event in events if event.failed and not re.search("cancell?ed", event.reason, re.IGNORECASE)]
     causes = [event for event in failed if event.resource_type != "AWS::CloudFormation::Stack"] or failed
-    return list(dict.fromkeys(f"{one.resource} ({one.resource_type}) is {one.status}: {one.reason}" for one in causes))
+    return list(
+        dict.fromkeys(f"{event.resource} ({event.resource_type}) is {event.status}: {event.reason}" for event in causes)
+    )

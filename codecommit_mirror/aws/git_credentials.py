@@ -54,11 +54,11 @@ def list_credentials(iam: IAMClient, user: str) -> list[Credential]:
     """
     with aws_failures(f"list the Git credentials of {user}"):
         answer = iam.list_service_specific_credentials(UserName=user, ServiceName=SERVICE)
-    found = [
+    credentials = [
         Credential(c["ServiceSpecificCredentialId"], c.get("ServiceUserName", ""), c["Status"], c["CreateDate"])
         for c in answer.get("ServiceSpecificCredentials", [])
     ]
-    return sorted(found, key=lambda credential: credential.created)
+    return sorted(credentials, key=lambda credential: credential.created)
 
 
 def find_credentials(iam: IAMClient, user: str) -> list[Credential] | None:

@@ -53,10 +53,10 @@ def needs_of(templates: Iterable[Mapping[str, Any]]) -> Counter[str]:
 def problems(needs: Mapping[str, int], quotas: Mapping[str, Quota]) -> list[str]:
     """Return a sentence for each quota that is too small, with what to do."""
     return [
-        f"{needs[what]:,} more {what} are needed, but the account has {quota.used:,} and its quota allows "
+        f"{needs[kind]:,} more {kind} are needed, but the account has {quota.used:,} and its quota allows "
         f"{quota.allowed:,}; raise the quota under Service Quotas first."
-        for what, quota in quotas.items()
-        if needs.get(what, 0) and quota.used + needs[what] > quota.allowed
+        for kind, quota in quotas.items()
+        if needs.get(kind, 0) and quota.used + needs[kind] > quota.allowed
     ]
 
 
@@ -66,24 +66,24 @@ def read_quotas(aws: boto3.Session, needs: Mapping[str, int]) -> dict[str, Quota
     Raises:
         MirrorError: a call failed.
     """
-    found: dict[str, Quota] = {}
-    if any(needs.get(what) for what in IAM_KINDS.values()):
+    quotas: dict[str, Quota] = {}
+    if any(needs.get(kind) for kind in IAM_KINDS.values()):
         with suppress(DeniedError), aws_failures("read the account's IAM quotas"):
             summary: Any = client(aws, "iam").get_account_summary()["SummaryMap"]
-            found |= {
-                what: Quota(summary[kind], summary[f"{kind}Quota"])
-                for kind, what in IAM_KINDS.items()
-                if {kind, f"{kind}Quota"} <= summary.keys()
+            quotas |= {
+                kind: Quota(summary[key], summary[f"{key}Quota"])
+                for key, kind in IAM_KINDS.items()
+                if {key, f"{key}Quota"} <= summary.keys()
             }
     counters: dict[str, Callable[[], int]] = {
         STACKS: lambda: len(list_stacks(aws)),
         REPOSITORIES: lambda: _count_repositories(aws),
     }
-    for what, count in counters.items():
-        if needs.get(what):
+    for kind, count in counters.items():
+        if needs.get(kind):
             with suppress(DeniedError):
-                found[what] = Quota(count(), _quota(aws, what))
-    return found
+                quotas[kind] = Quota(count(), _quota(aws, kind))
+    return quotas
 
 
 def _count_repositories(aws: boto3.Session) -> int:
@@ -92,8 +92,8 @@ def _count_repositories(aws: boto3.Session) -> int:
         return sum(len(page["repositories"]) for page in pages)
 
 
-def _quota(aws: boto3.Session, what: str) -> int:
-    service, code, default = _CODES[what]
+def _quota(aws: boto3.Session, kind: str) -> int:
+    service, code, default = _CODES[kind]
     try:
         answer = aws.client("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=code)
         return int(answer["Quota"]["Value"])

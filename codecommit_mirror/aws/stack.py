@@ -178,10 +178,10 @@ def _parse_outputs(outputs: Mapping[str, str]) -> ReplicaOutputs | None:
     user, role = outputs.get("PushUserName"), outputs.get("PushRoleArn")
     try:
         policy, subjects = outputs["PushPolicyArn"], tuple(outputs.get("PushRoleSubjects", "").splitlines())
-        found = ReplicaOutputs(outputs["ReplicaUrl"], outputs["ReplicaArn"], user, policy, role, subjects)
+        parsed = ReplicaOutputs(outputs["ReplicaUrl"], outputs["ReplicaArn"], user, policy, role, subjects)
     except KeyError:
         return None
-    return found if user or role else None
+    return parsed if user or role else None
 
 
 def read_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:

@@ -26,7 +26,7 @@ def template_changes(before: Mapping[str, Any] | None, after: Mapping[str, Any])
     for identifier in {**old, **new}:
         if action := _change(identifier, old.get(identifier), new.get(identifier)):
             actions[identifier] = action
-    order = sorted(actions, key=lambda one: not _is_about_rights(new.get(one) or old[one]))
+    order = sorted(actions, key=lambda identifier: not _is_about_rights(new.get(identifier) or old[identifier]))
     return [actions[identifier] for identifier in order]
 
 
@@ -64,16 +64,23 @@ def _is_about_rights(resource: Mapping[str, Any]) -> bool:
 
 def _statements(new: Mapping[str, Any], old: Mapping[str, Any]) -> str | None:
     """Return the statements of policies that are new in a resource."""
-    known = [json.dumps(statement, sort_keys=True) for statement in _found(old.get("Properties"))]
-    added = [text for one in _found(new.get("Properties")) if (text := json.dumps(one, sort_keys=True)) not in known]
+    known = [json.dumps(statement, sort_keys=True) for statement in _find_statements(old.get("Properties"))]
+    added = [
+        text
+        for statement in _find_statements(new.get("Properties"))
+        if (text := json.dumps(statement, sort_keys=True)) not in known
+    ]
     return "; ".join(added) or None
 
 
-def _found(value: Any) -> list[Any]:
+def _find_statements(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         own = value.get("Statement", [])
         statements = own if isinstance(own, list) else [own]
-        return [*statements, *(one for key, part in value.items() if key != "Statement" for one in _found(part))]
+        return [
+            *statements,
+            *(statement for key, part in value.items() if key != "Statement" for statement in _find_statements(part)),
+        ]
     if isinstance(value, list):
-        return [one for part in value for one in _found(part)]
+        return [statement for part in value for statement in _find_statements(part)]
     return []

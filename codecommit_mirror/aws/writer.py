@@ -156,18 +156,18 @@ def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> l
         return _foreign_policies(attached, inline, outputs)
     user = outputs.push_user_name
     with aws_failures(f"read the policies and keys of the user {user}"):
-        found = _foreign_policies(
+        rights = _foreign_policies(
             iam.list_attached_user_policies(UserName=user)["AttachedPolicies"],
             iam.list_user_policies(UserName=user)["PolicyNames"],
             outputs,
         )
         own_group = [user] if mirror.policy_on == "group" else []
         groups = [group["GroupName"] for group in iam.list_groups_for_user(UserName=user)["Groups"]]
-        found += [f"the group {name}" for name in groups if name not in own_group]
-        found += [f"the access key {key['AccessKeyId']}" for key in _access_keys(iam, user)]
+        rights += [f"the group {name}" for name in groups if name not in own_group]
+        rights += [f"the access key {key['AccessKeyId']}" for key in _access_keys(iam, user)]
         keys = iam.list_ssh_public_keys(UserName=user).get("SSHPublicKeys", [])
-        found += [f"the SSH key {key['SSHPublicKeyId']}" for key in keys]
-    return found
+        rights += [f"the SSH key {key['SSHPublicKeyId']}" for key in keys]
+    return rights
 
 
 def _access_keys(iam: IAMClient, user: str) -> list[Any]:

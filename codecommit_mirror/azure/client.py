@@ -20,7 +20,7 @@ from ..errors import AzureError
 from .http import AzureHttp
 from .token import AzureToken
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 NO_OBJECT = "0" * 40
 _NOT_FOUND = 404
@@ -128,7 +128,7 @@ class PushedRef:
     date: datetime
 
 
-def _unless_missing(read: Callable[[], Found]) -> Found | None:
+def _unless_missing(read: Callable[[], Answer]) -> Answer | None:
     try:
         return read()
     except AzureError as error:
@@ -179,10 +179,10 @@ class AzureDevOps:
 
     def _repository(self, name: str) -> Repository:
         action = f"find the repository {name!r} in {self.project}"
-        found = self._http.get(f"git/repositories/{quote(name, safe='')}", action)
-        branch = found.get("defaultBranch")
+        answer = self._http.get(f"git/repositories/{quote(name, safe='')}", action)
+        branch = answer.get("defaultBranch")
         return Repository(
-            found["id"], found["name"], found["project"]["id"], branch and branch.removeprefix("refs/heads/")
+            answer["id"], answer["name"], answer["project"]["id"], branch and branch.removeprefix("refs/heads/")
         )
 
     def _nearest_repository(self, name: str) -> str | None:
@@ -215,14 +215,14 @@ class AzureDevOps:
             "versionDescriptor.version": branch,
         }
         try:
-            found = self._http.call(
+            item = self._http.call(
                 "GET", f"git/repositories/{repository.id}/items", f"read {path!r} on {branch!r}", query=query
             )
         except AzureError as error:
             if error.status == 404:
                 return None
             raise
-        return str(found["content"])
+        return str(item["content"])
 
     def commit_comment(self, repository: Repository, commit: str) -> str:
         """Return the comment of a commit (Commits - Get)."""
@@ -266,8 +266,8 @@ class AzureDevOps:
         """Return the active pull request from a branch."""
         path = f"git/repositories/{repository.id}/pullrequests"
         query = {"searchCriteria.sourceRefName": f"refs/heads/{source_branch}", "searchCriteria.status": "active"}
-        found = self._http.get(path, "list the pull requests", **query)["value"]
-        return _pull_request(found[0]) if found else None
+        open_ones = self._http.get(path, "list the pull requests", **query)["value"]
+        return _pull_request(open_ones[0]) if open_ones else None
 
     def open_pull_request(
         self, repository: Repository, source_branch: str, target_branch: str, title: str, description: str
@@ -311,15 +311,15 @@ class AzureDevOps:
             query: what List takes.
         """
         ids = {definition.id for definition in known}
-        found = self._http.pages("build/definitions", "list the pipelines", **query)
-        return [*known, *(self.definition(entry["id"]) for entry in list(found) if entry["id"] not in ids)]
+        listed = self._http.pages("build/definitions", "list the pipelines", **query)
+        return [*known, *(self.definition(entry["id"]) for entry in list(listed) if entry["id"] not in ids)]
 
     def definitions_of(self, repository: Repository, path: str) -> list[Definition]:
         """Return the definitions that run the YAML file at a path of a repository."""
         query = {"repositoryId": repository.id, "repositoryType": "TfsGit", "includeAllProperties": "true"}
-        found = self._http.pages("build/definitions", f"list the pipelines of {repository.name!r}", **query)
-        listed = [Definition(entry["id"], entry) for entry in found]
-        return [self.definition(d.id) for d in listed if (d.repository_id, d.yaml_path) == (repository.id, path)]
+        listed = self._http.pages("build/definitions", f"list the pipelines of {repository.name!r}", **query)
+        definitions = [Definition(entry["id"], entry) for entry in listed]
+        return [self.definition(d.id) for d in definitions if (d.repository_id, d.yaml_path) == (repository.id, path)]
 
     def definition(self, definition_id: int) -> Definition:
         """Return a definition."""
@@ -332,14 +332,14 @@ class AzureDevOps:
 
     def create_definition(self, body: dict[str, Any]) -> Definition:
         """Create a definition."""
-        made = self._http.call("POST", "build/definitions", f"create the pipeline {body['name']!r}", body=body)
-        return Definition(made["id"], made)
+        created = self._http.call("POST", "build/definitions", f"create the pipeline {body['name']!r}", body=body)
+        return Definition(created["id"], created)
 
     def update_definition(self, definition: Definition, body: dict[str, Any]) -> Definition:
         """Replace a definition that still has the revision of ``body``; secrets that are null keep their values."""
         action = f"update the pipeline {definition.name!r}"
-        made = self._http.call("PUT", f"build/definitions/{definition.id}", action, body=body)
-        return Definition(made["id"], made)
+        updated = self._http.call("PUT", f"build/definitions/{definition.id}", action, body=body)
+        return Definition(updated["id"], updated)
 
     def delete_definition(self, definition: Definition) -> None:
         """Delete a definition with its runs; one that no longer exists is fine."""
@@ -353,8 +353,8 @@ class AzureDevOps:
     def leases(self, definition: Definition) -> list[int]:
         """Return the ids of the retention leases on a definition's runs."""
         action = f"list the retention leases of {definition.name!r}"
-        found = self._http.get("build/retention/leases", action, definitionId=definition.id)["value"]
-        return [lease["leaseId"] for lease in found]
+        leases = self._http.get("build/retention/leases", action, definitionId=definition.id)["value"]
+        return [lease["leaseId"] for lease in leases]
 
     def delete_leases(self, ids: Sequence[int]) -> None:
         """Delete retention leases."""
@@ -390,12 +390,12 @@ class AzureDevOps:
     def protects_repositories(self) -> bool | None:
         """Whether *Protect access to repositories in YAML pipelines* is on; None if the token may not read that."""
         try:
-            found = self._http.get("build/generalsettings", "read the project's settings")
+            settings = self._http.get("build/generalsettings", "read the project's settings")
         except AzureError as error:
             if error.status in (401, 403):
                 return None
             raise
-        return bool(found.get("enforceReferencedRepoScopedToken"))
+        return bool(settings.get("enforceReferencedRepoScopedToken"))
 
     # -- runs
 
@@ -412,12 +412,12 @@ class AzureDevOps:
     def builds(self, definition: Definition, *, status: str | None = None) -> Iterator[Build]:
         """Yield a definition's runs, the newest first."""
         query = {"definitions": definition.id, "queryOrder": "queueTimeDescending", "statusFilter": status}
-        found = self._http.pages("build/builds", f"list the runs of {definition.name!r}", **query)
-        return (_build(entry) for entry in found)
+        listed = self._http.pages("build/builds", f"list the runs of {definition.name!r}", **query)
+        return (_build(entry) for entry in listed)
 
     def timeline(self, build: Build) -> list[Record]:
         """Return a run's records so far, in order."""
-        found = self._http.get(f"build/builds/{build.id}/timeline", f"read the steps of run {build.id}")
+        answer = self._http.get(f"build/builds/{build.id}/timeline", f"read the steps of run {build.id}")
         records = [
             Record(
                 entry["type"],
@@ -428,7 +428,7 @@ class AzureDevOps:
                 entry.get("order") or 0,
                 tuple(i["message"] for i in entry.get("issues") or () if i["type"] == "error"),
             )
-            for entry in (found or {}).get("records", [])
+            for entry in (answer or {}).get("records", [])
         ]
         return sorted(records, key=lambda record: record.order)
 
@@ -443,18 +443,18 @@ def _change(change: FileChange) -> dict[str, Any]:
     return {"changeType": kind, "item": {"path": f"/{change.path}"}, **content}
 
 
-def _pull_request(found: dict[str, Any]) -> PullRequest:
-    return PullRequest(found["pullRequestId"])
+def _pull_request(answer: dict[str, Any]) -> PullRequest:
+    return PullRequest(answer["pullRequestId"])
 
 
-def _build(found: dict[str, Any]) -> Build:
-    finished = found.get("finishTime")
+def _build(answer: dict[str, Any]) -> Build:
+    finished = answer.get("finishTime")
     return Build(
-        id=found["id"],
-        status=found["status"],
-        result=found.get("result"),
-        reason=found.get("reason", ""),
-        branch=found.get("sourceBranch", "").removeprefix("refs/heads/"),
-        queued=datetime.fromisoformat(found["queueTime"]),
+        id=answer["id"],
+        status=answer["status"],
+        result=answer.get("result"),
+        reason=answer.get("reason", ""),
+        branch=answer.get("sourceBranch", "").removeprefix("refs/heads/"),
+        queued=datetime.fromisoformat(answer["queueTime"]),
         finished=datetime.fromisoformat(finished) if finished else None,
     )

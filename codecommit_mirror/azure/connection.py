@@ -195,7 +195,7 @@ def plan(
 def _yaml_action(mirror: Mirror, place: YamlPlace, text: str | None, pull_request: bool) -> Action:
     """Return what is done to a file; None removes it."""
     way = f" by a pull request from {pull_request_branch(mirror)!r}" if pull_request else ""
-    before, after = (None if one is None else f"{len(one.encode()):,} bytes" for one in (place.text, text))
+    before, after = (None if yaml is None else f"{len(yaml.encode()):,} bytes" for yaml in (place.text, text))
     if after is None:
         return Action("delete", f"YAML {place}{way}", before)
     return Action("update" if before else "create", f"YAML {place}{way}", before, after)
@@ -205,10 +205,10 @@ def _variable_action(name: str, change: Mapping[str, Any] | None, state: AzureSt
     current = state.variables.get(name)
     secret = bool((change or current or {}).get("isSecret"))
     before = str(current.get("value")) if current and not current.get("isSecret") and not secret else None
-    what = f"{'secret ' if secret else ''}variable {name}"
+    subject = f"{'secret ' if secret else ''}variable {name}"
     if change is None:
-        return Action("delete", what, before)
-    return Action("update" if current else "create", what, before, None if secret else str(change["value"]))
+        return Action("delete", subject, before)
+    return Action("update" if current else "create", subject, before, None if secret else str(change["value"]))
 
 
 def _variable_changes(

@@ -8,14 +8,14 @@ from urllib.parse import quote
 
 import httpx
 
-from ..config.discovery import Found
+from ..config.discovery import DiscoveredRepository
 from .http import AzureHttp
 from .token import AzureToken
 
 
 def list_repositories(
     server: str, organization: str, token: AzureToken, transport: httpx.BaseTransport | None = None
-) -> list[Found]:
+) -> list[DiscoveredRepository]:
     """Return every repository that the token's owner may see, wikis too, in one call (Repositories - List).
 
     Raises:
@@ -23,12 +23,12 @@ def list_repositories(
     """
     http = AzureHttp(f"{server}/{quote(organization, safe='')}", token, transport=transport)
     listed = http.get("git/repositories", f"list the repositories of {organization!r}", includeHidden="true")
-    return [_found(repository) for repository in listed["value"]]
+    return [_discovered(repository) for repository in listed["value"]]
 
 
-def _found(repository: Mapping[str, Any]) -> Found:
+def _discovered(repository: Mapping[str, Any]) -> DiscoveredRepository:
     branch = repository.get("defaultBranch")
-    return Found(
+    return DiscoveredRepository(
         str(repository["project"]["name"]),
         str(repository["name"]),
         str(branch).removeprefix("refs/heads/") if branch else None,

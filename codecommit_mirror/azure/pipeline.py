@@ -40,6 +40,6 @@ def written_for(text: str) -> str | None:
 
 
 def _check_program(program: str) -> None:
-    found = [text for text in (*EXPANDED, _END_MARKER, "\t") if text in program]
-    if found or not program.isascii() or len(program) >= MAX_PROGRAM_BYTES:
-        raise AssertionError(f"the engine cannot be carried by the YAML: {found or 'not ASCII, or too long'}")
+    conflicts = [text for text in (*EXPANDED, _END_MARKER, "\t") if text in program]
+    if conflicts or not program.isascii() or len(program) >= MAX_PROGRAM_BYTES:
+        raise AssertionError(f"the engine cannot be carried by the YAML: {conflicts or 'not ASCII, or too long'}")

@@ -151,12 +151,12 @@ def _yaml_repository_name(mirror: Mirror) -> str:
 
 def resolve_default_branches(mirror: Mirror, source: Repository | None, yaml_repository: Repository) -> Mirror:
     """Return the mirror with the repositories' own default branches, unless mirrors.yaml names others."""
-    found = {
+    defaults = {
         "pipelines_branch": yaml_repository.default_branch,
         "default_branch": source.default_branch if source else None,
     }
-    known = {key: value for key, value in found.items() if value and key not in mirror.azure.model_fields_set}
-    return mirror.model_copy(update={"azure": mirror.azure.model_copy(update=known)})
+    missing = {key: value for key, value in defaults.items() if value and key not in mirror.azure.model_fields_set}
+    return mirror.model_copy(update={"azure": mirror.azure.model_copy(update=missing)})
 
 
 def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:
@@ -204,10 +204,10 @@ def _find_definition(
     texts = [text for text in (place.text, place.proposed_text) if text]
     file_is_ours = any(written_for(text) == mirror.name for text in texts)
     at_path = azure.definitions_of(place.repository, place.path)
-    ours = [one for one in at_path if file_is_ours or _is_marked_for(mirror, one)]
+    ours = [definition for definition in at_path if file_is_ours or _is_marked_for(mirror, definition)]
     if ours:
-        return min(ours, key=lambda one: one.id), ()
-    similar = {one.id: one for one in azure.find_definitions(at_path, name=mirror.pipeline_name)}
+        return min(ours, key=lambda definition: definition.id), ()
+    similar = {definition.id: definition for definition in azure.find_definitions(at_path, name=mirror.pipeline_name)}
     return None, tuple(similar.values())
 
 

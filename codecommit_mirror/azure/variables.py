@@ -129,7 +129,9 @@ def parse_held_credential(text: str) -> HeldCredential:
         return HeldCredential(
             id=_optional_text(fields, "id"),
             issuing=issuing
-            and Issuing(_parse_time(issuing["since"]), frozenset(str(one) for one in issuing["existing"])),
+            and Issuing(
+                _parse_time(issuing["since"]), frozenset(str(credential_id) for credential_id in issuing["existing"])
+            ),
             replaces=_optional_text(fields, "replaces"),
             account=_optional_text(fields, "account"),
         )

@@ -54,7 +54,7 @@ def subscriptions_of(contexts: Sequence[MirrorContext]) -> dict[str, Subscriptio
     A mirror whose region has no guard, or cannot be asked, is left out.
     """
     by_region: dict[str, Subscriptions | None] = {}
-    found: dict[str, Subscriptions] = {}
+    by_mirror: dict[str, Subscriptions] = {}
     for context in contexts:
         with suppress(MirrorError):
             region = str(context.aws.region_name)
@@ -62,8 +62,8 @@ def subscriptions_of(contexts: Sequence[MirrorContext]) -> dict[str, Subscriptio
                 by_region[region] = None  # If it cannot be read, it is not asked for again.
                 by_region[region] = read_subscriptions(context.aws)
             if subscriptions := by_region[region]:
-                found[context.mirror.name] = subscriptions
-    return found
+                by_mirror[context.mirror.name] = subscriptions
+    return by_mirror
 
 
 def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[str, Unguarded]:

@@ -26,7 +26,7 @@ _EVERYTHING = ("refs/",)
 class Origin:
     """A repository as it was at one time."""
 
-    what: str
+    description: str
     """What it is, for people."""
     time: datetime | None
     """When the refs were so; None for now."""
@@ -98,12 +98,12 @@ def from_snapshots(snapshots: Snapshots, at: datetime | None) -> Origin:
     manifest = snapshots.at(at)
     chain = snapshots.chain(manifest)
     return Origin(
-        what=f"the snapshot of {readable(manifest.time)}",
+        description=f"the snapshot of {readable(manifest.time)}",
         time=parse_time(manifest.time),
         refs=engine.by_original_name(engine.ReplicaRefs(dict(manifest.refs)), _EVERYTHING),
         head=manifest.head,
         chain=tuple(chain),
-        bytes=sum(one.size for one in chain),
+        bytes=sum(snapshot.size for snapshot in chain),
         snapshots=snapshots,
     )
 
@@ -121,14 +121,14 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
         )
     endpoint = replica_endpoint(aws, url)
     with engine.failures_as_mirror_errors():
-        found = engine.read_refs_patiently(endpoint, "git-upload-pack")
+        advertised = engine.read_refs_patiently(endpoint, "git-upload-pack")
     head = default_branch(aws, name)
-    what = f"the replica {name}"
-    refs = dict(engine.by_original_name(engine.ReplicaRefs(found.refs), _EVERYTHING))
+    description = f"the replica {name}"
+    refs = dict(engine.by_original_name(engine.ReplicaRefs(advertised.refs), _EVERYTHING))
     if at:
-        refs = {**refs, **dropped_since(found.refs, at)}
-        what = f"the replica {name}, with the tips from its archive that runs dropped since {readable(at)}"
-    return Origin(what, at, refs, head, capabilities=found.capabilities, endpoint=endpoint)
+        refs = {**refs, **dropped_since(advertised.refs, at)}
+        description = f"the replica {name}, with the tips from its archive that runs dropped since {readable(at)}"
+    return Origin(description, at, refs, head, capabilities=advertised.capabilities, endpoint=endpoint)
 
 
 def dropped_since(replica: Mapping[str, str], at: datetime) -> dict[str, str]:

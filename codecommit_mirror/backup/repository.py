@@ -27,12 +27,12 @@ class BareRepository:
         self._reported = time.monotonic()
         self._git("init", "--quiet", "--bare", "--template=", str(path), at=None)
 
-    def add_pack(self, pack: Iterable[bytes], what: str, *, self_contained: bool) -> None:
+    def add_pack(self, pack: Iterable[bytes], description: str, *, self_contained: bool) -> None:
         """Add a pack's objects; the bases of a thin pack must be here.
 
         Args:
             pack: its bytes.
-            what: what it is, for people.
+            description: what the pack is, for people.
             self_contained: whether it must have everything that its objects refer to.
 
         Raises:
@@ -65,7 +65,9 @@ class BareRepository:
             indexer.stderr.close()
             indexer.wait()
         if indexer.returncode:
-            raise MirrorError(f"git cannot read {what} ({' '.join(words.split())[:300]}); restore another snapshot.")
+            raise MirrorError(
+                f"git cannot read {description} ({' '.join(words.split())[:300]}); restore another snapshot."
+            )
 
     def _count(self, number: int) -> None:
         self.bytes += number
@@ -129,7 +131,7 @@ class BareRepository:
         return done
 
 
-def hashed(parts: Iterable[bytes], size: int, sha256: str, what: str) -> Iterator[bytes]:
+def hashed(parts: Iterable[bytes], size: int, sha256: str, description: str) -> Iterator[bytes]:
     """Pass bytes on; at the end, raise MirrorError if they are not those of the manifest."""
     digest, total = hashlib.sha256(), 0
     for data in parts:
@@ -137,4 +139,6 @@ def hashed(parts: Iterable[bytes], size: int, sha256: str, what: str) -> Iterato
         total += len(data)
         yield data
     if (total, digest.hexdigest()) != (size, sha256):
-        raise MirrorError(f"{what} is not what its manifest says: its SHA-256 differs; restore another snapshot.")
+        raise MirrorError(
+            f"{description} is not what its manifest says: its SHA-256 differs; restore another snapshot."
+        )

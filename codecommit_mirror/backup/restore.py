@@ -53,14 +53,14 @@ def choose(refs: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
         return dict(refs)
     chosen: dict[str, str] = {}
     for pattern in patterns:
-        found = {
+        matching = {
             name: value
             for name, value in refs.items()
             if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.split("/", 2)[-1], pattern)
         }
-        if not found:
+        if not matching:
             raise MirrorError(f"--refs {pattern!r} matches none of the {len(refs):,} refs; correct the pattern.")
-        chosen |= found
+        chosen |= matching
     return chosen
 
 
@@ -92,7 +92,7 @@ def plan(origin: Origin, target: Target, *, patterns: Sequence[str] = (), under:
     """
     wanted = choose(origin.refs, patterns)
     if not wanted:
-        raise MirrorError(f"{origin.what} has no refs; there is nothing to restore.")
+        raise MirrorError(f"{origin.description} has no refs; there is nothing to restore.")
     refs = rename(wanted, under)
     existing = target.refs()
     different = sorted(name for name, value in refs.items() if existing.get(name, value) != value)
@@ -129,7 +129,7 @@ def apply(todo: RestorePlan) -> Restored:
 class DrillResult:
     """What a drill found."""
 
-    what: str
+    description: str
     refs: int
     bytes: int
     objects: int
@@ -157,4 +157,6 @@ def drill(origin: Origin, now: datetime) -> DrillResult:
             problem = str(error)
     age = (now - (origin.time or now)).total_seconds()
     seconds = time.monotonic() - began
-    return DrillResult(origin.what, len(origin.refs), repository.bytes, repository.objects, seconds, age, problem)
+    return DrillResult(
+        origin.description, len(origin.refs), repository.bytes, repository.objects, seconds, age, problem
+    )

@@ -53,11 +53,11 @@ class Snapshots:
                 f"there is no snapshot of this replica in the bucket {self.store.bucket} yet; the guard takes one "
                 "when it next looks at it."
             )
-        found = as_of(self.complete, time or datetime.now(UTC) + timedelta(days=1))
-        if found is None:
+        snapshot = as_of(self.complete, time or datetime.now(UTC) + timedelta(days=1))
+        if snapshot is None:
             first = f"; the first one is from {readable(self.complete[0].time)}" if self.complete else ""
             raise MirrorError(f"there is no snapshot of that time or before{first}; give a later --at.")
-        return found
+        return snapshot
 
     def chain(self, manifest: Manifest) -> list[Manifest]:
         """Return the snapshots that a restore of this one needs, the full one first.

@@ -65,8 +65,8 @@ class Judged:
     @property
     def verdict(self) -> Verdict:
         """The worst of the checks."""
-        found = {check.verdict for check in self.checks}
-        return next(verdict for verdict in WORST_FIRST if verdict in found)
+        verdicts = {check.verdict for check in self.checks}
+        return next(verdict for verdict in WORST_FIRST if verdict in verdicts)
 
     @property
     def notable(self) -> list[Check]:
@@ -122,8 +122,8 @@ def _drift(readings: Readings, limits: Limits) -> Check:
     age = f"{duration(limits.now - checked)} ago"
     if status == "IN_SYNC" or not readings.drifted:
         return Check("drift", "ok", f"in sync, as of {age}")
-    what = f"{', '.join(readings.drifted)} drifted, as of {age}"
-    return Check("drift", "warning", what, f"cdk deploy {readings.mirror.name}")
+    text = f"{', '.join(readings.drifted)} drifted, as of {age}"
+    return Check("drift", "warning", text, f"cdk deploy {readings.mirror.name}")
 
 
 def _permissions(readings: Readings, limits: Limits) -> Check:
@@ -149,7 +149,7 @@ def _credential(readings: Readings, limits: Limits) -> Check:
     if readings.azure.definition is None:
         return Check("credential", "not checked", "there is no pipeline that could hold one")
     held, age = readings.held, readings.credential_age_days
-    if not any(one.status == "Active" and held in (one.id, None) for one in readings.credentials):
+    if not any(credential.status == "Active" and held in (credential.id, None) for credential in readings.credentials):
         why = "the pipeline's Git credential is gone or inactive"
         return Check("credential", "failed", why, f"codecommit-mirror up {name}")
     if limits.oldest_days is not None and (age or 0) > limits.oldest_days:

@@ -57,7 +57,7 @@ def summary(lines: Sequence[Line]) -> str:
     notable = [line for line in _worst_first(lines) if line.kind in ("failed", "warning")]
     if notable:
         text += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-        text += [f"| {' | '.join(cell(one.text) for one in line.cells)} |" for line in notable[:_MAX_LISTED]]
+        text += [f"| {' | '.join(cell(entry.text) for entry in line.cells)} |" for line in notable[:_MAX_LISTED]]
         text += [f"\nand {len(notable) - _MAX_LISTED:,} more"] if len(notable) > _MAX_LISTED else []
     return "\n".join([*text, ""]) + "\n"
 

@@ -76,8 +76,8 @@ def _turn_on_log(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 def _add_verbose(command: click.Command) -> None:
     """Give a command, and all below it, the option -v."""
     if isinstance(command, click.Group):
-        for one in command.commands.values():
-            _add_verbose(one)
+        for subcommand in command.commands.values():
+            _add_verbose(subcommand)
     elif not any(param.name == "verbose" for param in command.params):
         command.params.append(
             click.Option(

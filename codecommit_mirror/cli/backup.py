@@ -54,34 +54,34 @@ def snapshots() -> None:
 @json_option
 def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
     """List a replica's snapshots, the oldest first, with the end of each lock."""
-    found = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
-    rows = [(one, found.locked_until(one)) for one in found.complete]
+    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
+    rows = [(snapshot, snapshots.locked_until(snapshot)) for snapshot in snapshots.complete]
     if as_json:
         listed = [
             {
-                "time": one.time,
-                "kind": "full" if one.full else "incremental",
-                "refs": len(one.refs),
-                "bytes": one.size,
-                "bundle": one.bundle,
+                "time": snapshot.time,
+                "kind": "full" if snapshot.full else "incremental",
+                "refs": len(snapshot.refs),
+                "bytes": snapshot.size,
+                "bundle": snapshot.bundle,
                 "locked_until": until and until.isoformat(),
             }
-            for one, until in rows
+            for snapshot, until in rows
         ]
-        print_json({"bucket": found.store.bucket, "snapshots": listed})
+        print_json({"bucket": snapshots.store.bucket, "snapshots": listed})
         return
     if not rows:
-        click.echo(f"There are no snapshots of {mirror.name} in the bucket {found.store.bucket}.")
+        click.echo(f"There are no snapshots of {mirror.name} in the bucket {snapshots.store.bucket}.")
         return
     cells = [
         (
-            readable(one.time),
-            "full" if one.full else "incremental",
-            f"{len(one.refs):,}",
-            engine.format_bytes(one.size),
+            readable(snapshot.time),
+            "full" if snapshot.full else "incremental",
+            f"{len(snapshot.refs):,}",
+            engine.format_bytes(snapshot.size),
             readable(until) if until else "not locked",
         )
-        for one, until in rows
+        for snapshot, until in rows
     ]
     print_table(("SNAPSHOT", "KIND", "REFS", "SIZE", "LOCKED UNTIL"), cells)
 
@@ -97,37 +97,38 @@ def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) ->
     Exit status: 0 if the snapshot can be restored and is locked, 1 if anything is wrong.
     """
     now = datetime.now(UTC)
-    found = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
+    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
     title = f"Restore and check a snapshot of {mirror.name}"
     with _working_on(mirror, title):
-        wrong = [f"{key}: {sentence}" for key, sentence in problems(found, now)]
-        origin = from_snapshots(found, parse_at(at) if at is not None else None)
+        wrong = [f"{key}: {sentence}" for key, sentence in problems(snapshots, now)]
+        origin = from_snapshots(snapshots, parse_at(at) if at is not None else None)
         checked = restoring.drill(origin, now)
     wrong += [checked.problem] if checked.problem else []
-    _report_snapshot(found, origin, checked, wrong, as_json)
+    _report_snapshot(snapshots, origin, checked, wrong, as_json)
     click.get_current_context().exit(1 if wrong else 0)
 
 
 def _report_snapshot(
-    found: Snapshots, origin: Origin, checked: restoring.DrillResult, wrong: Sequence[str], as_json: bool
+    snapshots: Snapshots, origin: Origin, checked: restoring.DrillResult, wrong: Sequence[str], as_json: bool
 ) -> None:
-    locks = [(one, found.locked_until(one)) for one in origin.chain]
+    locks = [(snapshot, snapshots.locked_until(snapshot)) for snapshot in origin.chain]
     if as_json:
         chain = [
-            {"bundle": one.bundle, "bytes": one.size, "locked_until": until and until.isoformat()}
-            for one, until in locks
+            {"bundle": snapshot.bundle, "bytes": snapshot.size, "locked_until": until and until.isoformat()}
+            for snapshot, until in locks
         ]
         print_json({"sound": not wrong, "problems": list(wrong), "refs": checked.refs, "chain": chain})
         return
     rows = [
-        (one.bundle, engine.format_bytes(one.size), readable(until) if until else "not locked") for one, until in locks
+        (snapshot.bundle, engine.format_bytes(snapshot.size), readable(until) if until else "not locked")
+        for snapshot, until in locks
     ]
     print_table(("BUNDLE", "SIZE", "LOCKED UNTIL"), rows)
     for problem in wrong:
         click.echo(f"wrong: {problem}")
     verdict = "is NOT sound" if wrong else "is sound"
     click.echo(
-        f"{origin.what[0].upper()}{origin.what[1:]} {verdict}: {engine.count(checked.refs, 'ref')}, "
+        f"{origin.description[0].upper()}{origin.description[1:]} {verdict}: {engine.count(checked.refs, 'ref')}, "
         f"{engine.format_bytes(checked.bytes)}, {checked.objects:,} objects, {checked.seconds:.1f} s."
     )
 
@@ -201,15 +202,16 @@ def restore(
 
 def _restore(mirror: Mirror, todo: restoring.RestorePlan, as_json: bool) -> None:
     origin, target = todo.origin, todo.target
-    title = f"Restore {origin.what} to {target.name}"
+    title = f"Restore {origin.description} to {target.name}"
     with _working_on(mirror, title):
         done = restoring.apply(todo)
     if as_json:
-        print_json({"from": origin.what, "to": target.name, **vars(done)})
+        print_json({"from": origin.description, "to": target.name, **vars(done)})
         return
     click.echo(
-        f"Restored {origin.what} to {target.name}: {engine.count(done.created, 'ref')} created, {done.present:,} there "
-        f"already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, {done.seconds:.1f} s."
+        f"Restored {origin.description} to {target.name}: {engine.count(done.created, 'ref')} created, "
+        f"{done.present:,} there already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, "
+        f"{done.seconds:.1f} s."
     )
 
 
@@ -264,7 +266,7 @@ def drill_all(
 
 
 def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
-    title = f"Restore {origin.what} to a temporary folder"
+    title = f"Restore {origin.description} to a temporary folder"
     with _working_on(mirror, title):
         result = restoring.drill(origin, datetime.now(UTC))
     if as_json:
@@ -277,15 +279,16 @@ def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
 
 def _drilled(result: restoring.DrillResult) -> str:
     age = duration(timedelta(seconds=result.age_seconds))
-    return f"{result.what}, {age} old, has {engine.count(result.refs, 'ref')} and {result.objects:,} objects, all sound"
+    contents = f"{engine.count(result.refs, 'ref')} and {result.objects:,} objects"
+    return f"{result.description}, {age} old, has {contents}, all sound"
 
 
 def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:
     if as_json:
-        print_json({"from": todo.origin.what, "to": todo.target.name, "create": dict(todo.create)})
+        print_json({"from": todo.origin.description, "to": todo.target.name, "create": dict(todo.create)})
         return
     size = f", {engine.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
-    click.echo(f"From {todo.origin.what} to {todo.target.name}{size}.")
+    click.echo(f"From {todo.origin.description} to {todo.target.name}{size}.")
     click.echo(
         f"Would create {engine.count(todo.create, 'ref')}; {len(todo.refs) - len(todo.create):,} are there already."
     )

@@ -110,7 +110,7 @@ def _revoked_if_lost(iam: IAMClient, user: str, issued: IssuedCredential) -> Ite
 def list_(mirror: Mirror, as_json: bool) -> None:
     """Show each Git credential's id, status and age."""
     aws = session(mirror)
-    found = git_credentials.list_credentials(client(aws, "iam"), read_outputs(aws, mirror).user_of(mirror))
+    credentials = git_credentials.list_credentials(client(aws, "iam"), read_outputs(aws, mirror).user_of(mirror))
     if as_json:
         print_json(
             {
@@ -122,12 +122,12 @@ def list_(mirror: Mirror, as_json: bool) -> None:
                         "created": c.created.isoformat(),
                         "age_days": c.age_days(),
                     }
-                    for c in found
+                    for c in credentials
                 ]
             }
         )
-    elif found:
-        rows = [(c.id, c.status, f"{c.created:%Y-%m-%d %H:%M}", f"{c.age_days()} days") for c in found]
+    elif credentials:
+        rows = [(c.id, c.status, f"{c.created:%Y-%m-%d %H:%M}", f"{c.age_days()} days") for c in credentials]
         print_table(("ID", "STATUS", "CREATED", "AGE"), rows)
     else:
         click.echo(

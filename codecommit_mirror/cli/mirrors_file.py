@@ -81,12 +81,12 @@ def discover(
     server = (server or defaults.get("server") or azure_url.AZURE_DEVOPS_SERVICES).rstrip("/")
     if not organization:
         raise MirrorError("there is no organization; give --organization, or write azure.organization under defaults.")
-    found = list_repositories(server, organization, find_token(os.environ))
+    repositories = list_repositories(server, organization, find_token(os.environ))
     here = [mirror for mirror in mirrors if _is_in(mirror, server, organization)]
     wanted = {project.lower() for project in projects}
-    if missing := sorted(wanted - {one.project.lower() for one in found}):
+    if missing := sorted(wanted - {repository.project.lower() for repository in repositories}):
         raise MirrorError(f"{organization!r} has no project {missing[0]!r} with a repository; correct --project.")
-    chosen = [one for one in found if not wanted or one.project.lower() in wanted]
+    chosen = [repository for repository in repositories if not wanted or repository.project.lower() in wanted]
     taken = [mirror.name for mirror in mirrors]
     candidates = choose(chosen, here, taken, include=include, exclude=exclude, wikis=wikis)
     new = [candidate for candidate in candidates if candidate.state == "new"]
@@ -163,33 +163,33 @@ def _print(candidates: Sequence[Candidate], config: Path, *, written: bool, as_j
     if as_json:
         listed = [
             {
-                "project": one.found.project,
-                "repository": one.found.repository,
-                "state": one.state,
-                "mirror": one.name,
-                "note": one.note or None,
+                "project": candidate.repository.project,
+                "repository": candidate.repository.name,
+                "state": candidate.state,
+                "mirror": candidate.name,
+                "note": candidate.note or None,
             }
-            for one in candidates
+            for candidate in candidates
         ]
         print_json({"repositories": listed})
         return
     rows = [
         (
-            engine.sanitize(one.found.project),
-            engine.sanitize(one.found.repository),
-            one.state,
-            one.name or "-",
-            one.note,
+            engine.sanitize(candidate.repository.project),
+            engine.sanitize(candidate.repository.name),
+            candidate.state,
+            candidate.name or "-",
+            candidate.note,
         )
-        for one in candidates
+        for candidate in candidates
     ]
     if rows:
         print_table(("PROJECT", "REPOSITORY", "STATE", "MIRROR", "NOTE"), rows)
-    counts = Counter(one.state for one in candidates)
+    counts = Counter(candidate.state for candidate in candidates)
     new = counts.pop("new", 0)
     rest = "".join(f", {number:,} {state}" for state, number in sorted(counts.items()))
-    what = f"added to {config}" if written else "new; add them with --write" if new else "new"
-    click.echo(f"{engine.count(len(candidates), 'repository', 'repositories')}: {new:,} {what}{rest}.")
+    outcome = f"added to {config}" if written else "new; add them with --write" if new else "new"
+    click.echo(f"{engine.count(len(candidates), 'repository', 'repositories')}: {new:,} {outcome}{rest}.")
 
 
 @click.group()

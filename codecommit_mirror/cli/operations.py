@@ -168,7 +168,7 @@ def down(
         contexts = contexts_of(mirrors, board)
         if dry_run:
             prepared = downwards.prepare(contexts, board, policy, keep_stack=keep_stack)
-            plans = {name: one.plan.actions for name, one in prepared.items()}
+            plans = {name: planned.plan.actions for name, planned in prepared.items()}
         else:
             downwards.down(contexts, board, project_of(mirrors), policy, keep_stack=keep_stack)
     if dry_run:
@@ -198,7 +198,9 @@ def _take_removed_down(
                 stacks, lambda mirror: MirrorContext(mirror, os.environ, Path.cwd(), clients=clients), board, policy
             )
     if dry_run:
-        deleted = {name: Action("delete", f"stack {one.name!r}", is_destructive=True) for name, one in stacks.items()}
+        deleted = {
+            name: Action("delete", f"stack {stack.name!r}", is_destructive=True) for name, stack in stacks.items()
+        }
         _report_plan({name: [action] for name, action in deleted.items()}, board, summary, as_json)
     if not stacks and not refused and not as_json:
         click.echo("Nothing to remove: every stack that was provisioned from this file is of a mirror in it.")
@@ -248,7 +250,7 @@ def rotate(
     if dry_run:
         with Board((mirror.name for mirror in mirrors), (rotation.READ,)) as board:
             preview = rotation.preview_source if source else rotation.preview
-            plans = for_each_mirror(contexts_of(mirrors, board), board, lambda one, _: preview(one), Policy())
+            plans = for_each_mirror(contexts_of(mirrors, board), board, lambda context, _: preview(context), Policy())
         _report_plan(plans, board, summary, as_json)
         return
     steps = (rotation.READ, rotation.SOURCE, rotation.PROVE) if source else rotation.STEPS
@@ -280,7 +282,7 @@ def _plan_up(
         prepared, removed = upwards.prepare(
             contexts_of(mirrors, board), board, project_of(mirrors), policy, output, stages
         )
-    plans = {name: one.plan.all_actions for name, one in prepared.items()}
+    plans = {name: planned.plan.all_actions for name, planned in prepared.items()}
     _report_plan(plans, board, summary, as_json, removed=removed, exit_code=exit_code)
 
 

@@ -75,7 +75,7 @@ def report_mirrors(
     append_summary(summary, results.summary(title, rows))
     if as_json:
         objects = results.as_objects(rows)
-        mirrors = [{**one, **(details or {}).get(str(one["mirror"]), {})} for one in objects]
+        mirrors = [{**mirror, **(details or {}).get(str(mirror["mirror"]), {})} for mirror in objects]
         print_json({"mirrors": mirrors, **(also or {})})
     elif len(rows) == 1:
         if rows[0].failed:

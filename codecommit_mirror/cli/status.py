@@ -77,16 +77,16 @@ def status(
     contexts = list(contexts_of(mirrors).values())
     look = partial(read, deep=deep or bool(name), has_guard=guard is not None)
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
-        found = list(pool.map(lambda context: count(look(context)), contexts))
+        readings = list(pool.map(lambda context: count(look(context)), contexts))
     limits = Limits(datetime.now(UTC), timedelta(minutes=max_lag), max_age, has_guard=guard is not None)
-    judged = _judged(found, limits, guard, contexts, deep=deep or bool(name))
-    lines = [_line(one, limits.now) for one in judged]
+    judged = _judged(readings, limits, guard, contexts, deep=deep or bool(name))
+    lines = [_line(mirror, limits.now) for mirror in judged]
     append_summary(summary, status_page.summary(lines))
     if html:
         write_text(html, status_page.page(lines, limits.now), "--html")
-    shown = [one for one in judged if one.notable] if failing else judged
+    shown = [mirror for mirror in judged if mirror.notable] if failing else judged
     if as_json:
-        print_json({"version": VERSION, "mirrors": [as_object(one, limits.now) for one in shown]})
+        print_json({"version": VERSION, "mirrors": [as_object(mirror, limits.now) for mirror in shown]})
     elif not judged:
         click.echo(f"{config} has no mirrors; 'codecommit-mirror discover --write' adds those of an organization.")
     elif not shown:
@@ -117,18 +117,18 @@ def _counted(number: int) -> Iterator[Callable[[Readings], Readings]]:
 
 def exit_status(judged: Sequence[Judged]) -> int:
     """Return the exit status for what was found."""
-    verdicts = {one.verdict for one in judged}
+    verdicts = {mirror.verdict for mirror in judged}
     return FAILED if "failed" in verdicts else DIFFERS if "warning" in verdicts else 0
 
 
-def as_object(one: Judged, now: datetime) -> dict[str, object]:
+def as_object(mirror: Judged, now: datetime) -> dict[str, object]:
     """Return what ``status --json`` prints about a mirror; what is unknown is null."""
-    readings, lag = one.readings, one.lag(now)
+    readings, lag = mirror.readings, mirror.lag(now)
     run, comparison, azure = readings.last_run, readings.comparison, readings.mirror.azure
     return {
-        "mirror": one.name,
-        "verdict": one.verdict,
-        "checks": [vars(check) for check in one.checks],
+        "mirror": mirror.name,
+        "verdict": mirror.verdict,
+        "checks": [vars(check) for check in mirror.checks],
         "account": readings.account,
         "region": readings.region,
         "organization": azure.organization,
@@ -154,19 +154,19 @@ def as_object(one: Judged, now: datetime) -> dict[str, object]:
 def group_errors(judged: Sequence[Judged]) -> dict[str, list[str]]:
     """Return the mirrors that could not be read, by cause: a refused token is the same cause for all of them."""
     causes: dict[str, list[str]] = {}
-    for one in judged:
-        if one.readings.error:
-            causes.setdefault(re.sub(r"^cannot [^:]*: ", "", one.readings.error), []).append(one.name)
+    for mirror in judged:
+        if mirror.readings.error:
+            causes.setdefault(re.sub(r"^cannot [^:]*: ", "", mirror.readings.error), []).append(mirror.name)
     return causes
 
 
-def _print_checks(one: Judged) -> None:
+def _print_checks(mirror: Judged) -> None:
     """Print where a mirror is, and all its checks."""
-    readings, azure = one.readings, one.readings.mirror.azure
+    readings, azure = mirror.readings, mirror.readings.mirror.azure
     place = f"account {readings.account}, {readings.region}" if readings.account else str(readings.region)
-    click.echo(f"{one.name}: {azure.organization}/{azure.project}/{azure.repository} -> {place}")
-    width = max(len(check.name) for check in one.checks)
-    for check in one.checks:
+    click.echo(f"{mirror.name}: {azure.organization}/{azure.project}/{azure.repository} -> {place}")
+    width = max(len(check.name) for check in mirror.checks)
+    for check in mirror.checks:
         click.echo(f"{_INDENT}{check.verdict:11}  {check.name:{width}}  {engine.sanitize(check.message)}")
         for note in (check.remedy, check.link):
             if note:
@@ -177,39 +177,39 @@ def _print_checks(one: Judged) -> None:
 
 def _print_overview(judged: Sequence[Judged], now: datetime) -> None:
     """Print a line for each mirror, and below it what needs attention, with remedies."""
-    print_table(("MIRROR", "STATUS", "REFS", "BEHIND", "LATEST RUN"), [_row(one, now) for one in judged])
+    print_table(("MIRROR", "STATUS", "REFS", "BEHIND", "LATEST RUN"), [_row(mirror, now) for mirror in judged])
     for cause, names in group_errors(judged).items():
-        what = names[0] if len(names) == 1 else f"{len(names):,} mirrors"
-        click.echo(f"{what} could not be read: {cause}")
-    for one in judged:
-        for check in one.notable:
-            if check.message == one.readings.error:
+        subject = names[0] if len(names) == 1 else f"{len(names):,} mirrors"
+        click.echo(f"{subject} could not be read: {cause}")
+    for mirror in judged:
+        for check in mirror.notable:
+            if check.message == mirror.readings.error:
                 continue
-            click.echo(f"{one.name}: {check.verdict}: {check.name}: {engine.sanitize(check.message)}")
+            click.echo(f"{mirror.name}: {check.verdict}: {check.name}: {engine.sanitize(check.message)}")
             if check.remedy:
                 click.echo(f"{_INDENT}{check.remedy}")
 
 
-def _row(one: Judged, now: datetime) -> tuple[str, ...]:
-    lag = one.lag(now)
+def _row(mirror: Judged, now: datetime) -> tuple[str, ...]:
+    lag = mirror.lag(now)
     return (
-        one.name,
-        one.verdict,
-        _refs(one),
+        mirror.name,
+        mirror.verdict,
+        _refs(mirror),
         "-" if lag is None else duration(lag) if lag else "in sync",
-        _ended(one, lambda finished: f"{duration(now - finished)} ago"),
+        _ended(mirror, lambda finished: f"{duration(now - finished)} ago"),
     )
 
 
-def _ended(one: Judged, when: Callable[[datetime], str]) -> str:
-    run = one.readings.last_run
+def _ended(mirror: Judged, when: Callable[[datetime], str]) -> str:
+    run = mirror.readings.last_run
     if run is None:
         return "-"
     return f"{run.result or run.status}{f' {when(run.finished)}' if run.finished else ''}"
 
 
-def _refs(one: Judged) -> str:
-    comparison = one.readings.comparison
+def _refs(mirror: Judged) -> str:
+    comparison = mirror.readings.comparison
     if comparison is None:
         return "-"
     different = len(comparison.different)
@@ -219,37 +219,42 @@ def _refs(one: Judged) -> str:
 
 
 def _judged(
-    found: Sequence[Readings], limits: Limits, guard: Guard | None, contexts: Sequence[MirrorContext], *, deep: bool
+    all_readings: Sequence[Readings],
+    limits: Limits,
+    guard: Guard | None,
+    contexts: Sequence[MirrorContext],
+    *,
+    deep: bool,
 ) -> list[Judged]:
     """Return the mirrors with their checks; what concerns many of them is asked for once in each region."""
     missing = unguarded(guard, contexts)
     reached = subscriptions_of(contexts) if guard and deep else {}
     of_each = [
-        replace(limits, unguarded=missing.get(one.mirror.name), subscriptions=reached.get(one.mirror.name))
-        for one in found
+        replace(limits, unguarded=missing.get(readings.mirror.name), subscriptions=reached.get(readings.mirror.name))
+        for readings in all_readings
     ]
-    return [judge(one, limits) for one, limits in zip(found, of_each, strict=True)]
+    return [judge(readings, limits) for readings, limits in zip(all_readings, of_each, strict=True)]
 
 
-def _line(one: Judged, now: datetime) -> status_page.Line:
+def _line(mirror: Judged, now: datetime) -> status_page.Line:
     """Return a mirror's line of the page, with absolute times: it is read later."""
-    readings, lag = one.readings, one.lag(now)
+    readings, lag = mirror.readings, mirror.lag(now)
     run, definition = readings.last_run, readings.azure.definition if readings.azure else None
     why = "; ".join(
-        f"{check.name}: {check.message}{f' ({check.remedy})' if check.remedy else ''}" for check in one.notable
+        f"{check.name}: {check.message}{f' ({check.remedy})' if check.remedy else ''}" for check in mirror.notable
     )
     ended = run.finished.isoformat() if run and run.finished else ""
     age = readings.credential_age_days
     pipeline = pipeline_link(readings.mirror, definition) if definition else None
     latest = run_link(readings.mirror, run) if run else None
     return status_page.Line(
-        one.verdict,
+        mirror.verdict,
         (
-            status_page.Cell(one.name, one.name, pipeline),
-            status_page.Cell(one.verdict, str(WORST_FIRST.index(one.verdict))),
+            status_page.Cell(mirror.name, mirror.name, pipeline),
+            status_page.Cell(mirror.verdict, str(WORST_FIRST.index(mirror.verdict))),
             status_page.Cell(why, why),
-            status_page.Cell(_ended(one, lambda finished: f"{finished:%Y-%m-%d %H:%M} UTC"), ended, latest),
-            status_page.Cell(_refs(one), _refs(one).replace(",", ""), replica_link(readings)),
+            status_page.Cell(_ended(mirror, lambda finished: f"{finished:%Y-%m-%d %H:%M} UTC"), ended, latest),
+            status_page.Cell(_refs(mirror), _refs(mirror).replace(",", ""), replica_link(readings)),
             status_page.Cell(
                 "-" if lag is None else duration(lag) if lag else "in sync",
                 str(int(lag.total_seconds()) if lag else 0),

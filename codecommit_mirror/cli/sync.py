@@ -79,30 +79,30 @@ def sync(mirror: Mirror, credentials: Path | None, dry_run: bool, as_json: bool)
     sys.exit(FAILED if outcome.broken else DIFFERS if outcome.needs_attention else 0)
 
 
-def _show_preview(found: Preview, as_json: bool) -> None:
+def _show_preview(preview: Preview, as_json: bool) -> None:
     """Print which refs a run would change."""
-    actions = [_action(*command) for command in found.commands]
+    actions = [_action(*command) for command in preview.commands]
     counts = Counter(action.verb for action in actions)
     if as_json:
-        changes = [{"ref": c.ref, "from": c.old, "to": c.new} for c in found.commands]
+        changes = [{"ref": c.ref, "from": c.old, "to": c.new} for c in preview.commands]
         print_json(
             {
                 "version": PREVIEW_VERSION,
                 "changes": changes,
-                "archived_at_most": found.archived_at_most,
-                "unmirrorable": found.unmirrorable,
-                "stop": found.stop,
+                "archived_at_most": preview.archived_at_most,
+                "unmirrorable": preview.unmirrorable,
+                "stop": preview.stop,
             }
         )
         return
     for action in actions:
         click.echo(engine.sanitize(str(action)))
-    for ref, why in sorted(found.unmirrorable.items()):
+    for ref, why in sorted(preview.unmirrorable.items()):
         click.echo(f"! ref {engine.sanitize(ref)}: {why}")
-    if found.stop:
-        click.echo(f"A run would change nothing: {found.stop}")
+    if preview.stop:
+        click.echo(f"A run would change nothing: {preview.stop}")
     counted = ", ".join(f"{counts[verb]:,} to {verb}" for verb in SYMBOLS if counts[verb])
-    archived = engine.count(found.archived_at_most, "tip")
+    archived = engine.count(preview.archived_at_most, "tip")
     click.echo(f"{counted}; at most {archived} archived." if counted else "Nothing would change.")
 
 
@@ -177,33 +177,33 @@ def _waiting(board: Board, patience: float, minutes: float) -> Callable[[MirrorC
 def _compare(context: MirrorContext, row: Row, begin: str = "", *, may_differ: bool = False) -> None:
     with step("Compare"):
         url = read_outputs(context.aws, context.mirror).replica_url
-        found = compare(context.mirror, url, context.aws, context.token)
-        if found.different and not may_differ:
-            names = ", ".join(engine.sanitize(name) for name in found.different[:5])
-            row.differ(f"{differing_refs(len(found.different))}: {names}")
+        comparison = compare(context.mirror, url, context.aws, context.token)
+        if comparison.different and not may_differ:
+            names = ", ".join(engine.sanitize(name) for name in comparison.different[:5])
+            row.differ(f"{differing_refs(len(comparison.different))}: {names}")
             return
-    row.succeed(f"{begin}{engine.equal_refs(len(found.source) - len(found.different))}.")
+    row.succeed(f"{begin}{engine.equal_refs(len(comparison.source) - len(comparison.different))}.")
 
 
 def _verify_one(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
     if credentials or os.environ.get("AWS_GIT_PASSWORD"):
-        found = compare_with(_settings(mirror, credentials))
+        comparison = compare_with(_settings(mirror, credentials))
     else:
         context = context_of(mirror)
         url = read_outputs(context.aws, mirror).replica_url
-        found = compare(mirror, url, context.aws, context.token)
-    source, replica, different = found.source, found.replica, found.different
+        comparison = compare(mirror, url, context.aws, context.token)
+    source, replica, different = comparison.source, comparison.replica, comparison.different
     if as_json:
         refs = {name: {"source": source.get(name), "replica": replica.get(name)} for name in different}
-        print_json({"equal": not different, "refs": len(source), "carried": found.carried, "different": refs})
+        print_json({"equal": not different, "refs": len(source), "carried": comparison.carried, "different": refs})
     elif different:
         rows = [(engine.sanitize(n), source.get(n, "-"), replica.get(n, "-")) for n in different]
         print_table(("REF", "SOURCE", "REPLICA"), rows)
         click.echo(f"{differing_refs(len(different))}, out of {len({*source, *replica}):,}.")
     else:
         click.echo(f"{engine.equal_refs(len(source))}.")
-    if found.carried and not as_json:
-        click.echo(engine.carried_note(found.carried))
+    if comparison.carried and not as_json:
+        click.echo(engine.carried_note(comparison.carried))
     sys.exit(DIFFERS if different else 0)
 
 

@@ -211,8 +211,8 @@ class Ci(BaseModel):
         """The GitHub environment whose reviewers approve the deletion of replicas."""
         return self._name_of("teardown")
 
-    def _name_of(self, what: str) -> str:
-        return f"{PREFIX}-{what}-{self.name}" if self.name else f"{PREFIX}-{what}"
+    def _name_of(self, role: str) -> str:
+        return f"{PREFIX}-{role}-{self.name}" if self.name else f"{PREFIX}-{role}"
 
     @property
     def _place(self) -> Github | AzurePipelines:

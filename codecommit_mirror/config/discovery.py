@@ -23,11 +23,11 @@ State = Literal["new", "mirrored", "disabled", "empty", "wiki", "excluded"]
 
 
 @dataclass(frozen=True)
-class Found:
+class DiscoveredRepository:
     """A repository of the organization."""
 
     project: str
-    repository: str
+    name: str
     default_branch: str | None
     disabled: bool
 
@@ -36,7 +36,7 @@ class Found:
 class Candidate:
     """A repository, and what becomes of it."""
 
-    found: Found
+    repository: DiscoveredRepository
     state: State
     name: str | None
     """The mirror's name; None if it is not to be mirrored."""
@@ -44,7 +44,7 @@ class Candidate:
 
 
 def choose(
-    repositories: Iterable[Found],
+    repositories: Iterable[DiscoveredRepository],
     mirrors: Sequence[Mirror],
     names: Iterable[str],
     *,
@@ -65,50 +65,56 @@ def choose(
     mirrored = {(mirror.azure.project.lower(), mirror.azure.repository.lower()): mirror.name for mirror in mirrors}
     taken = set(names)
     result: list[Candidate] = []
-    for found in sorted(repositories, key=lambda one: (one.project.lower(), one.repository.lower())):
-        place = (found.project.lower(), found.repository.lower())
-        state = _state(found, mirrored, include, exclude, wikis)
+    for repository in sorted(
+        repositories, key=lambda repository: (repository.project.lower(), repository.name.lower())
+    ):
+        place = (repository.project.lower(), repository.name.lower())
+        state = _state(repository, mirrored, include, exclude, wikis)
         if state != "new":
-            result.append(Candidate(found, state, mirrored.get(place)))
+            result.append(Candidate(repository, state, mirrored.get(place)))
             continue
-        name, note = name_of(found, taken)
+        name, note = name_of(repository, taken)
         taken.add(name)
-        result.append(Candidate(found, state, name, note))
+        result.append(Candidate(repository, state, name, note))
     return result
 
 
 def _state(
-    found: Found, mirrored: Iterable[tuple[str, str]], include: Sequence[str], exclude: Sequence[str], wikis: bool
+    repository: DiscoveredRepository,
+    mirrored: Iterable[tuple[str, str]],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    wikis: bool,
 ) -> State:
-    if (found.project.lower(), found.repository.lower()) in mirrored:
+    if (repository.project.lower(), repository.name.lower()) in mirrored:
         return "mirrored"
-    if (include and not _matches(found, include)) or _matches(found, exclude):
+    if (include and not _matches(repository, include)) or _matches(repository, exclude):
         return "excluded"
-    if found.disabled:
+    if repository.disabled:
         return "disabled"
-    if found.repository.endswith(_WIKI) and not wikis:
+    if repository.name.endswith(_WIKI) and not wikis:
         return "wiki"
-    return "new" if found.default_branch else "empty"
+    return "new" if repository.default_branch else "empty"
 
 
-def _matches(found: Found, globs: Sequence[str]) -> bool:
-    names = (found.repository, f"{found.project}/{found.repository}")
+def _matches(repository: DiscoveredRepository, globs: Sequence[str]) -> bool:
+    names = (repository.name, f"{repository.project}/{repository.name}")
     return any(fnmatch.fnmatch(name.lower(), glob.lower()) for glob in globs for name in names)
 
 
-def name_of(found: Found, taken: Iterable[str]) -> tuple[str, str]:
+def name_of(repository: DiscoveredRepository, taken: Iterable[str]) -> tuple[str, str]:
     """Return a name for a repository's mirror, and a note if it is not simply the repository's own.
 
     What CodeCommit does not accept becomes a hyphen. A name that is taken, or whose stack's would be, gets the project
     in front, and then a hash of both.
     """
     stacks = {derive_stack_name(name).lower() for name in taken}
-    plain = _acceptable(found.repository)
-    for name in (plain, _acceptable(f"{found.project}-{found.repository}")):
+    plain = _acceptable(repository.name)
+    for name in (plain, _acceptable(f"{repository.project}-{repository.name}")):
         if derive_stack_name(name).lower() not in stacks:
-            note = "" if name == found.repository else f"named after {found.repository!r}"
+            note = "" if name == repository.name else f"named after {repository.name!r}"
             return name, note if name == plain else f"{plain!r} is taken"
-    digest = hashlib.sha256(f"{found.project}/{found.repository}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{repository.project}/{repository.name}".encode()).hexdigest()[:8]
     return f"{plain[: _MAX_NAME - 9]}-{digest}", f"{plain!r} is taken"
 
 
@@ -142,10 +148,10 @@ def add(path: Path, candidates: Sequence[Candidate], organization: str, server: 
         wanted = {
             **({"server": server} if server else {}),
             "organization": organization,
-            "project": candidate.found.project,
+            "project": candidate.repository.project,
         }
         azure = {key: value for key, value in wanted.items() if defaults.get(key) != value}
-        document["mirrors"][candidate.name] = {"azure": {**azure, "repository": candidate.found.repository}}
+        document["mirrors"][candidate.name] = {"azure": {**azure, "repository": candidate.repository.name}}
     return _dumped(yaml, document)
 
 

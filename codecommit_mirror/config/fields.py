@@ -8,13 +8,13 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 
-def matching(pattern: str, what: str, remedy: str) -> AfterValidator:
+def matching(pattern: str, expected: str, remedy: str) -> AfterValidator:
     """Return a validator that refuses a text which does not match the whole pattern: it "is not {what}; {remedy}"."""
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            raise ValueError(f"is not {what}; {remedy}")
+            raise ValueError(f"is not {expected}; {remedy}")
         return value
 
     return AfterValidator(check)
@@ -85,7 +85,7 @@ def not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
 def hours(value: object, most: int) -> int:
     """Return the hours of ``36h`` or ``2d``, at most ``most``."""
     match = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", str(value))
-    found = int(match[1]) * (24 if match[2] == "d" else 1) if match else 0
-    if not 1 <= found <= most:
+    number = int(match[1]) * (24 if match[2] == "d" else 1) if match else 0
+    if not 1 <= number <= most:
         raise ValueError(f"is not a duration from 1h to {most // 24}d; write one like 36h or 2d")
-    return found
+    return number

@@ -77,7 +77,7 @@ class EarlierSignIn:
 
 def auth_migration_context(migrations: Mapping[str, EarlierSignIn]) -> str:
     """Return the CDK context ``auth_migration``, by which the app keeps what mirrors signed in with before."""
-    return json.dumps({name: asdict(one) for name, one in migrations.items()})
+    return json.dumps({name: asdict(earlier) for name, earlier in migrations.items()})
 
 
 def parse_auth_migration(context: object) -> dict[str, EarlierSignIn]:
@@ -88,7 +88,9 @@ def parse_auth_migration(context: object) -> dict[str, EarlierSignIn]:
     """
     try:
         document = json.loads(str(context or "{}"))
-        return {name: EarlierSignIn(bool(one["user"]), tuple(one["subjects"])) for name, one in document.items()}
+        return {
+            name: EarlierSignIn(bool(earlier["user"]), tuple(earlier["subjects"])) for name, earlier in document.items()
+        }
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ConfigurationError(
             f"the context auth_migration is {context!r}, which only 'codecommit-mirror up' gives; leave it out."

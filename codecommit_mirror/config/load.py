@@ -97,12 +97,12 @@ def named_mirrors(path: Path, names: Sequence[str]) -> tuple[Mirror, ...]:
     """
     if len(set(names)) == 1:
         return load_mirrors(path, names[0])
-    found = load_mirrors(path)
-    known = [mirror.name for mirror in found]
+    mirrors_file = load_mirrors(path)
+    known = [mirror.name for mirror in mirrors_file]
     if unknown := [name for name in names if name not in known]:
         lines = [f"{path}: there is no mirror {name!r}; {_suggestion(name, known)}" for name in unknown]
         raise ConfigurationError("\n".join(lines))
-    return tuple(mirror for mirror in found if mirror.name in names)
+    return tuple(mirror for mirror in mirrors_file if mirror.name in names)
 
 
 def single_mirror(
@@ -172,19 +172,19 @@ def identity_provider(mirrors: Sequence[Mirror], ci: Ci | None) -> IdentityProvi
                 f"{other[1]} in account {other[0] or 'of the credentials'}, but there is one stack; create the second "
                 "one by hand, and set identity.provider_arn for its mirrors."
             )
-    return IdentityProvider(issuer, tuple(dict.fromkeys(one[2] for one in wanted)), account, region)
+    return IdentityProvider(issuer, tuple(dict.fromkeys(triple[2] for triple in wanted)), account, region)
 
 
 def _line_number(sentence: str) -> int:
     """Return the line that a sentence is about, by which they are sorted."""
-    found = re.search(r", line (\d+): ", sentence)
-    return int(found[1]) if found else 0
+    match = re.search(r", line (\d+): ", sentence)
+    return int(match[1]) if match else 0
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
     """Return what to do about a mirror name that is not in the file."""
     if close := difflib.get_close_matches(name, known, n=3):
-        return f"did you mean {' or '.join(repr(one) for one in close)}?"
+        return f"did you mean {' or '.join(repr(name) for name in close)}?"
     if not known:
         return "the file has no mirrors; add one below 'mirrors:'."
     rest = f" and {len(known) - _MAX_LISTED_NAMES:,} more" if len(known) > _MAX_LISTED_NAMES else ""
@@ -216,17 +216,17 @@ def _from_ci(ci: Ci | None, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the section ``ci`` says for a mirror."""
     if ci is None:
         return {}
-    found: dict[str, Any] = {"account": ci.account, "region": ci.region}
+    defaults: dict[str, Any] = {"account": ci.account, "region": ci.region}
     azure = entry.get("azure")
     if ci.azure and isinstance(azure, dict) and azure.get("organization") == ci.azure.organization:
-        found["identity"] = {"organization_id": ci.azure.organization_id, "issuer": ci.azure.issuer}
-    return found
+        defaults["identity"] = {"organization_id": ci.azure.organization_id, "issuer": ci.azure.issuer}
+    return defaults
 
 
 def _mistakes_in_defaults(file: MirrorsFile) -> list[str]:
     """Return the unknown keys below ``defaults``, which no mirror's validation would report."""
-    found = unknown_keys(file.defaults, Mirror)
-    return [f"{file.where('defaults', *key)}: defaults: {sentence}" for key, sentence in found]
+    mistakes = unknown_keys(file.defaults, Mirror)
+    return [f"{file.where('defaults', *key)}: defaults: {sentence}" for key, sentence in mistakes]
 
 
 def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
@@ -249,13 +249,13 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
                     f"{where}: mirror {name!r}: its stack would have the same name as {owner} own stack; rename the "
                     "mirror."
                 )
-        for what, value, location, remedy in _identities(name, file.merged(name, understands_urls=False)):
-            others = seen.setdefault((what, value.lower()), [])
+        for kind, value, location, remedy in _identities(name, file.merged(name, understands_urls=False)):
+            others = seen.setdefault((kind, value.lower()), [])
             for other, other_location in others:
                 apart = any(a and b and a != b for a, b in zip(location, other_location, strict=True))
                 if not apart and {name, other} & set(chosen):
                     mistakes.append(
-                        f"{file.where('mirrors', name)}: mirror {name!r}: its {what} {value!r} is also that of "
+                        f"{file.where('mirrors', name)}: mirror {name!r}: its {kind} {value!r} is also that of "
                         f"mirror {other!r}; {remedy}."
                     )
                     break

@@ -124,5 +124,7 @@ def _run_days(days: frozenset[int], months: frozenset[int], weekdays: frozenset[
     first = date(2024, 1, 1)
     dates = ((number, first + timedelta(number)) for number in range(_DAYS))
     return [
-        number for number, one in dates if one.day in days and one.month in months and one.isoweekday() % 7 in weekdays
+        number
+        for number, date in dates
+        if date.day in days and date.month in months and date.isoweekday() % 7 in weekdays
     ]

@@ -161,11 +161,11 @@ class MirrorContext:
         if again or not self.clients.many:
             return find_stack(self.aws, self.mirror)
         try:
-            found = self.clients.stacks(self.aws).get(self.mirror.stack_name)
+            stack = self.clients.stacks(self.aws).get(self.mirror.stack_name)
         except DeniedError:
             # These credentials may only look at single stacks.
             return find_stack(self.aws, self.mirror)
-        return found and of_mirror(self.aws, self.mirror, found)
+        return stack and of_mirror(self.aws, self.mirror, stack)
 
     @cached_property
     def azure(self) -> AzureDevOps:

@@ -99,7 +99,9 @@ def keeps_credential(held: HeldCredential, existing: Collection[Credential], *, 
         existing: the user's credentials.
         has_secrets: whether the pipeline has the secret variables at all.
     """
-    return has_secrets and any(one.status == "Active" and held.id in (one.id, None) for one in existing)
+    return has_secrets and any(
+        credential.status == "Active" and held.id in (credential.id, None) for credential in existing
+    )
 
 
 def ensure_credential(target: CredentialTarget) -> bool:

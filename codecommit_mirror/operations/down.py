@@ -80,7 +80,7 @@ class DownPlan:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PlannedMirror:
     """A mirror that is to be taken down: what exists, and what was shown."""
 
     context: MirrorContext
@@ -111,45 +111,54 @@ def down(
     with tempfile.TemporaryDirectory(prefix="cdk-") as folder:
         output = Path(folder, "cdk.out")
         prepared = prepare(contexts, board, policy, keep_stack=keep_stack)
-        stacks = {name: contexts[name] for name, one in prepared.items() if one.deployed.stack and not keep_stack}
+        stacks = {
+            name: contexts[name] for name, planned in prepared.items() if planned.deployed.stack and not keep_stack
+        }
         if stacks:
             # Before anything is deleted, since it fails where this is no CDK project.
             batches.synthesize(project, output, list(stacks))
-        if questions := [one.plan.question for one in prepared.values() if one.plan.question]:
-            loses_commits = any(one.deployed.repository for one in prepared.values()) and not keep_stack
+        if questions := [planned.plan.question for planned in prepared.values() if planned.plan.question]:
+            loses_commits = any(planned.deployed.repository for planned in prepared.values()) and not keep_stack
             named = next(iter(prepared)) if len(prepared) == 1 else f"{len(questions)} mirrors"
             policy.confirm(_question(questions), typed=named if loses_commits else None)
 
-        def disconnect(one: Prepared, _: Row) -> list[connection.YamlFile]:
-            return _disconnect(one.context, policy, one.deployed.record, was_visible=one.deployed.azure is not None)
-
-        removals = for_each_mirror(prepared, board, disconnect, policy)
-        # A mirror that was being moved has two files, which may be on one branch.
-        for number in range(2):
-            files = {name: files[number] for name, files in removals.items() if len(files) > number}
-            files = for_each_mirror(files, board, lambda file, _: connection.reread(file), policy) if number else files
-            batches.commit_yaml(files, board, policy, DISCONNECT)
-        remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
+        _delete_azure_sides(prepared, board, policy)
+        remaining = board.remaining(prepared)
         if keep_stack:
             for_each_mirror(remaining, board, _name_credential, policy)
             return
-        revoked = for_each_mirror(remaining, board, lambda one, _: _revoke(one), policy)
+        revoked = for_each_mirror(remaining, board, lambda planned, _: _revoke(planned), policy)
         batches.destroy({n: contexts[n] for n in stacks if n in revoked}, board, output, DESTROY)
-    remaining = {name: one for name, one in prepared.items() if name in board.open_rows}
-    for_each_mirror(remaining, board, _end, policy)
+    for_each_mirror(board.remaining(prepared), board, _end, policy)
+
+
+def _delete_azure_sides(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> None:
+    """Delete pipelines, and commit the deletion of their YAML."""
+
+    def disconnect(planned: PlannedMirror, _: Row) -> list[connection.YamlFile]:
+        return _disconnect(
+            planned.context, policy, planned.deployed.record, was_visible=planned.deployed.azure is not None
+        )
+
+    removals = for_each_mirror(prepared, board, disconnect, policy)
+    # A mirror that was being moved has two files, which may be on one branch.
+    for number in range(2):
+        files = {name: files[number] for name, files in removals.items() if len(files) > number}
+        files = for_each_mirror(files, board, lambda file, _: connection.reread(file), policy) if number else files
+        batches.commit_yaml(files, board, policy, DISCONNECT)
 
 
 def prepare(
     contexts: Mapping[str, MirrorContext], board: Board, policy: Policy, *, keep_stack: bool = False
-) -> dict[str, Prepared]:
+) -> dict[str, PlannedMirror]:
     """Read what exists of mirrors, and decide what to delete; changes nothing. Those that must not be have failed."""
 
-    def read(context: MirrorContext, _: Row) -> Prepared:
+    def read(context: MirrorContext, _: Row) -> PlannedMirror:
         with step(READ):
             deployed = read_deployed(context)
             todo = plan(context.mirror, deployed, keep_stack=keep_stack)
             say(todo.note)
-            return Prepared(context, deployed, todo)
+            return PlannedMirror(context, deployed, todo)
 
     return for_each_mirror(contexts, board, read, policy)
 
@@ -278,9 +287,9 @@ def _disconnect(
         return connection.disconnect(mirror, azure, remains, pull_request=policy.pull_request)
 
 
-def _revoke(one: Prepared) -> None:
+def _revoke(planned: PlannedMirror) -> None:
     with step(REVOKE):
-        revoked = _revoked(one.context, one.deployed)
+        revoked = _revoked(planned.context, planned.deployed)
         for identifier in revoked:
             say(f"revoked {identifier}")
         if not revoked:
@@ -304,8 +313,8 @@ def credentials_to_revoke(existing: Sequence[Credential], held: HeldCredential, 
     return [credential for credential in existing if has_stack or credential.id in (held.id, held.replaces)]
 
 
-def _name_credential(one: Prepared, row: Row) -> None:
-    held = held_credential(one.deployed.azure.variables).id if one.deployed.azure else None
+def _name_credential(planned: PlannedMirror, row: Row) -> None:
+    held = held_credential(planned.deployed.azure.variables).id if planned.deployed.azure else None
     message = f"{row.name} is disconnected; the stack stays."
     if held:
         command = f"codecommit-mirror credentials revoke {row.name} {held}"
@@ -313,10 +322,10 @@ def _name_credential(one: Prepared, row: Row) -> None:
     row.succeed(message)
 
 
-def _end(one: Prepared, row: Row) -> None:
-    if one.deployed.stack and one.deployed.keeps_replica:
-        untag_replica(one.context.aws, one.context.mirror)
-    kept = " Its replica stays in CodeCommit." if one.deployed.keeps_replica else ""
+def _end(planned: PlannedMirror, row: Row) -> None:
+    if planned.deployed.stack and planned.deployed.keeps_replica:
+        untag_replica(planned.context.aws, planned.context.mirror)
+    kept = " Its replica stays in CodeCommit." if planned.deployed.keeps_replica else ""
     row.succeed(f"{row.name} is down.{kept}")
 
 
@@ -363,24 +372,24 @@ def take_removed_down(
             covers = policy.azure == "all" or (policy.azure == "without secrets" and not stores_secrets)
             return stack, mirror if covers else None
 
-    found = for_each_mirror(stacks, board, read, policy)
-    if found:
-        policy.confirm(f"Delete the stacks of {', '.join(found)}?")
+    removed = for_each_mirror(stacks, board, read, policy)
+    if removed:
+        policy.confirm(f"Delete the stacks of {', '.join(removed)}?")
 
-    def remove(one: tuple[DeployedStack, Mirror | None], row: Row) -> None:
-        stack, mirror = one
+    def remove(stack_and_mirror: tuple[DeployedStack, Mirror | None], row: Row) -> None:
+        stack, mirror = stack_and_mirror
         note = f"; 'down {row.name} --azure-repo-url URL' deletes its pipeline, if it has one"
         if mirror:
             context = context_of(mirror)
-            for removal in _disconnect(context, policy, state.read_record(context, stack.outputs)):
+            for yaml in _disconnect(context, policy, state.read_record(context, stack.outputs)):
                 with step(DISCONNECT):
-                    connection.commit_group([removal])
+                    connection.commit_group([yaml])
             note = ""
         with step(DESTROY):
             delete_stack(client(session_in(stack.region), "cloudformation"), stack.name)
         row.succeed(f"deleted{note}")
 
-    for_each_mirror({name: one for name, one in found.items() if name in board.open_rows}, board, remove, policy)
+    for_each_mirror(board.remaining(removed), board, remove, policy)
 
 
 def removed_mirror(name: str, template: Mapping[str, Any]) -> tuple[Mirror | None, bool]:

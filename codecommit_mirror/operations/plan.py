@@ -41,8 +41,8 @@ class UpPlan:
 
     def beyond(self, shown: UpPlan) -> list[Action]:
         """Return what is not in a plan that was shown; values may have become known since."""
-        known = {(action.verb, action.what) for action in shown.all_actions}
-        return [action for action in self.all_actions if (action.verb, action.what) not in known]
+        known = {(action.verb, action.subject) for action in shown.all_actions}
+        return [action for action in self.all_actions if (action.verb, action.subject) not in known]
 
 
 def earlier_sign_in(mirror: Mirror, deployed: ReplicaOutputs | None) -> EarlierSignIn | None:
@@ -110,12 +110,12 @@ def _stack_actions(state: MirrorState) -> list[Action]:
     wanted, stack = state.wanted, state.stack
     if wanted is None or state.is_deployed:
         return []
-    what = f"stack {wanted.stack_name!r}"
+    subject = f"stack {wanted.stack_name!r}"
     if stack is None or stack.outputs is None:
-        return [Action("create", what), *template_changes(None, wanted.template)]
+        return [Action("create", subject), *template_changes(None, wanted.template)]
     resources = template_changes(state.template, wanted.template) if state.template else []
     why = "" if resources else "only tags or termination protection change"
-    return [Action("update", what, None if stack.is_complete else stack.status, why or None), *resources]
+    return [Action("update", subject, None if stack.is_complete else stack.status, why or None), *resources]
 
 
 def wanted_record(state: MirrorState) -> PipelineRecord | None:
@@ -130,11 +130,11 @@ def _record_actions(state: MirrorState) -> list[Action]:
     wanted, record = wanted_record(state), state.record
     if wanted and wanted == record:
         return []
-    what = f"record of the pipeline in the tags of {state.mirror.writer.replace('/', ' ')!r}"
+    subject = f"record of the pipeline in the tags of {state.mirror.writer.replace('/', ' ')!r}"
     after = f"pipeline {wanted.definition}" if wanted else KNOWN_AFTER_APPLY
     if record:
-        return [Action("update", what, f"pipeline {record.definition}", after)]
-    return [Action("create", what, after=after)]
+        return [Action("update", subject, f"pipeline {record.definition}", after)]
+    return [Action("create", subject, after=after)]
 
 
 def _credential_actions(state: MirrorState) -> list[Action]:

@@ -58,12 +58,12 @@ def rotate(context: MirrorContext, confirm: Confirm) -> str:
     if context.mirror.replica_auth == "role":
         return f"{context.mirror.name} has nothing to rotate: its pipeline acts as a role, and no credential is stored."
     with step(READ):
-        found = state.read(context, state.settled_stack(context), compare=False)
-        target = target_of(context, found)
+        current = state.read(context, state.settled_stack(context), compare=False)
+        target = target_of(context, current)
         say(f"pipeline {target.definition.name!r}, user {target.user}")
 
     def verify() -> None:
-        run_until_equal(context, found)
+        run_until_equal(context, current)
         # Runs that began with the old credential need it until they end.
         for build in list(context.azure.builds(target.definition, status="inProgress")):
             runs.follow(context.azure, build, timeout_minutes=RUN_MINUTES)
@@ -89,7 +89,10 @@ def preview(context: MirrorContext) -> tuple[Action, ...]:
     new = Action("create", f"Git credential of {target.user!r}, stored in the pipeline's secret variables")
     run = Action("run", "pipeline, until both sides are equal")
     return (
-        *(Action("delete", f"Git credential {one.id}, which an interrupted command had issued") for one in lost),
+        *(
+            Action("delete", f"Git credential {credential.id}, which an interrupted command had issued")
+            for credential in lost
+        ),
         *((new,) if todo.issue else ()),
         replace(run, after="with the new credential"),
         *((replace(run, after="without the old credential"),) if todo.old else ()),
@@ -118,15 +121,15 @@ def rotate_source(context: MirrorContext) -> str:
     if unknown and context.ask is None:
         raise MirrorError(missing_secrets(unknown))
     with step(READ):
-        found = state.read(context, state.settled_stack(context), compare=False)
-        definition = found.definition
+        current = state.read(context, state.settled_stack(context), compare=False)
+        definition = current.definition
     given.update({name: context.ask(name) for name in unknown if context.ask})
     with step(SOURCE):
         verification.check_source_credentials(mirror, *(given[name] for name in AZURE_SECRETS))
         update_variables(context.azure, definition, {name: secret_variable(given[name]) for name in AZURE_SECRETS})
         say(f"stored {' and '.join(AZURE_SECRETS)} in the pipeline's secret variables")
     with step(PROVE):
-        run_until_equal(context, found)
+        run_until_equal(context, current)
     return f"{mirror.name} reads its source with new credentials."
 
 

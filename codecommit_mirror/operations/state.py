@@ -193,11 +193,11 @@ def read_shared(clients: ClientPool, section: Ci, needed: Collection[str]) -> Sh
             return {}  # A region that the account has not enabled, or that its organization forbids.
 
     with ThreadPoolExecutor(_MAX_WORKERS) as pool:
-        found = dict(zip(regions, pool.map(stacks_of, regions), strict=True))
-    clients.remember_stacks({region: found[region] for region in {section.region, *needed}})
+        by_region = dict(zip(regions, pool.map(stacks_of, regions), strict=True))
+    clients.remember_stacks({region: by_region[region] for region in {section.region, *needed}})
     stacks = (
         DeployedStack(name, region, stack.status, stack.tags, stack.protected, stack.outputs)
-        for region, listed in found.items()
+        for region, listed in by_region.items()
         for name, stack in listed.items()
     )
     return SharedState(section.owner, tuple(stacks))
@@ -224,7 +224,7 @@ def read(
         MirrorError: something cannot be read; one line for each cloud that fails.
     """
     failures: list[str] = []
-    mirror, found, state = context.mirror, None, None
+    mirror, azure_state, state = context.mirror, None, None
     try:
         state = _read_aws(context, stack, wanted, with_azure=azure)
     except MirrorError as error:
@@ -232,16 +232,16 @@ def read(
     try:
         if azure:
             record = state.record if state else None
-            mirror, found = read_state(context.mirror, context.azure, record.definition if record else None)
+            mirror, azure_state = read_state(context.mirror, context.azure, record.definition if record else None)
     except MirrorError as error:
         failures.append(_name_renamed(context, state.record if state else None, error))
     if failures or state is None:
         raise MirrorError("\n".join(dict.fromkeys(failures)))
-    if found is None:
+    if azure_state is None:
         return state
-    builds = list(islice(context.azure.builds(found.definition), _MAX_RUNS)) if found.definition else []
+    builds = list(islice(context.azure.builds(azure_state.definition), _MAX_RUNS)) if azure_state.definition else []
     last_run = next(iter(builds), None)
-    state = replace(state, mirror=mirror, azure=found, last_run=last_run, proof=_proof(builds))
+    state = replace(state, mirror=mirror, azure=azure_state, last_run=last_run, proof=_proof(builds))
     return compared(context, state) if compare else state
 
 
@@ -344,8 +344,8 @@ def reread_stack(context: MirrorContext, state: MirrorState) -> MirrorState:
     clone_url, may_read = _read_clone_url(context)
     stack = context.find_stack(again=True)
     record = read_record(context, stack.outputs if stack else None) if state.azure else None
-    found = replace(state, stack=stack, template=None, clone_url=clone_url, may_read_repository=may_read)
-    return replace(found, record=record)
+    reread = replace(state, stack=stack, template=None, clone_url=clone_url, may_read_repository=may_read)
+    return replace(reread, record=record)
 
 
 def compared(context: MirrorContext, state: MirrorState) -> MirrorState:
@@ -385,8 +385,8 @@ def _read_clone_url(context: MirrorContext) -> tuple[str | None, bool]:
 def _read_credentials(context: MirrorContext, stack: ReplicaStackState | None) -> tuple[Credential, ...] | None:
     if stack is None or context.mirror.replica_auth == "role":
         return None
-    found = git_credentials.find_credentials(context.iam, stack.user_name(context.mirror))
-    return None if found is None else tuple(found)
+    credentials = git_credentials.find_credentials(context.iam, stack.user_name(context.mirror))
+    return None if credentials is None else tuple(credentials)
 
 
 def _taken_names(mirror: Mirror, aws: boto3.Session, account: str) -> list[str]:

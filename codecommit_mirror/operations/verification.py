@@ -85,10 +85,10 @@ def pipeline_settings(
     values = {name: environment.get(name, "") for name in (*_CREDENTIALS, "MIRROR_ALLOW_DELETIONS")}
     if credentials_file:
         values["AWS_GIT_USERNAME"], values["AWS_GIT_PASSWORD"] = _read_csv(credentials_file)
-    for name, what in _CREDENTIALS.items():
+    for name, meaning in _CREDENTIALS.items():
         if not values[name]:
             hint = ", or give --credentials FILE" if name.startswith("AWS_") else ""
-            raise MirrorError(f"{name} is not set; export it with {what}{hint}.")
+            raise MirrorError(f"{name} is not set; export it with {meaning}{hint}.")
     values.update(
         AZURE_REPO_URL=mirror.azure.clone_url,
         AWS_REPO_URL=replica_url,

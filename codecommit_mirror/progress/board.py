@@ -7,16 +7,17 @@ worked on; one that has ended becomes a line above it, so that the table fits on
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from .screen import Screen
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+Item = TypeVar("Item")
 Result = Literal["succeeded", "failed", "left", "needs a person", "differs"]
 """``left``: there was no time for it; ``needs a person``: what can be done without one is done."""
 
@@ -193,10 +194,9 @@ class Board:
             if self._in_detail and (error or row.failed) and done and remaining:
                 self._screen.print(f"not done: {', '.join(remaining)}")
 
-    @property
-    def open_rows(self) -> dict[str, Row]:
-        """The mirrors whose work has not ended."""
-        return {name: row for name, row in self.rows.items() if row.result is None}
+    def remaining(self, by_mirror: Mapping[str, Item]) -> dict[str, Item]:
+        """Return what belongs to mirrors whose work has not ended."""
+        return {name: item for name, item in by_mirror.items() if self.rows[name].result is None}
 
     def say(self, line: str) -> None:
         """Print a line that is about all mirrors."""

@@ -26,12 +26,12 @@ def read_refs(endpoint: Endpoint, service: str, traffic: Traffic | None = None) 
     if response.headers.get_content_type() != f"application/x-{service}-advertisement":
         raise MirrorFailure(access_problem(endpoint, response.status))
     try:
-        found = parse_advertisement(body)
+        advertised = parse_advertisement(body)
     except ValueError as error:
         raise RetryableError(f"{endpoint} sent a malformed list of refs ({error})") from None
-    if "object-format=sha256" in found.capabilities:
+    if "object-format=sha256" in advertised.capabilities:
         raise MirrorFailure(f"the {endpoint.side} has SHA-256 object ids, which CodeCommit does not support.")
-    return found
+    return advertised
 
 
 def request_pack(

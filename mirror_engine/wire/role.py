@@ -96,9 +96,9 @@ class Role:
         }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         status, body = _post("AWS STS", self._sts, headers, urllib.parse.urlencode(form).encode())
-        found = dict(re.findall("<(AccessKeyId|SecretAccessKey|SessionToken|Expiration|Code)>([^<]+)<", body))
+        fields = dict(re.findall("<(AccessKeyId|SecretAccessKey|SessionToken|Expiration|Code)>([^<]+)<", body))
         if status != 200:
-            code = found.get("Code", str(status))
+            code = fields.get("Code", str(status))
             if code in ("IDPCommunicationError", "Throttling"):
                 raise RetryableError(f"AWS STS answered {sanitize(code)}")
             raise MirrorFailure(
@@ -106,9 +106,9 @@ class Role:
                 f"({sanitize(code)}); the role must trust exactly that name: if the pipeline or the project was "
                 "renamed, deploy the mirror's stack again."
             )
-        expires = time.strptime(found["Expiration"][:19], "%Y-%m-%dT%H:%M:%S")
+        expires = time.strptime(fields["Expiration"][:19], "%Y-%m-%dT%H:%M:%S")
         return Keys(
-            found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], float(calendar.timegm(expires))
+            fields["AccessKeyId"], fields["SecretAccessKey"], fields["SessionToken"], float(calendar.timegm(expires))
         )
 
     def _identity(self) -> str:

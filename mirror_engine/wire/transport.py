@@ -72,8 +72,8 @@ def send(
         response = connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        what = "could not be reached" if body is None else "broke the connection"
-        raise RetryableError(f"{endpoint} {what} ({error_name(error)})") from None
+        problem = "could not be reached" if body is None else "broke the connection"
+        raise RetryableError(f"{endpoint} {problem} ({error_name(error)})") from None
     except BaseException:
         connection.close()
         raise
@@ -98,16 +98,16 @@ def _send_body(connection: http.client.HTTPConnection, body: Iterable[bytes], *,
 
 def _failure(endpoint: Endpoint, response: http.client.HTTPResponse, *, has_body: bool) -> Exception:
     """Return the exception that an unsuccessful answer means."""
-    what = f"{endpoint} answered {response.status}"
+    problem = f"{endpoint} answered {response.status}"
     wait = retry_after_seconds(response.headers.get("Retry-After", ""))
     if response.status == 413 and has_body:
-        return TooLarge(what)
+        return TooLarge(problem)
     if wait > MAX_WAIT_SECONDS:
         return MirrorFailure(f"{endpoint} asked for a wait of {wait:,.0f} s; retry after that.")
     if response.status in (408, 413, 429) or response.status >= 500:
-        return RetryableError(what, wait, response.status)
+        return RetryableError(problem, wait, response.status)
     if response.status == 400 and has_body:
-        return (PackRefused if endpoint.side == "replica" else SourceRefused)(f"{what} to the request")
+        return (PackRefused if endpoint.side == "replica" else SourceRefused)(f"{problem} to the request")
     return MirrorFailure(access_problem(endpoint, response.status, response.headers.get("Location", "")))
 
 
@@ -154,16 +154,16 @@ def retry_after_seconds(retry_after: str) -> float:
 
 def access_problem(endpoint: Endpoint, status: int, location: str = "") -> str:
     """Return the sentence for an answer that is not a Git server's."""
-    what = str(endpoint)
+    subject = str(endpoint)
     here = urllib.parse.urlsplit(endpoint.url).netloc
     if 300 <= status < 400 and urllib.parse.urlsplit(location).netloc == here:
-        return f"{what} has moved to {sanitize(location.partition('?')[0])}; use the new URL."
+        return f"{subject} has moved to {sanitize(location.partition('?')[0])}; use the new URL."
     if status == 404:
-        return f"{what} does not exist (404); check the URL, and whether the repository was renamed or deleted."
+        return f"{subject} does not exist (404); check the URL, and whether the repository was renamed or deleted."
     if status in (401, 403) or status < 400:
         page = "a sign-in page" if status < 400 else str(status)
-        return f"{what} refused access ({page}); {endpoint.remedy}."
-    return f"{what} answered {status}, which a Git server would not do; check the URL."
+        return f"{subject} refused access ({page}); {endpoint.remedy}."
+    return f"{subject} answered {status}, which a Git server would not do; check the URL."
 
 
 def retry_delay(error: RetryableError, number: int) -> float:

@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codecommit_mirror.cli import cli
-from codecommit_mirror.config.discovery import Found, add, choose, name_of, set_organization_id
+from codecommit_mirror.config.discovery import DiscoveredRepository, add, choose, name_of, set_organization_id
 from codecommit_mirror.config.load import load_mirrors, single_mirror
 from codecommit_mirror.config.mirror import REPLICA_NAME, check_replica_name, derive_stack_name
 from codecommit_mirror.errors import MirrorError
 
 
 def found(repository, project="Shop", branch="main", disabled=False):
-    return Found(project, repository, branch, disabled)
+    return DiscoveredRepository(project, repository, branch, disabled)
 
 
 def states(*repositories, **options):
-    return {(c.found.repository, c.state) for c in choose(repositories, (), (), **options)}
+    return {(c.repository.name, c.state) for c in choose(repositories, (), (), **options)}
 
 
 def test_each_repository_is_told_what_becomes_of_it():
     mirrored = single_mirror("Mine", "https://dev.azure.com/contoso/shop/_git/myrepo")
     repositories = [found("MyRepo"), found("Old", disabled=True), found("Empty", branch=None), found("Shop.wiki")]
     candidates = choose([*repositories, found("New")], [mirrored], ["Mine"])
-    assert [(c.found.repository, c.state, c.name) for c in candidates] == [
+    assert [(c.repository.name, c.state, c.name) for c in candidates] == [
         ("Empty", "empty", None),
         ("MyRepo", "mirrored", "Mine"),
         ("New", "new", "New"),
@@ -55,7 +55,7 @@ def test_names_are_those_that_codecommit_accepts(repository, name):
 
 def test_clashes_are_resolved_and_said():
     candidates = choose([found("api", "A"), found("API", "B"), found("B-API", "A"), found("a.p i", "C")], (), ())
-    assert [(c.found.repository, c.name, c.note) for c in candidates] == [
+    assert [(c.repository.name, c.name, c.note) for c in candidates] == [
         ("api", "api", ""),
         ("B-API", "B-API", ""),
         ("API", "API-014962bf", "'API' is taken"),
@@ -65,7 +65,7 @@ def test_clashes_are_resolved_and_said():
 
 @given(st.lists(st.tuples(st.sampled_from(["A", "B b"]), st.text(min_size=1, max_size=130)), max_size=12))
 def test_every_name_is_valid_and_no_two_share_a_stack(pairs):
-    repositories = [Found(project, name, "main", False) for project, name in dict.fromkeys(pairs)]
+    repositories = [DiscoveredRepository(project, name, "main", False) for project, name in dict.fromkeys(pairs)]
     names = [candidate.name for candidate in choose(repositories, (), (), wikis=True)]
     for name in filter(None, names):
         assert REPLICA_NAME.fullmatch(name)

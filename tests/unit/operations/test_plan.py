@@ -102,7 +102,7 @@ def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
     assert "+ secret variable AZURE_GIT_PASSWORD" in lines
     assert any(line.startswith("+ YAML 'azure-pipelines-mirror.yml' on 'main' of 'MyRepo': ") for line in lines)
     objects = [action.as_object("M") for action in planned.all_actions]
-    assert {one["what"]: one["known_after_apply"] for one in objects}["variable AWS_REPO_URL"]
+    assert {entry["subject"]: entry["known_after_apply"] for entry in objects}["variable AWS_REPO_URL"]
     json.dumps(objects)
 
 
@@ -152,7 +152,7 @@ def test_what_a_pipeline_signs_in_with_is_removed_last():
 def test_nothing_beyond_what_was_shown_is_done():
     shown, later = plan_up(state(azure=connected(text=None))), plan_up(state(azure=connected(definition=None)))
     assert shown.beyond(shown) == []
-    assert any("pipeline 'codecommit-mirror-M'" in action.what for action in later.beyond(shown))
+    assert any("pipeline 'codecommit-mirror-M'" in action.subject for action in later.beyond(shown))
     known = UpPlan({CONNECT: tuple(replace(action, after="known") for action in shown.actions[CONNECT])})
     assert known.beyond(shown) == []
 
