@@ -1,4 +1,4 @@
-# 'make help' lists the targets. All set up what they need: a virtual environment, the pinned Python packages, the pinned
+# 'make help' lists the targets. Each installs what it needs: a virtual environment, the pinned Python packages, the pinned
 # CDK CLI.
 
 PYTHON ?= python3

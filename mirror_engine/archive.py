@@ -54,7 +54,7 @@ def to_archive(
 def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:
     """Return the deletions of archive entries that are older than ``archive_days``.
 
-    An entry stands for later drops of the same tip for one day, so each is kept one day longer.
+    For one day an entry also covers later drops of the same tip, so each is kept one day longer.
     """
     limit = time.strftime(ARCHIVE_TIME, time.gmtime(max(0, now - (archive_days + 1) * 86400)))
     return [Command(name, replica[name], None) for name, stamp, _ in archive_entries(replica) if stamp < limit]

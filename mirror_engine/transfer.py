@@ -169,8 +169,8 @@ class Transfer:
             refused = self._carry_once(commands)
         except (PackRefused, RetryableError) as refusal:
             if self._packs.breaks > breaks:
-                raise  # It was the source, and says nothing about the replica.
-            # The first failure may be chance: a broken connection, or an abort for refs that the replica has accepted.
+                raise  # The source failed, not the replica.
+            # The first failure may be transient: a broken connection, or an abort for refs that were accepted.
             self._broken_other_pushes += 1
             known = isinstance(refusal, PackRefused) and not any(command.old for command in commands)
             if self._broken_other_pushes < 2 and not known:

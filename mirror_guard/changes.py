@@ -40,7 +40,7 @@ class Verdict(Enum):
     """What a change means."""
 
     BY_A_RUN = "made by a run of the mirror."
-    BY_SOMEBODY_ELSE = "made by somebody other than the mirror's own user or role."
+    BY_SOMEBODY_ELSE = "made by a principal other than the mirror's user or role."
     DESTRUCTIVE = "made with the pipeline's credential, but not by a run: a run archives every tip before dropping it."
     UNATTRIBUTED = "made by an unknown caller."
 

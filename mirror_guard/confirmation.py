@@ -40,7 +40,7 @@ class Confirmation:
 def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Mapping[str, str]) -> Confirmation | None:
     """Read the confirming tag from the replica; None if it cannot be read within the first megabyte of a pack.
 
-    The pack is asked for on top of the replica's other refs, so that it usually holds the tag alone. Raises
+    The pack is asked for on top of the replica's other refs, so that it usually contains only the tag. Raises
     RetryableError if the replica is busy.
     """
     wanted = refs[CONFIRMED_TAG]

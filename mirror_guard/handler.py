@@ -191,7 +191,7 @@ class Guard:
         return None
 
     def _look(self, replica: Replica, *, believe: bool = True) -> None:
-        """Read a replica and its confirming tag; one that somebody else wrote is not believed."""
+        """Read a replica and its confirming tag; one that the mirror did not write is not believed."""
         access = self._open(replica)
         advertised = read_patiently(access.endpoint)
         tag = advertised.refs.get(CONFIRMED_TAG, "")

@@ -128,6 +128,6 @@ def chain_of(manifest: Manifest, known: Mapping[str, Manifest]) -> list[Manifest
 
 
 def as_of(manifests: Sequence[Manifest], time: datetime) -> Manifest | None:
-    """Return the last complete snapshot that is not younger than a time; None if there is none."""
+    """Return the last complete snapshot taken at or before a time; None if there is none."""
     latest = format_time(time)
     return max((m for m in manifests if m.complete and m.time <= latest), key=lambda m: m.time, default=None)

@@ -34,7 +34,7 @@ def changed(
     """Return the message about a change that no run made."""
     who = change.caller or "not known: CodeCommit's event does not name the caller"
     lines = [
-        f"The replica {replica} in {region} was changed, and not by a run of its mirror.",
+        f"The replica {replica} in {region} was changed by something other than its mirror pipeline.",
         "",
         f"who:   {sanitize(who)}",
         f"what:  {change.kind} {sanitize(change.ref)}",
@@ -59,13 +59,13 @@ def changed(
 
 
 def _how_to_stop(replica: str, writer: str) -> tuple[str, ...]:
-    """Return what to do against somebody who acts as the mirror's own user or role."""
+    """Return what to do against an attacker who acts as the mirror's own user or role."""
     if ":assumed-role/" in writer:
         return (
             "Whoever did it acted as the role of the mirror's pipeline: with the pipeline itself, or with one of the",
             "same name in another folder of its project. Look for a run at the time of CloudTrail's event",
-            "AssumeRoleWithWebIdentity, and deny whoever started it to edit, create and run pipelines; credentials of",
-            "the role are valid for an hour at most.",
+            "AssumeRoleWithWebIdentity, and deny the person who started it to edit, create and run pipelines; the",
+            "role's credentials are valid for an hour at most.",
         )
     return (
         "Whoever did it knows the pipeline's Git credential. Replace it at once:",
@@ -77,7 +77,7 @@ def unchanged_again(replica: str, region: str, since: str, confirmed: str) -> Me
     """Return the message that a run has confirmed the replica after a change."""
     return _message(
         f"Replica {replica} is confirmed again",
-        f"The replica {replica} in {region} was changed at {since}, and not by a run of its mirror.",
+        f"The replica {replica} in {region} was changed at {since} by something other than its mirror pipeline.",
         f"A run at {confirmed} has made it equal to its source again.",
         "What that run overwrote is in the archive on the replica.",
     )
@@ -127,8 +127,8 @@ def gone(replica: str, region: str, locked_until: str | None) -> Message:
     kept = f"Its snapshots are locked until {locked_until}." if locked_until else "It has no snapshots."
     return _message(
         f"Replica {replica} is gone",
-        f"There is no repository {replica} in {region} with the tags of a replica any longer: somebody deleted it,",
-        f"removed its tags, or took the mirror down. {kept} If that was intended, nothing is to be done.",
+        f"There is no repository {replica} in {region} with the tags of a replica any longer: it was deleted,",
+        f"its tags were removed, or the mirror was taken down. {kept} If that was intended, ignore this message.",
     )
 
 

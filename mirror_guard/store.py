@@ -1,7 +1,7 @@
 """The bucket: snapshots, which are written once and locked, and each replica's state, which is rewritten.
 
 Every version of every object stays in the bucket. The first version of a snapshot's object is the one that was locked;
-a version or a delete marker above it is somebody else's, and is not read.
+a version or a delete marker above it is not the guard's, and is not read.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class State:
     locked_until: str = ""
     """Until when every object of that chain is locked."""
     interrupted: int = 0
-    """How many attempts at the next snapshot did not end; a short one is not counted."""
+    """How many attempts at the next snapshot did not end; attempts that ended quickly are not counted."""
     unsaved_since: str = ""
     """When people were notified that no snapshot is taken; empty if one is."""
     gone_since: str = ""
@@ -170,7 +170,7 @@ class Store:
         try:
             answer = self._s3.get_object_retention(Bucket=self.bucket, Key=key, VersionId=version)["Retention"]
         except ClientError as error:
-            # A bucket that somebody copied the snapshots to may have no locks at all.
+            # A bucket that the snapshots were copied to may have no locks at all.
             if error.response["Error"]["Code"] in ("NoSuchObjectLockConfiguration", "InvalidRequest"):
                 return None
             raise

@@ -145,12 +145,12 @@ def note_absence(state: State, *, replica: str, region: str, now: datetime) -> t
 
 
 def disbelieve(state: State, object_id: str) -> State:
-    """Return the state with a confirming tag that somebody other than the mirror wrote: it confirms nothing."""
+    """Return the state with a confirming tag that was not written by the mirror: it confirms nothing."""
     return replace(state, confirmed_id=object_id, confirmed_sha256="")
 
 
 def _accounts_for(state: State, confirmed: datetime, since: datetime, refs_sha256: str) -> bool:
-    """Whether a run confirmed the replica after a change, or, clocks apart, confirmed what the replica has now."""
+    """Whether a run confirmed the replica after a change or, allowing for clock skew, confirmed what it has now."""
     return confirmed > since or (confirmed + SKEW >= since and state.confirmed_sha256 == refs_sha256)
 
 

@@ -25,7 +25,7 @@ _LAMBDA = iam.ServicePrincipal("lambda.amazonaws.com")
 _TIMEOUT, _SERVICE_TIMEOUT = Duration.minutes(2), Duration.minutes(5)
 
 _ACCEPTED = {
-    "CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's key will do.",
+    "CloudWatchLogGroupEncrypted": "It holds a user's name and a count; CloudWatch's default key suffices.",
     "IAMNoInlinePolicy": "The role is this function's alone; managed policies are scarce in an account with a fleet.",
     "LambdaConcurrency": "CloudFormation calls it once; a reservation would take from the account's own.",
     "LambdaDLQ": "CloudFormation waits for its answer and reports a failure.",

@@ -1,4 +1,4 @@
-"""The roles with which CI provisions the mirrors: one that looks, for pull requests, and one that deploys."""
+"""The roles with which CI provisions the mirrors: a read-only one, for pull requests, and one that deploys."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class DeployRoleStack(Stack):
         ]
 
     def _deploying(self, ci: Ci, bootstrap_roles: list[str]) -> list[iam.PolicyStatement]:
-        """Return what the deploying role may do beside that."""
+        """Return what the deploying role may do in addition."""
         return [
             iam.PolicyStatement(actions=["sts:AssumeRole"], resources=bootstrap_roles),
             # To compare a new replica with its source.

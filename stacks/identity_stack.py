@@ -20,7 +20,7 @@ class IdentityStack(Stack):
     Output: ``ProviderArn``.
 
     Args:
-        provider: the issuer, for whom its tokens are, and the account.
+        provider: issuer, audiences and account.
     """
 
     def __init__(self, scope: Construct, *, provider: IdentityProvider) -> None:

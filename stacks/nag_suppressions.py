@@ -14,7 +14,7 @@ def acknowledge(construct: Construct, reasons: Mapping[str, str], packs: Sequenc
     """Accept findings on a construct, and on what is in it.
 
     Args:
-        construct: what is found fault with.
+        construct: the construct with the findings.
         reasons: by the rule's name without its pack, like ``LambdaDLQ``.
         packs: whose rules; HIPAA and NIST 800-53 by default.
     """

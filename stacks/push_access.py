@@ -67,7 +67,7 @@ class PushAccess(Construct):
         return user
 
     def _role(self, mirror: Mirror, policy: iam.ManagedPolicy) -> iam.Role:
-        """Return a role that trusts the tokens of the mirror's own pipeline, and of nobody else."""
+        """Return a role that trusts the tokens of the mirror's own pipeline only."""
         identity, issuer = mirror.identity, str(mirror.identity.issuer_url)
         return FederatedRole(
             self,

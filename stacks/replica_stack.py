@@ -59,7 +59,7 @@ class ReplicaStack(Stack):
             **_own_bootstrap(scope),
             tags={**tags, REPLICA: mirror.name, **({PROVISIONED_FROM: provisioned_from} if provisioned_from else {})},
         )
-        # For whoever deletes the mirror once it is no longer in mirrors.yaml.
+        # For the command that deletes the mirror once it is no longer in mirrors.yaml.
         signs_in = {"source_auth": mirror.source_auth, "replica_auth": mirror.replica_auth}
         self.template_options.metadata = {
             SOURCE_METADATA: {"azure": mirror.azure.model_dump(exclude_unset=True), **signs_in}

@@ -34,7 +34,7 @@ _EVENT = re.compile(
 _ENDED = re.compile(r"\s*✅\s+(?P<mirror>[^\s:]+)")
 """A line about a stack that was deployed, or needed no deployment, or was destroyed."""
 _FAILED = re.compile(r"\s*❌\s+(?P<mirror>[^\s:]+)")
-"""A line about a stack that failed, which may be all that is said of it."""
+"""A line about a stack that failed, possibly the only line about it."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LAST_LINES = 15
 """How much of the CLI's output an error shows if no resource failed."""
@@ -66,7 +66,7 @@ def find_cli(folder: Path) -> str:
     """
     path = shutil.which("cdk", path=folder / "node_modules" / ".bin") or shutil.which("cdk")
     if not path or shutil.which("node") is None:
-        raise MirrorError("the CDK CLI or Node.js is not installed; install Node 20 or later, then run 'npm ci' here.")
+        raise MirrorError("the CDK CLI or Node.js is not installed; install Node 22, then run 'npm ci' here.")
     return path
 
 
@@ -109,7 +109,7 @@ def deploy_all(
 ) -> dict[str, str]:
     """Run ``cdk deploy`` for many mirrors; return the reasons of those that failed.
 
-    The CLI begins no further stack once one has failed, so it is run again for those that it did not come to.
+    The CLI begins no further stack once one has failed, so it is run again for those that it never started.
 
     Args:
         folder: the project's folder.
@@ -146,7 +146,7 @@ def _run_for_all(
         end = _failure([command], lines)
         failed = {mirror: "\n".join(why) or end for mirror, why in reasons.items() if why or mirror in named}
         if not failed:
-            # What stopped the CLI concerns all that it did not come to.
+            # What stopped the CLI concerns all that it never started.
             failed = dict.fromkeys(left, end)
         failures |= failed
         left = {mirror: stack for mirror, stack in left.items() if mirror not in failed}

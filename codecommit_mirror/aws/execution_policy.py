@@ -7,7 +7,7 @@ It covers mirrors only, by the names that they get by default (a mirror with ``u
 
 What a mirror's stack creates in IAM must have the boundary, which allows no more than such a user or role needs: else a
 stack could create an administrator. A group has no boundary, so mirrors with ``policy_on: group`` are not covered
-either: whoever may attach a policy to a group and add a user to it can make anyone an administrator. https://docs.aws.amazon.com/cdk/v2/guide/customize-permissions-boundaries.html
+either: a principal that may attach a policy to a group and add a user to it can make anyone an administrator. https://docs.aws.amazon.com/cdk/v2/guide/customize-permissions-boundaries.html
 """
 
 from __future__ import annotations

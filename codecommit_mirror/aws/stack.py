@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COMPLETE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
 """Statuses of a stack that has what its template says, or what it had before a failed update."""
 NOT_CREATED_YET = "REVIEW_IN_PROGRESS"
-"""The status of a stack that only has a change set which nobody has executed."""
+"""The status of a stack that only has a change set that has not been executed."""
 SETTLING_MINUTES = 30
 """How long an operation of another run may take."""
 _POLL_SECONDS = 2
@@ -79,7 +79,7 @@ class ReplicaStackState:
         return self.status in COMPLETE
 
     def belongs_to(self, mirror: Mirror) -> bool:
-        """Whether it is the mirror's stack and not another stack of that name, as far as its early status shows."""
+        """Whether it is the mirror's stack and not another stack of that name; True while that is not known yet."""
         early = self.status == NOT_CREATED_YET or self.status.startswith("IMPORT_")
         arn = self.outputs.replica_arn if self.outputs else ""
         replica = self.tags.get(REPLICA) or arn.rpartition(":")[2]

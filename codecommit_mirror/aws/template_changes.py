@@ -10,7 +10,7 @@ from ..actions import Action
 
 _RIGHTS = ("AWS::IAM::", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::KMS::Key", "AWS::Lambda::Permission")
 _DATA = ("AWS::CodeCommit::Repository", "AWS::S3::Bucket")
-"""Types whose deletion loses what nobody can have back."""
+"""Types whose deletion loses data for good."""
 _COMPARED = ("Type", "Properties", "DeletionPolicy", "UpdateReplacePolicy")
 
 

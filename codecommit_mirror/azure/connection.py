@@ -107,8 +107,8 @@ def _file_problems(mirror: Mirror, state: AzureState) -> list[str]:
         problems.append(f"{place} {whose} and is not overwritten; set azure.pipeline_path to another path.")
     if place.proposed_tip and not place.proposed_by_us:
         problems.append(
-            f"the branch {pull_request_branch(mirror)!r} of {place.repository.name!r} has somebody else's "
-            "commits; delete or rename it."
+            f"the branch {pull_request_branch(mirror)!r} of {place.repository.name!r} has commits by "
+            "someone else; delete or rename it."
         )
     return problems
 
@@ -436,7 +436,7 @@ def _withdraw_proposal(mirror: Mirror, azure: AzureDevOps, place: YamlPlace, *, 
     if not place.proposed_tip:
         return
     if not place.proposed_by_us:
-        say(f"left the branch {branch!r} alone, because it has somebody else's commits")
+        say(f"left the branch {branch!r} alone, because it has commits by someone else")
     elif not leave:
         if place.pull_request:
             azure.abandon_pull_request(place.repository, place.pull_request)

@@ -14,7 +14,7 @@ TITLE = "Mirror new repositories"
 def propose(azure: AzureDevOps, name: str, branch: str, path: str, text: str) -> None:
     """Propose a file's new text by a pull request; one that is open already is brought up to date.
 
-    One that somebody has added a commit to is left alone.
+    One with a commit by someone else is left alone.
 
     Args:
         azure: the project of the repository.
@@ -40,8 +40,8 @@ def propose(azure: AzureDevOps, name: str, branch: str, path: str, text: str) ->
         tip = base
     elif opened and azure.commit_comment(repository, tip) != TITLE:
         say(
-            f"pull request {opened.id} into {branch!r} of {name!r} has somebody's own commit and is left as it is; "
-            "what it lacks is proposed once it is merged or abandoned"
+            f"pull request {opened.id} into {branch!r} of {name!r} has a commit by someone else, so it was left "
+            "unchanged; what it lacks is proposed once it is merged or abandoned"
         )
         return
     current = azure.file(repository, BRANCH, path)

@@ -76,7 +76,7 @@ def has_replica_secrets(variables: Mapping[str, Mapping[str, Any]]) -> bool:
 
 
 def plain_variable(value: str) -> dict[str, Any]:
-    """Return a variable that anybody may read, as the REST API takes it."""
+    """Return a variable that anyone may read, as the REST API takes it."""
     return {"value": value}
 
 
@@ -172,7 +172,7 @@ def update_variables(
 ) -> Definition:
     """Set variables of a pipeline, remove those that are None, and keep all others.
 
-    If somebody else changes the definition at the same time, it is read again and the changes are made again.
+    If something else changes the definition at the same time, it is read again and the changes are made again.
 
     Args:
         azure: the project.
@@ -200,4 +200,4 @@ def update_variables(
         except AzureError as error:
             if error.status != 409:
                 raise
-    raise MirrorError(f"the pipeline {definition.name!r} is being changed by somebody else; run again later.")
+    raise MirrorError(f"the pipeline {definition.name!r} is being changed by something else; run again later.")

@@ -109,7 +109,7 @@ def from_snapshots(snapshots: Snapshots, at: datetime | None) -> Origin:
 
 
 def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
-    """Return what the replica has, or as far as its archive tells, what it had at a time.
+    """Return what the replica has or, from its archive, what it had at a given time.
 
     Raises:
         MirrorError: there is no replica, or it cannot be read.

@@ -47,7 +47,7 @@ class Limits:
     """Why the guard does not watch the mirror, if mirrors.yaml has one that does not."""
     has_guard: bool = False
     subscriptions: Subscriptions | None = None
-    """Who gets the guard's messages; None if nobody looked, or the guard is not deployed."""
+    """Who gets the guard's messages; None if it was not read, or the guard is not deployed."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _subscription(readings: Readings, limits: Limits) -> Check:
     if subscriptions.pending:
         return Check("subscription", "warning", waiting, "follow the link in the e-mail from SNS")
     if not subscriptions.confirmed:
-        return Check("subscription", "warning", "the guard's messages reach nobody", "subscribe to the guard's topic")
+        return Check("subscription", "warning", "the guard's messages have no subscriber", "subscribe to its topic")
     return Check("subscription", "ok", f"{count(subscriptions.confirmed, 'subscriber')} of the guard's messages")
 
 

@@ -40,7 +40,7 @@ class Readings:
     """The logical ids of what CloudFormation found to have drifted when it last looked."""
     credentials: Sequence[Credential] = ()
     foreign_rights: Sequence[str] | None = None
-    """What the user or role has beside the mirror's policy; None if nobody looked."""
+    """What the user or role has beside the mirror's policy; None if it was not read."""
     record: PipelineRecord | None = None
     azure: AzureState | None = None
     last_run: Build | None = None
@@ -49,7 +49,7 @@ class Readings:
     """When the oldest push was made that the replica does not have."""
     replica_is_gone: bool = False
     snapshots: Snapshots | None = None
-    """Its snapshots; None if nobody looked, or the guard is not deployed."""
+    """Its snapshots; None if it was not read, or the guard is not deployed."""
     error: str | None = None
     """Why something could not be read."""
 

@@ -89,7 +89,7 @@ class Github(BaseModel):
             "https://token.actions.githubusercontent.com",
             "sts.amazonaws.com",
             diff=(f"{repository}:pull_request",),
-            # Not the environment of approvals: until somebody protects it, any branch may use it.
+            # Not the environment of approvals: until it is protected, any branch may use it.
             deploy=(f"{repository}:ref:refs/heads/{branch}",),
         )
 
@@ -119,8 +119,8 @@ class AzurePipelines(BaseModel):
     """The subject of the tokens of jobs that deploy, if it differs. Default:
     ``sc://ORGANIZATION/PROJECT/codecommit-mirror-deploy``."""
     approvers: Annotated[str, _PEOPLE] | None = None
-    """People and groups who approve the deletion of replicas, and are notified by e-mail. Default: whoever may run the
-    pipeline."""
+    """People and groups who approve the deletion of replicas, and are notified by e-mail. Default: anyone who may run
+    the pipeline."""
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:

@@ -31,13 +31,13 @@ class SnapshotSchedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     every: Annotated[int, _EVERY] = 24
-    """How often the guard looks for changes to keep. Default: ``1d``."""
+    """How often the guard checks for changes. Default: ``1d``."""
     keep: Annotated[int, _KEEP] = 400 * 24
     """For how long a state can be restored after it was replaced. Default: ``400d``."""
     full_every: Annotated[int, _KEEP] = 30 * 24
     """After how long a chain of incremental snapshots starts anew. Default: ``30d``."""
     lock: Literal["compliance", "governance"] = "compliance"
-    """``governance``: whoever has ``s3:BypassGovernanceRetention`` can delete snapshots before their time."""
+    """``governance``: anyone with ``s3:BypassGovernanceRetention`` can delete snapshots before their time."""
 
     @model_validator(mode="after")
     def _fits(self) -> SnapshotSchedule:

@@ -89,7 +89,7 @@ class Mirror(BaseModel):
         ]
         | None
     ) = None
-    """The repository's description. Default: says what it is a replica of."""
+    """The repository's description. Default: ``Read-only replica of URL. ...``."""
     tags: Annotated[dict[str, str], AfterValidator(check_tags)] = Field(default_factory=dict)
     """Tags of the mirror's resources, at most 44; ``managed-by: codecommit-mirror`` is always added. Default: none."""
     policy_name: Annotated[

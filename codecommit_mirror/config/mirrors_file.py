@@ -164,7 +164,7 @@ def _parse(path: Path, lines: dict[Location, int]) -> Any:
 def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, ...]) -> int:
     """Return how many values a node has with every alias expanded, without expanding them.
 
-    A few lines of nested aliases can stand for billions of values, and anybody's pull request may contain them.
+    A few lines of nested aliases can stand for billions of values, and any pull request may contain them.
     """
     if node in above or isinstance(node, yaml.ScalarNode):
         return 1

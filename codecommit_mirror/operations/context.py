@@ -112,7 +112,7 @@ class MirrorContext:
         mirror: the mirror.
         environment: has the tokens and secrets.
         folder: the CDK project's folder.
-        ask: asks a person for a secret; None if there is nobody to ask.
+        ask: asks a person for a secret; None if there is no one to ask.
         azure_transport: an httpx transport for Azure DevOps, for tests.
         clients: what the mirrors of one command share.
     """

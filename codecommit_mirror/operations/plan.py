@@ -50,7 +50,7 @@ def earlier_sign_in(mirror: Mirror, deployed: ReplicaOutputs | None) -> EarlierS
     if deployed is None:
         return None
     if mirror.replica_auth == "user":
-        # A stack that somebody deployed with another version may not say whom its role trusts.
+        # A stack deployed with another version may not say whom its role trusts.
         subjects = deployed.push_role_subjects or (mirror.token_subject,)
         return EarlierSignIn(subjects=subjects) if deployed.push_role_arn else None
     subjects = tuple(subject for subject in deployed.push_role_subjects if subject != mirror.token_subject)

@@ -112,7 +112,7 @@ def rotate_source(context: MirrorContext) -> str:
     """Store new Git credentials of the source in the pipeline, and prove them with a run; return the closing message.
 
     Raises:
-        MirrorError: there is nobody to ask for them, the source does not accept them, or the run failed.
+        MirrorError: there is no one to ask for them, the source does not accept them, or the run failed.
     """
     mirror = context.mirror
     if mirror.source_auth == "job-token":

@@ -248,7 +248,7 @@ def confirm_plan(plans: Mapping[str, UpPlan], board: Board, policy: Policy) -> N
     """Show what is going to change, and ask once.
 
     Raises:
-        MirrorError: the answer was no, or there is nobody to ask.
+        MirrorError: the answer was no, or there is no one to ask.
     """
     if not plans:
         return

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = Literal["succeeded", "failed", "left", "needs a person", "differs"]
-"""``left``: there was no time for it; ``needs a person``: what can be done without one is done."""
+"""``left``: skipped, since ``--minutes`` ran out; ``needs a person``: what can be done without one is done."""
 
 
 class Confirm(Protocol):
-    """Asks a person; raises MirrorError if the answer is no, or if there is nobody to ask."""
+    """Asks a person; raises MirrorError if the answer is no, or if there is no one to ask."""
 
     def __call__(self, question: str, typed: str | None = None) -> None:
         """Ask a question, which is answered with yes or by typing a text."""

@@ -56,7 +56,7 @@ class AzureDevOps:
         self._pipelines.pushed(repository, push)
 
     def fire_schedules(self) -> int:
-        """Let the hour of every schedule come, and return how many runs that started."""
+        """Trigger every schedule once, and return how many runs that started."""
         return self._pipelines.fire_schedules()
 
     def protect_branch(self, organization: str, project: str, repository: str, branch: str) -> None:

@@ -2,7 +2,7 @@
 
 1. Azure Pipelines gives the job a token, which names its pipeline and is valid for ten minutes; the job asks at
    SYSTEM_OIDCREQUESTURI, with OIDC_REQUEST_TOKEN, its System.AccessToken.
-2. AWS STS exchanges it for the credentials of the role AWS_ROLE_ARN, which trusts this pipeline and nobody else
+2. AWS STS exchanges it for the credentials of the role AWS_ROLE_ARN, which trusts only this pipeline
    (AssumeRoleWithWebIdentity). They are valid for an hour, and are renewed before that in a long run.
 3. Each request to CodeCommit has a password of its own, a signature with those credentials, valid for 15 minutes.
 
@@ -61,7 +61,7 @@ class Role:
     def __init__(self, replica: Endpoint, environment: Mapping[str, str]) -> None:
         host = urllib.parse.urlsplit(replica.url).hostname or ""
         match = HOST.fullmatch(host)
-        # The host of a VPC endpoint does not name the service alone.
+        # A VPC endpoint's host name does not contain the region in the usual place.
         self._region = match.group(1) if match else require(environment, "AWS_REGION")
         suffix = ".cn" if self._region.startswith("cn-") else ""
         self._sts = environment.get("AWS_ENDPOINT_URL_STS") or f"https://sts.{self._region}.amazonaws.com{suffix}/"

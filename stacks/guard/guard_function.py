@@ -25,7 +25,7 @@ _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("mirror_engine", "mirror_guard")
 MEMORY_MB = 256
 _ACCEPTED = {
-    "CloudWatchLogGroupEncrypted": "It holds names of replicas and refs; CloudWatch's key will do.",
+    "CloudWatchLogGroupEncrypted": "It holds names of replicas and refs; CloudWatch's default key suffices.",
     "LambdaConcurrency": "A reservation comes out of the account's concurrency; small accounts have none to spare.",
     "LambdaDLQ": "Events that it cannot handle go to the topic, as an on-failure destination.",
     "LambdaInsideVPC": "It reads CodeCommit and writes to S3, both public endpoints of AWS.",

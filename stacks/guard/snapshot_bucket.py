@@ -1,4 +1,4 @@
-"""Where snapshots are kept: a bucket whose locked objects nobody can delete, and only the guard can add to."""
+"""Where snapshots are kept: a bucket whose locked objects cannot be deleted, and only the guard can add to."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class SnapshotBucket(Construct):
                     noncurrent_version_expiration=day,
                 ),
                 s3.LifecycleRule(id="earlier-states", prefix="state/", noncurrent_version_expiration=Duration.days(30)),
-                s3.LifecycleRule(id="markers-of-nothing", expired_object_delete_marker=True),
+                s3.LifecycleRule(id="orphaned-delete-markers", expired_object_delete_marker=True),
             ],
         )
         acknowledge(self.bucket, _ACCEPTED)
         acknowledge(self.bucket, {"S1": _ACCEPTED["S3BucketLoggingEnabled"]}, ["AwsSolutions"])
 
     def let_only(self, role: iam.IRole) -> None:
-        """Let nobody but this role put objects into the bucket."""
+        """Let only this role put objects into the bucket."""
         self.bucket.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="OnlyTheGuardWrites",

@@ -330,7 +330,7 @@ def test_somebody_elses_commits_on_our_branch_are_left(filled, said):
     branch = f"codecommit-mirror/{filled.name}"
     sample.git(filled.source, "branch", branch, "main")
     theirs = sample.commit(filled.source, branch, "work in progress")
-    with pytest.raises(MirrorError, match="has somebody else's commits; delete or rename it"):
+    with pytest.raises(MirrorError, match="has commits by someone else; delete or rename it"):
         connect(filled, said, pull_request=True)
     disconnect(filled, said)
     assert sample.refs(filled.source)[f"refs/heads/{branch}"] == theirs

@@ -386,8 +386,10 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     empty = '{"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}'
     for name in ("Theirs", "taken"):
         cloudformation.create_stack(StackName=name, TemplateBody=empty, Tags=tag)
+    owner = [{**tag[0], "Value": OWNER}]
+    cloudformation.create_stack(StackName="Unapproved", TemplateBody=empty, Tags=owner)
     other = cloud.client("cloudformation", "us-west-2")
-    other.create_stack(StackName="Far", TemplateBody=empty, Tags=[{**tag[0], "Value": OWNER}])
+    other.create_stack(StackName="Far", TemplateBody=empty, Tags=owner)
     infrastructure.write("Kept", "Another", "Elsewhere account: '999999999999'", "Retained on_destroy: retain")
     job(infrastructure, "up", "--all", "--job", check=False)
     again, removed = up(infrastructure)
@@ -409,9 +411,9 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     assert "skipped: --minutes ran out" in late
     said = remove(infrastructure, "Kept", "Theirs", "Far", check=None)
     assert "deleted; 'down Far --azure-repo-url URL' deletes its pipeline, if it has one" in said
-    assert "New is not in" in said
-    assert {"Kept", "Theirs", "New"} <= set(infrastructure.stacks())
-    assert "New is not in" in remove(infrastructure, "Far", check=None)
+    assert "Unapproved is not in" in said
+    assert {"Kept", "Theirs", "Unapproved"} <= set(infrastructure.stacks())
+    assert "Unapproved is not in" in remove(infrastructure, "Far", check=None)
 
 
 def test_a_mirror_without_a_region_goes_to_the_one_of_the_section(infrastructure):

@@ -50,7 +50,9 @@ def recording_git(folder: Path, log: Path) -> None:
         "#!/bin/sh\n"
         f'printf "%s\\n" "$@" >> {log}\n'
         f"{real} config --list --show-origin >> {log} 2>/dev/null\n"
-        f'cat config >> {log} 2>/dev/null\nexec {real} "$@"\n'
+        f"cat config >> {log} 2>/dev/null\n"
+        # Long enough for its arguments to be seen.
+        f'sleep 0.1\nexec {real} "$@"\n'
     )
     wrapper.chmod(0o755)
 

@@ -160,7 +160,7 @@ def test_what_is_not_deployed_has_one_failure_and_what_is_unguarded_a_warning():
         (None, "not checked", "status NAME, or --deep, reads them"),
         (Subscriptions(1, 0), "ok", "1 subscriber of the guard's messages"),
         (Subscriptions(1, 2), "warning", "2 are not confirmed"),
-        (Subscriptions(0, 0), "warning", "the guard's messages reach nobody"),
+        (Subscriptions(0, 0), "warning", "the guard's messages have no subscriber"),
     ],
 )
 def test_whom_the_guards_messages_reach(subscriptions, verdict, message):
