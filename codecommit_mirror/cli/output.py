@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from . import results
 
 FAILED, DIFFERS = 1, 3
 """Exit statuses beside 0, in order, and 2, wrong usage: something failed; something differs or needs attention."""
+_COLUMNS = 80
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -22,6 +26,22 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_wrapped(text: str, *, first: str = "", rest: str = "") -> None:
+    """Print text in lines of at most 80 columns, except that links and quoted commands stay whole.
+
+    Args:
+        text: one paragraph.
+        first: starts the first line.
+        rest: starts the others.
+    """
+    whole = re.sub("'[^']*'", lambda quoted: quoted[0].replace(" ", _NO_BREAK), text)
+    lines = textwrap.wrap(
+        whole, _COLUMNS, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+    for line in lines:
+        click.echo(line.replace(_NO_BREAK, " "))
 
 
 def print_json(value: Mapping[str, Any]) -> None:
