@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 import boto3
 from botocore import exceptions
 from botocore.config import Config
+from botocore.session import get_session
 
 from ..config.mirror import Mirror
 from ..errors import DeniedError, MirrorError, NotFoundError
@@ -72,7 +74,7 @@ def session(mirror: Mirror) -> boto3.Session:
 def _check_region(mirror: Mirror, aws: boto3.Session) -> None:
     """Refuse a region that looks like a typing error; one that is newer than boto3 passes."""
     partitions = aws.get_available_partitions()
-    known = [name for part in partitions for name in aws.get_available_regions("ec2", part)]
+    known = [name for part in partitions for name in aws.get_available_regions("sts", part)]
     region = str(aws.region_name)
     if region not in known and (close := difflib.get_close_matches(region, known, n=1, cutoff=0.85)):
         raise MirrorError(f"mirror {mirror.name!r} is in region {region!r}, which AWS does not have; use {close[0]!r}.")
@@ -85,13 +87,21 @@ def session_in(region: str | None) -> boto3.Session:
         MirrorError: the configured profile does not exist.
     """
     try:
-        result = boto3.Session(region_name=region)
+        core = get_session()
+        core.register_component("data_loader", _loader())
+        result = boto3.Session(region_name=region, botocore_session=core)
     except exceptions.BotoCoreError as error:
         remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
         raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
     result.events.register("after-call", _log_call)
     result.events.register("needs-retry", _say_unreachable)
     return result
+
+
+@cache
+def _loader() -> Any:
+    """Return the loader of what botocore knows about services, so that the sessions of many regions read it once."""
+    return get_session().get_component("data_loader")
 
 
 def _say_unreachable(attempts: int, endpoint: Any, caught_exception: BaseException | None = None, **_: Any) -> None:
