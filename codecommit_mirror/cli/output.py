@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,20 +29,25 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def print_wrapped(text: str, *, first: str = "", rest: str = "") -> None:
-    """Print text in lines of at most 80 columns, except that links and quoted commands stay whole.
+def print_paragraph(text: str, *, first: str = "", rest: str = "") -> None:
+    """Print a paragraph: on a terminal wrapped at 80 columns, otherwise on one line, which other programs can search.
 
     Args:
-        text: one paragraph.
+        text: the paragraph.
         first: starts the first line.
         rest: starts the others.
     """
+    lines = wrap(text, first=first, rest=rest) if sys.stdout.isatty() else [first + text]
+    click.echo("\n".join(lines))
+
+
+def wrap(text: str, *, first: str = "", rest: str = "") -> list[str]:
+    """Return text in lines of at most 80 columns, except that links and quoted commands stay whole."""
     whole = re.sub("'[^']*'", lambda quoted: quoted[0].replace(" ", _NO_BREAK), text)
     lines = textwrap.wrap(
         whole, _COLUMNS, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
-    for line in lines:
-        click.echo(line.replace(_NO_BREAK, " "))
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def print_json(value: Mapping[str, Any]) -> None:

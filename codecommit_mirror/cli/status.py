@@ -25,7 +25,7 @@ from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
 from ..operations.context import MirrorContext
 from .options import complete_mirror, config_option, contexts_of, json_option, summary_option
-from .output import DIFFERS, FAILED, append_summary, print_json, print_table, print_wrapped, write_text
+from .output import DIFFERS, FAILED, append_summary, print_json, print_paragraph, print_table, write_text
 
 VERSION = 1
 """The version of the JSON."""
@@ -168,10 +168,10 @@ def _print_checks(mirror: Judged) -> None:
     width = max(len(check.name) for check in mirror.checks)
     for check in mirror.checks:
         head = f"{_INDENT}{check.verdict:11}  {check.name:{width}}  "
-        print_wrapped(engine.sanitize(check.message), first=head, rest=" " * len(head))
+        print_paragraph(engine.sanitize(check.message), first=head, rest=" " * len(head))
         for note in (check.remedy, check.link):
             if note:
-                print_wrapped(note, first=_INDENT * 2, rest=_INDENT * 2)
+                print_paragraph(note, first=_INDENT * 2, rest=_INDENT * 2)
     if readings.comparison and readings.comparison.carried:
         click.echo(engine.carried_note(readings.comparison.carried))
 
@@ -181,15 +181,15 @@ def _print_overview(judged: Sequence[Judged], now: datetime) -> None:
     print_table(("MIRROR", "STATUS", "REFS", "BEHIND", "LATEST RUN"), [_row(mirror, now) for mirror in judged])
     for cause, names in group_errors(judged).items():
         subject = names[0] if len(names) == 1 else f"{len(names):,} mirrors"
-        print_wrapped(f"{subject} could not be read: {cause}", rest=_INDENT)
+        print_paragraph(f"{subject} could not be read: {cause}", rest=_INDENT)
     for mirror in judged:
         for check in mirror.notable:
             if check.message == mirror.readings.error:
                 continue
             message = f"{mirror.name}: {check.verdict}: {check.name}: {engine.sanitize(check.message)}"
-            print_wrapped(message, rest=_INDENT)
+            print_paragraph(message, rest=_INDENT)
             if check.remedy:
-                print_wrapped(check.remedy, first=_INDENT * 2, rest=_INDENT * 2)
+                print_paragraph(check.remedy, first=_INDENT * 2, rest=_INDENT * 2)
 
 
 def _row(mirror: Judged, now: datetime) -> tuple[str, ...]:
