@@ -55,20 +55,20 @@ def changed(
             f"The last snapshot is from {snapshot}. To restore it:",
             f"  codecommit-mirror restore {replica} --from snapshots --to FOLDER",
         ]
-    return _message(f"Replica {replica} was changed, and not by its mirror", *lines)
+    return _message(f"Replica {replica} was changed, but not by its mirror", *lines)
 
 
 def _how_to_stop(replica: str, writer: str) -> tuple[str, ...]:
     """Return what to do against an attacker who acts as the mirror's own user or role."""
     if ":assumed-role/" in writer:
         return (
-            "Whoever did it acted as the role of the mirror's pipeline: with the pipeline itself, or with one of the",
-            "same name in another folder of its project. Look for a run at the time of CloudTrail's event",
-            "AssumeRoleWithWebIdentity, and deny the person who started it to edit, create and run pipelines; the",
-            "role's credentials are valid for an hour at most.",
+            "The person who did it acted as the role of the mirror's pipeline: with the pipeline itself, or with one",
+            "of the same name in another folder of its project. Look for a run at the time of CloudTrail's event",
+            "AssumeRoleWithWebIdentity, and deny the person who started it permission to edit, create and run",
+            "pipelines; the role's credentials are valid for an hour at most.",
         )
     return (
-        "Whoever did it knows the pipeline's Git credential. Replace it at once:",
+        "The person who did it knows the pipeline's Git credential. Replace it at once:",
         f"  codecommit-mirror rotate {replica}",
     )
 

@@ -33,7 +33,7 @@ class Retention:
 
 
 @dataclass(frozen=True)
-class Part:
+class BundlePlan:
     """One bundle to write."""
 
     refs: Mapping[str, str]
@@ -44,7 +44,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Taken:
+class SnapshotResult:
     """What was done."""
 
     kind: str
@@ -58,14 +58,29 @@ def without_confirmation(refs: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in refs.items() if name != CONFIRMED_TAG}
 
 
-def plan(refs: Mapping[str, str], head: str | None, last: Manifest | None, *, anew: bool, halvings: int) -> list[Part]:
-    """Decide which bundles a snapshot consists of: usually one.
+def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) -> bool:
+    """Decide whether the next snapshot starts a new chain, with a full bundle.
+
+    One also starts where the last snapshot has no branch that a bundle could build on: see ``prerequisites``.
+
+    Args:
+        last: the last snapshot, complete or not; a chain does not end with one that is not.
+        now: the time.
+        full_every: how old a chain becomes.
+    """
+    return last is None or (last.complete and now - parse_time(last.chain_started) >= full_every)
+
+
+def plan(
+    refs: Mapping[str, str], head: str | None, last: Manifest | None, *, anew: bool, halvings: int
+) -> list[BundlePlan]:
+    """Split a snapshot into bundles: usually one.
 
     Args:
         refs: the replica's refs.
         head: its default branch.
         last: the last snapshot, complete or not.
-        anew: whether a new chain starts.
+        anew: whether a new chain starts (``starts_chain``).
         halvings: how often attempts were interrupted; each time the refs are kept in twice as many bundles, so that a
             replica that is too large for one invocation is kept by several.
     """
@@ -74,7 +89,7 @@ def plan(refs: Mapping[str, str], head: str | None, last: Manifest | None, *, an
     missing = [name for name in order if base.get(name) != refs[name]]
     size = max(1, -(-len(missing) // 2 ** min(halvings, _MAX_HALVINGS)))
     groups = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
-    parts: list[Part] = []
+    parts: list[BundlePlan] = []
     kept = {name: value for name, value in base.items() if refs.get(name) == value}
     available = base
     for number, group in enumerate(groups, 1):
@@ -82,7 +97,7 @@ def plan(refs: Mapping[str, str], head: str | None, last: Manifest | None, *, an
         bases = prerequisites(available, group)
         known = set(available.values()) if bases else set()
         wants = [value for name, value in kept.items() if value not in known]
-        parts.append(Part(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups)))
+        parts.append(BundlePlan(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups)))
         available = {**available, **kept}
     return parts
 
@@ -118,7 +133,7 @@ class Snapshots:
         # Locks and keys are precise to the second.
         return self._clock().replace(microsecond=0)
 
-    def take(self, replica: str, access: Access) -> Taken:
+    def take(self, replica: str, access: Access) -> SnapshotResult:
         """Take a snapshot if the replica has changed, and keep its chain locked.
 
         Raises:
@@ -130,25 +145,25 @@ class Snapshots:
         versions = self._store.versions(replica)
         last = self._store.latest_manifest(versions)
         if not refs and last is None:
-            return Taken("empty", 0)
+            return SnapshotResult("empty", 0)
         if is_unchanged(refs, last[0] if last else None):
             self._finish(replica, last[0] if last else None, now)
-            return Taken("unchanged", len(refs))
+            return SnapshotResult("unchanged", len(refs))
         before, tag = self._store.read_state(replica)
-        anew = last is None or (
-            last[0].complete and now - parse_time(last[0].chain_started) >= self._retention.full_every
-        )
+        anew = starts_chain(last[0] if last else None, now, self._retention.full_every)
         if anew or (last and not last[0].complete):
             # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
             self._note_interruptible(replica, before)
-        written = 0
+        written: list[Manifest] = []
         for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
             last = self._write(replica, access, advertised, part, last, before)
-            written += last[0].size
-        self._finish(replica, last[0] if last else None, now, (before, tag))
-        if anew and last:
-            self._mark_expired(versions, last[0], now)
-        return Taken("full" if anew else "incremental", len(refs), written)
+            written.append(last[0])
+        self._finish(replica, written[-1], now, (before, tag))
+        is_full = written[0].full
+        if is_full:
+            self._mark_expired(versions, written[-1], now)
+        size = sum(manifest.size for manifest in written)
+        return SnapshotResult("full" if is_full else "incremental", len(refs), size)
 
     def _finish(
         self, replica: str, last: Manifest | None, now: datetime, read: tuple[State, str | None] | None = None
@@ -172,7 +187,7 @@ class Snapshots:
         replica: str,
         access: Access,
         advertisement: Advertisement,
-        part: Part,
+        part: BundlePlan,
         last: tuple[Manifest, str] | None,
         state: State,
     ) -> tuple[Manifest, str]:
@@ -245,7 +260,7 @@ class Snapshots:
                     self._store.mark_expired(key, versions[key])
 
 
-def _pack(endpoint: Endpoint, advertised: Sequence[str], part: Part) -> Iterator[bytes]:
+def _pack(endpoint: Endpoint, advertised: Sequence[str], part: BundlePlan) -> Iterator[bytes]:
     """Yield the pack that brings a part's objects."""
     if not part.wants:
         yield EMPTY_PACK

@@ -164,7 +164,7 @@ def private_file(path: Path) -> Iterator[int]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise MirrorError(
-            f"{path} exists and is not overwritten; move it away, or name another with --output."
+            f"{path} exists and will not be overwritten; move it away, or name another with --output."
         ) from None
     except OSError as error:
         raise MirrorError(f"{path} cannot be written ({error.strerror}); name another with --output.") from None

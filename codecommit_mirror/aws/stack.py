@@ -54,7 +54,7 @@ class ReplicaOutputs:
         """
         if self.push_user_name is None:
             raise MirrorError(
-                f"the pipeline of {mirror.name} acts as the role {self.push_role_arn}, so that there is no user and "
+                f"the pipeline of {mirror.name} acts as the role {self.push_role_arn}, so there is no user and "
                 "there are no Git credentials."
             )
         return self.push_user_name

@@ -88,7 +88,7 @@ def drifted_resources(cloudformation: CloudFormationClient, stack_name: str) -> 
     Raises:
         MirrorError: the call failed.
     """
-    with aws_failures(f"read what has drifted of the stack {stack_name}"):
+    with aws_failures(f"read the drift of the stack {stack_name}"):
         # One page has a hundred, and a mirror's stack has about ten resources.
         drifts = cloudformation.describe_stack_resource_drifts(
             StackName=stack_name, StackResourceDriftStatusFilters=["MODIFIED", "DELETED"]

@@ -104,7 +104,7 @@ def _file_problems(mirror: Mirror, state: AzureState) -> list[str]:
     problems, place = [], state.yaml
     if place.text is not None and (owner := written_for(place.text)) != mirror.name:
         whose = f"belongs to the mirror {owner!r}" if owner else "was not written by codecommit-mirror"
-        problems.append(f"{place} {whose} and is not overwritten; set azure.pipeline_path to another path.")
+        problems.append(f"{place} {whose} and will not be overwritten; set azure.pipeline_path to another path.")
     if place.proposed_tip and not place.proposed_by_us:
         problems.append(
             f"the branch {pull_request_branch(mirror)!r} of {place.repository.name!r} has commits by "
@@ -167,7 +167,7 @@ def plan(
     if existing is None:
         actions.append(Action("create", f"pipeline {mirror.pipeline_name!r} in {mirror.azure.project!r}"))
         if state.yaml.repository is not state.source:
-            actions.append(Action("create", f"permission of the pipeline to use {state.source.name!r}"))
+            actions.append(Action("create", f"permission for the pipeline to use {state.source.name!r}"))
     # The record of the held credential is internal.
     actions += [_variable_action(name, change, state) for name, change in changes.items() if name != HELD_CREDENTIAL]
     place, former = state.yaml, state.former_yaml
@@ -184,7 +184,7 @@ def plan(
         actions.append(_yaml_action(mirror, leaves, None, pull_request))
     if moves and existing:
         before = str(former) if former else "a repository that is gone"
-        actions.append(Action("update", f"where the pipeline {existing.name!r} has its YAML", before, str(place)))
+        actions.append(Action("update", f"location of the YAML of the pipeline {existing.name!r}", before, str(place)))
     waits = is_elsewhere and (commit or leaves is not None or not moves)
     body = _definition_body(mirror, state, changes, stays=waits)
     if existing and (changed := [key for key in _OURS if body.get(key) != existing.body.get(key)]) and not moves:

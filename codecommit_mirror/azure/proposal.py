@@ -47,7 +47,6 @@ def propose(azure: AzureDevOps, name: str, branch: str, path: str, text: str) ->
     current = azure.file(repository, BRANCH, path)
     if current != text:
         azure.commit_file(repository, BRANCH, tip, path, text=text, exists=current is not None, comment=TITLE)
-    opened = opened or azure.open_pull_request(
-        repository, BRANCH, branch, TITLE, f"Found by codecommit-mirror; merging it adds them to {path}."
-    )
+    description = f"Repositories found by codecommit-mirror; merging this pull request adds them to {path}."
+    opened = opened or azure.open_pull_request(repository, BRANCH, branch, TITLE, description)
     say(f"pull request {opened.id} into {branch!r} of {name!r} is waiting to be merged")

@@ -80,7 +80,9 @@ def _token_of_github_job(environment: Mapping[str, str], transport: httpx.BaseTr
     tenant = environment.get("AZURE_TENANT_ID", "")
     host = environment.get("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com").rstrip("/")
     if not re.fullmatch("[A-Za-z0-9.-]+", tenant) or not host.startswith("https://"):
-        raise MirrorError("AZURE_TENANT_ID is not the id of a tenant, or AZURE_AUTHORITY_HOST no https:// address.")
+        raise MirrorError(
+            "AZURE_TENANT_ID is not the id of a tenant, or AZURE_AUTHORITY_HOST is not an https:// address; correct it."
+        )
     grant = {
         "client_id": environment["AZURE_CLIENT_ID"],
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",

@@ -88,7 +88,7 @@ def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
 
 @snapshots.command()
 @mirror_argument
-@click.option("--at", metavar="TIME", help="Verify the last snapshot of that time or before.  [default: the last one]")
+@click.option("--at", metavar="TIME", help="Verify the latest snapshot taken at or before TIME.  [default: now]")
 @bucket_option
 @json_option
 def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) -> None:

@@ -46,7 +46,7 @@ def render(service: Service, config: Path, output: Path | None) -> None:
 
 @ci.command()
 @click.argument("account", metavar="ACCOUNT")
-@click.option("--boundary", is_flag=True, help="Print the boundary of what mirrors' stacks create in IAM.")
+@click.option("--boundary", is_flag=True, help="Print the permissions boundary of what mirrors' stacks create in IAM.")
 @click.option(
     "--partition",
     default="aws",
@@ -55,7 +55,7 @@ def render(service: Service, config: Path, output: Path | None) -> None:
     help="The account's partition.",
 )
 def policy(account: str, boundary: bool, partition: str) -> None:
-    """Print the policy with which CloudFormation may deploy the mirrors of an account, and nothing else.
+    """Print a policy that lets CloudFormation deploy the mirrors of an account and do nothing else.
 
     It is for 'cdk bootstrap --cloudformation-execution-policies' in place of AdministratorAccess. docs/ci.md shows the
     commands.

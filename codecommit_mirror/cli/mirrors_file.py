@@ -37,7 +37,9 @@ def init(config: Path) -> None:
         with config.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        raise MirrorError(f"{config} exists and is not overwritten; edit it, or name another with --config.") from None
+        raise MirrorError(
+            f"{config} exists and will not be overwritten; edit it, or name another with --config."
+        ) from None
     except OSError as error:
         raise MirrorError(f"{config} cannot be written ({error.strerror}); name another with --config.") from None
     click.echo(f"Wrote {config}. Edit it, then run: codecommit-mirror up MyRepoReplica")
@@ -240,7 +242,7 @@ def identity(config: Path, organization: str | None, write: bool) -> None:
 def schema() -> None:
     """Print the JSON Schema of mirrors.yaml.
 
-    Editors that know YAML complete and check the file with it: begin mirrors.yaml with the line
+    YAML-aware editors use it to complete and check the file: begin mirrors.yaml with the line
     '# yaml-language-server: $schema=mirrors.schema.json'.
     """
     click.echo(json.dumps(json_schema(), indent=2))

@@ -67,7 +67,8 @@ def plan(
     """Show what 'up' would change, on both sides; changes nothing.
 
     With --all, and a section 'ci' in mirrors.yaml, it also names the mirrors that 'down --removed' would take down.
-    Exit status: 0, or with --exit-code 3 if anything would change; 1 if something would stop 'up', which it says.
+    Exit status: 0, or with --exit-code 3 if anything would change; 1 if something would stop 'up', with the reason
+    in the output.
     """
     policy = Policy(pull_request=pull_request, azure="none" if no_azure else "all", waits=not no_azure)
     _plan_up(mirrors, policy, summary, as_json, exit_code=exit_code)
@@ -98,7 +99,7 @@ def up(
 
     Run it in the project's folder, with AWS credentials as for cdk and with AZURE_DEVOPS_EXT_PAT. It shows its plan and
     asks once. It is safe to run again at any time: it resumes where an earlier run stopped, and changes nothing where
-    nothing differs. Of several mirrors, one that fails does not stop the others. With --job it queues a run for each
+    nothing differs. A mirror that fails does not stop the others. With --job it queues a run for each
     pipeline that is new, was changed, or has never succeeded. Exit status: 0 if every mirror is up, 1 if one failed, 3
     if one needs a person.
     """
@@ -151,7 +152,7 @@ def down(
     """Take mirrors down: disconnect, revoke, destroy.
 
     The source repositories only lose the pipelines' YAML. Run the command again to resume where an earlier run stopped.
-    Of several mirrors, one that fails does not stop the others. With --removed it deletes the stacks that were
+    A mirror that fails does not stop the others. With --removed it deletes the stacks that were
     provisioned from mirrors.yaml and are no longer in it, each with its replica and history unless it was deployed with
     on_destroy: retain. Exit status: 0 if every mirror is down, 1 otherwise.
     """
@@ -232,7 +233,7 @@ def _of_this_account(mirrors: Sequence[Mirror]) -> tuple[Mirror, ...]:
 
 @click.command()
 @mirrors_argument
-@click.option("--source", is_flag=True, help="Replace the credentials for the source instead: yours, from Azure Repos.")
+@click.option("--source", is_flag=True, help="Replace the pipeline's credentials for the source instead, with yours.")
 @dry_run_option
 @yes_option
 @summary_option
@@ -244,8 +245,8 @@ def rotate(
 
     A pipeline holds a working credential at all times. Run the command again to finish an interrupted rotation. With
     replica_auth: role there is nothing to rotate. With --source it stores AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD,
-    from the environment or as you type them, after trying them. Exit status: 0 if every rotation succeeded, 1
-    otherwise.
+    from the environment or from a prompt, once it has checked that they work. Exit status: 0 if every rotation
+    succeeded, 1 otherwise.
     """
     if dry_run:
         with Board((mirror.name for mirror in mirrors), (rotation.READ,)) as board:

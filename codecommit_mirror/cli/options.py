@@ -231,7 +231,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--job",
             is_flag=True,
-            help="For a job in CI: ask nothing, wait for no run, and leave to a person what stores secrets.",
+            help="For a job in CI: ask nothing, wait for no run, and leave anything that stores secrets to a person.",
         ),
     ):
         command = option(command)

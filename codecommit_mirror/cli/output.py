@@ -142,7 +142,9 @@ def write_rendered(text: str, output: Path | None, signature: str) -> None:
         return
     try:
         if output.exists() and signature not in output.read_text(encoding="utf-8", errors="replace"):
-            raise MirrorError(f"{output} was not written by this command and is not overwritten; name another file.")
+            raise MirrorError(
+                f"{output} was not written by this command and will not be overwritten; name another file."
+            )
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -43,7 +43,9 @@ _INDENT = "  "
     "--max-lag", default=60, show_default=True, metavar="MINUTES", help="How long a replica may be behind its source."
 )
 @click.option("--max-age", type=int, metavar="DAYS", help="How old a pipeline's Git credential may be.  [default: any]")
-@click.option("--deep", is_flag=True, help="Read what takes further calls for each mirror too; always for one NAME.")
+@click.option(
+    "--deep", is_flag=True, help="Also run the checks that need more calls for each mirror; always on for one NAME."
+)
 @click.option("--failing", is_flag=True, help="Show only mirrors that need attention.")
 @click.option(
     "--html", type=click.Path(path_type=Path), help="A file for a page that can be sorted and filtered, for publishing."

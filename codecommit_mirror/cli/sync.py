@@ -127,7 +127,7 @@ def _action(ref: str, old: str | None, new: str | None) -> Action:
     default=JOB_MINUTES,
     show_default=True,
     metavar="MINUTES",
-    help="With --wait: runs that have not ended within this time are left.",
+    help="With --wait: mirrors whose runs have not ended within this time are not compared.",
 )
 @summary_option
 @json_option

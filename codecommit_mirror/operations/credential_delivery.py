@@ -104,6 +104,21 @@ def keeps_credential(held: HeldCredential, existing: Collection[Credential], *, 
     )
 
 
+def deliver(context: MirrorContext, state: MirrorState) -> MirrorState:
+    """Make sure that the pipeline holds a Git credential for the replica, unless it acts as a role.
+
+    Raises:
+        MirrorError: the credential cannot be issued, does not work, or cannot be stored.
+    """
+    if state.mirror.replica_auth == "role":
+        say(f"none is stored: the role trusts the tokens of {state.mirror.token_subject}")
+        return state
+    target = target_of(context, state)
+    if not ensure_credential(target):
+        return state
+    return replace(state, azure=replace(state.azure_side, definition=context.azure.definition(target.definition.id)))
+
+
 def ensure_credential(target: CredentialTarget) -> bool:
     """Make sure that the pipeline holds a credential that appears to work; issue one if it does not.
 

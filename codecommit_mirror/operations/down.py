@@ -336,7 +336,9 @@ def find_removed(clients: ClientPool, project: Project, output: Path) -> dict[st
         MirrorError: the CDK app fails, the file has no section ci, or the credentials belong to another account.
     """
     if project.section is None:
-        raise ConfigurationError("mirrors.yaml has no section ci, by which removed mirrors are known; see docs/ci.md.")
+        raise ConfigurationError(
+            "mirrors.yaml has no section ci, which is needed to identify removed mirrors; see docs/ci.md."
+        )
     wanted = list(batches.synthesize(project, output, ()).values())
     shared = state.read_shared(clients, project.section, {stack.region for stack in wanted})
     return shared.removed(wanted)

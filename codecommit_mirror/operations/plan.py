@@ -171,7 +171,7 @@ def _run_actions(state: MirrorState, changes: Collection[Action]) -> list[Action
         count = len(state.comparison.different) if state.comparison else 0
         why = f"since {differing_refs(count)}" if count else "to compare both sides"
     elif earlier_sign_in(state.mirror, state.outputs):
-        why = "with what the pipeline signs in with from now on"
+        why = "with the pipeline's new sign-in"
     else:
         return []
     return [Action("run", "pipeline, until both sides are equal", after=why)]

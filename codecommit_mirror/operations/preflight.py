@@ -134,7 +134,7 @@ def _record_problems(state: MirrorState) -> list[str]:
     return [
         f"the pipeline of {state.mirror.name} is in the project with the id {record.project}, but "
         f"{state.mirror.azure.project!r} has the id {azure.source.project_id}, and pipelines do not move between "
-        "projects; set azure.project back, or run 'codecommit-mirror down' with the earlier one first."
+        "projects; change azure.project back to the earlier one, or run 'codecommit-mirror down' with that one first."
     ]
 
 

@@ -65,7 +65,7 @@ class SharedState:
         if wanted.mirror in orphans(all_wanted, self.stacks, self.owner):
             return [
                 f"the stack of {wanted.mirror} is still in another region or has another name: remove this mirror from "
-                "mirrors.yaml, deploy that and approve the removal, then add it again."
+                "mirrors.yaml, deploy that change and approve the removal, then add the mirror again."
             ]
         if there and there.tags.get(PROVISIONED_FROM, self.owner) != self.owner:
             return [

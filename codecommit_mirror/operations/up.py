@@ -13,6 +13,7 @@ from ..aws import writer
 from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replica
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
+from ..azure.client import Build
 from ..azure.variables import AZURE_SECRETS, missing_source_secrets, update_variables
 from ..config.identity import EarlierSignIn
 from ..errors import AzureError, MirrorError
@@ -108,7 +109,7 @@ def up(
     connected = for_each_mirror(connecting, board, lambda planned, row: _connect(planned, row, policy), policy)
     connected = _commit(board.remaining(connected), board, policy)
     queued = for_each_mirror(
-        connected, board, lambda planned, row: _prove(planned, row, project, policy, stages), policy
+        connected, board, lambda planned, row: _credential_and_run(planned, row, project, policy, stages), policy
     )
     running = [name for name in contexts if name in under_way - changed.keys() or queued.get(name)]
     return UpResult(tuple(running), tuple(sorted(removed)))
@@ -206,8 +207,8 @@ def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stag
     if not policy.waits and earlier_sign_in(current.mirror, current.outputs):
         name = current.mirror.name
         problems.append(
-            f"the pipeline of {name} signs in otherwise from now on: run 'codecommit-mirror up {name}' once, which "
-            "changes that without interrupting it."
+            f"mirrors.yaml changes how the pipeline of {name} signs in: run 'codecommit-mirror up {name}' once, "
+            "which makes the change without interrupting it."
         )
     return problems
 
@@ -322,7 +323,7 @@ def _connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
     current, context = planned.state, planned.context
     if missing_source_secrets(current.mirror, current.azure_side.definition) and not planned.secrets:
         missing = [name for name in AZURE_SECRETS if name not in context.source_secrets]
-        row.hand_over(f"{preflight.missing_secrets(missing)} The stack is deployed; then run this again.")
+        row.hand_over(f"{preflight.missing_secrets(missing)} Then run this again; the stack is already deployed.")
         return planned
     if lacks_user(current):
         with step(CONNECT):
@@ -331,7 +332,7 @@ def _connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
     if migrates and current.mirror.replica_auth == "user" and current.azure_side.definition:
         # Before the YAML that needs it.
         with step(CREDENTIAL):
-            current = _ensure_credential(context, current)
+            current = credential_delivery.deliver(context, current)
     with step(CONNECT):
         for _ in range(_TRIES):
             todo = _plan_connection(current, planned, policy)
@@ -364,7 +365,7 @@ def _plan_connection(current: MirrorState, planned: PlannedMirror, policy: Polic
     )
     if beyond := UpPlan({CONNECT: todo.actions}).beyond(planned.plan):
         raise MirrorError(
-            f"Azure DevOps has changed since the plan was made, which did not have '{beyond[0]}'; run this again."
+            f"Azure DevOps has changed since the plan was made, which did not include '{beyond[0]}'; run this again."
         )
     return todo
 
@@ -419,46 +420,50 @@ def _with_committed_yaml(planned: PlannedMirror) -> PlannedMirror:
     return replace(planned, state=replace(planned.state, azure=azure), yaml=None)
 
 
-def _prove(planned: PlannedMirror, row: Row, project: Project, policy: Policy, stages: Collection[str]) -> bool:
-    """Deliver the Git credential, run the pipeline until both sides are equal, and remove the old sign-in.
-
-    Returns whether a run was queued that is not waited for.
-    """
-    context, current = planned.context, planned.state
-    with step(CREDENTIAL):
-        current = _ensure_credential(context, current)
-    outputs = current.replica_outputs()
+def _credential_and_run(
+    planned: PlannedMirror, row: Row, project: Project, policy: Policy, stages: Collection[str]
+) -> bool:
+    """Do the stages from ``CREDENTIAL`` on; return whether a run was queued that is not waited for."""
+    planned = _deliver_credential(planned)
     if RUN not in stages:
         row.succeed(f"{row.name} is connected.")
         return False
     if not policy.waits:
-        build = context.azure.queue(current.definition, connection.run_branch(current.mirror, current.azure_side))
-        row.succeed(f"queued run {build.id}")
+        row.succeed(f"queued run {_queue_run(planned).id}")
         return True
-    with step(RUN):
-        comparison = run_until_equal(context, current)
-        current = replace(current, comparison=comparison)
-        earlier = earlier_sign_in(current.mirror, outputs)
-        if earlier and current.azure_side.yaml.pull_request:
-            say("after the pull request is merged, run this again: it removes what the pipeline then does not need")
-    if earlier and not current.azure_side.yaml.pull_request:
-        with step(FINISH):
-            _finish_migration(context, current, project, earlier)
-    row.succeed(summary(current))
+    planned = _run_and_verify(planned)
+    _finish(planned, project)
+    row.succeed(summary(planned.state))
     return False
 
 
-def _ensure_credential(context: MirrorContext, current: MirrorState) -> MirrorState:
-    """Make sure that the pipeline holds a Git credential for the replica, unless it acts as a role."""
-    if current.mirror.replica_auth == "role":
-        say(f"none is stored: the role trusts the tokens of {current.mirror.token_subject}")
-        return current
-    target = credential_delivery.target_of(context, current)
-    if not credential_delivery.ensure_credential(target):
-        return current
-    return replace(
-        current, azure=replace(current.azure_side, definition=context.azure.definition(target.definition.id))
-    )
+def _deliver_credential(planned: PlannedMirror) -> PlannedMirror:
+    with step(CREDENTIAL):
+        return replace(planned, state=credential_delivery.deliver(planned.context, planned.state))
+
+
+def _queue_run(planned: PlannedMirror) -> Build:
+    current = planned.state
+    return planned.context.azure.queue(current.definition, connection.run_branch(current.mirror, current.azure_side))
+
+
+def _run_and_verify(planned: PlannedMirror) -> PlannedMirror:
+    """Run the pipeline until both sides are equal."""
+    with step(RUN):
+        comparison = run_until_equal(planned.context, planned.state)
+        current = replace(planned.state, comparison=comparison)
+        if current.azure_side.yaml.pull_request and earlier_sign_in(current.mirror, current.outputs):
+            say("after the pull request is merged, run this again: it removes what the pipeline no longer needs")
+    return replace(planned, state=current)
+
+
+def _finish(planned: PlannedMirror, project: Project) -> None:
+    """Remove the old sign-in, if there is one that no merge has to come before."""
+    current = planned.state
+    earlier = earlier_sign_in(current.mirror, current.outputs)
+    if earlier and not current.azure_side.yaml.pull_request:
+        with step(FINISH):
+            _finish_migration(planned.context, current, project, earlier)
 
 
 def _finish_migration(context: MirrorContext, current: MirrorState, project: Project, earlier: EarlierSignIn) -> None:

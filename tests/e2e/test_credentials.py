@@ -69,7 +69,7 @@ def test_an_existing_file_is_never_overwritten_and_no_credential_is_issued(run, 
     done = run("issue")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert "exists and is not overwritten" in done.stderr
+    assert "exists and will not be overwritten" in done.stderr
     assert path.read_text() == "mine"
     assert listed(bare) == []
 

@@ -262,6 +262,17 @@ def test_an_incremental_snapshot_keeps_its_chain_locked(guarded, rig):
 
 
 @pytest.mark.usefixtures("without_policy")
+def test_a_snapshot_after_one_without_branches_is_full(guarded, rig):
+    tip = sample.git(rig.replica, "hash-object", "-w", "--stdin", stdin=b"a file").strip()
+    sample.git(rig.replica, "update-ref", "refs/tags/first", tip)
+    assert take(guarded, rig).kind == "full"
+    sample.git(rig.replica, "update-ref", "refs/tags/second", tip)
+    assert take(guarded, rig).kind == "full"
+    found = read_snapshots(guarded.session(), rig.name)
+    assert [manifest.full for manifest in found.complete] == [True, True]
+
+
+@pytest.mark.usefixtures("without_policy")
 def test_a_shorter_retention_shortens_no_lock_of_a_chain(guarded, rig):
     sample.fill(rig.source)
     rig.run()

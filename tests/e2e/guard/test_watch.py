@@ -78,7 +78,7 @@ def test_a_wipe_with_the_pipelines_password_is_told_once_and_when_it_is_over(gua
     assert before == 0
     (mail,) = guarded.mails(rig.name, 1)
     assert mail["to"] == "ops@example.com"
-    assert mail["subject"] == f"Replica {rig.name} was changed, and not by its mirror"
+    assert mail["subject"] == f"Replica {rig.name} was changed, but not by its mirror"
     assert "deleted refs/heads/feature/" in mail["body"]
     assert f"restore {rig.name} --from snapshots" in mail["body"]
     rig.run()

@@ -19,7 +19,7 @@ The output of `--help` for each command. Progress goes to standard error, result
 `status` under `mirrors`, `credentials list` under `credentials`, `pipeline variables` under `variables`. Keys are in
 snake_case, times are in ISO 8601, and what is unknown is `null`. Keys may be added later.
 
-**Exit status**, of every command: 0 in order; 1 something failed (one sentence on standard error); 2 wrong usage, or a
+**Exit status**, of every command: 0 success; 1 something failed (one sentence on standard error); 2 wrong usage, or a
 file of yours is wrong; 3 something differs or needs attention; 130 after Ctrl-C. 3 is what `plan --exit-code` returns
 if `up` would change anything, `verify` if a ref differs, `status` if there are warnings and no failures, `up` if a
 mirror needs a person, `sync` and `pipeline run` for *succeeded with issues*.

@@ -32,7 +32,7 @@ def test_a_change_is_told_once_until_a_run_confirms_the_replica():
     state, message = note(State(confirmed_id="1", confirmed_at="20261126T110000Z", first_seen="20261101T000000Z"))
     for words in ("mallory", "deleted refs/heads/main\\n", "a" * 40, "2026-11-26T12:00:00Z", "in eu-west-1", "/log"):
         assert words in message.body
-    assert message.subject == "Replica M was changed, and not by its mirror"
+    assert message.subject == "Replica M was changed, but not by its mirror"
     state, again = note(state)
     assert again is None
     state, messages = check(state, NOW + HOUR)
