@@ -21,7 +21,7 @@ class Action:
     before: str | None = None
     after: str | None = None
     is_destructive: bool = False
-    """Whether something is lost that cannot be had back."""
+    """Whether something is lost for good; this is shown, and prevents nothing."""
 
     @property
     def is_known(self) -> bool:

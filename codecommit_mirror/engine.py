@@ -19,7 +19,7 @@ from mirror_engine import MODULES
 from mirror_engine.archive import archive_entries, to_archive
 from mirror_engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from mirror_engine.git import Git, batches_by_command_line, git_environment
-from mirror_engine.plan import by_original_name, deletion_guard, make_plan, plan_refs, select, unmirrorable
+from mirror_engine.plan import by_original_name, make_plan, mass_deletion, plan_refs, select, unmirrorable
 from mirror_engine.refs import ARCHIVE_PREFIX, CARRIED_PREFIX, CONFIRMED_TAG, Advertisement, Command, ReplicaRefs
 from mirror_engine.report import Outcome, carried_note, summary
 from mirror_engine.run import mirror, names_lfs, refs_by_rest_api
@@ -58,7 +58,6 @@ __all__ = [
     "carried_note",
     "check_credential",
     "count",
-    "deletion_guard",
     "equal_refs",
     "failures_as_mirror_errors",
     "format_bytes",
@@ -67,6 +66,7 @@ __all__ = [
     "list_refs",
     "make_endpoint",
     "make_plan",
+    "mass_deletion",
     "mirror",
     "names_lfs",
     "object_count",

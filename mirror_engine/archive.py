@@ -9,7 +9,7 @@ import time
 from typing import Callable, Iterable, Iterator, Sequence
 
 from .failures import MirrorFailure, PackRefused, RetryableError, TooLarge
-from .plan import batches, halves, original_name
+from .plan import halves, original_name, pushes_within_limit
 from .refs import ARCHIVE_PREFIX, CONFIRMED_TAG, Advertisement, Command, Refs, ReplicaRefs
 from .settings import Endpoint, Settings
 from .text import count, sanitize, say, to_bytes
@@ -22,7 +22,7 @@ CONFIRM_TRIES = 3
 
 
 def to_archive(
-    commands: Iterable[Command], safe: Iterable[str], source: ReplicaRefs, replica: ReplicaRefs, now: float
+    commands: Iterable[Command], safe: Iterable[str], target: ReplicaRefs, replica: ReplicaRefs, now: float
 ) -> dict[str, Command]:
     """Return the commands that keep the tips which a push would drop, by the dropped ref's name.
 
@@ -33,11 +33,11 @@ def to_archive(
     Args:
         commands: what is about to be pushed.
         safe: refs whose update is a fast-forward.
-        source: the source's refs, by the replica's names.
+        target: the source's refs, by the replica's names.
         replica: all refs on the replica.
         now: seconds since the epoch.
     """
-    stays = {value for name, value in replica.items() if source.get(name) == value}
+    stays = {value for name, value in replica.items() if target.get(name) == value}
     young = time.strftime(ARCHIVE_TIME, time.gmtime(now - 86400))
     entries = list(archive_entries(replica))
     kept = {(ref, replica[name]) for name, stamp, ref in entries if stamp >= young}
@@ -93,22 +93,22 @@ class Archive:
         self._settings, self._traffic = settings, traffic
         self._was_too_large = False
         self._capabilities: tuple[str, ...] = ()
-        self._refs = self._wanted = ReplicaRefs({})
+        self._refs = self._target = ReplicaRefs({})
 
-    def begin(self, replica: Advertisement, wanted: ReplicaRefs) -> None:
-        """Start a round with what the replica lists; ``wanted`` has the source's refs by the replica's names."""
-        self._capabilities, self._refs, self._wanted = replica.capabilities, ReplicaRefs(dict(replica.refs)), wanted
+    def begin(self, replica: Advertisement, target: ReplicaRefs) -> None:
+        """Start a round with what the replica lists; ``target`` has the source's refs by the replica's names."""
+        self._capabilities, self._refs, self._target = replica.capabilities, ReplicaRefs(dict(replica.refs)), target
 
     def keep(self, commands: Sequence[Command], fast_forwards: Iterable[str]) -> Sequence[Command]:
         """Archive the tips that the commands would drop; return the commands whose old tips are safe."""
         if not self._settings.archive_days:
             return commands
-        entries = to_archive(commands, fast_forwards, self._wanted, self._refs, time.time())
+        entries = to_archive(commands, fast_forwards, self._target, self._refs, time.time())
         if not entries:
             return commands
         say(f"Archiving {count(entries, 'tip')} before overwriting or deleting.")
         reasons: dict[str, str] = {}
-        for batch in batches(list(entries.values())):
+        for batch in pushes_within_limit(list(entries.values())):
             try:
                 reasons.update(push_in_parts(self._settings.replica, self._capabilities, batch, self._traffic))
             except PackRefused as refusal:
@@ -135,7 +135,7 @@ def remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic)
     """Delete archive entries that have expired, and return how many; a failure waits for the next run."""
     commands = expired(replica.refs, settings.archive_days, time.time()) if settings.archive_days else []
     removed = 0
-    for batch in batches(commands):
+    for batch in pushes_within_limit(commands):
         try:
             refused = push_in_parts(settings.replica, replica.capabilities, batch, traffic)
             removed += len(batch) - len(refused)

@@ -1,6 +1,6 @@
 """Decide what to create, update and delete on the replica; pure functions.
 
-``make_plan`` decides which refs are deleted, and ``deletion_guard`` whether a run may delete so many.
+``make_plan`` decides which refs are deleted, and ``mass_deletion`` whether a run may delete so many.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Plan = Tuple[Tuple[Command, ...], ...]
 
 def select(refs: Mapping[str, str], namespaces: Sequence[str]) -> SourceRefs:
     """Return the refs to mirror: those in the namespaces, without the engine's own."""
-    wanted = tuple(namespaces)
-    return SourceRefs({name: value for name, value in refs.items() if name.startswith(wanted) and not is_own(name)})
+    prefixes = tuple(namespaces)
+    return SourceRefs({name: value for name, value in refs.items() if name.startswith(prefixes) and not is_own(name)})
 
 
 def is_own(ref: str) -> bool:
@@ -108,7 +108,7 @@ def plan_refs(
 
 
 def make_plan(
-    source: ReplicaRefs, replica: ReplicaRefs, default_branch: str | None = None, given_up: Iterable[str] = ()
+    target: ReplicaRefs, replica: ReplicaRefs, default_branch: str | None = None, given_up: Iterable[str] = ()
 ) -> Plan:
     """Decide how the replica becomes equal to the source.
 
@@ -118,7 +118,7 @@ def make_plan(
     server that refuses them refuses nothing else.
 
     Args:
-        source: the source's refs to mirror, by the replica's names.
+        target: the source's refs to mirror, by the replica's names.
         replica: the replica's mirrored refs.
         default_branch: the source's, if known.
         given_up: refs that this run leaves alone.
@@ -126,13 +126,13 @@ def make_plan(
     ignored = set(given_up)
     changes = [
         Command(name, replica.get(name), value)
-        for name, value in sorted(source.items())
+        for name, value in sorted(target.items())
         if replica.get(name) != value and name not in ignored
     ]
     deletions = [
         Command(name, value, None)
         for name, value in sorted(replica.items())
-        if name not in source and name not in ignored and carried_name(name) not in source
+        if name not in target and name not in ignored and carried_name(name) not in target
     ]
     blocking = _blocking(deletions, changes)
     first = _first_branch(changes, replica, default_branch)
@@ -145,7 +145,7 @@ def make_plan(
     split = [
         [command for command in group if is_other(command.ref) == other] for other in (False, True) for group in groups
     ]
-    return tuple(batch for group in split for batch in batches(group))
+    return tuple(batch for group in split for batch in pushes_within_limit(group))
 
 
 def _blocking(deletions: Sequence[Command], changes: Sequence[Command]) -> set[Command]:
@@ -189,7 +189,7 @@ def denial_reason(name: str) -> str | None:
     return f"CodeCommit does not accept {refused}; rename the {noun} at the source" if refused else None
 
 
-def batches(commands: Sequence[Command], size: int = MAX_REFS_PER_PUSH) -> Iterator[tuple[Command, ...]]:
+def pushes_within_limit(commands: Sequence[Command], size: int = MAX_REFS_PER_PUSH) -> Iterator[tuple[Command, ...]]:
     """Yield the commands in batches of at most ``size``."""
     for start in range(0, len(commands), size):
         yield tuple(commands[start : start + size])
@@ -201,7 +201,7 @@ def halves(commands: Sequence[Command]) -> tuple[Sequence[Command], Sequence[Com
     return commands[:half], commands[half:]
 
 
-def deletion_guard(
+def mass_deletion(
     source: SourceRefs, replica: SourceRefs, listed: set[str] | None, allow_deletions: bool
 ) -> str | None:
     """Return why this source must not be mirrored without confirmation: it lost too many refs at once.

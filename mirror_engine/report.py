@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def result(self) -> str:
-        """``Succeeded``, ``SucceededWithIssues`` or ``Failed``, as Azure Pipelines names them."""
+        """``Succeeded``, ``SucceededWithIssues`` (refs need a person) or ``Failed``, as Azure Pipelines names them."""
         return "Failed" if self.broken else "SucceededWithIssues" if self.needs_attention else "Succeeded"
 
 

@@ -18,8 +18,8 @@ from .failures import MirrorFailure, RetryableError
 from .plan import (
     Plan,
     by_original_name,
-    deletion_guard,
     is_other,
+    mass_deletion,
     original_name,
     plan_refs,
     select,
@@ -141,7 +141,7 @@ class _Run:
                 "correct refs: in mirrors.yaml and render the pipeline again."
             )
         listed = refs_by_rest_api(settings, wanted, present, retry=retry)
-        stop = deletion_guard(wanted, present, listed, settings.allow_deletions)
+        stop = mass_deletion(wanted, present, listed, settings.allow_deletions)
         if stop:
             raise MirrorFailure(f"nothing was changed: {stop}")
 

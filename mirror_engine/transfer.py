@@ -67,9 +67,9 @@ class PackSource:
         self._source = Advertisement({})
         self._refs = SourceRefs({})
 
-    def begin(self, source: Advertisement, mirrored: SourceRefs) -> None:
+    def begin(self, source: Advertisement, wanted: SourceRefs) -> None:
         """Start a round with what the source lists, and with those of its refs that are mirrored."""
-        self._source, self._refs, self._isolating = source, mirrored, False
+        self._source, self._refs, self._isolating = source, wanted, False
 
     def request(
         self, rung: Rung, replica: Advertisement, wants: Sequence[str], haves: Sequence[str]
@@ -134,11 +134,11 @@ class Transfer:
         self._replica = Advertisement({})
         self._before: Refs = {}
 
-    def begin(self, source: Advertisement, replica: Advertisement, mirrored: SourceRefs, wanted: ReplicaRefs) -> None:
-        """Start a round with what was read; ``wanted`` has the source's ``mirrored`` refs by the replica's names."""
+    def begin(self, source: Advertisement, replica: Advertisement, wanted: SourceRefs, target: ReplicaRefs) -> None:
+        """Start a round with what was read; ``target`` has the ``wanted`` refs by the replica's names."""
         self._head, self._replica = source.head, replica
-        self._packs.begin(source, mirrored)
-        self.archive.begin(replica, wanted)
+        self._packs.begin(source, wanted)
+        self.archive.begin(replica, target)
         present = by_original_name(ReplicaRefs(replica.refs), self._settings.namespaces)
         self._before = {name: value for name, value in present.items() if not name.startswith("refs/heads/")}
 

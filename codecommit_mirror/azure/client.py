@@ -78,6 +78,11 @@ class Definition:
         return dict(self.body.get("variables") or {})
 
 
+WITH_ISSUES = "partiallySucceeded"
+"""What Azure DevOps calls a run that succeeded with issues: refs that need a person (``Outcome.needs_attention``)."""
+GOOD_RESULTS = ("succeeded", WITH_ISSUES)
+
+
 @dataclass(frozen=True)
 class Build:
     """A run (Builds - Get)."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..engine import sanitize
 from ..errors import MirrorError
 from ..progress import say
-from .client import AzureDevOps, Build, Definition
+from .client import GOOD_RESULTS, WITH_ISSUES, AzureDevOps, Build, Definition
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 5.0
 _NOTICE_SECONDS = 60.0
@@ -29,7 +29,7 @@ class RunResult:
     @property
     def succeeded(self) -> bool:
         """Whether everything was mirrored, except for refs that need a person's attention."""
-        return self.build.result in ("succeeded", "partiallySucceeded")
+        return self.build.result in GOOD_RESULTS
 
 
 def run(azure: AzureDevOps, definition: Definition, branch: str, *, timeout_minutes: float = 150) -> RunResult:
@@ -84,7 +84,7 @@ def _summary(azure: AzureDevOps, build: Build) -> str | None:
         ends = [number for number, line in enumerate(lines) if line.startswith(_SUMMARY)]
         if ends:
             summary = sanitize(lines[ends[-1]])
-            if build.result == "partiallySucceeded":
+            if build.result == WITH_ISSUES:
                 _say_what_needs_attention(lines[ends[-1] + 1 :])
         if record.result in ("failed", "canceled"):
             say(f"log of the step {sanitize(record.name)!r}:")
@@ -92,7 +92,7 @@ def _summary(azure: AzureDevOps, build: Build) -> str | None:
                 # Logging commands repeat what the lines around them say.
                 if not line.startswith("##vso["):
                     say(f"  {sanitize(line)}")
-    if build.result not in ("succeeded", "partiallySucceeded"):
+    if build.result not in GOOD_RESULTS:
         # If no step ran, the reason is on the job.
         for message in dict.fromkeys(m for r in records if r.kind != "Task" for m in r.errors):
             say(f"  {sanitize(message)}")

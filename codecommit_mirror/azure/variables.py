@@ -18,9 +18,9 @@ from ..errors import AzureError, ConcurrentRunError, MirrorError
 from .client import AzureDevOps, Definition
 
 HELD_CREDENTIAL = "AWS_GIT_CREDENTIAL"
-AWS_USER_NAME, AWS_PASSWORD = "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"
+AWS_GIT_USERNAME, AWS_GIT_PASSWORD = "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"
 AWS_ROLE = "AWS_ROLE_ARN"
-OF_USER, OF_ROLE = (AWS_USER_NAME, AWS_PASSWORD, HELD_CREDENTIAL), (AWS_ROLE,)
+OF_USER, OF_ROLE = (AWS_GIT_USERNAME, AWS_GIT_PASSWORD, HELD_CREDENTIAL), (AWS_ROLE,)
 """What a pipeline needs to act as a user, or as a role."""
 AZURE_SECRETS = ("AZURE_GIT_USERNAME", "AZURE_GIT_PASSWORD")
 _TRIES = 5
@@ -58,7 +58,7 @@ def wanted_variables(mirror: Mirror, replica_url: str, role_arn: str | None = No
     if mirror.replica_auth == "role":
         replica.append(PipelineVariable(AWS_ROLE, False, role_arn, "stack output PushRoleArn"))
     else:
-        replica += [PipelineVariable(name, True, None, aws) for name in (AWS_USER_NAME, AWS_PASSWORD)]
+        replica += [PipelineVariable(name, True, None, aws) for name in (AWS_GIT_USERNAME, AWS_GIT_PASSWORD)]
     return (*source, *replica)
 
 
@@ -72,7 +72,7 @@ def missing_source_secrets(mirror: Mirror, definition: Definition | None) -> lis
 
 def has_replica_secrets(variables: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a pipeline has both secret variables of the replica."""
-    return all(name in variables for name in (AWS_USER_NAME, AWS_PASSWORD))
+    return all(name in variables for name in (AWS_GIT_USERNAME, AWS_GIT_PASSWORD))
 
 
 def plain_variable(value: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
 
-from ..azure.client import Build, Definition
+from ..azure.client import WITH_ISSUES, Build, Definition
 from ..azure.connection import LFS_NOTE
 from ..azure.pipeline import render
 from ..backup.coverage import Subscriptions, Unguarded
@@ -210,7 +210,7 @@ def _run(readings: Readings, limits: Limits) -> Check:
         return Check("run", "ok", f"run {run.id} is {run.status}", link=link)
     if run.result == "succeeded":
         return Check("run", "ok", f"run {run.id} succeeded{ended}", link=link)
-    if run.result == "partiallySucceeded":
+    if run.result == WITH_ISSUES:
         return Check("run", "warning", f"run {run.id} succeeded with issues{ended}", "read the run's summary", link)
     return Check("run", "failed", f"run {run.id} {run.result}{ended}", "read the run's log", link)
 

@@ -252,7 +252,7 @@ JOB_MINUTES = 40.0
 
 
 def _agree(question: str, typed: str | None = None) -> None:
-    """Stand for a person who says yes: a job only does what was approved before."""
+    """Stand for a person who says yes: ``up`` does what was merged, and ``down`` takes only what was approved."""
 
 
 def policy_of(

@@ -10,6 +10,7 @@ from .. import engine
 from ..aws.session import session
 from ..aws.stack import read_outputs
 from ..azure import pipeline as azure_pipeline
+from ..azure.client import WITH_ISSUES
 from ..azure.state import read_state
 from ..azure.variables import wanted_variables
 from ..config.mirror import Mirror
@@ -18,7 +19,7 @@ from ..operations.run import run as run_pipeline
 from .options import context_of, json_option, mirror_argument
 from .output import print_json, print_table, write_rendered
 
-_EXIT_STATUS = {"succeeded": 0, "partiallySucceeded": 3}
+_EXIT_STATUS = {"succeeded": 0, WITH_ISSUES: 3}
 
 
 @click.group()

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from .. import engine
+from ..azure.client import WITH_ISSUES
 from ..backup.coverage import subscriptions_of, unguarded
 from ..checks import status_page
 from ..checks.judging import WORST_FIRST, Judged, Limits, duration, judge, pipeline_link, replica_link, run_link
@@ -209,7 +210,7 @@ def _ended(mirror: Judged, when: Callable[[datetime], str]) -> str:
     run = mirror.readings.last_run
     if run is None:
         return "-"
-    result = "with issues" if run.result == "partiallySucceeded" else run.result or run.status
+    result = "with issues" if run.result == WITH_ISSUES else run.result or run.status
     return f"{result}{f' {when(run.finished)}' if run.finished else ''}"
 
 

@@ -17,12 +17,12 @@ from .. import engine
 from ..actions import SYMBOLS, Action, Verb
 from ..aws.session import session
 from ..aws.stack import read_outputs
+from ..azure.client import GOOD_RESULTS
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 from ..operations.context import MirrorContext
 from ..operations.loop import Policy, for_each_mirror
 from ..operations.run import Movement, wait_for_last_run
-from ..operations.state import GOOD_RESULTS
 from ..operations.verification import Preview, compare, compare_with, differing_refs, pipeline_settings, preview
 from ..progress import Board, Row, step
 from .options import (

@@ -14,8 +14,8 @@ from ..aws import git_credentials
 from ..aws.git_credentials import Credential, IssuedCredential
 from ..azure.client import AzureDevOps, Definition
 from ..azure.variables import (
-    AWS_PASSWORD,
-    AWS_USER_NAME,
+    AWS_GIT_PASSWORD,
+    AWS_GIT_USERNAME,
     HELD_CREDENTIAL,
     HeldCredential,
     Issuing,
@@ -193,8 +193,8 @@ def issue_into(target: CredentialTarget, held: HeldCredential, replaces: str | N
             target.azure,
             target.definition,
             {
-                AWS_USER_NAME: secret_variable(issued.user_name),
-                AWS_PASSWORD: secret_variable(issued.password),
+                AWS_GIT_USERNAME: secret_variable(issued.user_name),
+                AWS_GIT_PASSWORD: secret_variable(issued.password),
                 HELD_CREDENTIAL: plain_variable(delivered.to_json()),
             },
             only_if=issuing,

@@ -332,6 +332,9 @@ def _end(planned: PlannedMirror, row: Row) -> None:
 def find_removed(clients: ClientPool, project: Project, output: Path) -> dict[str, DeployedStack]:
     """Return the stacks of mirrors that are no longer in mirrors.yaml, in any region, by the mirrors' names.
 
+    These are the stacks that have this file's tag (``orphans``) and whose mirrors it does not name any more
+    (``SharedState.removed``). The command leaves out what was not approved; ``take_removed_down``, what is protected.
+
     Raises:
         MirrorError: the CDK app fails, the file has no section ci, or the credentials belong to another account.
     """

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from .. import engine
 from ..azure import connection, runs
-from ..azure.client import Build
+from ..azure.client import GOOD_RESULTS, WITH_ISSUES, Build
 from ..azure.state import AzureState
 from ..errors import MirrorError
 from ..progress import say
 from . import verification
 from .context import MirrorContext
-from .state import GOOD_RESULTS, MirrorState, not_connected, read_azure
+from .state import MirrorState, not_connected, read_azure
 from .verification import Comparison
 
 RUN_MINUTES = 150.0
@@ -78,7 +78,7 @@ def run_until_equal(context: MirrorContext, state: MirrorState) -> Comparison:
             return comparison
     named = ", ".join(engine.sanitize(name) for name in comparison.different[:5])
     differ = f"{verification.differing_refs(len(comparison.different))} ({named})"
-    if result.build.result == "partiallySucceeded":
+    if result.build.result == WITH_ISSUES:
         say(f"{differ} until a person acts: see the run's summary in Azure DevOps")
         return comparison
     raise MirrorError(f"{differ} after {_MAX_RUNS} runs; see the last run's summary in Azure DevOps for the reason.")

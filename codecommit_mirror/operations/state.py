@@ -30,7 +30,7 @@ from ..aws.stack import (
 )
 from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans
 from ..aws.writer import PipelineRecord
-from ..azure.client import Build, Definition
+from ..azure.client import GOOD_RESULTS, Build, Definition
 from ..azure.state import AzureState, read_state
 from ..config.ci import PROVISIONED_FROM, Ci
 from ..config.mirror import Mirror
@@ -39,7 +39,6 @@ from . import verification
 from .context import ClientPool, MirrorContext
 from .verification import Comparison
 
-GOOD_RESULTS = ("succeeded", "partiallySucceeded")
 _MAX_WORKERS = 16
 _NOT_FOUND = 404
 _MAX_RUNS = 50

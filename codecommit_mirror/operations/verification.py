@@ -212,5 +212,5 @@ def preview(settings: engine.Settings) -> Preview:
         listed = engine.refs_by_rest_api(settings, wanted, present, retry=False)
         commands = tuple(command for push in plan for command in push)
         kept = engine.to_archive(commands, (), target, refs, time.time()) if settings.archive_days else {}
-        stop = engine.deletion_guard(wanted, present, listed, settings.allow_deletions)
+        stop = engine.mass_deletion(wanted, present, listed, settings.allow_deletions)
         return Preview(commands, len(kept), denied, stop)

@@ -115,9 +115,7 @@ def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
     home = azure.repository(filled.name)
     tip = azure.tip(home, "main")
     azure.commit_file(home, "main", tip, PATH, text="steps: []\n", exists=False, comment="mine")
-    with pytest.raises(
-        MirrorError, match="not written by codecommit-mirror and will not be overwritten; set azure"
-    ):
+    with pytest.raises(MirrorError, match="not written by codecommit-mirror and will not be overwritten; set azure"):
         connect(filled, said)
     assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
     other = pipeline.render(filled.mirror.model_copy(update={"name": "other"}))

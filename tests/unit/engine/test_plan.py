@@ -12,8 +12,8 @@ from mirror_engine.plan import (
     MAX_HAVES,
     by_original_name,
     carried_name,
-    deletion_guard,
     make_plan,
+    mass_deletion,
     original_name,
     replica_names,
     select,
@@ -220,40 +220,40 @@ def some(number):
     [(30, False), (16, False), (15, False), (14, True), (1, True), (0, True)],
 )
 def test_more_than_half_and_more_than_ten_lost_refs_stop_a_run(kept, stops):
-    reason = deletion_guard(some(kept), BRANCHES, None, False)
+    reason = mass_deletion(some(kept), BRANCHES, None, False)
     assert bool(reason) == stops
-    assert deletion_guard(some(kept), BRANCHES, None, True) is None
+    assert mass_deletion(some(kept), BRANCHES, None, True) is None
     if reason:
         assert "MIRROR_ALLOW_DELETIONS=1" in reason
         assert "refs/heads/29" in reason or "..." in reason
 
 
 def test_ten_lost_refs_are_a_days_work():
-    assert deletion_guard({"refs/heads/0": OLD}, some(11), None, False) is None
+    assert mass_deletion({"refs/heads/0": OLD}, some(11), None, False) is None
 
 
 def test_tags_that_stay_do_not_hide_branches_that_go():
     tags = {f"refs/tags/{n}": OLD for n in range(60)}
-    assert "only 5 of the replica's 30 branches" in deletion_guard(
+    assert "only 5 of the replica's 30 branches" in mass_deletion(
         {**some(5), **tags}, {**BRANCHES, **tags}, None, False
     )
-    assert "no branches" in deletion_guard(tags, {**some(1), **tags}, None, False)
+    assert "no branches" in mass_deletion(tags, {**some(1), **tags}, None, False)
 
 
 def test_a_source_without_a_ref_that_can_be_mirrored_is_an_empty_one():
-    assert "no branches" in deletion_guard({}, some(1), None, False)
-    assert deletion_guard({f"refs/heads/{'a' * 40}": NEW}, some(1), None, False)
+    assert "no branches" in mass_deletion({}, some(1), None, False)
+    assert mass_deletion({f"refs/heads/{'a' * 40}": NEW}, some(1), None, False)
 
 
 def test_an_empty_replica_has_nothing_to_lose():
-    assert deletion_guard({}, {}, None, False) is None
+    assert mass_deletion({}, {}, None, False) is None
 
 
 def test_refs_that_are_listed_and_not_shown_stop_a_run():
-    reason = deletion_guard(some(29), BRANCHES, set(BRANCHES), False)
+    reason = mass_deletion(some(29), BRANCHES, set(BRANCHES), False)
     assert "refs/heads/29" in reason
     assert "limited refs" in reason
-    assert deletion_guard(some(29), BRANCHES, set(some(29)), False) is None
+    assert mass_deletion(some(29), BRANCHES, set(some(29)), False) is None
 
 
 NOW = 1_800_000_000.0

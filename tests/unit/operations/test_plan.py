@@ -212,7 +212,7 @@ def test_only_what_was_provisioned_from_here_is_removed():
 def test_a_mirror_that_moved_to_another_region_has_to_go_first():
     shared, there = SharedState(OWNER, (deployed("a"),)), wanted("a", region="s")
     (problem,) = shared.problems(there, [there])
-    assert "remove this mirror from mirrors.yaml, deploy that and approve the removal" in problem
+    assert "remove this mirror from mirrors.yaml, deploy that change and approve the removal" in problem
     assert shared.removed([there]) == {}
 
 
