@@ -152,7 +152,7 @@ def ref_listing(refs: Refs) -> bytes:
     return to_bytes("".join(f"{value} {name}\n" for name, value in sorted(refs.items(), key=lambda r: to_bytes(r[0]))))
 
 
-def confirmation(source_url: str, refs: Refs, commit: str, now: float) -> bytes:
+def confirmation(source_url: str, source_id: str, refs: Refs, commit: str, now: float) -> bytes:
     """Return the annotated tag that records which refs were equal, by the source's names.
 
     It names ``commit``, which can be any commit on the replica, because a tag must name an object.
@@ -160,7 +160,8 @@ def confirmation(source_url: str, refs: Refs, commit: str, now: float) -> bytes:
     return to_bytes(
         f"object {commit}\ntype commit\ntag {CONFIRMED_TAG[len('refs/tags/') :]}\n"
         f"tagger codecommit-mirror <codecommit-mirror@localhost> {int(now)} +0000\n\n"
-        f"These refs were equal in the source and the replica.\n\nsource: {source_url}\nrefs: {len(refs)}\n"
+        f"These refs were equal in the source and the replica.\n\nsource: {source_url}\n"
+        f"{f'source-id: {source_id}{chr(10)}' if source_id else ''}refs: {len(refs)}\n"
         f"sha256: {hashlib.sha256(ref_listing(refs)).hexdigest()}\n"
         f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
     )
@@ -180,7 +181,7 @@ def confirm(
     if branch is None:
         say("This run is not confirmed: the replica has no branch that the confirming tag could point to.")
         return False
-    tag = confirmation(settings.source.url, equal, after.refs[branch], time.time())
+    tag = confirmation(settings.source.url, settings.source_id, equal, after.refs[branch], time.time())
     object_id, pack = pack_of_tag(tag)
     command = Command(CONFIRMED_TAG, after.refs.get(CONFIRMED_TAG), object_id)
     problem = ""

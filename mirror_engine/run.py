@@ -112,6 +112,7 @@ class _Run:
         wanted = select(source.refs, settings.namespaces)
         present = by_original_name(ReplicaRefs(replica.refs), settings.namespaces)
         if is_first:
+            _check_identity(settings)
             say(
                 f"Source {settings.source.url} has {count(wanted, 'ref')}, "
                 f"replica {settings.replica.url} has {len(present):,}."
@@ -255,14 +256,33 @@ class _Run:
                 outcome.broken[name] = refusals.get(name) or "differs, and no reason was given; run again"
 
 
+def _check_identity(settings: Settings) -> None:
+    """Stop if another repository has the source's name now, according to Azure's REST API (Repositories - Get)."""
+    if not settings.source_id:
+        return
+    try:
+        answer = _ask_rest_api(settings, "", "")
+        actual = str(answer[0]["id"]) if answer else settings.source_id
+    except (MirrorFailure, RetryableError, ValueError, LookupError, TypeError):
+        say("The source's id cannot be read, and is not compared.")
+        return
+    if actual != settings.source_id:
+        raise MirrorFailure(
+            f"nothing was changed: {settings.source} has the id {sanitize(actual)}, but this pipeline mirrors the "
+            f"repository with the id {sanitize(settings.source_id)}; if the replica is to follow the other one, run "
+            "'codecommit-mirror up NAME --change-source'."
+        )
+
+
 def _uses_lfs(settings: Settings, default_branch: str | None) -> bool:
     """Whether the default branch's .gitattributes names Git LFS, according to Azure's REST API (Items - Get)."""
     if not default_branch:
         return False
     branch = urllib.parse.quote(default_branch[len("refs/heads/") :], safe="")
     version = f"versionDescriptor.versionType=branch&versionDescriptor.version={branch}"
+    query = f"path=/.gitattributes&includeContent=true&%24format=json&{version}&"
     try:
-        answer = _ask_rest_api(settings, f"items?path=/.gitattributes&includeContent=true&%24format=json&{version}")
+        answer = _ask_rest_api(settings, "/items", query)
         return names_lfs(str(answer[0]["content"])) if answer else False
     except (MirrorFailure, RetryableError, ValueError, LookupError, TypeError):
         return False
@@ -285,7 +305,7 @@ def refs_by_rest_api(settings: Settings, source: SourceRefs, replica: SourceRefs
     try:
         for _ in range(MAX_PAGES):
             page = f"&continuationToken={urllib.parse.quote(token)}" if token else ""
-            answer = _ask_rest_api(settings, f"refs?%24top=1000{page}")
+            answer = _ask_rest_api(settings, "/refs", f"%24top=1000{page}&")
             if answer is None:
                 return None
             names.update(str(ref["name"]) for ref in answer[0]["value"])
@@ -301,13 +321,13 @@ def refs_by_rest_api(settings: Settings, source: SourceRefs, replica: SourceRefs
         return None
 
 
-def _ask_rest_api(settings: Settings, path: str) -> tuple[Any, str] | None:
+def _ask_rest_api(settings: Settings, path: str, query: str) -> tuple[Any, str] | None:
     """Return a document about the source and the token of its next page; None if the source is not in Azure Repos."""
     base, marker, repository = settings.source.url.partition("/_git/")
     if not marker:
         return None
     api = replace(settings.source, url=base)
-    response = send(api, "GET", f"/_apis/git/repositories/{repository}/{path}&api-version=7.1", {})
+    response = send(api, "GET", f"/_apis/git/repositories/{repository}{path}?{query}api-version=7.1", {})
     return json.loads(read_body(api, response)), response.headers.get("x-ms-continuationtoken", "")
 
 

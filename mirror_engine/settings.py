@@ -4,6 +4,7 @@ The settings come from the environment:
 
     AZURE_REPO_URL, AZURE_GIT_USERNAME, AZURE_GIT_PASSWORD    the source (or SYSTEM_ACCESSTOKEN, the run's own token)
     AWS_REPO_URL, AWS_GIT_USERNAME, AWS_GIT_PASSWORD          the replica
+    MIRROR_SOURCE_ID          the source's id in Azure DevOps; another repository of its name is not mirrored
     MIRROR_REFS               which namespaces below refs/ are mirrored: "heads tags notes"
     MIRROR_ARCHIVE_DAYS       days to keep deleted or overwritten tips: 90; 0 turns the archive off
     MIRROR_ALLOW_DELETIONS    1: this run may delete most of the refs
@@ -56,6 +57,8 @@ class Settings:
     namespaces: tuple[str, ...] = ("refs/heads/", "refs/tags/", "refs/notes/")
     archive_days: int = 90
     allow_deletions: bool = False
+    source_id: str = ""
+    """The id of the source's repository; empty if any repository of its name is mirrored."""
 
 
 def _source(environment: Mapping[str, str]) -> Endpoint:
@@ -106,6 +109,7 @@ def read_settings(
         tuple(f"refs/{name}/" for name in names),
         int(days),
         environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
+        environment.get("MIRROR_SOURCE_ID", "").strip(),
     )
 
 

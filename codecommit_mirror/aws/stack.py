@@ -255,11 +255,6 @@ def deletion_policy(template: Mapping[str, Any]) -> str | None:
     return next((str(repository.get("DeletionPolicy", "Delete")) for repository in repositories), None)
 
 
-def deployed_deletion_policy(aws: boto3.Session, mirror: Mirror) -> str | None:
-    """Return the ``deletion_policy`` of the deployed stack, which mirrors.yaml may no longer match."""
-    return deletion_policy(read_template(client(aws, "cloudformation"), mirror.stack_name))
-
-
 def find_clone_url(aws: boto3.Session, name: str) -> str | None:
     """Return the HTTPS clone URL of a repository in the session's region (GetRepository), or None.
 

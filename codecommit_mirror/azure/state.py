@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .. import engine
 from ..config.mirror import Mirror
+from ..errors import MirrorError
 from .client import AzureDevOps, Definition, PullRequest, Repository
 from .pipeline import written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
@@ -77,6 +78,8 @@ class Remains:
     definition: Definition | None
     places: tuple[YamlPlace, ...]
     """Where its YAML is or may be: where mirrors.yaml says, and where the pipeline runs another file."""
+    source_id: str | None = None
+    """The id of the repository that has the source's name now; None if there is none, or it is not visible."""
 
     @property
     def variables(self) -> dict[str, dict[str, object]]:
@@ -103,7 +106,7 @@ def read_state(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None) 
     source = azure.repository(mirror.azure.repository)
     own = mirror.azure.pipelines_repository
     yaml_repository = azure.repository(own) if own else source
-    mirror = resolve_default_branches(mirror, source, yaml_repository)
+    mirror = _with_id(resolve_default_branches(mirror, source, yaml_repository), source)
     place = read_place(mirror, azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path)
     definition, foreign = _find_definition(mirror, azure, place, recorded)
     return mirror, AzureState(
@@ -132,16 +135,18 @@ def read_remains(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None
         MirrorError: the token is refused.
     """
     yaml_repository = azure.find_repository(_yaml_repository_name(mirror))
+    has_own = mirror.azure.pipelines_repository is not None
+    source = azure.find_repository(mirror.azure.repository) if has_own else yaml_repository
+    source_id = source.id if source else None
     if yaml_repository is None:
         definition = azure.find_definition(recorded) if recorded else None
         former = _read_former_place(mirror, azure, None, definition)
-        return Remains(definition, (former,) if former else ()) if definition else None
-    source = None if mirror.azure.pipelines_repository else yaml_repository
+        return Remains(definition, (former,) if former else (), source_id) if definition else None
     resolved = resolve_default_branches(mirror, source, yaml_repository)
     place = read_place(resolved, azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path)
     definition, _ = _find_definition(resolved, azure, place, recorded)
     former = _read_former_place(resolved, azure, place, definition)
-    return Remains(definition, (place, former) if former else (place,))
+    return Remains(definition, (place, former) if former else (place,), source_id)
 
 
 def _yaml_repository_name(mirror: Mirror) -> str:
@@ -157,6 +162,20 @@ def resolve_default_branches(mirror: Mirror, source: Repository | None, yaml_rep
     }
     missing = {key: value for key, value in defaults.items() if value and key not in mirror.azure.model_fields_set}
     return mirror.model_copy(update={"azure": mirror.azure.model_copy(update=missing)})
+
+
+def _with_id(mirror: Mirror, source: Repository) -> Mirror:
+    """Return the mirror with its source's id.
+
+    Raises:
+        MirrorError: mirrors.yaml names another id.
+    """
+    if (named := mirror.azure.repository_id) and named != source.id:
+        raise MirrorError(
+            f"the repository {mirror.azure.repository!r} has the id {source.id}, but mirrors.yaml names {named}: it is "
+            "another repository; correct azure.repository or azure.repository_id."
+        )
+    return mirror.model_copy(update={"azure": mirror.azure.model_copy(update={"repository_id": source.id})})
 
 
 def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:

@@ -15,6 +15,7 @@ from ..backup.coverage import Subscriptions, Unguarded
 from ..config.mirror import Mirror
 from ..engine import count
 from ..guard import parse_time
+from ..operations.state import other_source
 from ..operations.verification import differing_refs
 from .reading import Readings
 
@@ -138,6 +139,16 @@ def _permissions(readings: Readings, limits: Limits) -> Check:
         f"the {who} also has {', '.join(readings.foreign_rights)}",
         "remove that in IAM: the mirror needs its own policy only",
     )
+
+
+def _source(readings: Readings, limits: Limits) -> Check:
+    if readings.azure is None:
+        return _unread("source")
+    source = readings.azure.source
+    problem, _, remedy = (other_source(readings.mirror, readings.record, None, source.id) or "").partition("; ")
+    if problem:
+        return Check("source", "failed", problem, remedy)
+    return Check("source", "ok", f"{source.name}, with the id {source.id}")
 
 
 def _credential(readings: Readings, limits: Limits) -> Check:
@@ -281,6 +292,7 @@ _CHECKS: dict[str, Callable[[Readings, Limits], Check]] = {
     "stack": _stack,
     "drift": _drift,
     "permissions": _permissions,
+    "source": _source,
     "credential": _credential,
     "pipeline": _pipeline,
     "YAML": _yaml,

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..operations.plan import DEPLOY, STAGES
 from ..progress import Board, Row
 from .options import (
     cdk_context_of,
+    change_source_option,
     confirmation,
     contexts_of,
     job_options,
@@ -77,6 +79,7 @@ def plan(
 @click.command()
 @mirrors_argument
 @click.option("--no-deploy", is_flag=True, help="Leave the deployed stack as it is, and do all that follows.")
+@change_source_option
 @pull_request_option
 @dry_run_option
 @yes_option
@@ -86,6 +89,7 @@ def plan(
 def up(
     mirrors: tuple[Mirror, ...],
     no_deploy: bool,
+    change_source: bool,
     pull_request: bool,
     dry_run: bool,
     yes: bool,
@@ -109,6 +113,7 @@ def up(
     with Board((mirror.name for mirror in mirrors), upwards.STEPS) as board:
         confirm = confirmation(yes, board, "changed")
         policy = policy_of(confirm, job=job, minutes=minutes, no_azure=no_azure, pull_request=pull_request)
+        policy = replace(policy, change_source=_may_change_source(change_source, mirrors, job=job))
         if not dry_run:
             if len(mirrors) > 1 and (note := parallel_jobs.note(mirrors)):
                 board.say(f"note: {note}")
@@ -175,6 +180,17 @@ def down(
     if dry_run:
         _report_plan(plans, board, summary, as_json)
     report_mirrors("Mirrors taken down", board, summary, as_json, resumes=True)
+
+
+def _may_change_source(change_source: bool, mirrors: Sequence[Mirror], *, job: bool) -> bool:
+    """Return whether a replica may follow another source.
+
+    Raises:
+        UsageError: it is not one mirror that a person names.
+    """
+    if change_source and (job or len(mirrors) != 1):
+        raise click.UsageError("--change-source takes one NAME, and no --job: a person decides it.")
+    return change_source
 
 
 def _take_removed_down(

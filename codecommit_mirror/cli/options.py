@@ -272,6 +272,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 yes_option = click.option(
     "--yes", is_flag=True, envvar="CODECOMMIT_MIRROR_YES", help="Do not ask before something is changed; for CI."
 )
+change_source_option = click.option(
+    "--change-source", is_flag=True, help="Let the replica of NAME follow another source, after showing what changes."
+)
 summary_option = click.option(
     "--summary", type=click.Path(path_type=Path), help="A file to which a summary in Markdown is appended."
 )

@@ -137,6 +137,7 @@ def as_object(mirror: Judged, now: datetime) -> dict[str, object]:
         "organization": azure.organization,
         "project": azure.project,
         "repository": azure.repository,
+        "repository_id": azure.repository_id,
         "last_run": run
         and {
             "id": run.id,

@@ -29,6 +29,11 @@ AZURE_NAME = matching(
 ACCOUNT = matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")
 REGION = matching(r"[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "an AWS region code", "write one like eu-west-1")
 # https://git-scm.com/docs/git-check-ref-format; $ { } are refused because Azure Pipelines replaces them.
+REPOSITORY_ID = matching(
+    "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "the id of a repository",
+    "copy it from 'codecommit-mirror status NAME --json', or leave it out",
+)
 BRANCH = matching(
     r"(?!-|/|refs/|\.|.*\.\.|.*//|.*/\.|.*\.lock(/|$)|.*[/.]$|.*@\{)[^\x00-\x20\x7f~^:?*\[\\${}]+",
     "a branch name",

@@ -12,7 +12,7 @@ from mirror_guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
 
 from ..errors import ConfigurationError
 from . import azure_url
-from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, RefNamespace, matching, not_empty
+from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, REPOSITORY_ID, RefNamespace, matching, not_empty
 from .fields import tags as check_tags
 from .identity import WHERE_THE_ID_IS, EarlierSignIn, Identity
 from .schedule import check as check_schedule
@@ -43,6 +43,9 @@ class AzureRepository(BaseModel):
     """The source's project."""
     repository: Annotated[str, AZURE_NAME]
     """The source's name."""
+    repository_id: Annotated[str, REPOSITORY_ID] | None = None
+    """The source's id in Azure DevOps, which it keeps under another name. Default: the id that the source had when
+    ``up`` connected the mirror."""
     server: Annotated[str, AfterValidator(azure_url.check_configured_server)] = azure_url.AZURE_DEVOPS_SERVICES
     """An Azure DevOps Server's address."""
     default_branch: Annotated[str, BRANCH] = "main"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..aws.session import client, session_in
 from ..aws.stack import (
     ReplicaStackState,
     delete_stack,
-    deployed_deletion_policy,
+    deletion_policy,
     find_clone_url,
     read_template,
     untag_replica,
@@ -53,14 +53,19 @@ class DeployedMirror:
     region: str
     account: str
     stack: ReplicaStackState | None
-    deletion_policy: str | None
-    """What the deployed stack does with its repository; None if it owns none."""
+    template: Mapping[str, Any] | None = field(repr=False)
+    """The deployed one; None without a stack."""
     repository: str
     """The contents of the CodeCommit repository in words; empty if the stack does not delete it."""
     record: PipelineRecord | None
     """Which pipeline is recorded on AWS's side."""
     azure: Remains | None
     """None if neither the repository with the YAML nor a recorded pipeline exists."""
+
+    @property
+    def deletion_policy(self) -> str | None:
+        """What the deployed stack does with its repository; None if it owns none."""
+        return deletion_policy(self.template) if self.template else None
 
     @property
     def keeps_replica(self) -> bool:
@@ -171,14 +176,15 @@ def read_deployed(context: MirrorContext) -> DeployedMirror:
     """
     mirror = context.mirror
     stack = state.settled_stack(context)
-    policy = deployed_deletion_policy(context.aws, mirror) if stack else None
+    template = read_template(client(context.aws, "cloudformation"), mirror.stack_name) if stack else None
+    owns = template is not None and deletion_policy(template) == "Delete"
     record = state.read_record(context, stack.outputs if stack else None)
     return DeployedMirror(
         region=str(context.aws.region_name),
         account=context.account,
         stack=stack,
-        deletion_policy=policy,
-        repository=_describe_repository(context) if policy == "Delete" else "",
+        template=template,
+        repository=_describe_repository(context) if owns else "",
         record=record,
         azure=read_remains(mirror, context.azure_of(record), record.definition if record else None),
     )
@@ -195,6 +201,7 @@ def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) 
     Raises:
         MirrorError: the stack is protected, the mirror lives elsewhere, or mirrors.yaml contradicts the stack.
     """
+    _check_source(mirror, deployed)
     if not keep_stack:
         _check_location(mirror, deployed)
     deleted, actions = [], []
@@ -224,6 +231,13 @@ def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) 
         aside = "Azure DevOps is left alone, because the repository there does not exist or is not visible."
     question = f"Delete {' and '.join(deleted)}? {aside}" if deleted else None
     return DownPlan(tuple(actions), question, note)
+
+
+def _check_source(mirror: Mirror, deployed: DeployedMirror) -> None:
+    """Refuse to delete the mirror of another source, which has the same name in another file."""
+    source_id = deployed.azure.source_id if deployed.azure else None
+    if other := state.other_source(mirror, deployed.record, deployed.template, source_id):
+        raise MirrorError(other)
 
 
 def _check_location(mirror: Mirror, deployed: DeployedMirror) -> None:

@@ -44,6 +44,8 @@ class Policy:
     """Whether the runs that it queues are waited for."""
     pull_request: bool = False
     """Whether pull requests bring the YAML in and out."""
+    change_source: bool = False
+    """Whether a replica may follow another source from now on, because a person said so."""
     workers: int = WORKERS
     azure: Literal["all", "without secrets", "none"] = "all"
     """Of which mirrors the Azure side is read and changed: a job of CI has no secrets, or no token at all."""

@@ -94,7 +94,7 @@ def plan_up(state: MirrorState, *, pull_request: bool = False, waits: bool = Tru
         role_arn=(outputs.push_role_arn if outputs else None) or KNOWN_AFTER_APPLY,
     ).actions
     credential = _credential_actions(state)
-    connect = (*_user_actions(state), *connect, *_record_actions(state))
+    connect = (*_source_actions(state), *_user_actions(state), *connect, *_record_actions(state))
     changes = [*deploy, *connect, *credential]
     stages = {
         DEPLOY: deploy,
@@ -116,6 +116,24 @@ def _stack_actions(state: MirrorState) -> list[Action]:
     resources = template_changes(state.template, wanted.template) if state.template else []
     why = "" if resources else "only tags or termination protection change"
     return [Action("update", subject, None if stack.is_complete else stack.status, why or None), *resources]
+
+
+def _source_actions(state: MirrorState) -> list[Action]:
+    """Return what it means that the replica is to follow another source, which a person has to confirm by name."""
+    if state.other_source is None:
+        return []
+    before = f"repository {state.record.source}" if state.record else None
+    subject = f"source of the replica {state.mirror.name!r}"
+    change = Action("replace", subject, before, f"repository {state.azure_side.source.id}", is_destructive=True)
+    if state.comparison is None:
+        return [change]
+    source, replica = state.comparison.source, state.comparison.replica
+    updated = sum(value != replica[name] for name, value in source.items() if name in replica)
+    counts = (
+        f"{len(source.keys() - replica.keys()):,} created, {updated:,} updated, "
+        f"{len(replica.keys() - source.keys()):,} deleted"
+    )
+    return [change, Action("update", "refs of the replica", after=counts, is_destructive=True)]
 
 
 def wanted_record(state: MirrorState) -> PipelineRecord | None:

@@ -39,9 +39,16 @@ def quota_problems(context: MirrorContext, templates: Iterable[Mapping[str, Any]
     return quotas.problems(needs, quotas.read_quotas(context.aws, needs))
 
 
-def mirror_problems(state: MirrorState) -> list[str]:
-    """Return what stops one mirror, one sentence each."""
+def mirror_problems(state: MirrorState, *, change_source: bool = False) -> list[str]:
+    """Return what stops one mirror, one sentence each.
+
+    Args:
+        state: what both clouds have of it.
+        change_source: whether a person wants the replica to follow another source.
+    """
+    other = None if change_source else state.other_source
     return [
+        *([other] if other else []),
         *_repository_problems(state),
         *state.taken_names,
         *_record_problems(state),

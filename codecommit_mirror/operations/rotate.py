@@ -58,7 +58,7 @@ def rotate(context: MirrorContext, confirm: Confirm) -> str:
     if context.mirror.replica_auth == "role":
         return f"{context.mirror.name} has nothing to rotate: its pipeline acts as a role, and no credential is stored."
     with step(READ):
-        current = state.read(context, state.settled_stack(context), compare=False)
+        current = _read(context)
         target = target_of(context, current)
         say(f"pipeline {target.definition.name!r}, user {target.user}")
 
@@ -72,6 +72,13 @@ def rotate(context: MirrorContext, confirm: Confirm) -> str:
     return f"{context.mirror.name} has a new credential, and the old one is deleted."
 
 
+def _read(context: MirrorContext) -> state.MirrorState:
+    current = state.read(context, state.settled_stack(context), compare=False)
+    if current.other_source:
+        raise MirrorError(current.other_source)
+    return current
+
+
 def preview(context: MirrorContext) -> tuple[Action, ...]:
     """Return what a rotation would do; changes nothing.
 
@@ -80,7 +87,7 @@ def preview(context: MirrorContext) -> tuple[Action, ...]:
     """
     if context.mirror.replica_auth == "role":
         return ()
-    target = target_of(context, state.read(context, state.settled_stack(context), compare=False))
+    target = target_of(context, _read(context))
     existing, held = target.credentials(), target.held()
     lost = undelivered_credentials(existing, held)
     kept = [credential for credential in existing if credential not in lost]
@@ -121,12 +128,13 @@ def rotate_source(context: MirrorContext) -> str:
     if unknown and context.ask is None:
         raise MirrorError(missing_secrets(unknown))
     with step(READ):
-        current = state.read(context, state.settled_stack(context), compare=False)
-        definition = current.definition
+        current = _read(context)
     given.update({name: context.ask(name) for name in unknown if context.ask})
     with step(SOURCE):
         verification.check_source_credentials(mirror, *(given[name] for name in AZURE_SECRETS))
-        update_variables(context.azure, definition, {name: secret_variable(given[name]) for name in AZURE_SECRETS})
+        update_variables(
+            context.azure, current.definition, {name: secret_variable(given[name]) for name in AZURE_SECRETS}
+        )
         say(f"stored {' and '.join(AZURE_SECRETS)} in the pipeline's secret variables")
     with step(PROVE):
         run_until_equal(context, current)

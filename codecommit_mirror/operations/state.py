@@ -32,7 +32,7 @@ from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans
 from ..aws.writer import PipelineRecord
 from ..azure.client import GOOD_RESULTS, Build, Definition
 from ..azure.state import AzureState, read_state
-from ..config.ci import PROVISIONED_FROM, Ci
+from ..config.ci import PROVISIONED_FROM, SOURCE_METADATA, Ci
 from ..config.mirror import Mirror
 from ..errors import AzureError, DeniedError, MirrorError, NotFoundError
 from . import verification
@@ -144,6 +144,12 @@ class MirrorState:
             raise MirrorError(not_connected(self.mirror))
         return self.azure.definition
 
+    @property
+    def other_source(self) -> str | None:
+        """Why mirrors.yaml's source is not the one that the replica follows; None if it is, or nothing is deployed."""
+        source_id = self.azure.source.id if self.azure else None
+        return other_source(self.mirror, self.record, self.template, source_id)
+
     def replica_outputs(self) -> ReplicaOutputs:
         """Return the outputs of a stack that must be there.
 
@@ -164,6 +170,40 @@ class MirrorState:
         if self.clone_url is None and self.may_read_repository:
             raise NotFoundError(missing_repository(self.mirror))
         return self.outputs
+
+
+def other_source(
+    mirror: Mirror, record: PipelineRecord | None, template: Mapping[str, Any] | None, source_id: str | None
+) -> str | None:
+    """Return why a mirror's source is not the one that its replica follows; None if it is, or if that is unknown.
+
+    A source is its id: with another name it is the same one, and a new repository with its name is another one. The
+    names that the stack carries decide where an id is unknown.
+
+    Args:
+        mirror: as mirrors.yaml describes it.
+        record: what is recorded on AWS's side.
+        template: the deployed one, if it was read.
+        source_id: the id of the repository that has the source's name now, if it is known.
+    """
+    azure = mirror.azure
+    named = f"{azure.organization}/{azure.project}/{azure.repository}"
+    remedy = (
+        f"if the replica is to follow it, run 'codecommit-mirror up {mirror.name} --change-source', which shows what "
+        "becomes of its refs; if this is another team's mirror, give yours another name."
+    )
+    if record and source_id:
+        if record.source == source_id:
+            return None
+        return (
+            f"the replica {mirror.name!r} follows the repository with the id {record.source}, but {named} has the id "
+            f"{source_id}, so it is another repository; {remedy}"
+        )
+    deployed = (template or {}).get("Metadata", {}).get(SOURCE_METADATA, {}).get("azure") or {}
+    follows = "/".join(str(deployed.get(key)) for key in ("organization", "project", "repository"))
+    if not deployed or follows.lower() == named.lower():
+        return None
+    return f"the replica {mirror.name!r} follows {follows}, but mirrors.yaml names {named}; {remedy}"
 
 
 def read_shared(clients: ClientPool, section: Ci, needed: Collection[str]) -> SharedState:
@@ -348,8 +388,9 @@ def reread_stack(context: MirrorContext, state: MirrorState) -> MirrorState:
 
 
 def compared(context: MirrorContext, state: MirrorState) -> MirrorState:
-    """Return the state with both sides' refs, if the last run shows that the pipeline works."""
-    if not (state.outputs and state.clone_url and state.last_run and state.last_run.result == "succeeded"):
+    """Return the state with both sides' refs, if the last run shows that the pipeline works, or the source changes."""
+    succeeded = state.last_run is not None and state.last_run.result == "succeeded"
+    if not (state.outputs and state.clone_url and (succeeded or state.other_source)):
         return state
     comparison = verification.compare(state.mirror, state.outputs.replica_url, context.aws, context.token)
     return replace(state, comparison=comparison)

@@ -195,7 +195,7 @@ def _find_stack(context: MirrorContext, row: Row, policy: Policy) -> ReplicaStac
 
 def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stages: Collection[str]) -> list[str]:
     """Return what stops one mirror, one sentence each."""
-    problems = preflight.mirror_problems(current)
+    problems = preflight.mirror_problems(current, change_source=policy.change_source)
     problems += preflight.secrets_problems(context, current)
     if current.outputs is None or current.outputs.push_role_arn is None:
         problems += preflight.provider_problems(context)
@@ -259,7 +259,8 @@ def confirm_plan(plans: Mapping[str, UpPlan], board: Board, policy: Policy) -> N
             count += 1
             board.rows[name].say(f"plan: {action}")
     changes = f"{count:,} changes of {next(iter(plans)) if len(plans) == 1 else f'{len(plans):,} mirrors'}"
-    policy.confirm(f"Make {changes}?")
+    # Only one mirror may change its source at a time.
+    policy.confirm(f"Make {changes}?", typed=next(iter(plans)) if policy.change_source else None)
 
 
 def _ask_for_secrets(planned: PlannedMirror, _: Row) -> PlannedMirror:
@@ -354,6 +355,8 @@ def _restore_user(context: MirrorContext, current: MirrorState) -> None:
 
 
 def _plan_connection(current: MirrorState, planned: PlannedMirror, policy: Policy) -> connection.ConnectionPlan:
+    if current.azure_side.source.id != planned.state.azure_side.source.id:
+        raise MirrorError("the source has become another repository since the plan was made; run this again.")
     outputs = current.replica_outputs()
     todo = connection.plan(
         current.mirror,

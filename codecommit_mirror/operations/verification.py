@@ -92,6 +92,7 @@ def pipeline_settings(
     values.update(
         AZURE_REPO_URL=mirror.azure.clone_url,
         AWS_REPO_URL=replica_url,
+        MIRROR_SOURCE_ID=mirror.azure.repository_id or "",
         MIRROR_REFS=" ".join(mirror.refs),
         MIRROR_ARCHIVE_DAYS=str(mirror.archive_days),
     )

@@ -195,8 +195,8 @@ class Repositories:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._known: dict[Path, Repository] = {}
-        self._renamed: dict[tuple[str, ...], str] = {}
-        """Ids of projects and repositories that no longer have their first names, by today's names."""
+        self._ids: dict[tuple[str, ...], str] = {}
+        """Ids of projects and repositories that are not the first ones of their names, by today's names."""
 
     def find(self, organization: str, project: str, name_or_id: str) -> Repository | None:
         """Return the repository; names are compared without case, as the service does."""
@@ -214,7 +214,8 @@ class Repositories:
         """Give a repository another name; its id stays, and nothing answers to the old name."""
         path = repository_path(self._root, repository.organization, repository.project, name)
         self._known.pop(repository.path)
-        self._renamed[repository.organization, repository.project, name] = repository.id
+        self._ids[repository.organization, repository.project, name] = repository.id
+        self._vacate(repository.organization, repository.project, repository.name)
         repository.path.rename(path)
         repository.path, repository.name = path, name
         self._known[path] = repository
@@ -223,10 +224,12 @@ class Repositories:
         """Give a project another name; the ids of the project and of its repositories stay."""
         for repository in self.in_project(organization, project):
             self._known.pop(repository.path)
-            self._renamed[organization, name, repository.name] = repository.id
+            self._ids[organization, name, repository.name] = repository.id
+            self._vacate(organization, project, repository.name)
             repository.path, repository.project = self._root / organization / name / repository.path.name, name
             self._known[repository.path] = repository
-        self._renamed[organization, name] = self.project_id(organization, project)
+        self._ids[organization, name] = self.project_id(organization, project)
+        self._vacate(organization, project)
         (self._root / organization / project).rename(self._root / organization / name)
 
     def project_id(self, organization: str, project: str) -> str:
@@ -240,7 +243,11 @@ class Repositories:
 
     def _id(self, *names: str) -> str:
         """Return an id, which is derived from the first names."""
-        return self._renamed.get(names) or str(uuid.uuid5(_NAMESPACE, "/".join(names)))
+        return self._ids.get(names) or str(uuid.uuid5(_NAMESPACE, "/".join(names)))
+
+    def _vacate(self, *names: str) -> None:
+        """Give whatever gets these names next an id of its own."""
+        self._ids[names] = str(uuid.uuid4())
 
     def _at(self, path: Path, organization: str, project: str, name: str) -> Repository:
         identifier = self._id(organization, project, name)
@@ -249,6 +256,7 @@ class Repositories:
     def delete(self, repository: Repository) -> None:
         """Delete a repository; the service would keep it in a recycle bin."""
         self._known.pop(repository.path, None)
+        self._vacate(repository.organization, repository.project, repository.name)
         shutil.rmtree(repository.path)
 
     def projects(self, organization: str) -> list[str]:

@@ -13,7 +13,8 @@ import pytest
 from aws_cdk.assertions import Template
 from botocore.exceptions import WaiterError
 
-from codecommit_mirror.aws.stack import deployed_deletion_policy, find_clone_url
+from codecommit_mirror.aws.session import client
+from codecommit_mirror.aws.stack import deletion_policy, find_clone_url, read_template
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.demo import inventory
 from codecommit_mirror.operations.preflight import repository_problem
@@ -209,7 +210,7 @@ def test_a_deployed_mirror_moves_from_owned_to_existing_and_loses_nothing_on_the
     def problem(text):
         mirror = single_mirror("moving", "https://dev.azure.com/o/p/_git/r").model_copy(update=text)
         aws = boto3.Session(region_name=account.region)
-        owned = deployed_deletion_policy(aws, mirror)
+        owned = deletion_policy(read_template(client(aws, "cloudformation"), mirror.stack_name))
         return repository_problem(mirror, True, owned, find_clone_url(aws, mirror.name) is not None)
 
     assert deploy("azure: {repository: r}").returncode == 0

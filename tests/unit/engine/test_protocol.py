@@ -244,7 +244,7 @@ names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 @given(st.dictionaries(names, st.just(ID), max_size=40), names)
 def test_the_confirming_tag_is_one_that_git_reads(repository, refs, url):
     commit = sample.git(repository, "rev-parse", "main").strip()
-    tag = confirmation(f"https://{url}", refs, commit, 1_800_000_000.5)
+    tag = confirmation(f"https://{url}", "", refs, commit, 1_800_000_000.5)
     name, pack = pack_of_tag(tag)
     command = ["git", "-C", str(repository), "unpack-objects", "-q", "--strict"]
     subprocess.run(command, input=pack, capture_output=True, check=True)

@@ -145,7 +145,9 @@ def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
     from mirror_engine.archive import confirmation
     from mirror_engine.wire.packs import pack_of_tag
 
-    tag = confirmation("https://dev.azure.com/c/S/_git/R", {"refs/heads/main": "a" * 40}, "a" * 40, NOW.timestamp())
+    tag = confirmation(
+        "https://dev.azure.com/c/S/_git/R", "an-id", {"refs/heads/main": "a" * 40}, "a" * 40, NOW.timestamp()
+    )
     object_id, pack = pack_of_tag(tag)
     assert find_tag(pack, object_id) == tag
     assert find_tag(pack, "0" * 40) is None

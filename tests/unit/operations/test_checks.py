@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
+from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
 from codecommit_mirror.azure.client import NO_OBJECT, Build, Definition, PullRequest, PushedRef
 from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
@@ -29,7 +30,7 @@ URL = "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/M"
 OUTPUTS = ReplicaOutputs(URL, "arn:M", "user", "policy")
 EQUAL = Comparison({"a": "1", "b": "2"}, {"a": "1", "b": "2"})
 NAMES = [
-    *("stack", "drift", "permissions", "credential", "pipeline", "YAML", "trigger"),
+    *("stack", "drift", "permissions", "source", "credential", "pipeline", "YAML", "trigger"),
     *("run", "replica", "lag", "snapshot", "drill", "subscription", "LFS"),
 ]
 
@@ -104,6 +105,7 @@ BEHIND = Comparison({"a": "1", "b": "2"}, {"a": "1"})
             "the user also has the access key AKIA",
         ),
         ({"foreign_rights": None}, "permissions", "not checked", "--deep"),
+        ({"record": PipelineRecord("p", 1, "another")}, "source", "failed", "so it is another repository"),
         ({"credentials": ()}, "credential", "failed", "is gone or inactive"),
         ({"credentials": (credential(status="Inactive"),)}, "credential", "failed", "is gone or inactive"),
         ({"credentials": (credential("OTHER"),)}, "credential", "failed", "is gone or inactive"),

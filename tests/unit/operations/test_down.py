@@ -26,12 +26,17 @@ def pipeline(**variables):
     return Definition(7, {"name": "p", "variables": {k: plain_variable(v) for k, v in variables.items()}})
 
 
+def template(policy):
+    """Return a stack's template with a repository."""
+    return {"Resources": {"Replica": {"Type": "AWS::CodeCommit::Repository", "DeletionPolicy": policy}}}
+
+
 def deployed(**changes):
     values = {
         "region": "eu-west-1",
         "account": "111122223333",
         "stack": STACK,
-        "deletion_policy": "Delete",
+        "template": template("Delete"),
         "record": None,
     }
     return DeployedMirror(**{**values, "repository": REPOSITORY, "azure": remains(pipeline()), **changes})
@@ -46,12 +51,12 @@ def test_everything_that_goes_is_named_before_it_goes():
 
 def test_a_replica_that_stays_is_not_asked_about():
     kept = MIRROR.model_copy(update={"on_destroy": "retain"})
-    found = plan(kept, deployed(deletion_policy="Retain", repository="", azure=remains()))
+    found = plan(kept, deployed(template=template("Retain"), repository="", azure=remains()))
     assert (found.question, found.note) == (None, "the replica and its history stay")
 
 
 def test_what_is_gone_on_one_side_is_said():
-    gone = plan(MIRROR, deployed(stack=None, deletion_policy=None, azure=remains()))
+    gone = plan(MIRROR, deployed(stack=None, template=None, azure=remains()))
     assert gone.question is None
     assert gone.note == "the stack 'M' is not in region eu-west-1 of this account"
     assert "Azure DevOps is left alone" in plan(MIRROR, deployed(azure=None)).question
@@ -62,11 +67,11 @@ def test_what_is_gone_on_one_side_is_said():
     [
         ({"stack": ReplicaStackState("CREATE_COMPLETE", True, OUTPUTS)}, MIRROR, "has termination protection; set"),
         (
-            {"deletion_policy": "Retain"},
+            {"template": template("Retain")},
             MIRROR,
             "but the deployed stack keeps the repository; run 'cdk deploy M'",
         ),
-        ({"deletion_policy": None}, MIRROR, "but the deployed stack keeps the repository; set existing: true"),
+        ({"template": {}}, MIRROR, "but the deployed stack keeps the repository; set existing: true"),
         (
             {},
             MIRROR.model_copy(update={"existing": True}),

@@ -19,12 +19,12 @@ from codecommit_mirror.azure import connection
 from codecommit_mirror.azure.client import Build, Definition
 from codecommit_mirror.azure.variables import AZURE_SECRETS, HELD_CREDENTIAL, HeldCredential, plain_variable
 from codecommit_mirror.cli.results import markdown_plan
-from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA
+from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.operations.down import removed_mirror
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY, FINISH, RUN, UpPlan, plan_up
 from codecommit_mirror.operations.preflight import mirror_problems
-from codecommit_mirror.operations.state import MirrorState, SharedState
+from codecommit_mirror.operations.state import MirrorState, SharedState, other_source
 from codecommit_mirror.operations.verification import Comparison
 
 from .states import azure_state
@@ -249,3 +249,38 @@ def test_no_text_breaks_out_of_the_summarys_fence(lines):
     fences = [line for line in text if re.fullmatch("`{3,}", line)]
     opening = next(line for line in text if line.endswith("text") and line.startswith("```"))
     assert fences.count(opening.removesuffix("text")) == 1
+
+
+SHOP = {"organization": "contoso", "project": "Shop", "repository": "MyRepo"}
+
+
+@pytest.mark.parametrize(
+    ("record", "deployed", "source_id", "words"),
+    [
+        (PipelineRecord("p", 1, "id"), SHOP, "id", None),
+        (PipelineRecord("p", 1, "id"), {**SHOP, "repository": "Renamed"}, "id", None),
+        (
+            PipelineRecord("p", 1, "id"),
+            SHOP,
+            "new",
+            "follows the repository with the id id, but contoso/Shop/MyRepo has",
+        ),
+        (PipelineRecord("p", 1, "id"), SHOP, None, None),
+        (PipelineRecord("p", 1, "id"), {**SHOP, "project": "Other"}, None, "follows contoso/Other/MyRepo, but"),
+        (None, {**SHOP, "repository": "myrepo"}, "id", None),
+        (None, {**SHOP, "organization": "other"}, "id", "follows other/Shop/MyRepo, but mirrors.yaml names contoso/"),
+        (None, None, "id", None),
+    ],
+)
+def test_a_source_is_its_id_and_where_that_is_unknown_its_name(record, deployed, source_id, words):
+    template = {"Metadata": {SOURCE_METADATA: {"azure": deployed}}} if deployed else None
+    problem = other_source(MIRROR, record, template, source_id)
+    assert problem is None if words is None else words in problem
+
+
+def test_another_source_is_a_destructive_change_that_counts_refs():
+    refs = Comparison({"a": "1", "b": "2", "c": "3"}, {"b": "0", "c": "3", "d": "4"})
+    planned = plan_up(state(record=PipelineRecord("project", 7, "earlier"), comparison=refs))
+    change, counts = [action for action in planned.actions[CONNECT] if action.is_destructive]
+    assert str(change) == "-/+ source of the replica 'M': repository earlier -> repository id"
+    assert counts.after == "1 created, 1 updated, 1 deleted"
