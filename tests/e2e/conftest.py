@@ -54,7 +54,7 @@ def cloud():
 @pytest.fixture(scope="session")
 def stack_template():
     """The real stack's template, without what only the CDK CLI fills in; names are left to replace."""
-    stack = ReplicaStack(cdk.App(), mirror=single_mirror("NAME", "https://dev.azure.com/o/p/_git/NAME"))
+    stack = ReplicaStack(cdk.App(), mirror=single_mirror("NAME", "https://dev.azure.com/contoso/Shop/_git/NAME"))
     document = Template.from_stack(stack).to_json()
     del document["Parameters"], document["Rules"]
     return json.dumps(document)

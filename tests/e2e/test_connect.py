@@ -52,7 +52,9 @@ def test_a_connected_pipeline_mirrors(filled, said):
     assert variables["AZURE_REPO_URL"]["value"] == filled.mirror.azure.clone_url
     secret = {name for name, v in variables.items() if v.get("isSecret")}
     assert secret == {*AZURE_SECRETS, "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"}
-    assert sample.git(filled.source, "show", f"main:{PATH}") == pipeline.render(filled.mirror)
+    resolved, _ = read_state(filled.mirror, filled.context().azure)
+    assert sample.git(filled.source, "show", f"main:{PATH}") == pipeline.render(resolved)
+    assert resolved.azure.repository_id == state.source.id
     assert run(filled).build.result == "succeeded"
     filled.assert_equal()
     # Committing the YAML started no run of its own.

@@ -1,5 +1,7 @@
 """``down``: stopped after every single effect, and begun again, it leaves nothing; it deletes nothing unasked."""
 
+import shutil
+
 import pytest
 
 from codecommit_mirror.errors import MirrorError
@@ -98,9 +100,7 @@ def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(swift):
 def test_without_a_record_a_source_that_is_not_to_be_seen_is_asked_about(quick):
     iam, user = quick.cloud.client("iam"), quick.mirror.user_name
     iam.untag_user(UserName=user, TagKeys=["codecommit-mirror:pipeline"])
-    quick.mirror = quick.mirror.model_copy(
-        update={"azure": quick.mirror.azure.model_copy(update={"repository": "nowhere"})}
-    )
+    shutil.rmtree(quick.source)
     asked = []
 
     def no(question, typed=None):
