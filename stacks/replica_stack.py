@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, PermissionsBoundary, Stack, Tags
+from aws_cdk import (
+    CfnOutput,
+    CfnParameter,
+    CfnRule,
+    CfnRuleAssertion,
+    DefaultStackSynthesizer,
+    Environment,
+    Fn,
+    PermissionsBoundary,
+    Stack,
+    Tags,
+)
 from constructs import Construct
 
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
@@ -64,6 +75,7 @@ class ReplicaStack(Stack):
         self.template_options.metadata = {
             SOURCE_METADATA: {"azure": mirror.azure.model_dump(exclude_unset=True), **signs_in}
         }
+        self._refuse_another_source(mirror)
         replica = ReplicaRepository(
             self,
             "Replica",
@@ -88,3 +100,19 @@ class ReplicaStack(Stack):
             subjects = "\n".join(access.subjects)
             CfnOutput(self, "PushRoleSubjects", value=subjects, description="Pipelines whose tokens it trusts")
         CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that only allows GitPush")
+
+    def _refuse_another_source(self, mirror: Mirror) -> None:
+        """Let a deployment fail that names another source than the deployed stack.
+
+        The CDK CLI keeps the values of a deployed stack's parameters (its option ``--previous-parameters``:
+        https://github.com/aws/aws-cdk/issues/7576), so that the rule compares the deployed names with the new ones.
+        """
+        names = mirror.azure.names.lower()
+        source = CfnParameter(self, "Source", default=names, description="Organization, project and repository")
+        # It is shown by whatever failed, which may be plain cdk.
+        remedy = (
+            f"The replica {mirror.name} follows another source than {names}: if that is the same repository with new "
+            f"names, run 'codecommit-mirror up {mirror.name}', which compares its id; else rename this mirror."
+        )
+        is_same = Fn.condition_equals(source.value_as_string, names)
+        CfnRule(self, "SameSource", assertions=[CfnRuleAssertion(assert_=is_same, assert_description=remedy)])

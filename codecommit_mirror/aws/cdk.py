@@ -19,7 +19,8 @@ from pathlib import Path
 from ..errors import ConfigurationError, MirrorError
 from ..progress import say
 
-_DEPLOY = ("--require-approval", "never", "--progress", "events")
+_DEPLOY = ("--require-approval", "never", "--progress", "events", "--no-previous-parameters")
+"""The parameter with the source's names takes those of the template, since ``up`` has compared the source's id."""
 _DESTROY = ("--force",)
 """It has no option --progress, and prints events when it is not on a terminal."""
 _QUALIFIERS = ("codecommit-mirror:qualifier", "@aws-cdk/core:bootstrapQualifier")

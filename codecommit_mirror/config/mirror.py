@@ -65,6 +65,11 @@ class AzureRepository(BaseModel):
         return self.pipelines_branch if self.pipelines_repository else self.default_branch
 
     @property
+    def names(self) -> str:
+        """The names by which people know the source: ``organization/project/repository``."""
+        return f"{self.organization}/{self.project}/{self.repository}"
+
+    @property
     def clone_url(self) -> str:
         """The HTTPS clone URL, without ``user@``."""
         return azure_url.build_clone_url(self.server, self.organization, self.project, self.repository)

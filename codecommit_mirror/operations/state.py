@@ -186,8 +186,7 @@ def other_source(
         template: the deployed one, if it was read.
         source_id: the id of the repository that has the source's name now, if it is known.
     """
-    azure = mirror.azure
-    named = f"{azure.organization}/{azure.project}/{azure.repository}"
+    named = mirror.azure.names
     remedy = (
         f"if the replica is to follow it, run 'codecommit-mirror up {mirror.name} --change-source', which shows what "
         "becomes of its refs; if this is another team's mirror, give yours another name."

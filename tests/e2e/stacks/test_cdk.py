@@ -199,6 +199,25 @@ def test_termination_protection_refuses_and_a_kept_replica_is_used_again(account
     account.client("codecommit").delete_repository(repositoryName="protected")
 
 
+def test_plain_cdk_lets_no_other_file_take_a_replica_over(account, assembled):
+    def deploy(repository, *options):
+        mirrors = f"mirrors:\n  taken:\n    azure: {{organization: o, project: p, repository: {repository}}}\n"
+        return assembled("deploy", "taken", "--require-approval", "never", *options, mirrors=mirrors)
+
+    cloudformation = account.client("cloudformation")
+    assert deploy("ours").returncode == 0
+    before = cloudformation.get_template(StackName="taken")["TemplateBody"]
+    refused = deploy("theirs")
+    assert refused.returncode == 1
+    assert "The replica taken follows another source than o/p/theirs" in refused.stdout
+    assert cloudformation.get_template(StackName="taken")["TemplateBody"] == before
+    assert deploy("ours").returncode == 0
+    # A person who says so, and 'up', which has compared the ids.
+    assert deploy("theirs", "--parameters", "taken:Source=o/p/theirs").returncode == 0
+    assert deploy("ours", "--no-previous-parameters").returncode == 0
+    assert assembled("destroy", "taken", "--force").returncode == 0
+
+
 def test_a_deployed_mirror_moves_from_owned_to_existing_and_loses_nothing_on_the_way_back(account, assembled):
     """CloudFormation cannot take a repository over: the way back fails before anything is lost, and says why."""
 

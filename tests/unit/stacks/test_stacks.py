@@ -65,7 +65,7 @@ def test_there_are_these_resources_and_nothing_else():
         "AWS::Logs::LogGroup",
         "Custom::GitCredentials",
     ]
-    assert "Parameters" not in template() or list(template()["Parameters"]) == ["BootstrapVersion"]
+    assert "Parameters" not in template() or list(template()["Parameters"]) == ["Source", "BootstrapVersion"]
 
 
 def test_the_cleanup_may_remove_the_users_credentials_and_nothing_else():
