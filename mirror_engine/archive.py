@@ -22,22 +22,21 @@ CONFIRM_TRIES = 3
 
 
 def to_archive(
-    commands: Iterable[Command], safe: Iterable[str], target: ReplicaRefs, replica: ReplicaRefs, now: float
+    commands: Iterable[Command], safe: Iterable[str], replica: ReplicaRefs, now: float
 ) -> dict[str, Command]:
     """Return the commands that keep the tips which a push would drop, by the dropped ref's name.
 
     An entry's name is ``refs/tags/codecommit-mirror/archive/<UTC time>/<the source's name without refs/>``. A tip
-    needs none while a ref that stays has it too, or an entry for the same ref which is less than a day old (so that a
-    deletion that is always refused does not fill the archive).
+    needs none while an entry for the same ref has it which is less than a day old (so that a deletion that is always
+    refused does not fill the archive). That another ref has it too does not count: another run may drop that one at the
+    same moment, because this one has the tip.
 
     Args:
         commands: what is about to be pushed.
         safe: refs whose update is a fast-forward.
-        target: the source's refs, by the replica's names.
         replica: all refs on the replica.
         now: seconds since the epoch.
     """
-    stays = {value for name, value in replica.items() if target.get(name) == value}
     young = time.strftime(ARCHIVE_TIME, time.gmtime(now - 86400))
     entries = list(archive_entries(replica))
     kept = {(ref, replica[name]) for name, stamp, ref in entries if stamp >= young}
@@ -47,7 +46,7 @@ def to_archive(
     return {
         ref: Command(f"{ARCHIVE_PREFIX}{stamp}/{original_name(ref)[len('refs/') :]}", None, old)
         for ref, old, _ in commands
-        if old and old not in stays and ref not in safe and (original_name(ref), old) not in kept
+        if old and ref not in safe and (original_name(ref), old) not in kept
     }
 
 
@@ -93,17 +92,17 @@ class Archive:
         self._settings, self._traffic = settings, traffic
         self._was_too_large = False
         self._capabilities: tuple[str, ...] = ()
-        self._refs = self._target = ReplicaRefs({})
+        self._refs = ReplicaRefs({})
 
-    def begin(self, replica: Advertisement, target: ReplicaRefs) -> None:
-        """Start a round with what the replica lists; ``target`` has the source's refs by the replica's names."""
-        self._capabilities, self._refs, self._target = replica.capabilities, ReplicaRefs(dict(replica.refs)), target
+    def begin(self, replica: Advertisement) -> None:
+        """Start a round with what the replica lists."""
+        self._capabilities, self._refs = replica.capabilities, ReplicaRefs(dict(replica.refs))
 
     def keep(self, commands: Sequence[Command], fast_forwards: Iterable[str]) -> Sequence[Command]:
         """Archive the tips that the commands would drop; return the commands whose old tips are safe."""
         if not self._settings.archive_days:
             return commands
-        entries = to_archive(commands, fast_forwards, self._target, self._refs, time.time())
+        entries = to_archive(commands, fast_forwards, self._refs, time.time())
         if not entries:
             return commands
         say(f"Archiving {count(entries, 'tip')} before overwriting or deleting.")

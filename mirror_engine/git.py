@@ -20,7 +20,11 @@ MAX_COMMAND_LINE_BYTES = 500_000
 _CREDENTIAL_HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$MIRROR_USERNAME" "$MIRROR_PASSWORD"; }; f'
 )
-_SECRET_VARIABLES = re.compile("(AZURE|AWS)_GIT_|.*TOKEN")
+_KEPT_VARIABLES = re.compile(
+    "PATH|LD_LIBRARY_PATH|TMPDIR|TEMP|TMP|SYSTEMROOT|(?i:(http|https|all|no)_proxy)|"
+    "SSL_CERT_(FILE|DIR)|GIT_SSL_CA(INFO|PATH)"
+)
+"""What git gets of this program's environment: no secret, nothing that turns off TLS, and no HOME with a .netrc."""
 
 
 class Git:
@@ -140,12 +144,8 @@ def _push_arguments(command: Command) -> tuple[bytes, bytes]:
 
 
 def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -> dict[str, str]:
-    """Return an environment for git: no settings of the machine, no tracing, only the credential that it needs."""
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if not _SECRET_VARIABLES.match(name) and (not name.startswith("GIT_") or name.startswith("GIT_SSL_"))
-    }
+    """Return an environment for git: only what it needs, and one side's credential."""
+    kept = {name: value for name, value in environment.items() if _KEPT_VARIABLES.fullmatch(name)}
     settings = [
         ("credential.helper", ""),
         ("gc.auto", "0"),

@@ -94,8 +94,8 @@ def plan_refs(
     namespaces: Sequence[str],
     refused_names: Iterable[str] = (),
     given_up: Iterable[str] = (),
-) -> tuple[SourceRefs, ReplicaRefs, Plan]:
-    """Return the source's refs to mirror, the same by the replica's names, and the pushes.
+) -> tuple[SourceRefs, Plan]:
+    """Return the source's refs to mirror, and the pushes.
 
     ``refused_names`` and ``given_up`` are what ``replica_names`` and ``make_plan`` take.
     """
@@ -104,7 +104,7 @@ def plan_refs(
     names = replica_names(wanted, replica, refused_names)
     target = ReplicaRefs({names[name]: value for name, value in wanted.items()})
     mirrored = ReplicaRefs({name: value for name, value in replica.items() if original_name(name) in present})
-    return wanted, target, make_plan(target, mirrored, source.head, given_up)
+    return wanted, make_plan(target, mirrored, source.head, given_up)
 
 
 def make_plan(

@@ -127,8 +127,8 @@ class _Run:
             )
         given_up = {*self._refusals, *needs_attention}
         refs, refused_names = ReplicaRefs(replica.refs), transfer.refused_names
-        _, target, plan = plan_refs(source, refs, settings.namespaces, refused_names, given_up)
-        transfer.begin(source, replica, wanted, target)
+        _, plan = plan_refs(source, refs, settings.namespaces, refused_names, given_up)
+        transfer.begin(source, replica, wanted)
         pushed, refused = self._push(plan, replica)
         after = read_refs(settings.replica, "git-receive-pack") if plan else replica
         return _Round(source, wanted, pushed, {**refused, **transfer.archive.skipped}, after)

@@ -134,11 +134,11 @@ class Transfer:
         self._replica = Advertisement({})
         self._before: Refs = {}
 
-    def begin(self, source: Advertisement, replica: Advertisement, wanted: SourceRefs, target: ReplicaRefs) -> None:
-        """Start a round with what was read; ``target`` has the ``wanted`` refs by the replica's names."""
+    def begin(self, source: Advertisement, replica: Advertisement, wanted: SourceRefs) -> None:
+        """Start a round with what both sides list, and with the source's refs that are mirrored."""
         self._head, self._replica = source.head, replica
         self._packs.begin(source, wanted)
-        self.archive.begin(replica, target)
+        self.archive.begin(replica)
         present = by_original_name(ReplicaRefs(replica.refs), self._settings.namespaces)
         self._before = {name: value for name, value in present.items() if not name.startswith("refs/heads/")}
 

@@ -27,8 +27,10 @@ GUID = matching(
 IN_POLICIES = matching(
     r"[\x20-\xff]*", "a name that an IAM policy accepts", "use one without letters beyond \u00ff (IAM's own limit)"
 )
-AUDIENCE = matching(r"[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
-SUBJECT = matching(r"[^*?\x00-\x1f]+", "the subject of a token", "copy it, without wildcards, from the log of a run")
+AUDIENCE = matching(r"(?!.*\$\{)[^*?\s]{1,255}", "the audience of a token", "copy it from the log of a run")
+SUBJECT = matching(
+    r"(?!.*\$\{)[^*?\x00-\x1f]+", "the subject of a token", "copy it, without wildcards, from the log of a run"
+)
 ISSUER = matching(r"https://[a-z0-9.-]+(/[\w./-]*[\w-])?", "the issuer of a token", "copy it from the log of a run")
 PROVIDER_ARN = matching(
     r"arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/\S+", "the ARN of an identity provider", "copy it from IAM"

@@ -208,10 +208,10 @@ def preview(settings: engine.Settings) -> Preview:
         source = engine.read_refs_patiently(settings.source, "git-upload-pack")
         denied = engine.unmirrorable(source.refs, settings.namespaces)
         refs = engine.ReplicaRefs(replica.refs)
-        wanted, target, plan = engine.plan_refs(source, refs, settings.namespaces, given_up=denied)
+        wanted, plan = engine.plan_refs(source, refs, settings.namespaces, given_up=denied)
         present = engine.by_original_name(refs, settings.namespaces)
         listed = engine.refs_by_rest_api(settings, wanted, present, retry=False)
         commands = tuple(command for push in plan for command in push)
-        kept = engine.to_archive(commands, (), target, refs, time.time()) if settings.archive_days else {}
+        kept = engine.to_archive(commands, (), refs, time.time()) if settings.archive_days else {}
         stop = engine.mass_deletion(wanted, present, listed, settings.allow_deletions)
         return Preview(commands, len(kept), denied, stop)

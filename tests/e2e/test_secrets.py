@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from codecommit_mirror.azure.pipeline import render
 from localcloud import sample
+from localcloud.azure.agent.execution import run_pipeline
+from localcloud.azure.agent.run import Variable
 
 from .conftest import azure_environment
 
@@ -171,3 +174,16 @@ def test_no_token_and_no_new_password_leaves_the_azure_side(rig, command, tmp_pa
             assert not any(form in text for form in forms(canary))
     assert ISSUED.search(b"x" * 43 + b"=")
     assert not ISSUED.search(printed + files)
+
+
+@pytest.mark.parametrize("variable", ["BASH_ENV", "PYTHONPATH"])
+def test_a_variable_that_names_code_runs_none_of_it(rig, tmp_path, variable):
+    """A pipeline's variables are the environment of its steps, and a person who may queue a run may add some."""
+    sample.fill(rig.source)
+    stolen, script = tmp_path / "stolen", tmp_path / "code.sh"
+    script.write_text(f"env > {stolen}\n")
+    (tmp_path / "sitecustomize.py").write_text(f"import os; open({str(stolen)!r}, 'w').write(str(os.environ))\n")
+    value = str(tmp_path if variable == "PYTHONPATH" else script)
+    variables = {**rig.variables, variable: Variable(value)}
+    assert run_pipeline(render(rig.mirror), variables, job_token=rig.cloud.job_token).result == "succeeded"
+    assert not stolen.exists()

@@ -33,7 +33,7 @@ _JOB_KEYS = {
 _STEP_KEYS = {"bash", "script", "task", "inputs", "name", "displayName", "env", "timeoutInMinutes"}
 _TASKS = {
     "AWSShellScript@1": {"awsCredentials", "regionName", "scriptType", "inlineScript"},
-    "ManualValidation@1": {"notifyUsers", "approvers", "instructions"},
+    "ManualValidation@1": {"notifyUsers", "approvers", "instructions", "allowApproversToApproveTheirOwnRuns"},
 }
 # A pipeline carries its engine as text, which the loader in Python reads for a tenth of a second.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

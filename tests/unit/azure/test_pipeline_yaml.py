@@ -72,6 +72,8 @@ def test_six_variables_are_mapped_and_nothing_else_holds_a_macro():
     text = pipeline.render(MIRROR)
     step = mirror_step(yaml.safe_load(text))
     assert step["env"] == {
+        "BASH_ENV": "",
+        "LD_PRELOAD": "",
         **{name: f"$({name})" for name in NAMES},
         "MIRROR_REFS": "heads tags notes",
         "MIRROR_ARCHIVE_DAYS": "90",
@@ -98,7 +100,7 @@ def test_the_shell_is_strict_and_the_program_travels_unchanged():
     _, _, rest = script.partition("<<'END_OF_MIRROR_ENGINE'\n")
     program, _, after = rest.partition("END_OF_MIRROR_ENGINE\n")
     assert program == PROGRAM
-    assert after == 'python3 "$program"\n'
+    assert after == 'python3 -I "$program"\n'
 
 
 @pytest.mark.parametrize("text", ["$(", "${{", "$[", "END_OF_MIRROR_ENGINE", "\t", "é", "x" * 120_001])

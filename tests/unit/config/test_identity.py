@@ -95,3 +95,9 @@ def test_a_context_that_up_did_not_give_is_one_sentence(context):
 def test_what_up_gives_is_what_the_app_gets():
     migrations = {"M": EarlierSignIn(user=True), "N": EarlierSignIn(subjects=("p://o/p, q/n",))}
     assert parse_auth_migration(auth_migration_context(migrations)) == migrations
+
+
+@pytest.mark.parametrize("key", ["subject", "audience"])
+def test_a_variable_of_iam_policies_is_refused_where_a_token_is_named(tmp_path, key):
+    with pytest.raises(MirrorError, match="is not the .* of a token"):
+        load(tmp_path, with_defaults(f"identity: {{organization_id: {ID}, {key}: 'p://${{aws:username}}'}}"))

@@ -179,12 +179,19 @@ def test_git_gets_one_sides_credentials_and_nothing_of_the_machines():
         "SYSTEM_ACCESSTOKEN": "canary-job",
         "GIT_TRACE_CURL": "1",
         "GIT_DIR": "/x",
+        "GIT_SSL_NO_VERIFY": "1",
+        "GIT_SSL_CAINFO": "/ca.pem",
+        "https_proxy": "http://proxy",
+        "AZURE_DEVOPS_EXT_PAT": "canary-pat",
+        "AWS_SECRET_ACCESS_KEY": "canary-key",
+        "HOME": "/home/canary",
         "PATH": "/bin",
     }
     environment = git_environment(machine, endpoint)
     assert [name for name, value in environment.items() if "canary" in value] == ["MIRROR_PASSWORD"]
-    assert environment["PATH"] == "/bin"
-    assert not {"GIT_TRACE_CURL", "GIT_DIR", "AZURE_GIT_PASSWORD"} & environment.keys()
+    taken = {name: machine[name] for name in ("PATH", "GIT_SSL_CAINFO", "https_proxy")}
+    assert {name: environment.get(name) for name in taken} == taken
+    assert not {"GIT_TRACE_CURL", "GIT_DIR", "GIT_SSL_NO_VERIFY", "AZURE_GIT_PASSWORD"} & environment.keys()
     assert not any("canary" in value for value in git_environment(machine, None).values())
 
 
