@@ -99,5 +99,5 @@ def test_what_up_gives_is_what_the_app_gets():
 
 @pytest.mark.parametrize("key", ["subject", "audience"])
 def test_a_variable_of_iam_policies_is_refused_where_a_token_is_named(tmp_path, key):
-    with pytest.raises(MirrorError, match="is not the .* of a token"):
+    with pytest.raises(MirrorError, match=r"is not the .* of a token"):
         load(tmp_path, with_defaults(f"identity: {{organization_id: {ID}, {key}: 'p://${{aws:username}}'}}"))
