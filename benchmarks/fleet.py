@@ -117,6 +117,7 @@ class _Fleet:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = {**clean, **self._cloud.environment(), "PATH": path}
         environment["AZURE_DEVOPS_EXT_PAT"] = self._cloud.operator_token
+        environment["CODECOMMIT_MIRROR_AZURE_SERVER"] = self._cloud.azure_url
         report, memory = os.pipe()
         started = time.monotonic()
         done = subprocess.run(

@@ -64,6 +64,7 @@ def _run(cloud: LocalCloud, command: list[str]) -> str:
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         **cloud.environment(),
         "AZURE_DEVOPS_EXT_PAT": cloud.operator_token,
+        "CODECOMMIT_MIRROR_AZURE_SERVER": cloud.azure_url,
         "AZURE_GIT_USERNAME": "somebody",
         "AZURE_GIT_PASSWORD": cloud.personal_access_token,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),

@@ -23,6 +23,7 @@ from .aws import cdk
 from .azure.client import AzureDevOps
 from .azure.state import read_state
 from .azure.token import AzureToken
+from .config.azure_url import SERVER_VARIABLE
 from .config.load import single_mirror
 from .errors import MirrorError
 from .operations import verification
@@ -85,12 +86,13 @@ class _Demo:
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AZURE_", "SYSTEM_"))},
             **cloud.environment(),
             "CODECOMMIT_MIRROR_CONFIG": str(self._config),
+            SERVER_VARIABLE: cloud.azure_url,
             "AZURE_DEVOPS_EXT_PAT": cloud.operator_token,
             "AZURE_GIT_USERNAME": "git-user",
             "AZURE_GIT_PASSWORD": cloud.personal_access_token,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), str(Path(cdk_cli).parent), os.environ["PATH"]]),
         }
-        token = AzureToken(cloud.operator_token, False, "AZURE_DEVOPS_EXT_PAT")
+        token = AzureToken(cloud.operator_token, False, "AZURE_DEVOPS_EXT_PAT", cloud.azure_url)
         self._mirror = single_mirror(_REPLICA, f"{cloud.azure_url}/contoso/Shop/_git/MyRepo")
         self._azure = AzureDevOps(self._mirror.azure, token)
         self._push_url = verification.source_endpoint(self._mirror, token)

@@ -51,6 +51,7 @@ class AzureHttp:
         sleep: Callable[[float], None] = time.sleep,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        token.check_destination(base)
         self._token, self._sleep = token, sleep
         try:
             self._client = httpx.Client(

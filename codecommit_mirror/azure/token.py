@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from ..config import azure_url
 from ..errors import MirrorError
 
 SCOPES = "Code (read & write) and Build (read & execute)"
@@ -29,6 +30,16 @@ class AzureToken:
     bearer: bool
     origin: str
     """Where the token came from, for messages."""
+    server: str | None = None
+    """The server that it may go to beside Azure DevOps Services."""
+
+    def check_destination(self, url: str) -> None:
+        """Refuse a URL of a server that only a file names.
+
+        Raises:
+            MirrorError: it is neither of Azure DevOps Services nor of ``server``.
+        """
+        azure_url.check_destination(url, self.server)
 
     @property
     def authorization(self) -> str:
@@ -41,6 +52,8 @@ class AzureToken:
 def find_token(environment: Mapping[str, str]) -> AzureToken:
     """Return the token of ``AZURE_DEVOPS_EXT_PAT``, ``SYSTEM_ACCESSTOKEN``, a job of GitHub, or the Entra sign-in.
 
+    Entra's tokens go to Azure DevOps Services only.
+
     Raises:
         MirrorError: there is no token; it says how to get one, and with which scopes.
     """
@@ -50,7 +63,7 @@ def find_token(environment: Mapping[str, str]) -> AzureToken:
                 raise MirrorError(
                     f"{name} is not a token: it contains spaces, line breaks or other characters; set it again."
                 )
-            return AzureToken(secret, bearer, name)
+            return AzureToken(secret, bearer, name, azure_url.named_server(environment))
     if environment.get("ACTIONS_ID_TOKEN_REQUEST_URL") and environment.get("AZURE_CLIENT_ID"):
         return _token_of_github_job(environment)
     remedy = f"set AZURE_DEVOPS_EXT_PAT to a personal access token with the scopes {SCOPES}"

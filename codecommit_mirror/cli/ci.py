@@ -9,11 +9,13 @@ from pathlib import Path
 import click
 
 from ..aws.execution_policy import boundary_policy, execution_policy
+from ..config.azure_url import AZURE_DEVOPS_SERVICES
 from ..config.ci import Service
 from ..config.load import load
 from ..errors import ConfigurationError
 from ..rendering.ci import SIGNATURE
 from ..rendering.ci import render as render_ci
+from .mirrors_file import source_defaults
 from .options import config_option, inside_repository
 from .output import write_rendered
 
@@ -34,14 +36,25 @@ def ci() -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
 def render(service: Service, config: Path, output: Path | None) -> None:
     """Print the pipeline for the repository that holds mirrors.yaml; it contains no secret."""
-    _, section, guard = load(config)
+    mirrors, section, guard = load(config)
     if section is None:
         raise ConfigurationError(f"{config} has no section ci; see docs/ci.md.")
     if section.service != service:
         raise ConfigurationError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
-    write_rendered(
-        render_ci(section, service, inside_repository(config), drill=bool(guard and guard.snapshots)), output, SIGNATURE
+    servers = {mirror.azure.server for mirror in mirrors} | {
+        source_defaults(config).get("server", AZURE_DEVOPS_SERVICES)
+    }
+    named = sorted(servers - {AZURE_DEVOPS_SERVICES})
+    if len(named) > 1:
+        raise ConfigurationError(f"{config} names the servers {' and '.join(named)}, but a job's token is for one.")
+    text = render_ci(
+        section,
+        service,
+        inside_repository(config),
+        drill=bool(guard and guard.snapshots),
+        server=named[0] if named else None,
     )
+    write_rendered(text, output, SIGNATURE)
 
 
 @ci.command()

@@ -108,10 +108,10 @@ def _known(config: Path) -> tuple[Sequence[Mirror], dict[str, str]]:
     """Return the file's mirrors, and its defaults for sources; nothing if there is no file."""
     if not config.exists():
         return (), {}
-    return load_mirrors(config), _source_defaults(config)
+    return load_mirrors(config), source_defaults(config)
 
 
-def _source_defaults(config: Path) -> dict[str, str]:
+def source_defaults(config: Path) -> dict[str, str]:
     """Return what mirrors.yaml says of every source."""
     azure = read(config).defaults.get("azure") or {}
     if not isinstance(azure, dict):
@@ -223,7 +223,7 @@ def identity(config: Path, organization: str | None, write: bool) -> None:
     With --write it goes into mirrors.yaml: into ci.azure, if that is there, or into defaults.identity. Comments and
     order in the file stay.
     """
-    azure = _source_defaults(config) if config.exists() else {}
+    azure = source_defaults(config) if config.exists() else {}
     organization = organization or azure.get("organization")
     if not organization:
         raise ConfigurationError(

@@ -7,12 +7,15 @@ the same without ``{project}/`` when the project has the repository's name, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
 
 from ..engine import is_loopback
 from ..errors import ConfigurationError, MirrorError
 
 AZURE_DEVOPS_SERVICES = "https://dev.azure.com"
+SERVER_VARIABLE = "CODECOMMIT_MIRROR_AZURE_SERVER"
+"""Names the only other server that tokens and passwords may go to: a file that somebody proposes cannot."""
 _EXAMPLE = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 
 
@@ -44,6 +47,33 @@ def check_server(url: str) -> str:
     if port is not None:
         authority += f":{port}"
     return f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
+
+
+def named_server(environment: Mapping[str, str]) -> str | None:
+    """Return the server of ``SERVER_VARIABLE``.
+
+    Raises:
+        MirrorError: it is not an ``https`` URL.
+    """
+    value = environment.get(SERVER_VARIABLE, "").strip()
+    return normalise_server(value) if value else None
+
+
+def check_destination(url: str, named: str | None) -> None:
+    """Refuse to send a token or a password to a server that only a file names.
+
+    Args:
+        url: where it would go.
+        named: the server of ``SERVER_VARIABLE``.
+
+    Raises:
+        MirrorError: it is neither Azure DevOps Services nor that server.
+    """
+    if not any(server and f"{url}/".startswith(f"{server}/") for server in (AZURE_DEVOPS_SERVICES, named)):
+        raise ConfigurationError(
+            f"{url!r} gets no token or password, because only mirrors.yaml or an option names its server; if you meant "
+            f"it, export {SERVER_VARIABLE} with the server's URL."
+        )
 
 
 def check_configured_server(url: str) -> str:

@@ -18,6 +18,7 @@ from ..aws.writer import PipelineRecord
 from ..azure.client import AzureDevOps
 from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
+from ..config import azure_url
 from ..config.mirror import AzureRepository, Mirror
 from ..errors import DeniedError
 
@@ -128,6 +129,11 @@ class MirrorContext:
     def source_secrets(self) -> dict[str, str]:
         """The source's Git credentials, by variable name: from the environment, and as a person enters them."""
         return {name: self.environment[name] for name in AZURE_SECRETS if self.environment.get(name)}
+
+    @cached_property
+    def named_server(self) -> str | None:
+        """The server that passwords may go to beside Azure DevOps Services."""
+        return azure_url.named_server(self.environment)
 
     @cached_property
     def aws(self) -> boto3.Session:

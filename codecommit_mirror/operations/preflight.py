@@ -81,7 +81,7 @@ def secrets_problems(context: MirrorContext, state: MirrorState) -> list[str]:
     if len(given) < len(AZURE_SECRETS) or not missing:
         return []
     try:
-        verification.check_source_credentials(state.mirror, *(given[name] for name in AZURE_SECRETS))
+        verification.check_source_credentials(state.mirror, given, context.named_server)
     except MirrorError as error:
         return [str(error)]
     return []

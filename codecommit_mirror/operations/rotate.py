@@ -131,7 +131,7 @@ def rotate_source(context: MirrorContext) -> str:
         current = _read(context)
     given.update({name: context.ask(name) for name in unknown if context.ask})
     with step(SOURCE):
-        verification.check_source_credentials(mirror, *(given[name] for name in AZURE_SECRETS))
+        verification.check_source_credentials(mirror, given, context.named_server)
         update_variables(
             context.azure, current.definition, {name: secret_variable(given[name]) for name in AZURE_SECRETS}
         )

@@ -273,7 +273,7 @@ def _ask_for_secrets(planned: PlannedMirror, _: Row) -> PlannedMirror:
         return planned
     if ask and unknown:
         given.update({name: ask(name) for name in unknown})
-        verification.check_source_credentials(planned.state.mirror, *(given[name] for name in AZURE_SECRETS))
+        verification.check_source_credentials(planned.state.mirror, given, planned.context.named_server)
     return replace(planned, secrets=given)
 
 

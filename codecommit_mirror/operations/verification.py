@@ -17,6 +17,7 @@ from .. import engine
 from ..aws.git_signature import sign
 from ..azure.token import AzureToken
 from ..azure.variables import AZURE_SECRETS
+from ..config import azure_url
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 
@@ -52,6 +53,7 @@ def differing_refs(number: int) -> str:
 
 def source_endpoint(mirror: Mirror, token: AzureToken) -> engine.Endpoint:
     """Return the source, to be read with the user's token."""
+    token.check_destination(mirror.azure.clone_url)
     remedy = f"check {token.origin}"
     return _endpoint("source", mirror.azure.clone_url, "operator", token.secret, remedy, bearer=token.bearer)
 
@@ -89,6 +91,7 @@ def pipeline_settings(
         if not values[name]:
             hint = ", or give --credentials FILE" if name.startswith("AWS_") else ""
             raise MirrorError(f"{name} is not set; export it with {meaning}{hint}.")
+    azure_url.check_destination(mirror.azure.clone_url, azure_url.named_server(environment))
     values.update(
         AZURE_REPO_URL=mirror.azure.clone_url,
         AWS_REPO_URL=replica_url,
@@ -146,16 +149,23 @@ def replica_refs(aws: boto3.Session, replica_url: str) -> Mapping[str, str]:
         return engine.read_refs_patiently(replica_endpoint(aws, replica_url), "git-upload-pack").refs
 
 
-def check_source_credentials(mirror: Mirror, username: str, password: str) -> None:
+def check_source_credentials(mirror: Mirror, secrets: Mapping[str, str], named_server: str | None) -> None:
     """Try the source's Git credentials.
 
+    Args:
+        mirror: the mirror.
+        secrets: the credentials, by the names of the pipeline's variables.
+        named_server: the server that they may go to beside Azure DevOps Services.
+
     Raises:
-        MirrorError: the source does not accept them.
+        MirrorError: the source does not accept them, or its server is one that only a file names.
     """
+    azure_url.check_destination(mirror.azure.clone_url, named_server)
     remedy = "check AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD, which need the scope Code (read)"
     with engine.failures_as_mirror_errors():
-        for name, value in zip(AZURE_SECRETS, (username, password), strict=True):
-            engine.check_credential(name, value)
+        for name in AZURE_SECRETS:
+            engine.check_credential(name, secrets[name])
+        username, password = (secrets[name] for name in AZURE_SECRETS)
         endpoint = engine.make_endpoint("source", mirror.azure.clone_url, username, password, remedy)
         engine.read_refs_patiently(endpoint, "git-upload-pack")
 

@@ -41,7 +41,7 @@ AZURE_CLIENT_ID: ${{ vars.AZURE_CLIENT_ID }}
 AZURE_TENANT_ID: ${{ vars.AZURE_TENANT_ID }}"""
 
 
-def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str:
+def render(ci: Ci, service: Service, config: str, *, drill: bool = False, server: str | None = None) -> str:
     """Return the pipeline's YAML, which contains no secret.
 
     Args:
@@ -49,6 +49,7 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str
         service: the CI service.
         config: the path of ``mirrors.yaml`` in the repository.
         drill: whether a monthly run restores every mirror's last snapshot.
+        server: the Azure DevOps Server that the jobs' token may go to; None for Azure DevOps Services.
 
     Raises:
         MirrorError: a name contains text that the CI service would replace.
@@ -68,6 +69,7 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False) -> str
         azure_sign_in=_AZURE_SIGN_IN,
         deploys=_azure_condition(ci.branch),
         drill=drill,
+        server=server,
         signature=SIGNATURE,
     )
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.client import Build
 from codecommit_mirror.azure.state import read_state
+from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import verification
@@ -90,6 +91,7 @@ def azure_environment(cloud):
         "AZURE_DEVOPS_EXT_PAT": cloud.operator_token,
         "AZURE_GIT_USERNAME": "somebody",
         "AZURE_GIT_PASSWORD": cloud.personal_access_token,
+        SERVER_VARIABLE: cloud.azure_url,
     }
 
 
@@ -213,7 +215,7 @@ def _this_cloud_and_no_other(cloud, monkeypatch):
     for name in list(os.environ):
         if name.startswith(("AWS_", "AZURE_", "SYSTEM_ACCESSTOKEN")):
             monkeypatch.delenv(name)
-    for name, value in cloud.environment().items():
+    for name, value in {**cloud.environment(), SERVER_VARIABLE: cloud.azure_url}.items():
         monkeypatch.setenv(name, value)
 
 

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from codecommit_mirror.azure.client import AzureDevOps, Definition
 from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import AUDIENCE, issuer, organization_id
@@ -60,7 +61,7 @@ class Infrastructure:
         azure = AzureRepository(
             organization="contoso", project="Platform", repository="mirrors", server=cloud.azure_url
         )
-        self.azure = AzureDevOps(azure, AzureToken(cloud.operator_token, False, "test"))
+        self.azure = AzureDevOps(azure, AzureToken(cloud.operator_token, False, "test", cloud.azure_url))
         subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
         tracked = subprocess.run(
             ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -85,7 +86,14 @@ class Infrastructure:
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env={**clean, "PATH": path, "PYTHONPATH": str(self.folder), **self.cloud.environment(), **environment},
+            env={
+                **clean,
+                "PATH": path,
+                "PYTHONPATH": str(self.folder),
+                **self.cloud.environment(),
+                SERVER_VARIABLE: self.cloud.azure_url,
+                **environment,
+            },
             capture_output=True,
             text=True,
             check=False,

@@ -1,6 +1,7 @@
 """Canaries: after the whole job no password is in argv, a log, a template, an output, a URL, git's config or a file."""
 
 import base64
+import http.server
 import os
 import re
 import shutil
@@ -187,3 +188,50 @@ def test_a_variable_that_names_code_runs_none_of_it(rig, tmp_path, variable):
     variables = {**rig.variables, variable: Variable(value)}
     assert run_pipeline(render(rig.mirror), variables, job_token=rig.cloud.job_token).result == "succeeded"
     assert not stolen.exists()
+
+
+class Listener(http.server.ThreadingHTTPServer):
+    """A server that a file names, and that writes down what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(handler):  # noqa: N805
+                self.asked.append(f"{handler.path} {handler.headers}")
+                handler.send_error(404)
+
+            do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def test_no_command_asks_a_server_that_only_a_file_names(rig, command, tmp_path):
+    listener, name = Listener(), rig.name
+    server = f"http://127.0.0.1:{listener.server_port}"
+    (tmp_path / "mirrors.yaml").write_text(
+        f'defaults: {{azure: {{organization: contoso, project: Shop, server: "{server}"}}}}\n'
+        f"mirrors: {{{name}: {{azure: {{repository: {name}}}}}}}\n"
+    )
+    secrets = {**azure_environment(rig.cloud), "AWS_GIT_USERNAME": "u", "AWS_GIT_PASSWORD": "canary-password"}
+    for arguments in (
+        ("status", name),
+        ("up", name, "--no-deploy", "--dry-run"),
+        ("up", name, "--no-deploy", "--yes"),
+        ("down", name, "--keep-stack", "--yes"),
+        ("rotate", name, "--yes"),
+        ("discover",),
+        ("config", "identity"),
+        ("sync", name),
+        ("verify", name),
+        ("pipeline", "run", name),
+    ):
+        done = command(*arguments, **secrets)
+        assert done.returncode in (1, 2), arguments
+        assert "gets no token or password" in done.stdout + done.stderr, arguments
+    assert listener.asked == []
+    listener.shutdown()

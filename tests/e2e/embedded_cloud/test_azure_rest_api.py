@@ -130,7 +130,10 @@ class Project:
 
     def client(self, secret, bearer=False, sleep=None):
         return AzureDevOps(
-            self.rig.mirror.azure, AzureToken(secret, bearer, "TOKEN"), sleep=sleep, transport=self.transport
+            self.rig.mirror.azure,
+            AzureToken(secret, bearer, "TOKEN", self.rig.cloud.azure_url),
+            sleep=sleep,
+            transport=self.transport,
         )
 
     def body(self, **changes):

@@ -44,7 +44,7 @@ class FleetFromCi(Infrastructure):
         place["organization_id"] = organization_id("contoso")
         (folder / "mirrors.yaml").write_text(FILE.format(**place))
         shop = AzureRepository(organization="contoso", project="Shop", repository="x", server=cloud.azure_url)
-        self.shop = AzureDevOps(shop, AzureToken(cloud.operator_token, False, "test"))
+        self.shop = AzureDevOps(shop, AzureToken(cloud.operator_token, False, "test", cloud.azure_url))
 
     def add_source(self, name):
         """Create a source with a little history."""

@@ -1,6 +1,7 @@
 """Azure DevOps over HTTP: what each answer of the service becomes."""
 
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from codecommit_mirror.azure import token as azure_token
 from codecommit_mirror.azure.http import TRIES, AzureHttp
 from codecommit_mirror.azure.token import AzureToken, find_token
+from codecommit_mirror.config import azure_url
 from codecommit_mirror.errors import AzureError, MirrorError
 
 TOKEN = AzureToken("canary-token", False, "AZURE_DEVOPS_EXT_PAT")
@@ -149,11 +151,31 @@ def test_what_is_no_token_is_not_sent_and_not_shown(secret):
 
 
 def test_an_address_and_a_proxy_that_cannot_be_used_are_sentences(monkeypatch):
+    there = replace(TOKEN, server="https://dev..azure.com")
     with pytest.raises(MirrorError, match="cannot be reached"):
-        AzureHttp("https://dev..azure.com/o/p", TOKEN, sleep=lambda s: None).get("x", "do it")
+        AzureHttp("https://dev..azure.com/o/p", there, sleep=lambda s: None).get("x", "do it")
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(MirrorError, match="ALL_PROXY"):
         AzureHttp("https://dev.azure.com/o/p", TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("https://evil.example/o/p", None),
+        ("https://dev.azure.com.evil.example/o/p", None),
+        ("https://dev.azure.com@evil.example/o/p", None),
+        ("http://dev.azure.com/o/p", None),
+        ("https://tfs.contoso.com/tfs2/o/p", "https://tfs.contoso.com/tfs"),
+    ],
+)
+def test_a_token_goes_to_no_server_that_only_a_file_names(url, named):
+    with pytest.raises(MirrorError, match="gets no token or password") as refused:
+        AzureHttp(url, replace(TOKEN, server=named))
+    assert "canary" not in str(refused.value)
+    environment = {"AZURE_DEVOPS_EXT_PAT": "p", azure_url.SERVER_VARIABLE: "https://tfs.contoso.com/tfs/"}
+    AzureHttp("https://tfs.contoso.com/tfs/o/p", find_token(environment))
+    AzureHttp("https://dev.azure.com/o/p", find_token(environment))
 
 
 def test_logs_are_asked_for_as_text():
