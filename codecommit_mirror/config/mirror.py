@@ -47,7 +47,7 @@ class AzureRepository(BaseModel):
     """The source's id in Azure DevOps, which it keeps under another name. Default: the id that the source had when
     ``up`` connected the mirror."""
     server: Annotated[str, AfterValidator(azure_url.check_configured_server)] = azure_url.AZURE_DEVOPS_SERVICES
-    """An Azure DevOps Server's address."""
+    """An Azure DevOps Server's address, which ``CODECOMMIT_MIRROR_AZURE_SERVER`` in your environment must name too."""
     default_branch: Annotated[str, BRANCH] = "main"
     """The source's default branch. Default: the source's own (``pipeline render``: ``main``)."""
     pipelines_repository: Annotated[str, AZURE_NAME] | None = None
