@@ -46,6 +46,16 @@ class ReplicaOutputs:
     push_role_subjects: tuple[str, ...] = ()
     """The pipelines whose tokens the role trusts."""
 
+    @property
+    def has_both_writers(self) -> bool:
+        """Whether the stack has a user and a role, while the pipeline changes from one to the other."""
+        return self.push_user_name is not None and self.push_role_arn is not None
+
+    @property
+    def is_migrating(self) -> bool:
+        """Whether the pipeline may still sign in as it did before."""
+        return self.has_both_writers or len(self.push_role_subjects) > 1
+
     def user_of(self, mirror: Mirror) -> str:
         """Return the name of the IAM user.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
 
 
+_PENDING = "new-"
+
+
 @dataclass(frozen=True)
 class PipelineRecord:
     """Which pipeline pushes, and from which source: ids, which outlive changes of name and place.
@@ -26,14 +31,20 @@ class PipelineRecord:
 
     project: str
     """The id of the Azure DevOps project."""
-    definition: int
+    definition: int | None
+    """The id of the pipeline; None while it is being created."""
     source: str
     """The id of the source repository."""
+    pending: str = ""
+    """The mark of a pipeline that is being created, by which a command that was stopped then knows its own."""
 
     @property
     def tags(self) -> list[dict[str, str]]:
         """The record, as IAM takes tags."""
-        values = {PIPELINE_TAG: f"{self.project}/{self.definition}", SOURCE_TAG: self.source}
+        values = {
+            PIPELINE_TAG: f"{self.project}/{self.definition or f'{_PENDING}{self.pending}'}",
+            SOURCE_TAG: self.source,
+        }
         return [{"Key": key, "Value": value} for key, value in values.items()]
 
 
@@ -42,9 +53,11 @@ def parse_record(tags: Iterable[Any]) -> PipelineRecord | None:
     values = {tag["Key"]: tag["Value"] for tag in tags}
     project, _, definition = values.get(PIPELINE_TAG, "").partition("/")
     source = values.get(SOURCE_TAG, "")
-    if not (project and source and definition.isascii() and definition.isdecimal()):
+    if not (project and source):
         return None
-    return PipelineRecord(project, int(definition), source)
+    if definition.startswith(_PENDING):
+        return PipelineRecord(project, None, source, definition.removeprefix(_PENDING))
+    return PipelineRecord(project, int(definition), source) if re.fullmatch("[0-9]{1,10}", definition) else None
 
 
 def read_record(iam: IAMClient, outputs: ReplicaOutputs) -> PipelineRecord | None:
@@ -77,6 +90,26 @@ def write_record(iam: IAMClient, outputs: ReplicaOutputs, record: PipelineRecord
                 iam.tag_role(RoleName=name, Tags=tags)
             else:
                 iam.tag_user(UserName=name, Tags=tags)
+
+
+def announce(iam: IAMClient, outputs: ReplicaOutputs, record: PipelineRecord | None, project: str, source: str) -> str:
+    """Record that a pipeline is being created, and return the mark that it gets.
+
+    Args:
+        iam: a client for IAM.
+        outputs: the stack's.
+        record: what is recorded now.
+        project: the id of the Azure DevOps project.
+        source: the id of the source repository.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    if record and record.pending and (record.project, record.source) == (project, source):
+        return record.pending
+    mark = f"codecommit-mirror-{secrets.token_hex(8)}"
+    write_record(iam, outputs, PipelineRecord(project, None, source, mark))
+    return mark
 
 
 def drifted_resources(cloudformation: CloudFormationClient, stack_name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,17 +11,13 @@ from ..config.mirror import Mirror
 from ..errors import AzureError, MirrorError
 from ..progress import say
 from .client import AzureDevOps, Definition, FileChange
+from .definition import definition_body, variable_changes
 from .pipeline import render, written_for
 from .state import COMMIT_SUBJECT, AzureState, Remains, YamlPlace, pull_request_branch, read_place
 from .variables import (
     AWS_ROLE,
-    AZURE_SECRETS,
     HELD_CREDENTIAL,
-    HeldCredential,
-    PipelineVariable,
     held_credential,
-    plain_variable,
-    secret_variable,
     variable_value,
     wanted_variables,
 )
@@ -33,7 +29,7 @@ _NO_PUSH = "TF402455"
 _LEASES_PER_REQUEST = 100
 _TRIES = 5
 _CONFLICT = 409
-_OURS = ("repository", "process", "queueStatus", "triggers")
+_OURS = ("repository", "process", "queueStatus", "triggers", "variableGroups")
 """What a definition has beside variables that is ours to decide."""
 LFS_NOTE = "the source uses Git LFS: its large files are not in the replica, only the pointers to them"
 
@@ -75,12 +71,18 @@ def wrong_replica(definition: Definition | None, region: str, account: str) -> s
     return None
 
 
-def find_problems(mirror: Mirror, state: AzureState) -> list[str]:
-    """Return what prevents the mirror from being connected, one sentence each."""
+def find_problems(mirror: Mirror, state: AzureState, *, replace_pipeline: bool = False) -> list[str]:
+    """Return what prevents the mirror from being connected, one sentence each.
+
+    Args:
+        mirror: the mirror.
+        state: its state in Azure DevOps.
+        replace_pipeline: whether pipelines that are in the way may be disabled.
+    """
     return [
         *_repository_problems(mirror, state),
         *_file_problems(mirror, state),
-        *_pipeline_problems(mirror, state),
+        *_pipeline_problems(mirror, state, replace_pipeline=replace_pipeline),
     ]
 
 
@@ -113,13 +115,22 @@ def _file_problems(mirror: Mirror, state: AzureState) -> list[str]:
     return problems
 
 
-def _pipeline_problems(mirror: Mirror, state: AzureState) -> list[str]:
+def author(definition: Definition) -> str:
+    """Return who last saved a definition."""
+    identity = definition.body.get("authoredBy") or {}
+    return str(identity.get("displayName") or "an unknown person")
+
+
+def _pipeline_problems(mirror: Mirror, state: AzureState, *, replace_pipeline: bool) -> list[str]:
     problems = []
     if state.definition is None:
         problems += [
-            f"there is already a pipeline {other.name!r}, which runs {other.yaml_path!r}; rename or delete it, or set "
-            "azure.pipeline_path to another path."
+            f"there is already a pipeline {other.name!r}, which runs {other.yaml_path!r}, was last saved by "
+            f"{author(other)}, and is not recorded as this mirror's; its creator can always change it, so it gets no "
+            f"secret: delete it, or run 'codecommit-mirror up {mirror.name} --replace-pipeline', which disables it and "
+            "creates another one."
             for other in state.foreign_definitions
+            if not replace_pipeline
         ]
     if state.protected and not mirror.azure.pipelines_repository:
         problems.append(
@@ -161,13 +172,9 @@ def plan(
         role_arn: the stack output ``PushRoleArn``, if there is one.
     """
     yaml = render(mirror)
-    changes = _variable_changes(mirror, state, wanted_variables(mirror, replica_url, role_arn), secrets)
+    changes = variable_changes(mirror, state, wanted_variables(mirror, replica_url, role_arn), secrets)
     existing = state.definition
-    actions = []
-    if existing is None:
-        actions.append(Action("create", f"pipeline {mirror.pipeline_name!r} in {mirror.azure.project!r}"))
-        if state.yaml.repository is not state.source:
-            actions.append(Action("create", f"permission for the pipeline to use {state.source.name!r}"))
+    actions = [] if existing else _creation_actions(mirror, state)
     # The record of the held credential is internal.
     actions += [_variable_action(name, change, state) for name, change in changes.items() if name != HELD_CREDENTIAL]
     place, former = state.yaml, state.former_yaml
@@ -186,10 +193,26 @@ def plan(
         before = str(former) if former else "a repository that is gone"
         actions.append(Action("update", f"location of the YAML of the pipeline {existing.name!r}", before, str(place)))
     waits = is_elsewhere and (commit or leaves is not None or not moves)
-    body = _definition_body(mirror, state, changes, stays=waits)
+    body = definition_body(mirror, state, changes, stays=waits)
     if existing and (changed := [key for key in _OURS if body.get(key) != existing.body.get(key)]) and not moves:
         actions.insert(0, Action("update", f"{', '.join(changed)} of the pipeline {existing.name!r}"))
     return ConnectionPlan(body, yaml, commit, leaves, moves and waits, tuple(actions))
+
+
+def _creation_actions(mirror: Mirror, state: AzureState) -> list[Action]:
+    """Return what it takes to create the pipeline, where others may be in the way."""
+    removed = [
+        Action("delete", f"pipeline {other.name!r}, which has the mark of one that was being created")
+        for other in state.leftovers
+    ]
+    disabled = [
+        Action("update", f"pipeline {other.name!r}, which gets another name", "enabled", "disabled")
+        for other in state.foreign_definitions
+    ]
+    created = [Action("create", f"pipeline {mirror.pipeline_name!r} in {mirror.azure.project!r}")]
+    if state.yaml.repository is not state.source:
+        created.append(Action("create", f"permission for the pipeline to use {state.source.name!r}"))
+    return [*removed, *disabled, *created]
 
 
 def _yaml_action(mirror: Mirror, place: YamlPlace, text: str | None, pull_request: bool) -> Action:
@@ -211,84 +234,28 @@ def _variable_action(name: str, change: Mapping[str, Any] | None, state: AzureSt
     return Action("update" if current else "create", subject, before, None if secret else str(change["value"]))
 
 
-def _variable_changes(
-    mirror: Mirror, state: AzureState, variables: Sequence[PipelineVariable], secrets: Mapping[str, str]
-) -> dict[str, Mapping[str, Any] | None]:
-    """Return the variables that must change; None removes one.
-
-    What a pipeline needs to act as a user stays while it changes to a role, and the other way round.
-    """
-    existing = state.variables
-    changes: dict[str, Mapping[str, Any] | None] = {}
-    wanted = {variable.name: variable for variable in variables}
-    for name, variable in wanted.items():
-        current = existing.get(name)
-        if not variable.secret:
-            if current is None or current.get("isSecret") or current.get("value") != variable.value:
-                changes[name] = plain_variable(str(variable.value))
-        elif name in secrets:
-            changes[name] = secret_variable(secrets[name])
-        elif current is not None and not current.get("isSecret"):
-            # It was entered as a plain variable.
-            changes[name] = secret_variable(str(current.get("value") or ""))
-    for name in AZURE_SECRETS:
-        if name in existing and name not in wanted:
-            changes[name] = None
-    if HELD_CREDENTIAL not in existing and mirror.replica_auth == "user":
-        changes[HELD_CREDENTIAL] = plain_variable(HeldCredential().to_json())
-    return changes
-
-
-def _definition_body(
-    mirror: Mirror, state: AzureState, changes: Mapping[str, Mapping[str, Any] | None], *, stays: bool
-) -> dict[str, Any]:
-    """Return the definition as it should be, and enabled; whatever else was set on an existing one is kept.
+def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan, announce: Callable[[], str]) -> Definition:
+    """Create or update the pipeline as planned, and let the service check the YAML that is to be committed.
 
     Args:
-        mirror: the mirror.
-        state: its state in Azure DevOps.
-        changes: of its variables.
-        stays: whether the pipeline still runs the file that it ran before.
-    """
-    base: Mapping[str, Any] = (state.definition.body if state.definition else None) or {
-        "name": mirror.pipeline_name,
-        "path": "\\",
-        "type": "build",
-        "quality": "definition",
-        "process": {"type": 2, "yamlFilename": mirror.pipeline_path},
-        # Where jobs run that name no pool; each of ours names one.
-        "queue": {"name": "Azure Pipelines", "pool": {"name": "Azure Pipelines"}},
-        "triggers": [],
-    }
-    from_yaml = {"triggerType": "continuousIntegration", "settingsSourceType": 2}
-    triggers = list(base.get("triggers") or [])
-    if not any(from_yaml.items() <= trigger.items() for trigger in triggers):
-        triggers = [t for t in triggers if t.get("triggerType") != "continuousIntegration"] + [from_yaml]
-    repository, process = dict(base.get("repository") or {}), dict(base["process"])
-    if not stays:
-        repository |= {
-            "id": state.yaml.repository.id,
-            "name": state.yaml.repository.name,
-            "type": "TfsGit",
-            "defaultBranch": f"refs/heads/{state.yaml.branch}",
-        }
-        if state.definition and not state.yaml.is_run_by(state.definition):
-            process["yamlFilename"] = state.yaml.path
-    variables = {name: value for name, value in (base.get("variables") or {}).items() if name not in changes}
-    variables.update({name: dict(value) for name, value in changes.items() if value is not None})
-    ours = {"queueStatus": "enabled", "repository": repository, "process": process, "triggers": triggers}
-    return {**base, **ours, "variables": variables}
-
-
-def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan) -> Definition:
-    """Create or update the pipeline as planned, and let the service check the YAML that is to be committed.
+        azure: the project.
+        state: its state.
+        plan: what to do.
+        announce: records that a pipeline is being created, and returns its mark.
 
     Raises:
         MirrorError: the service refuses; what was done stays, and running again resumes from there.
     """
     definition = state.definition
     if definition is None:
-        definition = azure.create_definition(plan.body)
+        for other in state.leftovers:
+            azure.delete_definition(other)
+            say(f"deleted the pipeline {other.name!r}, which had the mark of one that was being created")
+        for other in state.foreign_definitions:
+            name = f"{other.name}-replaced-{other.id}"
+            azure.update_definition(other, {**other.body, "name": name, "queueStatus": "disabled"})
+            say(f"disabled the pipeline {other.name!r}, which is now called {name!r}")
+        definition = azure.create_definition({**plan.body, "description": announce()})
         say(f"created the pipeline {definition.name!r}")
     elif plan.body != definition.body:
         definition = azure.update_definition(definition, plan.body)

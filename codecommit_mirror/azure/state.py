@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .. import engine
 from ..config.mirror import Mirror
@@ -62,6 +62,8 @@ class AzureState:
     """The mirror's pipeline."""
     foreign_definitions: tuple[Definition, ...]
     """Other pipelines with the mirror's pipeline name, or that run a file at its path, if the mirror has none."""
+    leftovers: tuple[Definition, ...] = field(default=(), kw_only=True)
+    """Pipelines with the mark of one that was being created, if there are several: one may be a forgery."""
     protected: bool | None
     """Whether the project protects access to repositories; None if that is unknown or irrelevant."""
 
@@ -92,13 +94,18 @@ def pull_request_branch(mirror: Mirror) -> str:
     return f"codecommit-mirror/{mirror.stack_name}"
 
 
-def read_state(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None) -> tuple[Mirror, AzureState]:
+def read_state(
+    mirror: Mirror, azure: AzureDevOps, recorded: int | None = None, pending: str = "", *, trusts_file: bool = True
+) -> tuple[Mirror, AzureState]:
     """Return the mirror with its default branches resolved, and its state in Azure DevOps.
 
     Args:
         mirror: the mirror.
         azure: its project.
-        recorded: the id of the mirror's pipeline, if it is recorded; without it, its file shows which one it is.
+        recorded: the id of the mirror's pipeline, if it is recorded.
+        pending: the mark of a pipeline that was being created.
+        trusts_file: whether the YAML, and variables that anyone may write, show which pipeline is the mirror's if none
+            is recorded; not where it is given a secret.
 
     Raises:
         MirrorError: a repository does not exist, or the token is refused.
@@ -108,7 +115,11 @@ def read_state(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None) 
     yaml_repository = azure.repository(own) if own else source
     mirror = _with_id(resolve_default_branches(mirror, source, yaml_repository), source)
     place = read_place(mirror, azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path)
-    definition, foreign = _find_definition(mirror, azure, place, recorded)
+    definition, foreign = _find_definition(mirror, azure, place, recorded, trusts_file=trusts_file)
+    leftovers = tuple(other for other in foreign if pending and other.body.get("description") == pending)
+    foreign = tuple(other for other in foreign if other not in leftovers)
+    if len(leftovers) == 1:
+        (definition,), leftovers = leftovers, ()
     return mirror, AzureState(
         source=source,
         yaml=place,
@@ -116,6 +127,7 @@ def read_state(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None) 
         lfs=uses_lfs(azure, source),
         definition=definition,
         foreign_definitions=foreign,
+        leftovers=leftovers,
         protected=azure.protects_repositories() if mirror.source_auth == "job-token" else None,
     )
 
@@ -144,7 +156,7 @@ def read_remains(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None
         return Remains(definition, (former,) if former else (), source_id) if definition else None
     resolved = resolve_default_branches(mirror, source, yaml_repository)
     place = read_place(resolved, azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path)
-    definition, _ = _find_definition(resolved, azure, place, recorded)
+    definition, _ = _find_definition(resolved, azure, place, recorded, trusts_file=True)
     former = _read_former_place(resolved, azure, place, definition)
     return Remains(definition, (place, former) if former else (place,), source_id)
 
@@ -215,7 +227,7 @@ def _read_former_place(
 
 
 def _find_definition(
-    mirror: Mirror, azure: AzureDevOps, place: YamlPlace, recorded: int | None
+    mirror: Mirror, azure: AzureDevOps, place: YamlPlace, recorded: int | None, *, trusts_file: bool
 ) -> tuple[Definition | None, tuple[Definition, ...]]:
     """Return the mirror's pipeline, or those that are in the way of a new one."""
     if recorded and (definition := azure.find_definition(recorded)):
@@ -223,7 +235,7 @@ def _find_definition(
     texts = [text for text in (place.text, place.proposed_text) if text]
     file_is_ours = any(written_for(text) == mirror.name for text in texts)
     at_path = azure.definitions_of(place.repository, place.path)
-    ours = [definition for definition in at_path if file_is_ours or _is_marked_for(mirror, definition)]
+    ours = [d for d in at_path if trusts_file and (file_is_ours or _is_marked_for(mirror, d))]
     if ours:
         return min(ours, key=lambda definition: definition.id), ()
     similar = {definition.id: definition for definition in azure.find_definitions(at_path, name=mirror.pipeline_name)}

@@ -174,7 +174,9 @@ def _pipeline(readings: Readings, limits: Limits) -> Check:
     up = f"codecommit-mirror up {readings.mirror.name}"
     definition = readings.azure.definition
     if definition is None:
-        return Check("pipeline", "failed", "there is none", up)
+        others = ", ".join(other.name for other in readings.azure.foreign_definitions)
+        problem = f"none is recorded; {others} is not known to be this mirror's" if others else "there is none"
+        return Check("pipeline", "failed", problem, up)
     link = pipeline_link(readings.mirror, definition)
     if definition.body.get("queueStatus", "enabled") != "enabled":
         return Check("pipeline", "failed", "is disabled or paused", up, link)

@@ -40,6 +40,7 @@ from .options import (
     policy_of,
     project_of,
     pull_request_option,
+    replace_pipeline_option,
     summary_option,
     yes_option,
 )
@@ -80,6 +81,7 @@ def plan(
 @mirrors_argument
 @click.option("--no-deploy", is_flag=True, help="Leave the deployed stack as it is, and do all that follows.")
 @change_source_option
+@replace_pipeline_option
 @pull_request_option
 @dry_run_option
 @yes_option
@@ -90,6 +92,7 @@ def up(
     mirrors: tuple[Mirror, ...],
     no_deploy: bool,
     change_source: bool,
+    replace_pipeline: bool,
     pull_request: bool,
     dry_run: bool,
     yes: bool,
@@ -113,7 +116,8 @@ def up(
     with Board((mirror.name for mirror in mirrors), upwards.STEPS) as board:
         confirm = confirmation(yes, board, "changed")
         policy = policy_of(confirm, job=job, minutes=minutes, no_azure=no_azure, pull_request=pull_request)
-        policy = replace(policy, change_source=_may_change_source(change_source, mirrors, job=job))
+        change_source = _may_change_source(change_source, mirrors, job=job)
+        policy = replace(policy, change_source=change_source, replace_pipeline=replace_pipeline and not job)
         if not dry_run:
             if len(mirrors) > 1 and (note := parallel_jobs.note(mirrors)):
                 board.say(f"note: {note}")

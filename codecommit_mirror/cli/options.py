@@ -275,6 +275,9 @@ yes_option = click.option(
 change_source_option = click.option(
     "--change-source", is_flag=True, help="Let the replica of NAME follow another source, after showing what changes."
 )
+replace_pipeline_option = click.option(
+    "--replace-pipeline", is_flag=True, help="Disable a pipeline that is not recorded as the mirror's, and create one."
+)
 summary_option = click.option(
     "--summary", type=click.Path(path_type=Path), help="A file to which a summary in Markdown is appended."
 )

@@ -46,6 +46,8 @@ class Policy:
     """Whether pull requests bring the YAML in and out."""
     change_source: bool = False
     """Whether a replica may follow another source from now on, because a person said so."""
+    replace_pipeline: bool = False
+    """Whether pipelines that are not recorded as the mirror's are disabled, and ours is created."""
     workers: int = WORKERS
     azure: Literal["all", "without secrets", "none"] = "all"
     """Of which mirrors the Azure side is read and changed: a job of CI has no secrets, or no token at all."""

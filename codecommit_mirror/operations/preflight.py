@@ -17,6 +17,7 @@ from ..config.mirror import Mirror
 from ..errors import DeniedError, MirrorError, NotFoundError
 from . import verification
 from .context import MirrorContext
+from .loop import Policy
 from .state import MirrorState
 
 
@@ -39,20 +40,22 @@ def quota_problems(context: MirrorContext, templates: Iterable[Mapping[str, Any]
     return quotas.problems(needs, quotas.read_quotas(context.aws, needs))
 
 
-def mirror_problems(state: MirrorState, *, change_source: bool = False) -> list[str]:
+def mirror_problems(state: MirrorState, policy: Policy) -> list[str]:
     """Return what stops one mirror, one sentence each.
 
     Args:
         state: what both clouds have of it.
-        change_source: whether a person wants the replica to follow another source.
+        policy: what a person has allowed.
     """
-    other = None if change_source else state.other_source
+    other = None if policy.change_source else state.other_source
+    # Without outputs the record of the pipeline cannot be read; it is, before the pipeline is given anything.
+    replaces = policy.replace_pipeline or (state.stack is not None and state.outputs is None)
     return [
         *([other] if other else []),
         *_repository_problems(state),
         *state.taken_names,
         *_record_problems(state),
-        *(connection.find_problems(state.mirror, state.azure) if state.azure else []),
+        *(connection.find_problems(state.mirror, state.azure, replace_pipeline=replaces) if state.azure else []),
         *(_credential_problems(state, state.azure) if state.azure else []),
     ]
 

@@ -269,8 +269,9 @@ def read(
         failures.append(str(error))
     try:
         if azure:
-            record = state.record if state else None
-            mirror, azure_state = read_state(context.mirror, context.azure, record.definition if record else None)
+            # CloudFormation may take the record away with a deployment after which a command was stopped.
+            migrates = state is not None and state.outputs is not None and state.outputs.is_migrating
+            mirror, azure_state = _read_azure(context, state.record if state else None, trusts_file=migrates)
     except MirrorError as error:
         failures.append(_name_renamed(context, state.record if state else None, error))
     if failures or state is None:
@@ -348,9 +349,10 @@ def reread_azure(context: MirrorContext, state: MirrorState) -> MirrorState:
     Raises:
         MirrorError: it cannot be read.
     """
-    known = state.azure.definition if state.azure else None
-    recorded = known.id if known else state.record.definition if state.record else None
-    return replace(state, azure=read_state(context.mirror, context.azure, recorded)[1])
+    known, record = state.azure.definition if state.azure else None, state.record
+    if known:
+        record = PipelineRecord("", known.id, "")
+    return replace(state, azure=_read_azure(context, record)[1])
 
 
 def read_azure(context: MirrorContext) -> AzureState:
@@ -361,7 +363,14 @@ def read_azure(context: MirrorContext) -> AzureState:
     """
     stack = context.find_stack()
     record = read_record(context, stack.outputs if stack else None)
-    return read_state(context.mirror, context.azure, record.definition if record else None)[1]
+    return _read_azure(context, record)[1]
+
+
+def _read_azure(
+    context: MirrorContext, record: PipelineRecord | None, *, trusts_file: bool = False
+) -> tuple[Mirror, AzureState]:
+    recorded, pending = (record.definition, record.pending) if record else (None, "")
+    return read_state(context.mirror, context.azure, recorded, pending, trusts_file=trusts_file)
 
 
 def read_record(context: MirrorContext, outputs: ReplicaOutputs | None) -> PipelineRecord | None:

@@ -195,7 +195,7 @@ def _find_stack(context: MirrorContext, row: Row, policy: Policy) -> ReplicaStac
 
 def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stages: Collection[str]) -> list[str]:
     """Return what stops one mirror, one sentence each."""
-    problems = preflight.mirror_problems(current, change_source=policy.change_source)
+    problems = preflight.mirror_problems(current, policy)
     problems += preflight.secrets_problems(context, current)
     if current.outputs is None or current.outputs.push_role_arn is None:
         problems += preflight.provider_problems(context)
@@ -259,7 +259,6 @@ def confirm_plan(plans: Mapping[str, UpPlan], board: Board, policy: Policy) -> N
             count += 1
             board.rows[name].say(f"plan: {action}")
     changes = f"{count:,} changes of {next(iter(plans)) if len(plans) == 1 else f'{len(plans):,} mirrors'}"
-    # Only one mirror may change its source at a time.
     policy.confirm(f"Make {changes}?", typed=next(iter(plans)) if policy.change_source else None)
 
 
@@ -334,11 +333,13 @@ def _connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
         # Before the YAML that needs it.
         with step(CREDENTIAL):
             current = credential_delivery.deliver(context, current)
+    source, outputs = current.azure_side.source, current.replica_outputs()
+    announce = partial(writer.announce, context.iam, outputs, current.record, source.project_id, source.id)
     with step(CONNECT):
         for _ in range(_TRIES):
             todo = _plan_connection(current, planned, policy)
             try:
-                definition = connection.define(context.azure, current.azure_side, todo)
+                definition = connection.define(context.azure, current.azure_side, todo, announce)
             except AzureError as error:
                 if error.status != _CONFLICT:
                     raise
@@ -357,6 +358,9 @@ def _restore_user(context: MirrorContext, current: MirrorState) -> None:
 def _plan_connection(current: MirrorState, planned: PlannedMirror, policy: Policy) -> connection.ConnectionPlan:
     if current.azure_side.source.id != planned.state.azure_side.source.id:
         raise MirrorError("the source has become another repository since the plan was made; run this again.")
+    replaces = policy.replace_pipeline
+    if problems := connection.find_problems(current.mirror, current.azure_side, replace_pipeline=replaces):
+        raise MirrorError("\n".join(problems))
     outputs = current.replica_outputs()
     todo = connection.plan(
         current.mirror,
@@ -387,8 +391,7 @@ def _connected(planned: PlannedMirror, current: MirrorState, done: connection.Co
 def _record_pipeline(context: MirrorContext, current: MirrorState) -> MirrorState:
     """Make sure that AWS's side records which pipeline pushes."""
     record, outputs = wanted_record(current), current.replica_outputs()
-    has_both = outputs.push_user_name is not None and outputs.push_role_arn is not None
-    if record is None or (record == current.record and not has_both):
+    if record is None or (record == current.record and not outputs.has_both_writers):
         return current
     writer.write_record(context.iam, outputs, record)
     return replace(current, record=record)

@@ -6,10 +6,11 @@ import pytest
 
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.state import read_state
-from codecommit_mirror.azure.variables import AZURE_SECRETS, held_credential
+from codecommit_mirror.azure.variables import AZURE_SECRETS
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
 from codecommit_mirror.operations.run import run as run_pipeline
+from codecommit_mirror.operations.state import read_azure
 from localcloud import sample
 
 from .conftest import azure_environment, bring_up, take_down
@@ -22,13 +23,13 @@ def said():
     return []
 
 
-def connect(rig, said, mirror=None, *, context=None, pull_request=False):
+def connect(rig, said, mirror=None, *, context=None, **policy):
     """Connect as ``up`` does, and give the credential."""
     context = context or rig.context(mirror)
-    row = bring_up(context, said, stages=(CONNECT, CREDENTIAL), pull_request=pull_request)
+    row = bring_up(context, said, stages=(CONNECT, CREDENTIAL), **policy)
     if row.result == "needs a person":
         raise MirrorError(row.message)
-    return read_state(context.mirror, context.azure)[1]
+    return read_azure(context)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def changed(mirror, **azure):
 
 def run(rig, mirror=None):
     context = rig.context(mirror)
-    return run_pipeline(context, read_state(context.mirror, context.azure)[1], timeout_minutes=1)
+    return run_pipeline(context, read_azure(context), timeout_minutes=1)
 
 
 def test_a_connected_pipeline_mirrors(filled, said):
@@ -86,16 +87,18 @@ def test_again_changes_nothing(filled, said, monkeypatch):
     assert run(filled).succeeded
 
 
-def test_what_a_person_changed_on_the_pipeline_stays(filled, said):
+def test_a_pipeline_has_our_variables_and_no_others(filled, said):
+    """A name and a folder are a person's to choose; variables are the environment of whatever holds the passwords."""
     state = connect(filled, said)
     azure = filled.context().azure
     body = azure.definition(state.definition.id).body
-    variables = {**body["variables"], "MINE": {"value": "kept"}, "AWS_REPO_URL": {"value": "wrong"}}
+    variables = {**body["variables"], "BASH_ENV": {"value": "theirs"}, "AWS_REPO_URL": {"value": "wrong"}}
     azure.update_definition(state.definition, {**body, "name": f"renamed {filled.name}", "variables": variables})
     said.clear()
     again = connect(filled, said).definition
     assert again.name == f"renamed {filled.name}"
-    assert again.variables["MINE"]["value"] == "kept"
+    assert "BASH_ENV" not in again.variables
+    assert "plan: - variable BASH_ENV: theirs" in said
     assert again.variables["AWS_REPO_URL"]["value"] == filled.outputs["ReplicaUrl"].removeprefix("https://")
     assert any(line.startswith("plan: ~ variable AWS_REPO_URL: wrong -> ") for line in said)
 
@@ -382,24 +385,33 @@ def test_an_empty_source_is_a_sentence(rig, said):
         connect(rig, said)
 
 
-def test_a_pipeline_that_was_made_by_hand_is_taken_over(filled, said):
+def test_a_pipeline_that_somebody_prepared_gets_no_secret(filled, said):
+    """It has our name, our file and our variables; whoever created it can change it for ever."""
     azure = filled.context().azure
     home = azure.repository(filled.name)
     text = pipeline.render(filled.mirror)
-    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text=text, exists=False, comment="by hand")
+    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text=text, exists=False, comment="prepared")
     values = {name: {"value": v.value, "isSecret": v.secret} for name, v in filled.variables.items()}
-    by_hand = azure.create_definition(
+    prepared = azure.create_definition(
         {
-            "name": filled.name,
+            "name": filled.mirror.pipeline_name,
             "process": {"type": 2, "yamlFilename": PATH},
             "repository": {"id": home.id, "type": "TfsGit", "defaultBranch": "refs/heads/main"},
             "variables": values,
         }
     )
-    state = connect(filled, said)
-    assert state.definition.id == by_hand.id
-    assert "kept the credential that the pipeline has" in said
-    assert held_credential(state.definition.variables).id is None
+    before = azure.definition(prepared.id).body
+    with pytest.raises(MirrorError, match="is not recorded as this mirror's; its creator can always change it, so it"):
+        connect(filled, said)
+    assert azure.definition(prepared.id).body == before
+    state = connect(filled, said, replace_pipeline=True)
+    assert state.definition.id != prepared.id
+    theirs = azure.definition(prepared.id)
+    assert (theirs.body["queueStatus"], theirs.name) == (
+        "disabled",
+        f"{filled.mirror.pipeline_name}-replaced-{prepared.id}",
+    )
+    assert theirs.variables == before["variables"]
     assert run(filled).succeeded
 
 

@@ -365,7 +365,7 @@ def test_a_deletion_that_waits_for_the_archive_is_a_failure(strict_sides, monkey
 def test_each_round_that_brings_something_over_gives_the_next_one_all_its_tries(strict_sides, monkeypatch):
     sides = strict_sides
     sample.fill(sides.source, branches=20)
-    monkeypatch.setattr(program, "batches", lambda commands, size=2: batches_of(commands, size))
+    monkeypatch.setattr(program, "pushes_within_limit", lambda commands, size=2: batches_of(commands, size))
     once, push = set(), program.push
 
     def busy_once(replica, capabilities, commands, *arguments):

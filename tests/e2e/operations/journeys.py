@@ -12,6 +12,7 @@ from codecommit_mirror.config.load import load_mirrors
 from codecommit_mirror.operations import credential_delivery, state
 from codecommit_mirror.operations.context import MirrorContext
 from codecommit_mirror.operations.run import run, run_successfully
+from codecommit_mirror.operations.state import read_azure
 from localcloud import sample
 from tests.e2e.conftest import NAMESPACES, ROOT, azure_environment, bring_up, rotate_one, take_down
 from tests.program import program
@@ -26,6 +27,7 @@ mirrors:
 """
 UP = [
     "cdk deploy",
+    "TagUser",
     "POST build/definitions",
     "TagUser",
     "POST pushes",
@@ -167,12 +169,12 @@ class Journey:
         """One credential, which the pipeline holds; it works; both sides are equal; nothing leaked."""
         (credential,) = self.credentials
         assert credential["Status"] == "Active"
-        definition = state_of(self.context()).definition
+        definition = read_azure(self.context()).definition
         held = held_credential(definition.variables)
         identifier = credential["ServiceSpecificCredentialId"]
         assert held == HeldCredential(identifier, account=self.cloud.account)
         sample.commit(self.source, "main", f"commit {next(counter)}")
-        run_successfully(self.context(), state_of(self.context()))
+        run_successfully(self.context(), read_azure(self.context()))
         mirrored = program.by_original_name(sample.refs(self.replica), NAMESPACES)
         assert mirrored == sample.refs(self.source, *NAMESPACES)
         self.assert_no_leak()

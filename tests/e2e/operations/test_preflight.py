@@ -7,6 +7,7 @@ from codecommit_mirror.aws.stack import ReplicaStackState
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import preflight, state
 from codecommit_mirror.operations.context import MirrorContext
+from codecommit_mirror.operations.loop import Policy
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
 from localcloud import sample
 from tests.e2e.conftest import bring_up
@@ -59,7 +60,7 @@ def test_a_stack_without_its_user_yet_does_not_stop_the_preflight(bootstrapped, 
     half = ReplicaStackState("REVIEW_IN_PROGRESS", False, None)
     monkeypatch.setattr(MirrorContext, "find_stack", lambda self, again=False: half)
     quick.mirror = quick.mirror.model_copy(update={"user_name": "not-there-yet"})
-    assert preflight.mirror_problems(state.read(quick.context(), half)) == []
+    assert preflight.mirror_problems(state.read(quick.context(), half), Policy()) == []
 
 
 def test_two_credentials_that_no_pipeline_holds_are_told_before_anything_is_done(bootstrapped, rig):

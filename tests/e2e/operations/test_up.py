@@ -71,10 +71,12 @@ def test_a_user_that_was_deleted_by_hand_is_made_anew(swift):
     iam.detach_user_policy(UserName=user, PolicyArn=policy["PolicyArn"])
     iam.delete_user(UserName=user)
     judged = judge(read(swift.context()), Limits(datetime.now(UTC), timedelta(hours=1)))
-    (gone,) = [check for check in judged.notable if check.name == "credential"]
-    assert gone.message == "the pipeline's Git credential is gone or inactive"
-    assert gone.remedy == f"codecommit-mirror up {swift.name}"
-    swift.up()
+    (unknown,) = [check for check in judged.notable if check.name == "pipeline"]
+    assert unknown.message.startswith("none is recorded; codecommit-mirror-")
+    # The record of the pipeline went with the user, so a person has to say that it gets a new password.
+    with pytest.raises(MirrorError, match="is not recorded as this mirror's"):
+        swift.up()
+    swift.up(replace_pipeline=True)
     swift.assert_up()
     assert iam.list_attached_user_policies(UserName=user)["AttachedPolicies"] == [policy]
     assert {"Key": "managed-by", "Value": "codecommit-mirror"} in iam.list_user_tags(UserName=user)["Tags"]

@@ -22,6 +22,7 @@ from codecommit_mirror.cli.results import markdown_plan
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.operations.down import removed_mirror
+from codecommit_mirror.operations.loop import Policy
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY, FINISH, RUN, UpPlan, plan_up
 from codecommit_mirror.operations.preflight import mirror_problems
 from codecommit_mirror.operations.state import MirrorState, SharedState, other_source
@@ -90,7 +91,7 @@ NEW = {
 
 def test_what_is_equal_is_left_alone():
     assert plan_up(state()).all_actions == ()
-    assert mirror_problems(state()) == []
+    assert mirror_problems(state(), Policy()) == []
 
 
 def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
@@ -186,7 +187,7 @@ def test_a_stack_that_would_delete_its_repository_is_not_deployed(policy, stops)
     existing = MIRROR.model_copy(update={"existing": True})
     deployed = {"Resources": {"R": {"Type": REPOSITORY, **policy}}}
     wanted = replace(WANTED, template={"Resources": {}}, tags={**TAGS, "digest": "other"})
-    problems = mirror_problems(state(mirror=existing, wanted=wanted, template=deployed, azure=None))
+    problems = mirror_problems(state(mirror=existing, wanted=wanted, template=deployed, azure=None), Policy())
     assert any("CloudFormation would delete it" in problem for problem in problems) is stops
 
 
