@@ -107,7 +107,9 @@ def main() -> None:
     except MirrorError as error:
         if _LOG.isEnabledFor(logging.INFO):
             traceback.print_exc()
-        for line in str(error).splitlines():
+        from ..progress import clean
+
+        for line in clean(str(error)).splitlines():
             click.echo(f"error: {line}", err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except click.ClickException as error:

@@ -32,7 +32,7 @@ from .options import (
     policy_of,
     summary_option,
 )
-from .output import print_json, print_table, report_mirrors
+from .output import echo, print_json, print_table, report_mirrors
 
 _MAX_LISTED = 20
 _DRILLS = 2
@@ -71,7 +71,7 @@ def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
         print_json({"bucket": snapshots.store.bucket, "snapshots": listed})
         return
     if not rows:
-        click.echo(f"There are no snapshots of {mirror.name} in the bucket {snapshots.store.bucket}.")
+        echo(f"There are no snapshots of {mirror.name} in the bucket {snapshots.store.bucket}.")
         return
     cells = [
         (
@@ -125,9 +125,9 @@ def _report_snapshot(
     ]
     print_table(("BUNDLE", "SIZE", "LOCKED UNTIL"), rows)
     for problem in wrong:
-        click.echo(f"wrong: {problem}")
+        echo(f"wrong: {problem}")
     verdict = "is NOT sound" if wrong else "is sound"
-    click.echo(
+    echo(
         f"{origin.description[0].upper()}{origin.description[1:]} {verdict}: {engine.count(checked.refs, 'ref')}, "
         f"{engine.format_bytes(checked.bytes)}, {checked.objects:,} objects, {checked.seconds:.1f} s."
     )
@@ -208,7 +208,7 @@ def _restore(mirror: Mirror, todo: restoring.RestorePlan, as_json: bool) -> None
     if as_json:
         print_json({"from": origin.description, "to": target.name, **vars(done)})
         return
-    click.echo(
+    echo(
         f"Restored {origin.description} to {target.name}: {engine.count(done.created, 'ref')} created, "
         f"{done.present:,} there already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, "
         f"{done.seconds:.1f} s."
@@ -274,7 +274,7 @@ def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
         click.get_current_context().exit(1 if result.problem else 0)
     if result.problem:
         raise MirrorError(f"the drill of {mirror.name} failed: {result.problem}")
-    click.echo(f"The drill of {mirror.name} succeeded: {_drilled(result)}; {result.seconds:.1f} s.")
+    echo(f"The drill of {mirror.name} succeeded: {_drilled(result)}; {result.seconds:.1f} s.")
 
 
 def _drilled(result: restoring.DrillResult) -> str:
@@ -288,11 +288,9 @@ def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:
         print_json({"from": todo.origin.description, "to": todo.target.name, "create": dict(todo.create)})
         return
     size = f", {engine.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
-    click.echo(f"From {todo.origin.description} to {todo.target.name}{size}.")
-    click.echo(
-        f"Would create {engine.count(todo.create, 'ref')}; {len(todo.refs) - len(todo.create):,} are there already."
-    )
+    echo(f"From {todo.origin.description} to {todo.target.name}{size}.")
+    echo(f"Would create {engine.count(todo.create, 'ref')}; {len(todo.refs) - len(todo.create):,} are there already.")
     for name, value in sorted(todo.create.items())[:_MAX_LISTED]:
-        click.echo(f"  {value} {engine.sanitize(name)}")
+        echo(f"  {value} {engine.sanitize(name)}")
     if len(todo.create) > _MAX_LISTED:
-        click.echo(f"  and {len(todo.create) - _MAX_LISTED:,} more; --json lists them all")
+        echo(f"  and {len(todo.create) - _MAX_LISTED:,} more; --json lists them all")

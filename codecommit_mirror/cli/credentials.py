@@ -22,7 +22,7 @@ from ..config.mirror import Mirror
 from ..errors import MirrorError, NotFoundError
 from ..operations.state import read_azure
 from .options import confirmation, context_of, json_option, mirror_argument, yes_option
-from .output import print_json, print_table
+from .output import echo, print_json, print_table
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
@@ -82,7 +82,7 @@ def _print_issued(issued: IssuedCredential, user: str, answer: dict[str, str], a
     elif "password" in answer:
         click.echo(f"User Name: {issued.user_name}\nPassword:  {issued.password}")
     else:
-        click.echo(
+        echo(
             f"Issued {issued.id} for {user}. User name and password are in {answer['file']}; they are not shown again."
         )
 
@@ -130,7 +130,7 @@ def list_(mirror: Mirror, as_json: bool) -> None:
         rows = [(c.id, c.status, f"{c.created:%Y-%m-%d %H:%M}", f"{c.age_days()} days") for c in credentials]
         print_table(("ID", "STATUS", "CREATED", "AGE"), rows)
     else:
-        click.echo(
+        echo(
             f"{mirror.name} has no Git credentials; create one with: codecommit-mirror credentials issue {mirror.name}"
         )
 
@@ -161,9 +161,9 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as
     if as_json:
         print_json({"revoked": revoked})
     elif revoked:
-        click.echo(f"Revoked {', '.join(revoked)} of {user}.")
+        echo(f"Revoked {', '.join(revoked)} of {user}.")
     else:
-        click.echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is already gone.")
+        echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is already gone.")
 
 
 def _read_credentials(mirror: Mirror) -> tuple[IAMClient, str, list[Credential]]:

@@ -25,7 +25,7 @@ from ..config.mirrors_file import read
 from ..config.schema import json_schema
 from ..errors import ConfigurationError, MirrorError
 from .options import config_option, inside_repository, json_option
-from .output import print_json, print_table
+from .output import echo, print_json, print_table
 
 
 @click.command()
@@ -42,7 +42,7 @@ def init(config: Path) -> None:
         ) from None
     except OSError as error:
         raise MirrorError(f"{config} cannot be written ({error.strerror}); name another with --config.") from None
-    click.echo(f"Wrote {config}. Edit it, then run: codecommit-mirror up MyRepoReplica")
+    echo(f"Wrote {config}. Edit it, then run: codecommit-mirror up MyRepoReplica")
 
 
 @click.command()
@@ -191,7 +191,7 @@ def _print(candidates: Sequence[Candidate], config: Path, *, written: bool, as_j
     new = counts.pop("new", 0)
     rest = "".join(f", {number:,} {state}" for state, number in sorted(counts.items()))
     outcome = f"added to {config}" if written else "new; add them with --write" if new else "new"
-    click.echo(f"{engine.count(len(candidates), 'repository', 'repositories')}: {new:,} {outcome}{rest}.")
+    echo(f"{engine.count(len(candidates), 'repository', 'repositories')}: {new:,} {outcome}{rest}.")
 
 
 @click.group()
@@ -210,7 +210,7 @@ def validate(config: Path) -> None:
     parts = [f"{len(mirrors):,} mirror{'s' if len(mirrors) != 1 else ''}"]
     parts += [f"ci for {ci.service}"] if ci else []
     parts += ["guard"] if guard else []
-    click.echo(f"{config} is valid: {', '.join(parts)}.")
+    echo(f"{config} is valid: {', '.join(parts)}.")
 
 
 @config.command()
@@ -233,9 +233,9 @@ def identity(config: Path, organization: str | None, write: bool) -> None:
     identifier = read_organization_id(server, organization, find_token(os.environ))
     if write:
         _write(config, set_organization_id(config, identifier))
-        click.echo(f"Wrote the id of {organization!r} into {config}: {identifier}")
+        echo(f"Wrote the id of {organization!r} into {config}: {identifier}")
     else:
-        click.echo(identifier)
+        echo(identifier)
 
 
 @config.command()

@@ -44,7 +44,7 @@ from .options import (
     summary_option,
     yes_option,
 )
-from .output import DIFFERS, FAILED, append_summary, print_json, report_mirrors
+from .output import DIFFERS, FAILED, append_summary, echo, print_json, report_mirrors
 from .results import markdown_plan
 
 PLAN_VERSION = 1
@@ -224,10 +224,10 @@ def _take_removed_down(
         }
         _report_plan({name: [action] for name, action in deleted.items()}, board, summary, as_json)
     if not stacks and not refused and not as_json:
-        click.echo("Nothing to remove: every stack that was provisioned from this file is of a mirror in it.")
+        echo("Nothing to remove: every stack that was provisioned from this file is of a mirror in it.")
         click.get_current_context().exit(0)
     for name in refused:
-        click.echo(f"{name} is not in {approved}, so it is left alone; approve a newer plan to remove it.", err=True)
+        echo(f"{name} is not in {approved}, so it is left alone; approve a newer plan to remove it.", err=True)
     report_mirrors("Mirrors removed", board, summary, as_json, also={"refused": refused}, resumes=True)
 
 
@@ -338,7 +338,7 @@ def _report_plan(
             }
         )
     else:
-        click.echo("\n".join([*lines, verdict, *([gone] if gone else [])]))
+        echo("\n".join([*lines, verdict, *([gone] if gone else [])]))
     if failed and not as_json:
         raise MirrorError("\n".join(failed.values()))
     status = FAILED if failed else DIFFERS if exit_code and (counts or removed) else 0

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..errors import MirrorError
-from ..progress import Board
+from ..progress import Board, clean
 from . import results
 
 FAILED, DIFFERS = 1, 3
@@ -22,11 +22,16 @@ _COLUMNS = 80
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text that may come from a server, a file or another person."""
+    click.echo(clean(text), err=err)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns, each as wide as its widest cell; nothing is cut, because ids and URLs are copied from them."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_paragraph(text: str, *, first: str = "", rest: str = "") -> None:
@@ -38,7 +43,7 @@ def print_paragraph(text: str, *, first: str = "", rest: str = "") -> None:
         rest: starts the others.
     """
     lines = wrap(text, first=first, rest=rest) if sys.stdout.isatty() else [first + text]
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def wrap(text: str, *, first: str = "", rest: str = "") -> list[str]:
@@ -52,7 +57,8 @@ def wrap(text: str, *, first: str = "", rest: str = "") -> list[str]:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object. Every command's ``--json`` is an object, so that keys can be added later."""
-    click.echo(json.dumps(value, indent=2))
+    # Inside a string of JSON this is the same character.
+    click.echo(json.dumps(value, indent=2).replace("##", "#\\u0023"))
 
 
 def append_summary(path: Path | None, text: str) -> None:
@@ -106,10 +112,10 @@ def report_mirrors(
     elif len(rows) == 1:
         if rows[0].failed:
             raise MirrorError(rows[0].message)
-        click.echo(f"{rows[0].message} ({board.seconds():.0f} s)")
+        echo(f"{rows[0].message} ({board.seconds():.0f} s)")
     else:
         again = " Run this again to pick up where it stopped." if failed and resumes else ""
-        click.echo(f"{results.sentence(rows)}{again} ({board.seconds():.0f} s)")
+        echo(f"{results.sentence(rows)}{again} ({board.seconds():.0f} s)")
     needs_attention = any(row.result in ("needs a person", "differs") for row in rows)
     click.get_current_context().exit(FAILED if failed else DIFFERS if needs_attention else 0)
 

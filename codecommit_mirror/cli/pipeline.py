@@ -17,7 +17,7 @@ from ..config.mirror import Mirror
 from ..operations.run import RUN_MINUTES
 from ..operations.run import run as run_pipeline
 from .options import context_of, json_option, mirror_argument
-from .output import print_json, print_table, write_rendered
+from .output import echo, print_json, print_table, write_rendered
 
 _EXIT_STATUS = {"succeeded": 0, WITH_ISSUES: 3}
 
@@ -71,5 +71,5 @@ def run(mirror: Mirror, branch: str | None, timeout: float) -> None:
     context = context_of(mirror)
     _, state = read_state(mirror, context.azure)
     result = run_pipeline(context, state, branch=branch, timeout_minutes=timeout)
-    click.echo(f"Run {result.build.id} ended as {result.build.result}.")
+    echo(f"Run {result.build.id} ended as {result.build.result}.")
     click.get_current_context().exit(_EXIT_STATUS.get(str(result.build.result), 1))

@@ -26,7 +26,7 @@ from ..config.load import load, single_mirror
 from ..config.mirror import Mirror
 from ..operations.context import MirrorContext
 from .options import complete_mirror, config_option, contexts_of, json_option, summary_option
-from .output import DIFFERS, FAILED, append_summary, print_json, print_paragraph, print_table, write_text
+from .output import DIFFERS, FAILED, append_summary, echo, print_json, print_paragraph, print_table, write_text
 
 VERSION = 1
 """The version of the JSON."""
@@ -91,9 +91,9 @@ def status(
     if as_json:
         print_json({"version": VERSION, "mirrors": [as_object(mirror, limits.now) for mirror in shown]})
     elif not judged:
-        click.echo(f"{config} has no mirrors; 'codecommit-mirror discover --write' adds those of an organization.")
+        echo(f"{config} has no mirrors; 'codecommit-mirror discover --write' adds those of an organization.")
     elif not shown:
-        click.echo(f"No mirror needs attention, out of {len(judged):,}.")
+        echo(f"No mirror needs attention, out of {len(judged):,}.")
     elif name:
         _print_checks(judged[0])
     else:
@@ -168,7 +168,7 @@ def _print_checks(mirror: Judged) -> None:
     """Print where a mirror is, and all its checks."""
     readings, azure = mirror.readings, mirror.readings.mirror.azure
     place = f"account {readings.account}, {readings.region}" if readings.account else str(readings.region)
-    click.echo(f"{mirror.name}: {azure.organization}/{azure.project}/{azure.repository} -> {place}")
+    echo(f"{mirror.name}: {azure.organization}/{azure.project}/{azure.repository} -> {place}")
     width = max(len(check.name) for check in mirror.checks)
     for check in mirror.checks:
         head = f"{_INDENT}{check.verdict:11}  {check.name:{width}}  "
@@ -177,7 +177,7 @@ def _print_checks(mirror: Judged) -> None:
             if note:
                 print_paragraph(note, first=_INDENT * 2, rest=_INDENT * 2)
     if readings.comparison and readings.comparison.carried:
-        click.echo(engine.carried_note(readings.comparison.carried))
+        echo(engine.carried_note(readings.comparison.carried))
 
 
 def _print_overview(judged: Sequence[Judged], now: datetime) -> None:

@@ -34,7 +34,7 @@ from .options import (
     mirrors_argument,
     summary_option,
 )
-from .output import DIFFERS, FAILED, print_json, print_table, report_mirrors
+from .output import DIFFERS, FAILED, echo, print_json, print_table, report_mirrors
 
 PREVIEW_VERSION = 1
 """The version of the JSON of ``sync --dry-run``."""
@@ -75,7 +75,7 @@ def sync(mirror: Mirror, credentials: Path | None, dry_run: bool, as_json: bool)
         fields = {renamed.get(name, name): value for name, value in vars(outcome).items()}
         print_json({"result": outcome.result, **fields})
     else:
-        click.echo("\n".join(engine.summary(outcome)))
+        echo("\n".join(engine.summary(outcome)))
     sys.exit(FAILED if outcome.broken else DIFFERS if outcome.needs_attention else 0)
 
 
@@ -96,14 +96,14 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
         )
         return
     for action in actions:
-        click.echo(engine.sanitize(str(action)))
+        echo(engine.sanitize(str(action)))
     for ref, why in sorted(preview.unmirrorable.items()):
-        click.echo(f"! ref {engine.sanitize(ref)}: {why}")
+        echo(f"! ref {engine.sanitize(ref)}: {why}")
     if preview.stop:
-        click.echo(f"A run would change nothing: {preview.stop}")
+        echo(f"A run would change nothing: {preview.stop}")
     counted = ", ".join(f"{counts[verb]:,} to {verb}" for verb in SYMBOLS if counts[verb])
     archived = engine.count(preview.archived_at_most, "tip")
-    click.echo(f"{counted}; at most {archived} archived." if counted else "Nothing would change.")
+    echo(f"{counted}; at most {archived} archived." if counted else "Nothing would change.")
 
 
 def _action(ref: str, old: str | None, new: str | None) -> Action:
@@ -199,11 +199,11 @@ def _verify_one(mirror: Mirror, credentials: Path | None, as_json: bool) -> None
     elif different:
         rows = [(engine.sanitize(n), source.get(n, "-"), replica.get(n, "-")) for n in different]
         print_table(("REF", "SOURCE", "REPLICA"), rows)
-        click.echo(f"{differing_refs(len(different))}, out of {len({*source, *replica}):,}.")
+        echo(f"{differing_refs(len(different))}, out of {len({*source, *replica}):,}.")
     else:
-        click.echo(f"{engine.equal_refs(len(source))}.")
+        echo(f"{engine.equal_refs(len(source))}.")
     if comparison.carried and not as_json:
-        click.echo(engine.carried_note(comparison.carried))
+        echo(engine.carried_note(comparison.carried))
     sys.exit(DIFFERS if different else 0)
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
+from .clean import clean
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ class Row:
 
     def say(self, line: str) -> None:
         """Add a line to the current step's details."""
-        self.details.append(line)
-        self._board.show_detail(self, line)
+        for part in clean(line).splitlines():
+            self.details.append(part)
+            self._board.show_detail(self, part)
 
     def pause(self) -> None:
         """End a step; the mirror waits for its next one."""
@@ -155,7 +157,7 @@ class Row:
 
     def _end(self, message: str, result: Result) -> None:
         self.pause()
-        self.message, self.result = message, result
+        self.message, self.result = clean(message), result
         self._board.show_end(self)
 
 
@@ -200,7 +202,7 @@ class Board:
 
     def say(self, line: str) -> None:
         """Print a line that is about all mirrors."""
-        self._screen.print(f"[{self.seconds():6.1f} s] {line}")
+        self._screen.print(f"[{self.seconds():6.1f} s] {clean(line)}")
 
     def seconds(self) -> float:
         """Return the seconds since the board was made."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 from .board import Row
+from .clean import clean
 
 _row: ContextVar[Row | None] = ContextVar("row", default=None)
 
@@ -26,7 +27,7 @@ def say(line: str) -> None:
     """Report what is happening, below the current step; on standard error where there is no row."""
     row = _row.get()
     if row is None:
-        print(line, file=sys.stderr, flush=True)
+        print(clean(line), file=sys.stderr, flush=True)
     else:
         row.say(line)
 

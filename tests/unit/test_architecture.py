@@ -45,7 +45,7 @@ IMPORTS = {
     f"{CLI}.rendering": f"{CLI}.config {CLI}.errors",
     f"{CLI}.actions": "",
     f"{CLI}.markdown": "",
-    f"{CLI}.progress": "",
+    f"{CLI}.progress": f"{CLI}.engine",
     f"{CLI}.config": f"{CLI}.engine {CLI}.errors mirror_guard",
     f"{CLI}.guard": "mirror_guard",
     f"{CLI}.engine": f"{CLI}.errors {ENGINE} {ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan "
