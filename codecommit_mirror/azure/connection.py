@@ -149,6 +149,13 @@ def notes(mirror: Mirror, state: AzureState) -> list[str]:
             "the project setting 'Protect access to repositories in YAML pipelines' was not checked, since the token "
             "lacks the scope Project and team (read); that setting can keep the job token from reading the source."
         )
+    stored = [v.name for v in wanted_variables(mirror, "") if v.secret and v.name not in state.variables]
+    if stored and not mirror.azure.pipelines_repository:
+        result.append(
+            f"anyone who may push a branch to {mirror.azure.repository!r} can change the YAML there, and so read the "
+            "passwords that the pipeline stores: keep the YAML in an azure.pipelines_repository, or store none with "
+            "source_auth: job-token and replica_auth: role."
+        )
     return result
 
 

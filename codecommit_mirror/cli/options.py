@@ -191,7 +191,8 @@ def _asker(board: Board | None) -> Callable[[str], str]:
         with board.paused() if board else contextlib.nullcontext():
             # A user name is no secret, and a typing error in it should be seen.
             hidden = not name.endswith("USERNAME")
-            text = f"{name} (from Repos: Clone, Generate Git Credentials{'; what you type is not shown' * hidden})"
+            kind = "a token with the scope Code (read); what you type is not shown" if hidden else "any, with a token"
+            text = f"{name} of the source ({kind})"
             answer: str = click.prompt(text, hide_input=hidden, err=True)
         return answer
 

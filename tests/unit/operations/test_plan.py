@@ -285,3 +285,18 @@ def test_another_source_is_a_destructive_change_that_counts_refs():
     change, counts = [action for action in planned.actions[CONNECT] if action.is_destructive]
     assert str(change) == "-/+ source of the replica 'M': repository earlier -> repository id"
     assert counts.after == "1 created, 1 updated, 1 deleted"
+
+
+@pytest.mark.parametrize(
+    ("mirror", "variables", "says_so"),
+    [
+        ({}, {}, True),
+        ({"azure": MIRROR.azure.model_copy(update={"pipelines_repository": "pipelines"})}, {}, False),
+        ({"source_auth": "job-token", "replica_auth": "role"}, {}, False),
+        ({}, dict.fromkeys((*AZURE_SECRETS, "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"), {"isSecret": True}), False),
+    ],
+)
+def test_up_says_who_can_read_a_password_that_it_is_about_to_store(mirror, variables, says_so):
+    current = azure_state(Definition(7, {"variables": variables}), protected=False)
+    notes = connection.notes(MIRROR.model_copy(update=mirror), current)
+    assert any("anyone who may push a branch to 'MyRepo'" in note for note in notes) == says_so
