@@ -293,7 +293,7 @@ def test_another_source_is_a_destructive_change_that_counts_refs():
         ({}, {}, True),
         ({"azure": MIRROR.azure.model_copy(update={"pipelines_repository": "pipelines"})}, {}, False),
         ({"source_auth": "job-token", "replica_auth": "role"}, {}, False),
-        ({}, dict.fromkeys((*AZURE_SECRETS, "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"), {"isSecret": True}), False),
+        ({}, {key: {"isSecret": True} for key in (*AZURE_SECRETS, "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD")}, False),
     ],
 )
 def test_up_says_who_can_read_a_password_that_it_is_about_to_store(mirror, variables, says_so):
