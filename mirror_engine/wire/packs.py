@@ -14,6 +14,10 @@ from .transport import AGENT, Traffic
 
 MAX_COMMIT_BYTES = 1_000_000
 """Larger commits are not parsed, so that no update to them counts as a fast-forward."""
+MAX_BASES_BYTES = 8_000_000
+"""How much of the parsed commits is kept for deltas that build on them; the oldest go first."""
+MAX_PARENTS = 100_000
+"""How many parents of commits are kept; what they do not show to be a fast-forward is archived."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 """The start of a Git LFS pointer: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
 EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
@@ -70,9 +74,9 @@ class PackContents(NamedTuple):
 
 
 def read_pack(pack: bytes) -> PackContents:
-    """Parse a whole pack for commits and LFS pointers."""
-    commits: dict[object, bytes] = {}
-    contents = PackContents({}, 0)
+    """Parse a whole pack for commits and LFS pointers, in bounded memory: of a large pack only part is known."""
+    bases = _Bases()
+    contents, links = PackContents({}, 0), 0
     position, end = 12, len(pack) - 20
     for _ in range(object_count(pack)):
         if position >= end:
@@ -81,28 +85,57 @@ def read_pack(pack: bytes) -> PackContents:
         while pack[position] & 128:
             position += 1
         position += 1
-        base: object = None
-        if kind == 6:
-            offset = pack[position] & 127
-            while pack[position] & 128:
-                position += 1
-                offset = ((offset + 1) << 7) | (pack[position] & 127)
-            position += 1
-            base = start - offset
-        elif kind == 7:
-            base = pack[position : position + 20].hex()
-            position += 20
-        is_commit = kind == 1 or base in commits
+        base, position = _read_base(pack, position, start, kind)
+        built_on = bases.find(base)
+        is_commit = kind == 1 or built_on is not None
         data, position = _inflate(pack, position, end, MAX_COMMIT_BYTES + 1 if is_commit else len(LFS_POINTER))
-        if base in commits:
-            data = _apply_delta(commits[base], data)
+        if built_on is not None:
+            data = _apply_delta(built_on, data)
         if is_commit and 0 < len(data) <= MAX_COMMIT_BYTES:
             object_id = hashlib.sha1(b"commit %d\0%s" % (len(data), data)).hexdigest()
-            commits[start] = commits[object_id] = data
-            contents.parents[object_id] = commit_parents(data)
+            bases.add(start, object_id, data)
+            parents = commit_parents(data)
+            links += 1 + len(parents)
+            if links <= MAX_PARENTS:
+                contents.parents[object_id] = parents
         elif kind == 3 and data == LFS_POINTER:
             contents = contents._replace(lfs_pointers=contents.lfs_pointers + 1)
     return contents
+
+
+def _read_base(pack: bytes, position: int, start: int, kind: int) -> tuple[object, int]:
+    """Return what a delta builds on, the position or the id of another object, and where its data begin."""
+    if kind == 7:
+        return pack[position : position + 20].hex(), position + 20
+    if kind != 6:
+        return None, position
+    offset = pack[position] & 127
+    while pack[position] & 128:
+        position += 1
+        offset = ((offset + 1) << 7) | (pack[position] & 127)
+    return start - offset, position + 1
+
+
+class _Bases:
+    """The newest commits that a pack has shown so far, by their positions in it and by their ids."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, bytes] = {}
+        self._order: list[tuple[int, str]] = []
+        self._bytes = self._dropped = 0
+
+    def find(self, base: object) -> bytes | None:
+        return self._known.get(base)
+
+    def add(self, start: int, object_id: str, data: bytes) -> None:
+        self._known[start] = self._known[object_id] = data
+        self._order.append((start, object_id))
+        self._bytes += len(data)
+        while self._bytes > MAX_BASES_BYTES:
+            position, oldest = self._order[self._dropped]
+            self._dropped += 1
+            self._bytes -= len(self._known.pop(position))
+            self._known.pop(oldest, None)
 
 
 def commit_parents(commit: bytes) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ AGENT = "agent=codecommit-mirror"
 CHUNK_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 300
 MAX_WAIT_SECONDS = 600
+MAX_BODY_BYTES = 64_000_000
+"""Of an answer that is read as a whole: a list of some 800,000 refs."""
 MAX_ROUNDS = 6
 """How often a run, or one request of it, is tried."""
 
@@ -132,13 +134,16 @@ def open_connection(url: urllib.parse.SplitResult) -> http.client.HTTPConnection
 
 
 def read_body(endpoint: Endpoint, response: http.client.HTTPResponse) -> bytes:
-    """Read a whole answer; raise RetryableError if the connection breaks."""
+    """Read a whole answer of at most ``MAX_BODY_BYTES``; raise RetryableError if the connection breaks."""
     try:
-        return response.read()
+        body = response.read(MAX_BODY_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
         raise RetryableError(f"the {endpoint.side}'s answer was cut short ({error_name(error)})") from None
     finally:
         response.close()
+    if len(body) > MAX_BODY_BYTES:
+        raise MirrorFailure(f"{endpoint} sent more than {format_bytes(MAX_BODY_BYTES)} in one answer; check its URL.")
+    return body
 
 
 def retry_after_seconds(retry_after: str) -> float:
