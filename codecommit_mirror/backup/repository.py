@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import engine
 from ..errors import MirrorError
 from ..progress import say
+
+_OBJECT_ERRORS = 1
+"""The bit of ``git fsck``'s exit status that stands for errors in objects, and for nothing that is missing."""
+_ABOUT_FORM = re.compile(r"(error|warning) in (commit|tag|tree|blob) [0-9a-f]{40,64}: ")
+_IS_ERROR = re.compile("error|fatal|missing|broken|hash")
+
+
+class Findings(NamedTuple):
+    """What a check of a repository shows."""
+
+    problem: str | None
+    """What is missing or damaged; None if nothing is."""
+    complaints: tuple[str, ...]
+    """About the form of objects, such as an author without an e-mail address: they were pushed so, and are kept so."""
 
 
 class BareRepository:
@@ -106,11 +122,14 @@ class BareRepository:
             words = " ".join(done.stderr.decode(errors="replace").split())[:300]
             raise MirrorError(f"the restored repository is not complete ({words}); restore another snapshot with --at.")
 
-    def fsck(self) -> str | None:
-        """Return what ``git fsck --full`` finds wrong; None if nothing is."""
+    def fsck(self) -> Findings:
+        """Return what ``git fsck --full`` finds: what is missing or damaged, and complaints about form."""
         done = self._git("fsck", "--full", "--no-dangling", "--no-progress", check=False)
-        text = (done.stdout + done.stderr).decode(errors="replace")
-        return None if done.returncode == 0 else " ".join(text.split())[:600]
+        lines = (done.stdout + done.stderr).decode(errors="replace").splitlines()
+        complaints = tuple(line for line in lines if _ABOUT_FORM.match(line))
+        others = [line for line in lines if line not in complaints]
+        wrong = done.returncode & ~_OBJECT_ERRORS or (done.returncode and any(map(_IS_ERROR.match, others)))
+        return Findings(" ".join(" ".join(others).split())[:600] if wrong else None, complaints)
 
     def _git(
         self, *arguments: str, text: bytes = b"", check: bool = True, at: bool | None = True

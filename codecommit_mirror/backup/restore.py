@@ -17,6 +17,8 @@ from .origin import Origin
 from .repository import BareRepository
 from .target import Target
 
+_MAX_COMPLAINTS = 5
+
 
 @dataclass(frozen=True)
 class RestorePlan:
@@ -152,7 +154,9 @@ def drill(origin: Origin, now: datetime) -> DrillResult:
             origin.fetch(repository, origin.refs)
             repository.set_refs(origin.refs, origin.head)
             say("checking every object with git fsck")
-            problem = repository.fsck()
+            problem, complaints = repository.fsck()
+            for complaint in complaints[:_MAX_COMPLAINTS]:
+                say(f"note: git fsck complains about the form of what was pushed: {complaint}")
         except MirrorError as error:
             problem = str(error)
     age = (now - (origin.time or now)).total_seconds()

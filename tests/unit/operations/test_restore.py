@@ -1,6 +1,7 @@
 """What a restore would create: pure decisions."""
 
 import re
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codecommit_mirror.backup.origin import Origin, dropped_since
+from codecommit_mirror.backup.repository import BareRepository
 from codecommit_mirror.backup.restore import choose, plan, rename
 from codecommit_mirror.backup.snapshots import parse_at
 from codecommit_mirror.backup.target import Folder, find_target
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations.context import MirrorContext
+from localcloud import sample
 
 A, B = "a" * 40, "b" * 40
 REFS = {"refs/heads/main": A, "refs/heads/release/1": B, "refs/tags/v1": A, "refs/notes/commits": B}
@@ -150,3 +153,26 @@ def test_a_server_gets_the_credentials_that_are_meant_for_it():
 def test_a_time_in_the_future_is_refused():
     with pytest.raises(MirrorError, match="is in the future; name an earlier time"):
         parse_at("2999-01-01")
+
+
+def test_a_malformed_author_is_a_note_and_a_missing_or_damaged_object_a_problem(tmp_path):
+    """Servers have accepted commits that git fsck complains about; they can be restored all the same."""
+    repository = BareRepository(tmp_path / "r.git")
+    path = repository.path
+    blob = sample.git(path, "hash-object", "-w", "--stdin", stdin=b"text").strip()
+    tree = sample.git(path, "mktree", stdin=f"100644 blob {blob}\tfile\n".encode()).strip()
+    text = f"tree {tree}\nauthor no mail 1 +0000\ncommitter A <a@b> 1 +0000\n\nx\n".encode()
+    commit = sample.git(path, "hash-object", "-t", "commit", "--literally", "-w", "--stdin", stdin=text).strip()
+    repository.set_refs({"refs/heads/main": commit}, "refs/heads/main")
+    problem, complaints = repository.fsck()
+    assert problem is None
+    assert commit in complaints[0]
+    file = path / "objects" / blob[:2] / blob[2:]
+    kept = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(zlib.compress(b"blob 4\0txet"))
+    assert "hash" in repository.fsck().problem or "mismatch" in repository.fsck().problem
+    file.unlink()
+    assert f"missing blob {blob}" in repository.fsck().problem
+    file.write_bytes(kept)
+    assert repository.fsck().problem is None
