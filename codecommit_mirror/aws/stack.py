@@ -265,6 +265,32 @@ def deletion_policy(template: Mapping[str, Any]) -> str | None:
     return next((str(repository.get("DeletionPolicy", "Delete")) for repository in repositories), None)
 
 
+def permissions_boundary(template: Mapping[str, Any], partition: str, account: str) -> str | None:
+    """Return the ARN of the permissions boundary of a template's user; None if it has none.
+
+    Args:
+        template: the stack's.
+        partition: of the account.
+        account: its id.
+
+    Raises:
+        MirrorError: the boundary is not an ARN of the account's own.
+    """
+    users = [r for r in template.get("Resources", {}).values() if r.get("Type") == "AWS::IAM::User"]
+    boundary: Any = users[0].get("Properties", {}).get("PermissionsBoundary") if users else None
+    if boundary is None:
+        return None
+    known = {"AWS::Partition": partition, "AWS::AccountId": account}
+    parts = boundary["Fn::Join"][1] if isinstance(boundary, dict) and "Fn::Join" in boundary else [boundary]
+    try:
+        return "".join(part if isinstance(part, str) else known[part["Ref"]] for part in parts)
+    except (KeyError, TypeError):
+        raise MirrorError(
+            "the stack's user has a permissions boundary that is not known here; create the user again by hand, with "
+            "that boundary, then run this again."
+        ) from None
+
+
 def find_clone_url(aws: boto3.Session, name: str) -> str | None:
     """Return the HTTPS clone URL of a repository in the session's region (GetRepository), or None.
 

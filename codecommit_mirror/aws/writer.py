@@ -150,10 +150,16 @@ def _writers(outputs: ReplicaOutputs) -> list[tuple[bool, str]]:
     return [(kind, name) for kind, name in ((True, role), (False, outputs.push_user_name)) if name]
 
 
-def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
-    """Create the stack's user again if it does not exist, with the mirror's tags and the stack's policy.
+def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs, boundary: str | None) -> bool:
+    """Create the stack's user again if it does not exist, with its tags, policy and permissions boundary.
 
     Its Git credentials were deleted with it, and are issued anew later.
+
+    Args:
+        iam: a client for IAM.
+        mirror: the mirror.
+        outputs: the stack's.
+        boundary: the ARN of the user's permissions boundary, if the stack gives it one.
 
     Returns:
         Whether the user did not exist.
@@ -166,7 +172,8 @@ def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
         return False
     tags = {**mirror.tags, "managed-by": "codecommit-mirror"}
     with aws_failures(f"recreate the user {user}"):
-        iam.create_user(UserName=user, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
+        bounded: Any = {"PermissionsBoundary": boundary} if boundary else {}
+        iam.create_user(UserName=user, Tags=[{"Key": key, "Value": value} for key, value in tags.items()], **bounded)
         if mirror.policy_on == "group":
             iam.add_user_to_group(UserName=user, GroupName=user)
         else:
@@ -175,7 +182,7 @@ def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> bool:
 
 
 def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> list[str]:
-    """Return what the mirror's user or role has beside the stack's own policy: policies, access keys, groups, SSH keys.
+    """Return what the mirror's user or role has beside the stack's own policy: policies, groups, keys, a password.
 
     Raises:
         NotFoundError: it does not exist.
@@ -200,7 +207,18 @@ def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> l
         rights += [f"the access key {key['AccessKeyId']}" for key in _access_keys(iam, user)]
         keys = iam.list_ssh_public_keys(UserName=user).get("SSHPublicKeys", [])
         rights += [f"the SSH key {key['SSHPublicKeyId']}" for key in keys]
+        if _has_console_password(iam, user):
+            rights.append("a console password")
     return rights
+
+
+def _has_console_password(iam: IAMClient, user: str) -> bool:
+    try:
+        with aws_failures(f"look for a console password of the user {user}"):
+            iam.get_login_profile(UserName=user)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _access_keys(iam: IAMClient, user: str) -> list[Any]:

@@ -25,6 +25,7 @@ from ..aws.stack import (
     has_operation_in_progress,
     list_stacks,
     missing_repository,
+    permissions_boundary,
     read_template,
     wait_until_settled,
 )
@@ -203,6 +204,17 @@ def other_source(
     if not deployed or follows.lower() == named.lower():
         return None
     return f"the replica {mirror.name!r} follows {follows}, but mirrors.yaml names {named}; {remedy}"
+
+
+def boundary_of_user(context: MirrorContext, state: MirrorState) -> str | None:
+    """Return the ARN of the permissions boundary that the stack gives its user.
+
+    Raises:
+        MirrorError: it is not known.
+    """
+    template = state.template or (state.wanted.template if state.wanted else {})
+    partition = context.aws.get_partition_for_region(str(context.aws.region_name))
+    return permissions_boundary(template, partition, state.account)
 
 
 def read_shared(clients: ClientPool, section: Ci, needed: Collection[str]) -> SharedState:

@@ -351,7 +351,7 @@ def _connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
 
 def _restore_user(context: MirrorContext, current: MirrorState) -> None:
     outputs = current.replica_outputs()
-    if writer.restore(context.iam, current.mirror, outputs):
+    if writer.restore(context.iam, current.mirror, outputs, state.boundary_of_user(context, current)):
         say(f"recreated the user {outputs.push_user_name}, which had been deleted by hand")
 
 

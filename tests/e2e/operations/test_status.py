@@ -1,6 +1,7 @@
 """``status``, and reading a replica with the user's own credentials."""
 
 import json
+import re
 
 import pytest
 
@@ -35,6 +36,7 @@ def test_status_is_for_people_and_for_monitors(quick, command):
     assert found["last_run"]["result"] == "succeeded"
     iam = quick.cloud.client("iam")
     iam.create_access_key(UserName=quick.mirror.user_name)
+    iam.create_login_profile(UserName=quick.mirror.user_name, Password="A-long-passphrase-1!")
     (credential,) = quick.credentials
     identifier = credential["ServiceSpecificCredentialId"]
     iam.update_service_specific_credential(
@@ -43,7 +45,7 @@ def test_status_is_for_people_and_for_monitors(quick, command):
     dead = command(*arguments, **azure_environment(quick.cloud))
     assert dead.returncode == 1
     assert "the pipeline's Git credential is gone or inactive" in dead.stdout
-    assert "the user also has the access key A" in dead.stdout
+    assert re.search("the user also has the access key A.*, a console password\n", dead.stdout)
     blind = command(*arguments, AZURE_DEVOPS_EXT_PAT="wrong")
     assert blind.returncode == 1
     assert "sign-in page" in blind.stdout

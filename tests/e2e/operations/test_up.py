@@ -15,12 +15,15 @@ from codecommit_mirror.checks.judging import Limits, judge
 from codecommit_mirror.checks.reading import read
 from codecommit_mirror.config.load import load_mirrors
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.operations import state
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY
 from localcloud import sample
 from tests.e2e.conftest import NAMESPACES, ROOT, azure_environment
 from tests.program import program
 
 from .journeys import DOWN, UP, Killed, state_of, target_of
+
+EVERYTHING = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
 
 
 def test_up_and_down_do_this_and_no_more(trip):
@@ -60,7 +63,7 @@ def test_a_replica_that_was_deleted_by_hand_gets_a_remedy_that_works(swift):
     swift.assert_up()
 
 
-def test_a_user_that_was_deleted_by_hand_is_made_anew(swift):
+def test_a_user_that_was_deleted_by_hand_is_made_anew(swift, monkeypatch):
     swift.up()
     iam, user = swift.cloud.client("iam"), swift.mirror.user_name
     (credential,) = swift.credentials
@@ -70,6 +73,8 @@ def test_a_user_that_was_deleted_by_hand_is_made_anew(swift):
     (policy,) = iam.list_attached_user_policies(UserName=user)["AttachedPolicies"]
     iam.detach_user_policy(UserName=user, PolicyArn=policy["PolicyArn"])
     iam.delete_user(UserName=user)
+    boundary = iam.create_policy(PolicyName=f"boundary-{swift.name}", PolicyDocument=EVERYTHING)["Policy"]["Arn"]
+    monkeypatch.setattr(state, "permissions_boundary", lambda template, partition, account: boundary)
     judged = judge(read(swift.context()), Limits(datetime.now(UTC), timedelta(hours=1)))
     (unknown,) = [check for check in judged.notable if check.name == "pipeline"]
     assert unknown.message.startswith("none is recorded; codecommit-mirror-")
@@ -79,6 +84,7 @@ def test_a_user_that_was_deleted_by_hand_is_made_anew(swift):
     swift.up(replace_pipeline=True)
     swift.assert_up()
     assert iam.list_attached_user_policies(UserName=user)["AttachedPolicies"] == [policy]
+    assert iam.get_user(UserName=user)["User"]["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
     assert {"Key": "managed-by", "Value": "codecommit-mirror"} in iam.list_user_tags(UserName=user)["Tags"]
     swift.down()
 
