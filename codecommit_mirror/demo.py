@@ -25,6 +25,7 @@ from .azure.state import read_state
 from .azure.token import AzureToken
 from .config.azure_url import SERVER_VARIABLE
 from .config.load import single_mirror
+from .config.mirror import DEFAULT_PIPELINE_PATH
 from .errors import MirrorError
 from .operations import verification
 from .progress import Board, Row
@@ -108,6 +109,7 @@ class _Demo:
                 sample.fill(self.source, extra_branches=sample.HOSTILE_BRANCHES)
             else:
                 _clone(source, self.source)
+                _refuse_pipeline_of_its_own(self.source)
             branch = sample.git(self.source, "symbolic-ref", "--short", "HEAD").strip()
             tip = sample.git(self.source, "rev-parse", f"refs/heads/{branch}").strip()
             taken = {part for name in sample.refs(self.source) for part in name.split("/")}
@@ -347,6 +349,23 @@ def inventory(cloud: LocalCloud) -> dict[str, list[str]]:
         "function": [function["FunctionName"] for function in functions],
         "log group": [group["logGroupName"] for group in log_groups],
     }
+
+
+def _refuse_pipeline_of_its_own(repository: Path) -> None:
+    """Refuse a source that has a file where the demo commits its YAML: the demo's agent runs it on this machine.
+
+    Raises:
+        MirrorError: a branch or a tag has it.
+    """
+    names = [name for name in sample.refs(repository) if name.startswith(_NAMESPACES)]
+    lines = "".join(f"{name}:{DEFAULT_PIPELINE_PATH}\n" for name in names).encode("utf-8", "surrogateescape")
+    answers = sample.git(repository, "cat-file", "--batch-check", stdin=lines).split("\n")
+    for name, answer in zip(names, answers, strict=False):
+        if not answer.endswith(" missing"):
+            raise MirrorError(
+                f"{engine.sanitize(name)} of that repository has a file {DEFAULT_PIPELINE_PATH}, and the demo's agent "
+                "runs no YAML but its own on this machine; name another repository."
+            )
 
 
 def _clone(source: str, destination: Path) -> None:

@@ -33,6 +33,21 @@ def demo(*arguments, **variables):
     )
 
 
+def test_no_yaml_of_a_source_runs_on_this_machine(tmp_path):
+    source, stolen = tmp_path / "source", tmp_path / "stolen"
+    subprocess.run(["git", "init", "-q", "-b", "trunk", str(source)], check=True)
+    git = ["git", "-C", str(source), "-c", "user.email=a@example.com", "-c", "user.name=A"]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    subprocess.run([*git, "checkout", "-q", "-b", "feature"], check=True)
+    (source / "azure-pipelines-mirror.yml").write_text(f"steps:\n  - bash: touch {stolen}\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "a pipeline"], check=True)
+    done = demo("--source", str(source))
+    assert done.returncode == 1
+    assert "refs/heads/feature of that repository has a file azure-pipelines-mirror.yml" in done.stderr
+    assert not stolen.exists()
+
+
 def test_any_repository_is_mirrored_and_nothing_is_left(tmp_path):
     source = tmp_path / "source"
     subprocess.run(["git", "init", "-q", "-b", "trunk", str(source)], check=True)
