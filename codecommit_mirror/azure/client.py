@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -76,6 +77,16 @@ class Definition:
     def variables(self) -> dict[str, dict[str, Any]]:
         """Its variables, by name; secret ones have no value."""
         return dict(self.body.get("variables") or {})
+
+
+@dataclass(frozen=True)
+class ProjectSettings:
+    """Settings of a project's pipelines; None if the token may not read them."""
+
+    protects_repositories: bool | None = None
+    """*Protect access to repositories in YAML pipelines*."""
+    limits_variables: bool | None = None
+    """*Limit variables that can be set at queue time*."""
 
 
 WITH_ISSUES = "partiallySucceeded"
@@ -392,15 +403,18 @@ class AzureDevOps:
         path = f"pipelines/{definition.id}/preview"
         self._http.call("POST", path, f"use the YAML of {definition.name!r}", body=body)
 
-    def protects_repositories(self) -> bool | None:
-        """Whether *Protect access to repositories in YAML pipelines* is on; None if the token may not read that."""
+    @cached_property
+    def settings(self) -> ProjectSettings:
+        """What the project's settings say about pipelines, read once (General Settings - Get)."""
         try:
             settings = self._http.get("build/generalsettings", "read the project's settings")
         except AzureError as error:
             if error.status in (401, 403):
-                return None
+                return ProjectSettings()
             raise
-        return bool(settings.get("enforceReferencedRepoScopedToken"))
+        return ProjectSettings(
+            bool(settings.get("enforceReferencedRepoScopedToken")), bool(settings.get("enforceSettableVar"))
+        )
 
     # -- runs
 

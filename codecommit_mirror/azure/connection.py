@@ -51,6 +51,16 @@ class ConnectionPlan:
     """Empty if there is nothing to do."""
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What a person has allowed."""
+
+    replace_pipeline: bool = False
+    """Pipelines that are in the way may be disabled."""
+    settable_variables: bool = False
+    """The project may let anyone who queues a run set its variables."""
+
+
 def wrong_replica(definition: Definition | None, region: str, account: str) -> str | None:
     """Return a sentence if a pipeline mirrors to another region or account than these."""
     if definition is None:
@@ -71,18 +81,12 @@ def wrong_replica(definition: Definition | None, region: str, account: str) -> s
     return None
 
 
-def find_problems(mirror: Mirror, state: AzureState, *, replace_pipeline: bool = False) -> list[str]:
-    """Return what prevents the mirror from being connected, one sentence each.
-
-    Args:
-        mirror: the mirror.
-        state: its state in Azure DevOps.
-        replace_pipeline: whether pipelines that are in the way may be disabled.
-    """
+def find_problems(mirror: Mirror, state: AzureState, allowed: Allowed) -> list[str]:
+    """Return what prevents the mirror from being connected, one sentence each."""
     return [
         *_repository_problems(mirror, state),
         *_file_problems(mirror, state),
-        *_pipeline_problems(mirror, state, replace_pipeline=replace_pipeline),
+        *_pipeline_problems(mirror, state, allowed),
     ]
 
 
@@ -121,7 +125,7 @@ def author(definition: Definition) -> str:
     return str(identity.get("displayName") or "an unknown person")
 
 
-def _pipeline_problems(mirror: Mirror, state: AzureState, *, replace_pipeline: bool) -> list[str]:
+def _pipeline_problems(mirror: Mirror, state: AzureState, allowed: Allowed) -> list[str]:
     problems = []
     if state.definition is None:
         problems += [
@@ -130,9 +134,16 @@ def _pipeline_problems(mirror: Mirror, state: AzureState, *, replace_pipeline: b
             f"secret: delete it, or run 'codecommit-mirror up {mirror.name} --replace-pipeline', which disables it and "
             "creates another one."
             for other in state.foreign_definitions
-            if not replace_pipeline
+            if not allowed.replace_pipeline
         ]
-    if state.protected and not mirror.azure.pipelines_repository:
+    if state.settings.limits_variables is False and not allowed.settable_variables:
+        problems.append(
+            "the project setting 'Limit variables that can be set at queue time' is off, so that anyone who may queue "
+            "a run sets the environment of whatever holds the passwords or the role: turn it on (Project settings, "
+            "Pipelines, Settings), or accept it with --accept-settable-variables."
+        )
+    is_protected = state.settings.protects_repositories and mirror.source_auth == "job-token"
+    if is_protected and not mirror.azure.pipelines_repository:
         problems.append(
             "the project setting 'Protect access to repositories in YAML pipelines' keeps the job token from reading "
             "a repository that the pipeline does not check out; turn it off (Project settings, Pipelines, Settings), "
@@ -144,10 +155,11 @@ def _pipeline_problems(mirror: Mirror, state: AzureState, *, replace_pipeline: b
 def notes(mirror: Mirror, state: AzureState) -> list[str]:
     """Return what a user should know although it prevents nothing."""
     result = [LFS_NOTE] if state.lfs else []
-    if mirror.source_auth == "job-token" and state.protected is None:
+    if state.settings.limits_variables is None:
+        matters = ", and 'Protect access to repositories in YAML pipelines' off" * (mirror.source_auth == "job-token")
         result.append(
-            "the project setting 'Protect access to repositories in YAML pipelines' was not checked, since the token "
-            "lacks the scope Project and team (read); that setting can keep the job token from reading the source."
+            "the project's settings were not checked, since the token lacks the scope Project and team (read): 'Limit "
+            f"variables that can be set at queue time' must be on{matters}."
         )
     stored = [v.name for v in wanted_variables(mirror, "") if v.secret and v.name not in state.variables]
     if stored and not mirror.azure.pipelines_repository:

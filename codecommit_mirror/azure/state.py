@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .. import engine
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from .client import AzureDevOps, Definition, PullRequest, Repository
+from .client import AzureDevOps, Definition, ProjectSettings, PullRequest, Repository
 from .pipeline import written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
 
@@ -64,8 +64,8 @@ class AzureState:
     """Other pipelines with the mirror's pipeline name, or that run a file at its path, if the mirror has none."""
     leftovers: tuple[Definition, ...] = field(default=(), kw_only=True)
     """Pipelines with the mark of one that was being created, if there are several: one may be a forgery."""
-    protected: bool | None
-    """Whether the project protects access to repositories; None if that is unknown or irrelevant."""
+    settings: ProjectSettings
+    """The project's."""
 
     @property
     def variables(self) -> dict[str, dict[str, object]]:
@@ -128,7 +128,7 @@ def read_state(
         definition=definition,
         foreign_definitions=foreign,
         leftovers=leftovers,
-        protected=azure.protects_repositories() if mirror.source_auth == "job-token" else None,
+        settings=azure.settings,
     )
 
 

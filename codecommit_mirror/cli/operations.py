@@ -15,6 +15,7 @@ import click
 
 from ..actions import SYMBOLS, Action
 from ..azure import parallel_jobs
+from ..azure.connection import Allowed
 from ..config.load import load
 from ..config.mirror import Mirror
 from ..engine import sanitize
@@ -82,6 +83,9 @@ def plan(
 @click.option("--no-deploy", is_flag=True, help="Leave the deployed stack as it is, and do all that follows.")
 @change_source_option
 @replace_pipeline_option
+@click.option(
+    "--accept-settable-variables", is_flag=True, help="Work in a project that lets anyone set variables at queue time."
+)
 @pull_request_option
 @dry_run_option
 @yes_option
@@ -93,6 +97,7 @@ def up(
     no_deploy: bool,
     change_source: bool,
     replace_pipeline: bool,
+    accept_settable_variables: bool,
     pull_request: bool,
     dry_run: bool,
     yes: bool,
@@ -117,7 +122,8 @@ def up(
         confirm = confirmation(yes, board, "changed")
         policy = policy_of(confirm, job=job, minutes=minutes, no_azure=no_azure, pull_request=pull_request)
         change_source = _may_change_source(change_source, mirrors, job=job)
-        policy = replace(policy, change_source=change_source, replace_pipeline=replace_pipeline and not job)
+        allowed = Allowed(replace_pipeline=replace_pipeline and not job, settable_variables=accept_settable_variables)
+        policy = replace(policy, change_source=change_source, allowed=allowed)
         if not dry_run:
             if len(mirrors) > 1 and (note := parallel_jobs.note(mirrors)):
                 board.say(f"note: {note}")

@@ -7,9 +7,10 @@ import queue
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from ..azure.connection import Allowed
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 from ..progress import Board, Confirm, Row, working_on
@@ -46,8 +47,8 @@ class Policy:
     """Whether pull requests bring the YAML in and out."""
     change_source: bool = False
     """Whether a replica may follow another source from now on, because a person said so."""
-    replace_pipeline: bool = False
-    """Whether pipelines that are not recorded as the mirror's are disabled, and ours is created."""
+    allowed: Allowed = field(default_factory=Allowed)
+    """What a person has allowed in Azure DevOps."""
     workers: int = WORKERS
     azure: Literal["all", "without secrets", "none"] = "all"
     """Of which mirrors the Azure side is read and changed: a job of CI has no secrets, or no token at all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..aws import cdk, git_credentials, quotas
@@ -49,13 +50,14 @@ def mirror_problems(state: MirrorState, policy: Policy) -> list[str]:
     """
     other = None if policy.change_source else state.other_source
     # Without outputs the record of the pipeline cannot be read; it is, before the pipeline is given anything.
-    replaces = policy.replace_pipeline or (state.stack is not None and state.outputs is None)
+    is_unknown = state.stack is not None and state.outputs is None
+    allowed = replace(policy.allowed, replace_pipeline=policy.allowed.replace_pipeline or is_unknown)
     return [
         *([other] if other else []),
         *_repository_problems(state),
         *state.taken_names,
         *_record_problems(state),
-        *(connection.find_problems(state.mirror, state.azure, replace_pipeline=replaces) if state.azure else []),
+        *(connection.find_problems(state.mirror, state.azure, allowed) if state.azure else []),
         *(_credential_problems(state, state.azure) if state.azure else []),
     ]
 

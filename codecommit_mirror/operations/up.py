@@ -358,8 +358,7 @@ def _restore_user(context: MirrorContext, current: MirrorState) -> None:
 def _plan_connection(current: MirrorState, planned: PlannedMirror, policy: Policy) -> connection.ConnectionPlan:
     if current.azure_side.source.id != planned.state.azure_side.source.id:
         raise MirrorError("the source has become another repository since the plan was made; run this again.")
-    replaces = policy.replace_pipeline
-    if problems := connection.find_problems(current.mirror, current.azure_side, replace_pipeline=replaces):
+    if problems := connection.find_problems(current.mirror, current.azure_side, policy.allowed):
         raise MirrorError("\n".join(problems))
     outputs = current.replica_outputs()
     todo = connection.plan(

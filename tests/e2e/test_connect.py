@@ -5,6 +5,7 @@ import os
 import pytest
 
 from codecommit_mirror.azure import pipeline
+from codecommit_mirror.azure.connection import Allowed
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.azure.variables import AZURE_SECRETS
 from codecommit_mirror.errors import MirrorError
@@ -404,7 +405,7 @@ def test_a_pipeline_that_somebody_prepared_gets_no_secret(filled, said):
     with pytest.raises(MirrorError, match="is not recorded as this mirror's; its creator can always change it, so it"):
         connect(filled, said)
     assert azure.definition(prepared.id).body == before
-    state = connect(filled, said, replace_pipeline=True)
+    state = connect(filled, said, allowed=Allowed(replace_pipeline=True))
     assert state.definition.id != prepared.id
     theirs = azure.definition(prepared.id)
     assert (theirs.body["queueStatus"], theirs.name) == (

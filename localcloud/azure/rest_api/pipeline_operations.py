@@ -11,6 +11,7 @@ from ..repos import ServiceError, now
 from ..tokens import JOB
 from .operation import Call, Route, Text
 
+_ON_BY_DEFAULT = ("enforceSettableVar",)
 _SETTINGS = ("enforceJobAuthScope", "enforceReferencedRepoScopedToken", "enforceSettableVar")
 
 
@@ -185,7 +186,8 @@ class PipelineOperations:
     def settings(self, call: Call) -> Any:
         """General Settings - Get."""
         project = self._pipelines.project_id(call.organization, call.project)
-        return {name: self._pipelines.settings.get(project, {}).get(name, False) for name in _SETTINGS}
+        known = self._pipelines.settings.get(project, {})
+        return {name: known.get(name, name in _ON_BY_DEFAULT) for name in _SETTINGS}
 
     def _definition(self, call: Call) -> Definition:
         return self._pipelines.find(call.organization, call.project, int(call.parts["definitionId"]))

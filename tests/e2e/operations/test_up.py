@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from codecommit_mirror.azure.connection import Allowed
 from codecommit_mirror.azure.variables import HeldCredential, Issuing
 from codecommit_mirror.checks.judging import Limits, judge
 from codecommit_mirror.checks.reading import read
@@ -81,7 +82,7 @@ def test_a_user_that_was_deleted_by_hand_is_made_anew(swift, monkeypatch):
     # The record of the pipeline went with the user, so a person has to say that it gets a new password.
     with pytest.raises(MirrorError, match="is not recorded as this mirror's"):
         swift.up()
-    swift.up(replace_pipeline=True)
+    swift.up(allowed=Allowed(replace_pipeline=True))
     swift.assert_up()
     assert iam.list_attached_user_policies(UserName=user)["AttachedPolicies"] == [policy]
     assert iam.get_user(UserName=user)["User"]["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary

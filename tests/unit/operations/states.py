@@ -1,6 +1,6 @@
 """States of a mirror, as they are read from the clouds."""
 
-from codecommit_mirror.azure.client import Repository
+from codecommit_mirror.azure.client import ProjectSettings, Repository
 from codecommit_mirror.azure.state import AzureState, Remains, YamlPlace
 
 SOURCE = Repository("id", "MyRepo", "project", "main")
@@ -14,7 +14,7 @@ def azure_state(definition=None, **changes):
         "lfs": False,
         "definition": definition,
         "foreign_definitions": (),
-        "protected": None,
+        "settings": ProjectSettings(),
     }
     of_place = {name: changes.pop(name) for name in YamlPlace.__dataclass_fields__.keys() & changes.keys()}
     return AzureState(**{**values, "yaml": yaml_place(**of_place), **changes})

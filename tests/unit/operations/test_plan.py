@@ -16,7 +16,7 @@ from codecommit_mirror.aws.stack_plan import DeployedStack, WantedStack
 from codecommit_mirror.aws.template_changes import template_changes
 from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
-from codecommit_mirror.azure.client import Build, Definition
+from codecommit_mirror.azure.client import Build, Definition, ProjectSettings
 from codecommit_mirror.azure.variables import AZURE_SECRETS, HELD_CREDENTIAL, HeldCredential, plain_variable
 from codecommit_mirror.cli.results import markdown_plan
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
@@ -297,6 +297,18 @@ def test_another_source_is_a_destructive_change_that_counts_refs():
     ],
 )
 def test_up_says_who_can_read_a_password_that_it_is_about_to_store(mirror, variables, says_so):
-    current = azure_state(Definition(7, {"variables": variables}), protected=False)
+    current = azure_state(Definition(7, {"variables": variables}))
     notes = connection.notes(MIRROR.model_copy(update=mirror), current)
     assert any("anyone who may push a branch to 'MyRepo'" in note for note in notes) == says_so
+
+
+def test_a_project_where_anyone_sets_variables_gets_no_secret_unless_a_person_accepts_it():
+    lax = azure_state(settings=ProjectSettings(False, False))
+    (problem,) = connection.find_problems(MIRROR, lax, connection.Allowed())
+    assert "'Limit variables that can be set at queue time' is off" in problem
+    assert connection.find_problems(MIRROR, lax, connection.Allowed(settable_variables=True)) == []
+    assert (
+        connection.find_problems(MIRROR, azure_state(settings=ProjectSettings(False, True)), connection.Allowed()) == []
+    )
+    (note,) = [note for note in connection.notes(MIRROR, azure_state()) if "settings were not checked" in note]
+    assert note.endswith("must be on.")

@@ -27,7 +27,7 @@ def stub():
 
 def test_a_user_that_is_there_is_left_alone(stub):
     stub.add_response("get_user", FOUND, {"UserName": USER})
-    assert not writer.restore(stub.client, MIRROR, OUTPUTS)
+    assert not writer.restore(stub.client, MIRROR, OUTPUTS, None)
 
 
 @pytest.mark.parametrize("policy_on", ["user", "group"])
@@ -40,16 +40,16 @@ def test_a_user_that_is_gone_gets_its_tags_and_its_policy_again(stub, policy_on)
         stub.add_response("add_user_to_group", {}, {"UserName": USER, "GroupName": USER})
     else:
         stub.add_response("attach_user_policy", {}, {"UserName": USER, "PolicyArn": POLICY})
-    assert writer.restore(stub.client, mirror, OUTPUTS)
+    assert writer.restore(stub.client, mirror, OUTPUTS, None)
 
 
 def test_whoever_may_not_look_goes_on(stub):
     stub.add_client_error("get_user", "AccessDenied")
-    assert not writer.restore(stub.client, MIRROR, OUTPUTS)
+    assert not writer.restore(stub.client, MIRROR, OUTPUTS, None)
 
 
 def test_whoever_may_not_create_it_is_told(stub):
     stub.add_client_error("get_user", "NoSuchEntity")
     stub.add_client_error("create_user", "AccessDenied")
     with pytest.raises(MirrorError, match=r"cannot recreate the user .*: AWS denies"):
-        writer.restore(stub.client, MIRROR, OUTPUTS)
+        writer.restore(stub.client, MIRROR, OUTPUTS, None)
