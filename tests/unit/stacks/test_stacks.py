@@ -11,13 +11,10 @@ from aws_cdk import Validations
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
-from codecommit_mirror.aws.stack import permissions_boundary
 from codecommit_mirror.config.ci import Ci
 from codecommit_mirror.config.identity import EarlierSignIn, Identity, IdentityProvider
 from codecommit_mirror.config.load import single_mirror
-from codecommit_mirror.errors import MirrorError
 from stacks import DeployRoleStack, IdentityStack, ReplicaStack
-from stacks.replica_stack import BOUNDARY_KEY
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
 CONTEXT = json.loads((Path(__file__).parents[3] / "cdk.json").read_text())["context"]
@@ -498,13 +495,3 @@ def test_an_existing_repository_is_only_referred_to():
     assert statement["Action"] == "codecommit:GitPush"
     assert statement["Resource"]["Fn::Join"][1][-1] == ":MyRepoReplica"
     assert sorted(document["Outputs"]) == ["PushPolicyArn", "PushUserName", "ReplicaArn", "ReplicaUrl"]
-
-
-def test_the_boundary_of_the_user_is_read_from_the_template():
-    app = cdk.App(context={BOUNDARY_KEY: "mine"})
-    bounded = Template.from_stack(ReplicaStack(app, mirror=single_mirror("M", URL))).to_json()
-    assert permissions_boundary(bounded, "aws", "111122223333") == "arn:aws:iam::111122223333:policy/mine"
-    assert permissions_boundary(template(), "aws", "111122223333") is None
-    user = {"Type": "AWS::IAM::User", "Properties": {"PermissionsBoundary": {"Fn::ImportValue": "x"}}}
-    with pytest.raises(MirrorError, match="create the user again by hand"):
-        permissions_boundary({"Resources": {"U": user}}, "aws", "111122223333")
