@@ -11,7 +11,7 @@ import httpx
 import jsonschema
 import pytest
 
-from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.client import AzureDevOps, ProjectSettings
 from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.errors import AzureError
 from localcloud import sample
@@ -287,8 +287,9 @@ def test_bad_and_weak_tokens(project):
     assert weak.repository(project.rig.name) == project.repository
     with pytest.raises(AzureError, match=r"lacks a scope.*Build \(read & execute\)"):
         weak.find_definitions()
-    assert project.azure.protects_repositories() is None
-    assert project.client(project.cloud.entra_token, bearer=True).protects_repositories() is False
+    assert project.azure.settings == ProjectSettings()
+    entra = project.client(project.cloud.entra_token, bearer=True)
+    assert entra.settings.protects_repositories is False
 
 
 def results(project, definition):
