@@ -111,8 +111,8 @@ class _Run:
         source = read_refs(settings.source, "git-upload-pack", self._traffic)
         wanted = select(source.refs, settings.namespaces)
         present = by_original_name(ReplicaRefs(replica.refs), settings.namespaces)
+        _check_identity(settings)
         if is_first:
-            _check_identity(settings)
             say(
                 f"Source {settings.source.url} has {count(wanted, 'ref')}, "
                 f"replica {settings.replica.url} has {len(present):,}."

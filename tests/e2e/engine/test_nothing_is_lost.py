@@ -6,10 +6,11 @@ import threading
 import pytest
 
 from localcloud import sample
+from localcloud.git_http import Answer
 from tests.program import program
 
 from . import servers
-from .sides import NAMESPACES
+from .sides import NAMESPACES, answering
 
 # ------------------------------------------------------------------------------------------------------ nothing lost
 
@@ -127,6 +128,19 @@ def test_refs_that_azure_lists_and_does_not_show_are_not_deleted(sides):
     assert hidden in sides.refs()
     del everything[hidden]
     assert sides.mirror().deleted == 1
+
+
+@pytest.mark.parametrize("busy", [0, 1])
+def test_another_repository_of_the_source_s_name_takes_nothing_over(sides, busy):
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sides.refs()
+    sample.commit(sides.source, "main", "by another repository")
+    sides.source_url = servers.with_rest_api(sides.source, lambda path, query: ({"id": "another"}, {}))
+    sides.replica_url = answering(sides.serve_replica, [Answer(503, "busy")] * busy)
+    with pytest.raises(program.MirrorFailure, match="has the id another, but this pipeline mirrors"):
+        sides.mirror(MIRROR_SOURCE_ID="mine")
+    assert (sides.refs(), len(sides.pauses)) == (before, busy)
 
 
 # -------------------------------------------------------------------------------------------------------------- races
