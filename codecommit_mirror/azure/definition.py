@@ -85,7 +85,8 @@ def definition_body(
         "repository": repository,
         "process": process,
         "triggers": triggers,
+        "variables": variables,
     }
     if base.get("variableGroups"):
         ours["variableGroups"] = []
-    return {**base, **ours, "queueStatus": "enabled", "variables": variables}
+    return {**base, **ours}
