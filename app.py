@@ -1,4 +1,4 @@
-"""CDK app: one ReplicaStack for each mirror of mirrors.yaml, what their roles need, and the guard."""
+"""CDK app: one ReplicaStack for each mirror of mirrors.yaml, what their roles need, the guard and its vault."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import aws_cdk as cdk
 from codecommit_mirror.config.identity import parse_auth_migration
 from codecommit_mirror.config.load import from_context, identity_provider
 from codecommit_mirror.errors import MirrorError
-from stacks import DeployRoleStack, GuardStack, IdentityStack, ReplicaStack
+from stacks import DeployRoleStack, GuardStack, IdentityStack, ReplicaStack, VaultStack
 from stacks.template_digest import tag_with_digests
 
 # CDK's own validator takes half of a synthesis; cfn-lint checks these templates, in the tests and in CI.
@@ -29,5 +29,5 @@ if not context("mirror"):
         if identity:
             roles.add_stack_dependency(identity)
     if guard:
-        GuardStack(app, guard=guard)
+        GuardStack(app, guard=guard, vault=VaultStack(app, guard=guard))
 tag_with_digests(Path(app.synth().directory))

@@ -29,7 +29,8 @@ from mirror_engine.text import format_bytes
 from mirror_guard.git_access import endpoint
 from mirror_guard.replicas import Access
 from mirror_guard.snapshot import Retention, Snapshots
-from mirror_guard.store import Store
+from mirror_guard.vault.signer import Signer
+from mirror_guard.vault.vault import open_vault
 
 from .mirror import Measurement, Server, grow, measure_commands, plain_environment
 
@@ -37,20 +38,21 @@ _CHAIN = 30
 _NAME = "replica"
 
 
-def take(url: str, bucket: str) -> None:
+def take(url: str, bucket: str, key: str) -> None:
     """Take a snapshot, as the function does."""
     access = Access("refs/heads/main", lambda: endpoint(url, "x", "x"))
-    retention = Retention(timedelta(days=400), timedelta(days=30), "COMPLIANCE")
-    store = Store(boto3.client("s3"), bucket)
-    store.versions(_NAME)
+    retention = Retention(timedelta(days=1), timedelta(days=400), timedelta(days=30), "COMPLIANCE")
+    vault = open_vault(boto3.client("s3"), boto3.client("kms"), bucket, key)
+    vault.store.listing(_NAME)
+    vault.keys()
     began = time.monotonic()
-    Snapshots(store, retention, lambda: datetime.now(UTC)).take(_NAME, access)
+    Snapshots(vault, retention, lambda: datetime.now(UTC)).take(_NAME, access)
     print(time.monotonic() - began)
 
 
-def restore(bucket: str, folder: str) -> None:
+def restore(bucket: str, fingerprint: str, folder: str) -> None:
     """Restore the last snapshot to a folder, as the command does."""
-    origin = from_snapshots(read_snapshots(boto3.Session(), _NAME, bucket), None)
+    origin = from_snapshots(read_snapshots(boto3.Session(), _NAME, bucket, [fingerprint]), None)
     repository = BareRepository(Path(folder))
     origin.fetch(repository, origin.refs)
     repository.set_refs(origin.refs, origin.head)
@@ -70,16 +72,20 @@ class Bench:
             ObjectLockEnabledForBucket=True,
             CreateBucketConfiguration={"LocationConstraint": cloud.region},
         )
+        kms = cloud.client("kms")
+        made = kms.create_key(KeySpec="RSA_3072", KeyUsage="SIGN_VERIFY")
+        self.key = made["KeyMetadata"]["Arn"]
+        self.fingerprint = Signer(kms, self.key).public_key().fingerprint
         self._numbers = 0
 
     def snapshot(self) -> Measurement:
         """Take a snapshot."""
-        measured = self._python("take", f"{self.server.url}/r", self.bucket)
+        measured = self._python("take", f"{self.server.url}/r", self.bucket, self.key)
         return replace(measured, seconds=float((self.folder / "output").read_text()))
 
     def restore(self) -> Measurement:
         """Restore the last snapshot."""
-        return self._python("restore", self.bucket, self._new_folder())
+        return self._python("restore", self.bucket, self.fingerprint, self._new_folder())
 
     def _python(self, *arguments: str) -> Measurement:
         command = [sys.executable, "-m", "benchmarks.snapshots", *arguments]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from mirror_guard.bundle import read_header
-from mirror_guard.manifest import Manifest, as_of, chain_of, digest, format_time, parse_time
-from mirror_guard.store import Store
+from mirror_guard.vault.bundle import read_header
+from mirror_guard.vault.manifest import SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
+from mirror_guard.vault.public_key import PublicKey
+from mirror_guard.vault.signed import Signed, SignedSnapshots
+from mirror_guard.vault.signer import KeyUnusableError, Signer
+from mirror_guard.vault.store import Listing, Store, Version
 
 __all__ = [
+    "SIGNATURE_SUFFIX",
+    "KeyUnusableError",
+    "Listing",
     "Manifest",
+    "PublicKey",
+    "Signed",
+    "SignedSnapshots",
+    "Signer",
     "Store",
+    "Version",
     "as_of",
     "chain_of",
-    "digest",
     "format_time",
     "parse_time",
     "read_header",

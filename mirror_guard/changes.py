@@ -16,9 +16,9 @@ from mirror_engine.archive import archive_entries
 from mirror_engine.plan import original_name
 from mirror_engine.refs import CONFIRMED_TAG, Refs
 
-from .manifest import format_time, parse_time
 from .names import EVENT_KINDS
 from .replicas import Replica
+from .vault.manifest import format_time, parse_time
 
 
 @dataclass(frozen=True)

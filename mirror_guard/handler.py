@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import boto3
 from botocore.config import Config
@@ -31,14 +31,15 @@ from . import replicas, watch
 from .changes import Change, Verdict, from_event, judge
 from .confirmation import digest, read_confirmation
 from .git_access import read_patiently
-from .manifest import format_time
 from .messages import Message
 from .replicas import Access, Replica
-from .snapshot import Retention, Snapshots
-from .store import Mode, State, Store
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from .snapshot import Retention, SnapshotResult, Snapshots
+from .vault.manifest import format_time
+from .vault.signed import SignedSnapshots
+from .vault.signer import KeyUnusableError
+from .vault.state import GUARD, State
+from .vault.store import Mode
+from .vault.vault import Vault, open_vault
 
 _WORKERS = 8
 _OUTBOX_PATIENCE = timedelta(minutes=15)
@@ -84,10 +85,15 @@ class Guard:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @cached_property
-    def store(self) -> Store:
-        """The bucket."""
-        s3 = cast("S3Client", self._client("s3"))
-        return Store(s3, self.environment["BUCKET"])
+    def vault(self) -> Vault:
+        """Where snapshots and states are kept."""
+        return open_vault(
+            self._client("s3"),
+            self._client("kms"),
+            self.environment["BUCKET"],
+            self.environment["SIGNING_KEY"],
+            self.environment.get("KEYS", "").split(),
+        )
 
     def _client(self, service: Any) -> Any:
         return self.session.client(service, config=_CLIENTS)
@@ -168,8 +174,10 @@ class Guard:
         """
         existing = list(replicas.find_all(self._tagging))
         # The session makes one client at a time; the threads share them.
-        _ = self.store, self._codecommit, self._sns
-        for name in sorted(self.store.known_replicas() - {replica.name for replica in existing}):
+        _ = self.vault, self._codecommit, self._sns
+        self._check_key()
+        known = self.vault.states.names() | self.vault.store.saved_replicas()
+        for name in sorted(known - {replica.name for replica in existing}):
             self._update(name, lambda state, name=name: self._noted_absence(state, name))  # type: ignore[misc]
         with ThreadPoolExecutor(_WORKERS) as pool:
             failures = [failure for failure in pool.map(self._look_safely, existing) if failure]
@@ -177,9 +185,29 @@ class Guard:
             raise ReplicasFailedError(f"{len(failures)} of {len(existing)} replicas could not be read: {failures[0]}")
         return {"replicas": len(existing)}
 
+    def _check_key(self) -> None:
+        problem = None
+        try:
+            self.vault.signer.check()
+        except KeyUnusableError as error:
+            problem = str(error)
+        is_signed = self.vault.states.is_signed(GUARD)
+        key, region, now = self.environment["SIGNING_KEY"], self._region, self.clock()
+        self._update(
+            GUARD,
+            lambda state: watch.note_key(state, problem, is_signed=is_signed, key=key, region=region, now=now),
+        )
+
     def _noted_absence(self, state: State, name: str) -> tuple[State, list[Message]]:
+        if not state.first_seen and not state.gone_since and not self._is_saved(name):
+            return state, []
         state, message = watch.note_absence(state, replica=name, region=self._region, now=self.clock())
         return state, [message] if message else []
+
+    def _is_saved(self, name: str) -> bool:
+        """Whether the vault has a snapshot of a replica of which the guard remembers nothing."""
+        signed = SignedSnapshots(self.vault.store, self.vault.store.listing(name), self.vault.keys())
+        return signed.last("", "") is not None
 
     def _look_safely(self, replica: Replica) -> str | None:
         try:
@@ -237,13 +265,13 @@ class Guard:
             mine[:] = [(message.subject, message.body, queued) for message in due]
             return replace(new, outbox=(*new.outbox, *mine))
 
-        old, state = self.store.update_state(name, decide_and_queue)
+        old, state = self.vault.states.update(name, decide_and_queue)
         left = format_time(self.clock() - _OUTBOX_PATIENCE)
         to_send = [message for message in state.outbox if message[2] < left] + (mine if state != old else [])
         for subject, body, _ in to_send:
             self._sns.publish(TopicArn=self.environment["TOPIC_ARN"], Subject=subject, Message=body)
         if to_send:
-            self.store.update_state(
+            self.vault.states.update(
                 name,
                 lambda now: replace(now, outbox=tuple(message for message in now.outbox if message not in to_send)),
             )
@@ -266,14 +294,27 @@ class Guard:
         if replica is None:
             return {"kind": "gone"}
         retention = Retention(
+            timedelta(hours=int(self.environment["EVERY_HOURS"])),
             timedelta(hours=int(self.environment["KEEP_HOURS"])),
             timedelta(hours=int(self.environment["FULL_EVERY_HOURS"])),
             cast(Mode, self.environment["LOCK_MODE"]),
         )
         access = self._open(replica)
-        taken = Snapshots(self.store, retention, self.clock).take(replica.name, access)
+        taken = Snapshots(self.vault, retention, self.clock).take(replica.name, access)
+        self._update(replica.name, lambda state: self._noted_vault(state, replica.name, taken))
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)
         return {"kind": taken.kind, "refs": taken.refs, "bytes": taken.bytes}
+
+    def _noted_vault(self, state: State, name: str, taken: SnapshotResult) -> tuple[State, list[Message]]:
+        return watch.note_vault(
+            state,
+            replica=name,
+            region=self._region,
+            bucket=self.vault.store.bucket,
+            lost=taken.lost,
+            foreign=taken.foreign,
+            new=taken.kind == "full",
+        )
 
 
 def _is_kept(access: Access, old: str, new: str) -> bool | None:

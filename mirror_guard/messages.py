@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,6 +10,7 @@ from mirror_engine.text import sanitize
 
 from .changes import Change, Verdict
 
+_MAX_KEYS = 10
 _MAX_SUBJECT = 100
 """Characters; SNS accepts no longer ones, and only printable ASCII (API_Publish)."""
 
@@ -130,6 +132,61 @@ def gone(replica: str, region: str, locked_until: str | None) -> Message:
         f"There is no repository {replica} in {region} with the tags of a replica any longer: it was deleted,",
         f"its tags were removed, or the mirror was taken down. {kept} If that was intended, ignore this message.",
     )
+
+
+def mended(replica: str, region: str, bucket: str, lost: Sequence[str]) -> Message:
+    """Return the message that a chain was started anew, since something that the last one needs cannot be relied on."""
+    return _message(
+        f"Snapshots of {replica} were damaged",
+        f"Of the last snapshots of the replica {replica} in {region}, these objects in the bucket {bucket}",
+        "are gone, or not locked any longer:",
+        *_listed(lost),
+        "The guard has taken a full snapshot, which needs none of them. What earlier snapshots need may be lost: see",
+        f"  codecommit-mirror snapshots list {replica}",
+        "Only the account's root user, or whoever may change the bucket's policy, could do this: look for who did in",
+        "CloudTrail.",
+    )
+
+
+def foreign_objects(replica: str, region: str, bucket: str, keys: Sequence[str]) -> Message:
+    """Return the message that there are objects which the guard did not sign."""
+    return _message(
+        f"Foreign objects in the snapshots of {replica}",
+        f"Below the snapshots of the replica {replica} in {region}, the bucket {bucket} has new objects, versions or",
+        "delete markers that belong to no snapshot with the guard's signature:",
+        *_listed(keys),
+        "They count for nothing: no snapshot builds on them, and no restore reads them. A snapshot that was",
+        "interrupted leaves such objects, and so does one that was taken while the signing key was out of order.",
+        "Otherwise somebody has changed the bucket's policy, since only the guard may write there: look for who did in",
+        "CloudTrail.",
+    )
+
+
+def key_unusable(key: str, region: str, problem: str) -> Message:
+    """Return the message that the signing key does not sign."""
+    return _message(
+        "The guard's signing key is out of order",
+        f"The key {key} in {region}, with which the guard signs snapshots, does not sign ({problem}): it was disabled,",
+        "is about to be deleted, or its policy was changed. If it is about to be deleted, cancel that at once:",
+        f"  aws kms cancel-key-deletion --region {region} --key-id {key}",
+        f"  aws kms enable-key --region {region} --key-id {key}",
+        "Until then the guard goes on taking snapshots, but they are not signed, and this software does not restore",
+        "them; git does. One more message follows when the key signs again.",
+    )
+
+
+def key_signs_again(key: str, region: str) -> Message:
+    """Return the message that the signing key signs again."""
+    return _message(
+        "The guard's signing key is in order again",
+        f"The key {key} in {region} signs again. The next snapshot of each replica has all that is new since the last",
+        "signed one.",
+    )
+
+
+def _listed(keys: Sequence[str]) -> list[str]:
+    more = [f"  and {len(keys) - _MAX_KEYS:,} more"] if len(keys) > _MAX_KEYS else []
+    return [f"  {sanitize(key)}" for key in keys[:_MAX_KEYS]] + more
 
 
 def hours(length: timedelta) -> str:

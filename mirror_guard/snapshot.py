@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,23 +14,36 @@ from mirror_engine.settings import Endpoint
 from mirror_engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from mirror_engine.wire.transport import Traffic
 
-from .bundle import header
 from .git_access import read_patiently
-from .manifest import Manifest, bundle_key, chain_of, digest, dump, format_time, manifest_key, parse_time
 from .replicas import Access
-from .store import Mode, State, Store
+from .vault.bundle import header
+from .vault.manifest import Manifest, bundle_key, digest, dump, format_time, manifest_key, parse_time
+from .vault.signed import Signed, SignedSnapshots
+from .vault.signer import KeyUnusableError
+from .vault.state import State
+from .vault.store import Listing, Lock, Mode, Version
+from .vault.vault import Vault
 
 _MAX_PREREQUISITES = 2000
 _MAX_HALVINGS = 8
+_SECOND = timedelta(seconds=1)
+_SCHEDULE_SLACK = timedelta(minutes=15)
+"""By how much the time between two scheduled invocations may be shorter than ``every``: one lasts no longer."""
 
 
 @dataclass(frozen=True)
 class Retention:
-    """How often a chain starts anew, and how long snapshots are kept and locked."""
+    """How often snapshots are taken and a chain starts anew, and how long they are kept and locked."""
 
+    every: timedelta
     keep: timedelta
     full_every: timedelta
     mode: Mode
+
+    @property
+    def longest(self) -> timedelta:
+        """For how long an object is locked at most; the vault's policy allows no more."""
+        return self.keep + self.full_every
 
 
 @dataclass(frozen=True)
@@ -48,9 +62,13 @@ class SnapshotResult:
     """What was done."""
 
     kind: str
-    """``full``, ``incremental``, ``unchanged`` or ``empty``."""
+    """``full``, ``incremental``, ``unchanged``, ``empty``, or ``waiting``: see ``Snapshots.take``."""
     refs: int
     bytes: int = 0
+    lost: tuple[str, ...] = ()
+    """Objects of the last snapshot's chain that are gone, or not locked."""
+    foreign: tuple[Version, ...] = ()
+    """New versions that no signature of the guard's is about."""
 
 
 def without_confirmation(refs: Mapping[str, str]) -> dict[str, str]:
@@ -117,17 +135,33 @@ def is_unchanged(refs: Mapping[str, str], last: Manifest | None) -> bool:
     return last is not None and last.complete and without_confirmation(last.refs) == without_confirmation(refs)
 
 
+def _lost(state: State, last: Signed | None, locks: Mapping[Version, Lock | None]) -> tuple[str, ...]:
+    """Return what the last snapshot needs and cannot be relied on: it is gone, or S3 does not lock it.
+
+    Args:
+        state: the replica's.
+        last: the last snapshot that is there.
+        locks: all that its chain consists of; nothing if something of that is gone.
+    """
+    if state.last_manifest and (last is None or last.manifest.key < state.last_manifest):
+        return (state.last_manifest,)
+    if last and not locks:
+        return (last.manifest.key,)
+    return tuple(version.key for version, lock in locks.items() if lock is None)
+
+
 class Snapshots:
     """Takes one replica's snapshots.
 
     Args:
-        store: the bucket.
+        vault: where to.
         retention: for how long.
         clock: returns the time.
     """
 
-    def __init__(self, store: Store, retention: Retention, clock: Callable[[], datetime]) -> None:
-        self._store, self._retention, self._clock = store, retention, clock
+    def __init__(self, vault: Vault, retention: Retention, clock: Callable[[], datetime]) -> None:
+        self._vault, self._retention, self._clock = vault, retention, clock
+        self._store, self._states = vault.store, vault.states
 
     def _now(self) -> datetime:
         # Locks and keys are precise to the second.
@@ -136,51 +170,71 @@ class Snapshots:
     def take(self, replica: str, access: Access) -> SnapshotResult:
         """Take a snapshot if the replica has changed, and keep its chain locked.
 
+        Snapshots build on what the guard's key has signed, and on nothing else. If something that the last one needs
+        is gone or not locked, a new chain starts, at most once in ``Retention.every``; until then the result is
+        ``waiting``. While the key does not sign, snapshots are written all the same, unsigned: none builds on them, and
+        the first one after that has everything since the last one that was signed.
+
         Raises:
             RetryableError, MirrorFailure, SourceRefused: the replica could not be read; nothing is half-done, since
                 the manifest is written last.
         """
         now = self._now()
         refs = (advertised := read_patiently(access.endpoint)).refs
-        versions = self._store.versions(replica)
-        last = self._store.latest_manifest(versions)
+        listing = self._store.listing(replica)
+        state, tag = self._states.read(replica)
+        signed = SignedSnapshots(self._store, listing, self._vault.keys())
+        last = signed.last(state.last_manifest, state.vault_seen)
+        chain = (signed.chain(last) or []) if last else []
+        locks = self._store.locks(version for one in chain for version in one.objects)
+        lost = _lost(state, last, locks)
+        foreign = signed.foreign(state.vault_seen, chain or ([last] if last else []))
+        result = SnapshotResult("empty", len(refs), lost=lost, foreign=tuple(foreign))
         if not refs and last is None:
-            return SnapshotResult("empty", 0)
-        if is_unchanged(refs, last[0] if last else None):
-            self._finish(replica, last[0] if last else None, now)
-            return SnapshotResult("unchanged", len(refs))
-        before, tag = self._store.read_state(replica)
-        anew = starts_chain(last[0] if last else None, now, self._retention.full_every)
-        if anew or (last and not last[0].complete):
+            return result
+        if lost and state.mended_at and now - parse_time(state.mended_at) < self._retention.every - _SCHEDULE_SLACK:
+            return replace(result, kind="waiting")
+        if last and not lost and is_unchanged(refs, last.manifest):
+            self._keep_locked(locks, now)
+            self._finish(replica, last.manifest, listing, now, (state, tag))
+            return replace(result, kind="unchanged")
+        anew = bool(lost) or starts_chain(last.manifest if last else None, now, self._retention.full_every)
+        if anew or (last and not last.manifest.complete):
             # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
-            self._note_interruptible(replica, before)
-        written: list[Manifest] = []
-        for part in plan(refs, access.head, last[0] if last else None, anew=anew, halvings=before.interrupted):
-            last = self._write(replica, access, advertised, part, last, before)
-            written.append(last[0])
-        self._finish(replica, written[-1], now, (before, tag))
-        is_full = written[0].full
-        if is_full:
-            self._mark_expired(versions, written[-1], now)
-        size = sum(manifest.size for manifest in written)
-        return SnapshotResult("full" if is_full else "incremental", len(refs), size)
+            self._note_interruptible(replica, state, mended_at=format_time(now) if lost else "")
+        base = last.manifest if last else None
+        written: list[tuple[Manifest, str]] = []
+        for part in plan(refs, access.head, base, anew=anew, halvings=state.interrupted):
+            before = written[-1] if written else (last.manifest, last.sha256) if last else None
+            written.append(self._write(replica, access, advertised, part, before, state))
+        is_full = written[0][0].full
+        if not is_full:
+            self._keep_locked(locks, now)
+        self._finish(replica, written[-1][0], listing, now)
+        if is_full and written[-1][0].signed_by:
+            self._mark_expired(listing, written[-1][0], now)
+        size = sum(manifest.size for manifest, _ in written)
+        return replace(result, kind="full" if is_full else "incremental", bytes=size)
 
     def _finish(
-        self, replica: str, last: Manifest | None, now: datetime, read: tuple[State, str | None] | None = None
+        self,
+        replica: str,
+        last: Manifest,
+        listing: Listing,
+        now: datetime,
+        read: tuple[State, str | None] | None = None,
     ) -> None:
-        """Keep the last snapshot's chain locked, and note that the replica is equal to it."""
+        """Note that the replica is equal to its last snapshot."""
 
         def note(state: State) -> State:
             state = replace(state, snapshot_at=format_time(now), interrupted=0)
-            if last is None:
+            if not last.signed_by:
                 return state
-            until = last.locked_until if last.full else ""
-            if state.locked_chain == last.chain_started:
-                until = state.locked_until
-            until = self._keep_locked(until, replica, last, now)
-            return replace(state, locked_chain=last.chain_started, locked_until=until)
+            seen = max((version.written for version in listing.versions), default="")
+            until = format_time(now + self._retention.keep)
+            return replace(state, last_manifest=last.key, locked_until=until, vault_seen=seen)
 
-        self._store.update_state(replica, note, read)
+        self._states.update(replica, note, read)
 
     def _write(
         self,
@@ -195,69 +249,90 @@ class Snapshots:
         now = self._now()
         time = format_time(now)
         if last and time <= last[0].time:
-            time = format_time(parse_time(last[0].time) + timedelta(seconds=1))
+            time = format_time(parse_time(last[0].time) + _SECOND)
         continued = bool(part.prerequisites) and last is not None
         started = last[0].chain_started if continued and last else time
-        until = max(parse_time(started) + self._retention.full_every, now) + self._retention.keep
-        if state.locked_until and state.locked_chain == started:
-            # All of a chain is locked for as long as any of it, although the retention may be shorter by now.
-            until = max(until, parse_time(state.locked_until))
+        latest = now + self._retention.longest
+        until = min(latest, max(parse_time(started) + self._retention.full_every, now) + self._retention.keep)
         key = bundle_key(replica, time)
         parts = itertools.chain(
             [header(part.prerequisites, part.refs, access.head)],
             _pack(access.endpoint(), advertisement.capabilities, part),
         )
-        size, sha256 = self._store.put_bundle(
+        size, sha256, version = self._store.put_bundle(
             key, parts, self._retention.mode, until, lambda: self._note_interruptible(replica, state)
         )
         manifest = Manifest(
+            account=self._vault.account,
+            region=self._vault.region,
+            bucket=self._store.bucket,
             replica=replica,
+            sequence=last[0].sequence + 1 if last else 1,
+            signed_by=self._fingerprint(),
             time=time,
             refs=part.refs,
             head=access.head,
             complete=part.complete,
             bundle=key,
+            bundle_version=version,
             size=size,
             sha256=sha256,
             prerequisites=part.prerequisites if continued else (),
             previous=last[0].key if last else None,
             previous_sha256=last[1] if last else None,
             chain_started=started,
+            lock_mode=self._retention.mode,
             locked_until=format_time(until),
         )
-        if not self._store.put_manifest(manifest, self._retention.mode, until):
+        return self._put(manifest, until)
+
+    def _put(self, manifest: Manifest, until: datetime) -> tuple[Manifest, str]:
+        """Write a manifest with its signature; return it as it was written, and its SHA-256."""
+        manifest, data, signature = self._sign(manifest)
+        if not self._store.put_manifest(manifest, data, signature, self._retention.mode, until):
             raise RetryableError("another snapshot was taken in the same second")
-        return manifest, digest(dump(manifest))
+        return manifest, digest(data)
 
-    def _note_interruptible(self, replica: str, before: State) -> None:
+    def _sign(self, manifest: Manifest) -> tuple[Manifest, bytes, bytes | None]:
+        """Return a manifest as it is written, its bytes, and their signature if the key makes one."""
+        data = dump(manifest)
+        if manifest.signed_by:
+            with suppress(KeyUnusableError):
+                return manifest, data, self._vault.signer.sign(data)
+        manifest = replace(manifest, signed_by="")
+        return manifest, dump(manifest), None
+
+    def _fingerprint(self) -> str:
+        """Return the fingerprint of the key that signs, and keep its public half beside the snapshots."""
+        try:
+            public = self._vault.signer.public_key()
+        except KeyUnusableError:
+            return ""
+        now = self._now()
+        longest = self._retention.longest
+        self._store.keep_public_key(public, self._retention.mode, now + self._retention.keep, now + longest)
+        return public.fingerprint
+
+    def _note_interruptible(self, replica: str, before: State, mended_at: str = "") -> None:
         """Count the attempt, once, until ``_finish`` notes that it ended."""
-        self._store.update_state(replica, lambda state: replace(state, interrupted=before.interrupted + 1))
+        self._states.update(
+            replica,
+            lambda state: replace(state, interrupted=before.interrupted + 1, mended_at=mended_at or state.mended_at),
+        )
 
-    def _keep_locked(self, locked_until: str, replica: str, last: Manifest, now: datetime) -> str:
-        """Extend the locks of a snapshot's chain, if one may end before the snapshot may; return when they end."""
+    def _keep_locked(self, locks: Mapping[Version, Lock | None], now: datetime) -> None:
+        """Extend the locks that may end before the last snapshot may."""
         needed = now + self._retention.keep
-        if locked_until and parse_time(locked_until) >= needed:
-            return locked_until
-        until = needed + self._retention.full_every
-        versions = self._store.versions(replica)
-        known = {}
-        manifest: Manifest | None = last
-        while manifest and manifest.key not in known:
-            known[manifest.key] = manifest
-            previous = None if manifest.full else manifest.previous
-            manifest = self._store.manifest(previous, versions[previous])[0] if previous in versions else None
-        for snapshot in chain_of(last, known):
-            for key in (snapshot.bundle, snapshot.key):
-                self._store.extend_lock(key, versions[key], self._retention.mode, until)
-        return format_time(until)
+        self._store.extend(locks, self._retention.mode, needed, now + self._retention.longest)
 
-    def _mark_expired(self, versions: dict[str, str], last: Manifest, now: datetime) -> None:
+    def _mark_expired(self, listing: Listing, last: Manifest, now: datetime) -> None:
         """Release what earlier chains hold once none of its locks lasts."""
-        for key in sorted(versions):
-            if key < manifest_key(last.replica, last.chain_started).removesuffix(".json"):
-                lock = self._store.locked_until(key, versions[key])
+        begin = manifest_key(last.replica, last.chain_started).removesuffix(".json")
+        for version in listing.versions:
+            if version.key < begin and not version.deletes:
+                lock = self._store.lock_of(version)
                 if lock is None or lock[1] <= now:
-                    self._store.mark_expired(key, versions[key])
+                    self._store.mark_expired(version)
 
 
 def _pack(endpoint: Endpoint, advertised: Sequence[str], part: BundlePlan) -> Iterator[bytes]:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from .changes import Change, Verdict
 from .confirmation import Confirmation
-from .manifest import format_time, parse_time
 from .messages import (
     Message,
     changed,
+    foreign_objects,
     fresh_again,
     gone,
+    key_signs_again,
+    key_unusable,
+    mended,
     readable,
     saved_again,
     stale,
     unchanged_again,
     unsaved,
 )
-from .store import State
+from .vault.manifest import format_time, parse_time
+from .vault.state import State
+from .vault.store import Version
 
 SKEW = timedelta(minutes=5)
 """How far the clock of a build agent may be behind that of CodeCommit's events."""
+_KEY = "signing key"
 PATIENCE = timedelta(hours=2)
 """How long a run may take to confirm a change whose author the event does not name."""
 
@@ -138,10 +146,53 @@ def _check_snapshots(
 
 def note_absence(state: State, *, replica: str, region: str, now: datetime) -> tuple[State, Message | None]:
     """Return the state of a replica that is no longer found, and the message that is due, if any."""
-    if state.gone_since or not state.first_seen:
+    if state.gone_since:
         return state, None
     until = readable(parse_time(state.locked_until)) if state.locked_until else None
     return replace(state, gone_since=format_time(now)), gone(replica, region, until)
+
+
+def note_vault(
+    state: State, *, replica: str, region: str, bucket: str, lost: Sequence[str], foreign: Sequence[Version], new: bool
+) -> tuple[State, list[Message]]:
+    """Return the state after a look at a replica's objects in the vault, and the messages that are due.
+
+    Args:
+        state: the replica's.
+        replica: its name.
+        region: its region.
+        bucket: the vault.
+        lost: objects that the last snapshot needs, and that are gone or not locked.
+        foreign: new versions that no signature of the guard's is about.
+        new: whether a new chain was started for what is lost.
+    """
+    messages = [mended(replica, region, bucket, lost)] if lost and new else []
+    text = "".join(f"{version.key} {version.id}\n" for version in foreign)
+    sha256 = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() if foreign else ""
+    if sha256 and sha256 != state.foreign:
+        messages.append(foreign_objects(replica, region, bucket, [version.key for version in foreign]))
+    return replace(state, foreign=sha256), messages
+
+
+def note_key(
+    state: State, problem: str | None, *, is_signed: bool, key: str, region: str, now: datetime
+) -> tuple[State, list[Message]]:
+    """Return the guard's own state after a look at its signing key, and the messages that are due.
+
+    Args:
+        state: the guard's.
+        problem: why the key does not sign; None if it does.
+        is_signed: whether the state is; if not, the key did not sign when it was written.
+        key: its ARN.
+        region: its region.
+        now: the time.
+    """
+    known = dict(state.known)
+    if problem and _KEY not in known:
+        return replace(state, known={**known, _KEY: format_time(now)}), [key_unusable(key, region, problem)]
+    if not problem and (known.pop(_KEY, "") or not is_signed):
+        return replace(state, known=known), [key_signs_again(key, region)]
+    return state, []
 
 
 def disbelieve(state: State, object_id: str) -> State:

@@ -4,5 +4,6 @@ from .deploy_role_stack import DeployRoleStack
 from .guard_stack import GuardStack
 from .identity_stack import IdentityStack
 from .replica_stack import ReplicaStack
+from .vault_stack import VaultStack
 
-__all__ = ["DeployRoleStack", "GuardStack", "IdentityStack", "ReplicaStack"]
+__all__ = ["DeployRoleStack", "GuardStack", "IdentityStack", "ReplicaStack", "VaultStack"]

@@ -7,7 +7,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, Ci
-from codecommit_mirror.config.guard import STACK_NAME
+from codecommit_mirror.config.guard import VAULT_STACK_NAME
 from codecommit_mirror.config.mirror import RECORD_TAGS
 
 from .federated_role import FederatedRole
@@ -70,12 +70,14 @@ class DeployRoleStack(Stack):
             )
             CfnOutput(self, f"{construct_id}RoleArn", value=federated.role.role_arn, description=description)
         Tags.of(self).add("managed-by", "codecommit-mirror")
+        bucket, objects, keys = self._snapshots()
         wildcards = {
             "*": "Listing stacks and repositories, and reading quotas, cannot be limited to a resource.",
             self._stacks(): "Mirrors come and go; deletion is limited by the stack's tag.",
             self._roles(): "Mirrors come and go; reading and recording is limited to roles with the mirrors' tag.",
             self._replicas(): "Mirrors come and go; reading is limited to repositories with the replicas' tag.",
-            **dict.fromkeys(self._snapshots(), "The guard's bucket has a generated name."),
+            **dict.fromkeys((bucket, *objects), "The vault's bucket has a generated name."),
+            keys: "The vault's key has a generated id; a public key is no secret.",
             **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in wildcards.items()}, packs=["AwsSolutions"])
@@ -125,16 +127,18 @@ class DeployRoleStack(Stack):
         ]
 
     def _restoring(self) -> list[iam.PolicyStatement]:
-        """Return what a drill needs: reading the guard's snapshots and their locks."""
-        bucket, objects = self._snapshots()
+        """Return what a drill needs: reading the guard's snapshots, their locks and the key that verifies them."""
+        bucket, objects, keys = self._snapshots()
         return [
             iam.PolicyStatement(actions=["s3:ListBucketVersions"], resources=[bucket]),
-            iam.PolicyStatement(actions=["s3:GetObjectRetention", "s3:GetObjectVersion"], resources=[objects]),
+            iam.PolicyStatement(actions=["s3:GetObjectRetention", "s3:GetObjectVersion"], resources=objects),
+            iam.PolicyStatement(actions=["kms:GetPublicKey"], resources=[keys]),
         ]
 
-    def _snapshots(self) -> tuple[str, str]:
-        bucket = f"arn:{self.partition}:s3:::{STACK_NAME}-*"
-        return bucket, f"{bucket}/snapshots/*"
+    def _snapshots(self) -> tuple[str, list[str], str]:
+        bucket = f"arn:{self.partition}:s3:::{VAULT_STACK_NAME}-*"
+        keys = f"arn:{self.partition}:kms:*:{self.account}:key/*"
+        return bucket, [f"{bucket}/snapshots/*", f"{bucket}/keys/*"], keys
 
     def _replicas(self) -> str:
         return f"arn:{self.partition}:codecommit:*:{self.account}:*"

@@ -10,22 +10,23 @@ from codecommit_mirror.config.guard import STACK_NAME, Guard
 from .guard.guard_function import GuardFunction
 from .guard.notifications import Notifications
 from .guard.self_watch import SelfWatch
-from .guard.snapshot_bucket import SnapshotBucket
 from .guard.triggers import Triggers
+from .vault_stack import VaultStack
 
 
 class GuardStack(Stack):
     """Composes what AWS keeps and watches of every replica of an account and region.
 
-    It finds the replicas by their tags and refers to no other stack, so that either may be deployed first.
+    It finds the replicas by their tags and refers to no mirror's stack, so that either may be deployed first.
 
-    Outputs: ``SnapshotBucket``, ``TopicArn``, ``FunctionName``.
+    Outputs: ``TopicArn``, ``FunctionName``.
 
     Args:
         guard: the section ``guard`` of mirrors.yaml.
+        vault: where it keeps snapshots.
     """
 
-    def __init__(self, scope: Construct, *, guard: Guard) -> None:
+    def __init__(self, scope: Construct, *, guard: Guard, vault: VaultStack) -> None:
         super().__init__(
             scope,
             STACK_NAME,
@@ -33,9 +34,8 @@ class GuardStack(Stack):
             description="Snapshots of the CodeCommit replicas, and messages about changes that no run made",
             env=Environment(account=guard.account, region=guard.region),
         )
-        bucket = SnapshotBucket(self, "Snapshots")
         notifications = Notifications(self, "Notifications", email=guard.email, topic_arn=guard.topic_arn)
-        guarded = GuardFunction(self, "Guard", guard=guard, bucket=bucket, notifications=notifications)
+        guarded = GuardFunction(self, "Guard", guard=guard, vault=vault, notifications=notifications)
         triggers = Triggers(
             self,
             "Triggers",
@@ -51,6 +51,5 @@ class GuardStack(Stack):
             topic=notifications.topic,
         )
         Tags.of(self).add("managed-by", "codecommit-mirror")
-        CfnOutput(self, "SnapshotBucket", value=bucket.bucket.bucket_name, description="Bucket of the snapshots")
         CfnOutput(self, "TopicArn", value=notifications.topic.topic_arn, description="Topic of the messages")
         CfnOutput(self, "FunctionName", value=guarded.function.function_name, description="The guard's function")

@@ -12,7 +12,7 @@ from ..aws.session import aws_failures, client
 from ..config.guard import STACK_NAME, Guard
 from ..errors import MirrorError, NotFoundError
 from ..operations.context import MirrorContext
-from .snapshots import find_bucket, guard_output
+from .snapshots import stack_output
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_subscriptions(aws: boto3.Session) -> Subscriptions:
         NotFoundError: there is no guard in this account and region.
         MirrorError: a call failed.
     """
-    topic = guard_output(aws, "TopicArn")
+    topic = stack_output(aws, STACK_NAME, "TopicArn")
     with aws_failures(f"list the subscriptions of {topic}"):
         pages = client(aws, "sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
         arns = [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
@@ -93,7 +93,7 @@ def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[st
 
 def _problem(context: MirrorContext, region: str) -> Unguarded | None:
     try:
-        find_bucket(context.aws)
+        stack_output(context.aws, STACK_NAME, "TopicArn")
     except NotFoundError:
         return Unguarded(f"the guard is not deployed in {region}", f"cdk deploy {STACK_NAME}")
     return None

@@ -59,7 +59,7 @@ class Origin:
 
 
 def _add_bundle(snapshots: Snapshots, manifest: Manifest, repository: BareRepository) -> None:
-    read = hashed(snapshots.read(manifest.bundle), manifest.size, manifest.sha256, manifest.bundle)
+    read = hashed(snapshots.read_bundle(manifest), manifest.size, manifest.sha256, manifest.bundle)
     reader = io.BufferedReader(_Reader(read), 1 << 20)
     try:
         read_header(reader)

@@ -1,41 +1,60 @@
-"""A replica's snapshots in the guard's bucket: read, chosen by time, and verified byte by byte."""
+"""A replica's snapshots in the vault: read, chosen by time, and verified byte by byte."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import boto3
 from botocore import exceptions
 
 from ..aws.session import aws_failures, client
-from ..config.guard import STACK_NAME
+from ..config.guard import STACK_NAME, VAULT_STACK_NAME
 from ..errors import MirrorError, NotFoundError
-from ..guard import Manifest, Store, as_of, chain_of, parse_time
+from ..guard import (
+    KeyUnusableError,
+    Listing,
+    Manifest,
+    PublicKey,
+    Signed,
+    SignedSnapshots,
+    Signer,
+    Store,
+    Version,
+    as_of,
+    chain_of,
+    parse_time,
+)
 
 _FIRST_YEAR = 2000
 _READ_TRIES = 5
+_READERS = 8
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """All snapshots of one replica.
+    """All snapshots of one replica that a trusted key has signed.
 
     Attributes:
-        store: the bucket.
-        manifests: by key, the oldest first; what cannot be read is in ``damaged``.
-        sha256: each manifest's own SHA-256, by key.
-        versions: the first version of each object, by key.
-        damaged: why a manifest cannot be read, by key.
+        store: the vault.
+        signed: by key, in the order of their numbers.
+        listing: all objects, whoever put them there.
+        unsigned: the keys of manifests that no trusted key has signed; they count for nothing.
     """
 
     store: Store
-    manifests: Mapping[str, Manifest]
-    sha256: Mapping[str, str]
-    versions: Mapping[str, str]
-    damaged: Mapping[str, str]
+    signed: Mapping[str, Signed]
+    listing: Listing
+    unsigned: tuple[str, ...]
+
+    @cached_property
+    def manifests(self) -> Mapping[str, Manifest]:
+        """The snapshots, by key, in the order of their numbers."""
+        return {key: signed.manifest for key, signed in self.signed.items()}
 
     @property
     def complete(self) -> list[Manifest]:
@@ -49,9 +68,10 @@ class Snapshots:
             MirrorError: there is none.
         """
         if not self.complete:
+            left_out = f" that its key has signed ({len(self.unsigned):,} without)" if self.unsigned else ""
             raise MirrorError(
-                f"there is no snapshot of this replica in the bucket {self.store.bucket} yet; the guard takes one "
-                "when it next looks at it."
+                f"there is no snapshot of this replica in the bucket {self.store.bucket}{left_out} yet; the guard "
+                "takes one when it next looks at it."
             )
         snapshot = as_of(self.complete, time or datetime.now(UTC) + timedelta(days=1))
         if snapshot is None:
@@ -70,13 +90,14 @@ class Snapshots:
         except ValueError as error:
             raise MirrorError(f"{error}; restore an earlier snapshot with --at.") from None
 
-    def read(self, key: str) -> Iterator[bytes]:
-        """Yield an object's bytes; a connection that breaks is made again where it broke.
+    def read_bundle(self, manifest: Manifest) -> Iterator[bytes]:
+        """Yield a bundle's bytes; a connection that breaks is made again where it broke.
 
         Raises:
             MirrorError: it is not there, or cannot be read.
         """
-        if key not in self.versions:
+        key, version = manifest.bundle, self._bundle(manifest)
+        if version is None:
             raise MirrorError(
                 f"{key} is missing from the bucket {self.store.bucket}; restore another snapshot with --at."
             )
@@ -84,7 +105,7 @@ class Snapshots:
         for number in range(_READ_TRIES):
             try:
                 with aws_failures(f"read {key}"):
-                    stream = self.store.open(key, self.versions[key], done)
+                    stream = self.store.open(version, done)
                 while data := stream.read(_CHUNK):
                     done += len(data)
                     yield data
@@ -94,94 +115,143 @@ class Snapshots:
                 continue
             return
 
+    def _bundle(self, manifest: Manifest) -> Version | None:
+        return self.listing.find(manifest.bundle, manifest.bundle_version)
+
     def locked_until(self, manifest: Manifest) -> datetime | None:
-        """Return until when a snapshot's own objects are locked; None if one of them is not."""
-        locks = []
+        """Return until when a snapshot's own objects are locked; None if one of them is not, or its bundle is gone."""
+        bundle = self._bundle(manifest)
+        if bundle is None:
+            return None
         with aws_failures("read the locks of the snapshots"):
-            for key in (manifest.key, manifest.bundle):
-                if key not in self.versions:
-                    return None
-                locks.append(self.store.locked_until(key, self.versions[key]))
+            locks = [self.store.lock_of(one) for one in {*self.signed[manifest.key].objects, bundle}]
         times = [lock[1] for lock in locks if lock]
         return min(times) if len(times) == len(locks) else None
 
 
 def find_bucket(aws: boto3.Session) -> str:
-    """Return the guard's bucket, as its stack names it.
+    """Return the vault's bucket, as its stack names it.
 
     Raises:
-        NotFoundError: there is no guard in this account and region.
+        NotFoundError: there is no vault in this account and region.
         MirrorError: the call failed.
     """
-    return guard_output(aws, "SnapshotBucket")
+    return stack_output(aws, VAULT_STACK_NAME, "Bucket", ", or name the bucket of an earlier one with --bucket")
 
 
-def guard_output(aws: boto3.Session, key: str) -> str:
-    """Return an output of the guard's stack.
+def stack_output(aws: boto3.Session, stack_name: str, key: str, otherwise: str = "") -> str:
+    """Return an output of the guard's or the vault's stack.
+
+    Args:
+        aws: a session that may read the stack.
+        stack_name: its name.
+        key: the output's.
+        otherwise: what else a person could do if there is no such stack.
 
     Raises:
-        NotFoundError: there is no guard in this account and region.
+        NotFoundError: there is no such stack in this account and region.
         MirrorError: the call failed.
     """
-    with aws_failures(f"read the stack {STACK_NAME}"):
+    with aws_failures(f"read the stack {stack_name}"):
         try:
-            stack = client(aws, "cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
+            stack = client(aws, "cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
         except exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             raise NotFoundError(
-                f"there is no stack {STACK_NAME} in region {aws.region_name} of this account; deploy it with 'cdk "
-                f"deploy {STACK_NAME}', or name the bucket of an earlier one with --bucket."
+                f"there is no stack {stack_name} in region {aws.region_name} of this account; deploy it with 'cdk "
+                f"deploy {STACK_NAME}'{otherwise}."
             ) from None
     for output in stack.get("Outputs", []):
         if output.get("OutputKey") == key:
             return output["OutputValue"]
-    raise MirrorError(f"the stack {STACK_NAME} has no {key} yet; run 'cdk deploy {STACK_NAME}'.")
+    raise MirrorError(f"the stack {stack_name} has no {key} yet; run 'cdk deploy {STACK_NAME}'.")
 
 
-def read_snapshots(aws: boto3.Session, replica: str, bucket: str | None = None) -> Snapshots:
-    """Read the manifests of a replica's snapshots.
+def signing_key(aws: boto3.Session) -> PublicKey:
+    """Return the public half of the key that signs snapshots in this account and region.
+
+    Raises:
+        NotFoundError: there is no vault.
+        MirrorError: KMS does not show the key.
+    """
+    arn = stack_output(aws, VAULT_STACK_NAME, "SigningKeyArn", ", or pin the key's fingerprint under guard.keys")
+    with aws_failures(f"read the public key of {arn}"):
+        try:
+            return Signer(client(aws, "kms"), arn).public_key()
+        except KeyUnusableError as error:
+            raise MirrorError(
+                f"KMS does not show the public key of {arn} ({error}), so that no signature can be checked; write its "
+                "fingerprint under guard.keys in mirrors.yaml, or enable the key again."
+            ) from None
+
+
+def _trusted_keys(aws: boto3.Session, store: Store, pinned: Sequence[str]) -> dict[str, PublicKey]:
+    """Return the keys whose signatures count: those that are pinned, or else the vault's, as AWS shows it.
+
+    Raises:
+        MirrorError: a pinned key is not in the bucket, or KMS does not show the vault's.
+    """
+    keys = {}
+    for fingerprint in pinned:
+        with aws_failures(f"read the public keys in the bucket {store.bucket}"):
+            key = store.public_key(fingerprint)
+        if key is None:
+            raise MirrorError(
+                f"the bucket {store.bucket} has no public key with the fingerprint {fingerprint}; correct guard.keys."
+            )
+        keys[fingerprint] = key
+    if not keys:
+        key = signing_key(aws)
+        keys[key.fingerprint] = key
+    return keys
+
+
+def read_snapshots(
+    aws: boto3.Session, replica: str, bucket: str | None = None, pinned: Sequence[str] = ()
+) -> Snapshots:
+    """Read the manifests of a replica's snapshots, and check their signatures.
 
     Args:
         aws: a session that may read the bucket.
         replica: the replica's name.
-        bucket: the bucket; that of the guard's stack by default.
+        bucket: the bucket; that of the vault's stack by default.
+        pinned: fingerprints of the keys whose signatures count; that of the vault's stack by default.
 
     Raises:
-        MirrorError: there is no bucket, or it cannot be read.
+        MirrorError: there is no bucket, it cannot be read, or no signature can be checked.
     """
     store = Store(client(aws, "s3"), bucket or find_bucket(aws))
-    manifests: dict[str, Manifest] = {}
-    sha256: dict[str, str] = {}
-    damaged: dict[str, str] = {}
     with aws_failures(f"read the snapshots in the bucket {store.bucket}"):
         try:
-            versions = store.versions(replica)
+            listing = store.listing(replica)
         except exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "NoSuchBucket":
                 raise
             raise MirrorError(f"the bucket {store.bucket!r} does not exist; correct --bucket.") from None
-        for key in sorted(key for key in versions if key.endswith(".json")):
-            try:
-                manifests[key], sha256[key] = store.manifest(key, versions[key])
-            except ValueError as error:
-                damaged[key] = str(error)
-    return Snapshots(store, manifests, sha256, versions, damaged)
+    keys = [key for key in listing.by_key if key.endswith(".json")]
+    if not keys:
+        return Snapshots(store, {}, listing, ())
+    snapshots = SignedSnapshots(store, listing, _trusted_keys(aws, store, pinned))
+    with aws_failures(f"read the snapshots in the bucket {store.bucket}"), ThreadPoolExecutor(_READERS) as pool:
+        found = dict(zip(keys, pool.map(snapshots.get, keys), strict=True))
+    signed = {key: one for key, one in found.items() if one}
+    ordered = dict(sorted(signed.items(), key=lambda item: item[1].manifest.sequence))
+    return Snapshots(store, ordered, listing, tuple(key for key in keys if key not in signed))
 
 
 def problems(snapshots: Snapshots, now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield the key and the sentence of what is wrong with manifests, hash chain and locks, without reading bundles."""
-    yield from ((key, f"the manifest cannot be read: {why}") for key, why in snapshots.damaged.items())
-    previous: str | None = None
-    for key, manifest in snapshots.manifests.items():
-        if manifest.key != key:
-            yield key, f"it says that it is {manifest.key}"
-        if manifest.previous and manifest.previous in snapshots.sha256:
-            if snapshots.sha256[manifest.previous] != manifest.previous_sha256:
-                yield manifest.previous, "it is not the manifest that the next one names: its SHA-256 differs"
-        elif manifest.previous and (previous or not manifest.full):
+    """Yield the key and the sentence of what is wrong with signed manifests, their order and locks, without bundles."""
+    before: Signed | None = None
+    for key, signed in snapshots.signed.items():
+        manifest = signed.manifest
+        if before and (manifest.sequence, manifest.previous) != (before.manifest.sequence + 1, before.manifest.key):
+            yield key, f"the snapshot before it, number {manifest.sequence - 1}, is missing"
+        elif before and manifest.previous_sha256 != before.sha256:
+            yield before.manifest.key, "it is not the manifest that the next one names: its SHA-256 differs"
+        elif not before and not manifest.full:
             yield key, f"the manifest before it, {manifest.previous}, is missing"
-        previous = key
+        before = signed
     for manifest in _needed(snapshots):
         until = snapshots.locked_until(manifest)
         if until is None:

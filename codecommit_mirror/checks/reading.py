@@ -17,6 +17,7 @@ from ..azure.client import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
 from ..backup.snapshots import Snapshots, read_snapshots
+from ..config.guard import Guard
 from ..config.mirror import Mirror
 from ..errors import DeniedError, MirrorError, NotFoundError
 from ..operations import verification
@@ -72,18 +73,18 @@ class Readings:
         return aged[0].age_days() if self.azure and aged else None
 
 
-def read(context: MirrorContext, *, deep: bool = False, has_guard: bool = False) -> Readings:
+def read(context: MirrorContext, *, deep: bool = False, guard: Guard | None = None) -> Readings:
     """Read a mirror's status.
 
     Args:
         context: the mirror's.
         deep: whether to read what takes further calls for each mirror: a user's policies and keys, snapshots.
-        has_guard: whether mirrors.yaml has a guard.
+        guard: the guard of mirrors.yaml, if it has one.
     """
     readings = Readings(context.mirror)
-    if deep and has_guard:
+    if deep and guard:
         with suppress(MirrorError):
-            readings.snapshots = read_snapshots(context.aws, context.mirror.name, None)
+            readings.snapshots = read_snapshots(context.aws, context.mirror.name, None, guard.keys)
     try:
         _read(context, readings, deep=deep)
     except MirrorError as failure:

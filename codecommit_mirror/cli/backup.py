@@ -14,7 +14,7 @@ import click
 from .. import engine
 from ..backup import restore as restoring
 from ..backup.origin import Origin, from_replica, from_snapshots
-from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable
+from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable, signing_key
 from ..backup.target import find_target
 from ..checks.judging import duration
 from ..config.mirror import Mirror
@@ -29,6 +29,7 @@ from .options import (
     minutes_option,
     mirror_argument,
     mirrors_argument,
+    pinned_keys,
     policy_of,
     summary_option,
 )
@@ -39,7 +40,7 @@ _DRILLS = 2
 """How many repositories are restored at a time: an agent has two processors, and room for few."""
 
 bucket_option = click.option(
-    "--bucket", metavar="NAME", help="The bucket of the snapshots.  [default: that of the guard's stack]"
+    "--bucket", metavar="NAME", help="The bucket of the snapshots.  [default: that of the vault's stack]"
 )
 
 
@@ -54,7 +55,7 @@ def snapshots() -> None:
 @json_option
 def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
     """List a replica's snapshots, the oldest first, with the end of each lock."""
-    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
+    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket, pinned_keys(mirror))
     rows = [(snapshot, snapshots.locked_until(snapshot)) for snapshot in snapshots.complete]
     if as_json:
         listed = [
@@ -68,8 +69,9 @@ def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
             }
             for snapshot, until in rows
         ]
-        print_json({"bucket": snapshots.store.bucket, "snapshots": listed})
+        print_json({"bucket": snapshots.store.bucket, "snapshots": listed, "unsigned": list(snapshots.unsigned)})
         return
+    _note_unsigned(snapshots)
     if not rows:
         echo(f"There are no snapshots of {mirror.name} in the bucket {snapshots.store.bucket}.")
         return
@@ -97,7 +99,7 @@ def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) ->
     Exit status: 0 if the snapshot can be restored and is locked, 1 if anything is wrong.
     """
     now = datetime.now(UTC)
-    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket)
+    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket, pinned_keys(mirror))
     title = f"Restore and check a snapshot of {mirror.name}"
     with _working_on(mirror, title):
         wrong = [f"{key}: {sentence}" for key, sentence in problems(snapshots, now)]
@@ -117,8 +119,12 @@ def _report_snapshot(
             {"bundle": snapshot.bundle, "bytes": snapshot.size, "locked_until": until and until.isoformat()}
             for snapshot, until in locks
         ]
-        print_json({"sound": not wrong, "problems": list(wrong), "refs": checked.refs, "chain": chain})
+        unsigned = list(snapshots.unsigned)
+        print_json(
+            {"sound": not wrong, "problems": list(wrong), "unsigned": unsigned, "refs": checked.refs, "chain": chain}
+        )
         return
+    _note_unsigned(snapshots)
     rows = [
         (snapshot.bundle, engine.format_bytes(snapshot.size), readable(until) if until else "not locked")
         for snapshot, until in locks
@@ -131,6 +137,29 @@ def _report_snapshot(
         f"{origin.description[0].upper()}{origin.description[1:]} {verdict}: {engine.count(checked.refs, 'ref')}, "
         f"{engine.format_bytes(checked.bytes)}, {checked.objects:,} objects, {checked.seconds:.1f} s."
     )
+
+
+def _note_unsigned(snapshots: Snapshots) -> None:
+    if snapshots.unsigned:
+        number = engine.count(snapshots.unsigned, "manifest")
+        echo(f"note: {number} without a valid signature count for nothing; the first is {min(snapshots.unsigned)}")
+
+
+@snapshots.command("key")
+@mirror_argument
+@json_option
+def key_(mirror: Mirror, as_json: bool) -> None:
+    """Print the public key that the snapshots of a replica's account and region are signed with.
+
+    Keep it, or its fingerprint under guard.keys in mirrors.yaml, outside AWS: docs/backup.md shows how openssl checks a
+    snapshot with it.
+    """
+    key = signing_key(context_of(mirror).aws)
+    if as_json:
+        print_json({"fingerprint": key.fingerprint, "public_key": key.pem})
+        return
+    click.echo(key.pem, nl=False)
+    click.echo(f"fingerprint: {key.fingerprint}", err=True)
 
 
 @click.command()
@@ -189,7 +218,7 @@ def restore(
         drill_all(order, chosen, at, bucket, summary, as_json, policy)
         return
     context = context_of(mirrors[0])
-    origin = _origin(context, chosen, at, bucket)
+    origin = _origin(context, chosen, at, bucket, pinned_keys(mirrors[0]))
     if drill:
         _drill(mirrors[0], origin, as_json)
         return
@@ -222,11 +251,13 @@ def _working_on(mirror: Mirror, title: str) -> Iterator[None]:
         yield
 
 
-def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | None) -> Origin:
+def _origin(
+    context: MirrorContext, source: str, at: str | None, bucket: str | None, pinned: Sequence[str] = ()
+) -> Origin:
     time = parse_at(at) if at is not None else None
     if source == "replica":
         return from_replica(context.aws, context.mirror.name, time)
-    return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket), time)
+    return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket, pinned), time)
 
 
 def drill_all(
@@ -249,10 +280,11 @@ def drill_all(
         as_json: whether to print JSON.
         policy: for how long.
     """
+    pinned = pinned_keys(mirrors[0]) if mirrors else ()
 
     def work(context: MirrorContext, row: Row) -> restoring.DrillResult:
         with step("Restore to a temporary folder"):
-            result = restoring.drill(_origin(context, source, at, bucket), datetime.now(UTC))
+            result = restoring.drill(_origin(context, source, at, bucket, pinned), datetime.now(UTC))
         if result.problem:
             row.fail(result.problem)
         else:

@@ -175,6 +175,13 @@ def project_of(mirrors: Sequence[Mirror]) -> Project:
     return Project(Path.cwd(), cdk_context_of(mirrors), section)
 
 
+def pinned_keys(mirror: Mirror) -> tuple[str, ...]:
+    """Return the fingerprints of signing keys that the current command's mirrors file pins."""
+    given = click.get_current_context().params
+    guard = None if given.get("azure_repo_url") else load(given["config"], mirror.name).guard
+    return guard.keys if guard else ()
+
+
 def inside_repository(config: Path) -> str:
     """Return the file's path in its repository, which is the current folder.
 

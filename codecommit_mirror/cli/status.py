@@ -78,7 +78,7 @@ def status(
     else:
         mirrors, _, guard = load(config, name)
     contexts = list(contexts_of(mirrors).values())
-    look = partial(read, deep=deep or bool(name), has_guard=guard is not None)
+    look = partial(read, deep=deep or bool(name), guard=guard)
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
         readings = list(pool.map(lambda context: count(look(context)), contexts))
     limits = Limits(datetime.now(UTC), timedelta(minutes=max_lag), max_age, has_guard=guard is not None)

@@ -17,6 +17,8 @@ from ruamel.yaml.error import YAMLError
 from ..errors import ConfigurationError
 from .mirror import REPLICA_NAME, Mirror, derive_stack_name
 
+_TAKEN = ("cdktoolkit", "codecommit-mirror-guard", "codecommit-mirror-vault")
+"""Names of stacks that are no mirror's."""
 _MAX_NAME = 100
 _WIKI = ".wiki"
 State = Literal["new", "mirrored", "disabled", "empty", "wiki", "excluded"]
@@ -123,7 +125,7 @@ def _acceptable(text: str) -> str:
     name = re.sub(r"(\.git)+$", "", name, flags=re.IGNORECASE)
     if len(name) > _MAX_NAME:
         name = f"{name[: _MAX_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    if not REPLICA_NAME.fullmatch(name) or name.lower() in ("cdktoolkit", "codecommit-mirror-guard"):
+    if not REPLICA_NAME.fullmatch(name) or name.lower() in _TAKEN:
         name = f"repository-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return name
 

@@ -16,6 +16,8 @@ from .validation_messages import sentences
 
 STACK_NAME = f"{PREFIX}-guard"
 """The stack, its construct id, and the name of its function."""
+VAULT_STACK_NAME = f"{PREFIX}-vault"
+"""The stack of what outlives the guard, and the alias of its key."""
 _MAX_STALE_HOURS = 366 * 24
 _MAX_KEEP_HOURS = 100 * 366 * 24
 """S3 locks an object for at most 100 years (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html)."""
@@ -84,6 +86,33 @@ class Guard(BaseModel):
     ``2d``."""
     snapshots: Annotated[SnapshotSchedule | None, BeforeValidator(_snapshots)] = Field(default_factory=SnapshotSchedule)
     """``off``, or the keys below. Default: on."""
+
+    keys: tuple[
+        Annotated[
+            str,
+            matching(
+                "[0-9a-f]{64}",
+                "the fingerprint of a signing key",
+                "copy it from 'codecommit-mirror snapshots key NAME --json'",
+            ),
+        ],
+        ...,
+    ] = ()
+    """The SHA-256 fingerprints of the signing keys that snapshots are read with, earlier vaults' too. Default: the key
+    of the vault in AWS."""
+    deployed_by: (
+        Annotated[
+            str,
+            matching(
+                r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}",
+                "the ARN of an IAM role",
+                "write one like arn:aws:iam::123456789012:role/Deployer",
+            ),
+        ]
+        | None
+    ) = None
+    """The role that CloudFormation acts as when it deploys the vault: nobody else changes the bucket's settings.
+    Default: the execution role of CDK's bootstrap."""
 
     @model_validator(mode="after")
     def _has_one_recipient(self) -> Guard:

@@ -241,6 +241,7 @@ def _clashes(file: MirrorsFile, chosen: Sequence[str]) -> list[str]:
         for taken, owner in (
             (f"{ci_section.PREFIX}-ci", "CI's"),
             (guard_section.STACK_NAME, "the guard's"),
+            (guard_section.VAULT_STACK_NAME, "the vault's"),
             (IDENTITY_STACK_NAME, "the identity provider's"),
         ):
             if stack.startswith(f"{taken}-") and name in chosen:

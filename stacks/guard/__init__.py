@@ -1,1 +1,1 @@
-"""The guard's constructs: bucket, notifications, function, triggers and dashboard."""
+"""The guard's constructs: notifications, function, triggers and dashboard."""

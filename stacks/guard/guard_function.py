@@ -1,4 +1,4 @@
-"""The guard's function: the packages ``mirror_engine`` and ``mirror_guard``, and a role that can do nothing else."""
+"""The guard's function: the packages ``mirror_engine`` and ``mirror_guard``, and its rights outside the vault."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import Aws, CfnElement, CfnResource, Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, CfnResource, Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -18,8 +18,8 @@ from codecommit_mirror.config.guard import STACK_NAME, Guard
 from mirror_guard.names import REPLICA_TAG
 
 from ..nag_suppressions import acknowledge
+from ..vault_stack import VaultStack
 from .notifications import Notifications
-from .snapshot_bucket import SnapshotBucket
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("mirror_engine", "mirror_guard")
@@ -33,11 +33,11 @@ _ACCEPTED = {
 
 
 class GuardFunction(Construct):
-    """The function, its log group and its role.
+    """The function, its log group, and its rights outside the vault.
 
     Args:
         guard: the section ``guard``.
-        bucket: where snapshots and the guard's own notes are kept.
+        vault: where snapshots and the guard's own notes are kept, with the role that may write there.
         notifications: where messages go.
     """
 
@@ -47,20 +47,14 @@ class GuardFunction(Construct):
         construct_id: str,
         *,
         guard: Guard,
-        bucket: SnapshotBucket,
+        vault: VaultStack,
         notifications: Notifications,
     ) -> None:
         super().__init__(scope, construct_id)
         log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_YEAR, removal_policy=RemovalPolicy.DESTROY)
-        statements = _statements(bucket.bucket.bucket_arn, notifications, log.log_group_arn)
-        role = iam.Role(
-            self,
-            "Role",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            description="Reads the replicas, adds snapshots to one bucket, and publishes to one topic.",
-            managed_policies=[iam.ManagedPolicy(self, "Policy", statements=statements)],
-        )
-        bucket.let_only(role)
+        # By its name, not by an import: so CDK lets the vault's stack alone.
+        role = iam.Role.from_role_name(self, "Role", vault.role_name)
+        iam.ManagedPolicy(self, "Policy", statements=_statements(notifications, log.log_group_arn), roles=[role])
         self.log = log
         with tempfile.TemporaryDirectory() as folder:
             for package in _PACKAGES:
@@ -78,17 +72,15 @@ class GuardFunction(Construct):
                 memory_size=MEMORY_MB,
                 timeout=Duration.minutes(15),
                 description="Keeps snapshots of the CodeCommit replicas, and watches them.",
-                environment=_environment(guard, bucket, notifications, log),
+                environment=_environment(guard, vault, notifications, log),
             )
         # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
         cast(CfnResource, self.function.node.default_child).add_deletion_override("DependsOn")
         self._report_unhandled(notifications)
         acknowledge(self, _ACCEPTED)
-        objects = f"<{Stack.of(self).get_logical_id(cast(CfnElement, bucket.bucket.node.default_child))}.Arn>"
         reasons = {
             "arn:<AWS::Partition>:codecommit:<AWS::Region>:<AWS::AccountId>:*": "Only what has a replica's tag.",
             "*": "Listing tags cannot be limited to a resource.",
-            **dict.fromkeys((f"{objects}/snapshots/*", f"{objects}/state/*"), "Its own objects have no fixed names."),
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in reasons.items()}, ["AwsSolutions"])
 
@@ -105,15 +97,16 @@ class GuardFunction(Construct):
         )
 
 
-def _environment(
-    guard: Guard, bucket: SnapshotBucket, notifications: Notifications, log: logs.LogGroup
-) -> dict[str, str]:
+def _environment(guard: Guard, vault: VaultStack, notifications: Notifications, log: logs.LogGroup) -> dict[str, str]:
     values = {
-        "BUCKET": bucket.bucket.bucket_name,
+        "BUCKET": vault.bucket.bucket_name,
+        "SIGNING_KEY": vault.key.key_arn,
         "TOPIC_ARN": notifications.topic.topic_arn,
         "LOG_GROUP": log.log_group_name,
         "STALE_AFTER_HOURS": str(guard.stale_after),
     }
+    if guard.keys:
+        values["KEYS"] = " ".join(guard.keys)
     if guard.snapshots:
         values["KEEP_HOURS"] = str(guard.snapshots.keep)
         values["FULL_EVERY_HOURS"] = str(guard.snapshots.full_every)
@@ -122,27 +115,15 @@ def _environment(
     return values
 
 
-def _statements(bucket_arn: str, notifications: Notifications, log_arn: str) -> Sequence[iam.PolicyStatement]:
-    """Return all that the function may do."""
+def _statements(notifications: Notifications, log_arn: str) -> Sequence[iam.PolicyStatement]:
+    """Return all that the function may do outside the vault."""
     tagged = {"Null": {f"aws:ResourceTag/{REPLICA_TAG}": "false"}}
     here = f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
     repositories = f"arn:{Aws.PARTITION}:codecommit:{here}:*"
     function = f"arn:{Aws.PARTITION}:lambda:{here}:function:{STACK_NAME}"
-    objects = [f"{bucket_arn}/{prefix}/*" for prefix in ("snapshots", "state")]
     allowed: list[tuple[list[str], list[str], dict[str, dict[str, str]] | None]] = [
         (["codecommit:GetRepository", "codecommit:GitPull"], [repositories], tagged),
         (["tag:GetResources"], ["*"], None),
-        (["s3:ListBucket", "s3:ListBucketVersions"], [bucket_arn], None),
-        (
-            ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:AbortMultipartUpload"],
-            objects,
-            None,
-        ),
-        (
-            ["s3:GetObjectRetention", "s3:PutObjectRetention", "s3:PutObjectVersionTagging"],
-            objects[:1],
-            None,
-        ),
         (["lambda:InvokeFunction"], [function], None),
         (["sns:Publish"], [notifications.topic.topic_arn], None),
         (["logs:CreateLogStream", "logs:PutLogEvents"], [log_arn], None),

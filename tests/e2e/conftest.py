@@ -74,9 +74,10 @@ def bootstrap(cloud, policy="arn:aws:iam::aws:policy/AdministratorAccess"):
         create_stack(cloud, "CDKToolkit", BOOTSTRAP_TEMPLATE.read_text(), CloudFormationExecutionPolicies=policy)
 
 
-def create_stack(cloud, name, template, **parameters):
+def create_stack(cloud, name, template, *, role=None, **parameters):
     cloudformation = cloud.client("cloudformation")
     cloudformation.create_stack(
+        **({"RoleARN": role} if role else {}),
         StackName=name,
         TemplateBody=template,
         Capabilities=["CAPABILITY_NAMED_IAM"],

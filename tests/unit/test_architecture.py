@@ -25,9 +25,11 @@ MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / 
 
 CLI = "codecommit_mirror"
 ENGINE = "mirror_engine"
+GUARD = "mirror_guard"
 IMPORTS = {
     "benchmarks": f"{CLI}.backup {CLI}.engine localcloud localcloud.aws.codecommit "
-    "localcloud.azure.service_connections localcloud.git_http localcloud.sample mirror_engine.text mirror_guard",
+    f"localcloud.azure.service_connections localcloud.git_http localcloud.sample {ENGINE}.text {GUARD}.git_access "
+    f"{GUARD}.replicas {GUARD}.snapshot {GUARD}.vault",
     # The CLI and what it calls.
     CLI: "",
     f"{CLI}.__main__": f"{CLI}.cli",
@@ -46,14 +48,26 @@ IMPORTS = {
     f"{CLI}.actions": "",
     f"{CLI}.markdown": "",
     f"{CLI}.progress": f"{CLI}.engine",
-    f"{CLI}.config": f"{CLI}.engine {CLI}.errors mirror_guard",
-    f"{CLI}.guard": "mirror_guard",
+    f"{CLI}.config": f"{CLI}.engine {CLI}.errors {GUARD}.names",
+    f"{CLI}.guard": f"{GUARD}.vault",
     f"{CLI}.engine": f"{CLI}.errors {ENGINE} {ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan "
     f"{ENGINE}.refs {ENGINE}.report {ENGINE}.run {ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
     f"{CLI}.errors": "",
     # What runs in a pipeline, and in the guard's function.
-    "mirror_guard": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings {ENGINE}.text "
+    GUARD: "",
+    f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.wire {GUARD}.changes {GUARD}.confirmation "
+    f"{GUARD}.git_access {GUARD}.messages {GUARD}.replicas {GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
+    f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.messages {GUARD}.vault",
+    f"{GUARD}.messages": f"{ENGINE}.text {GUARD}.changes",
+    f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {GUARD}.names {GUARD}.replicas {GUARD}.vault",
+    f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access "
+    f"{GUARD}.replicas {GUARD}.vault",
+    f"{GUARD}.confirmation": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings "
     f"{ENGINE}.wire",
+    f"{GUARD}.replicas": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names",
+    f"{GUARD}.git_access": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire",
+    f"{GUARD}.vault": f"{GUARD}.names",
+    f"{GUARD}.names": "",
     ENGINE: "",
     f"{ENGINE}.run": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.report "
     f"{ENGINE}.settings {ENGINE}.text {ENGINE}.transfer {ENGINE}.wire",
@@ -69,12 +83,15 @@ IMPORTS = {
     f"{ENGINE}.text": "",
     f"{ENGINE}.failures": "",
     # What lives in AWS.
-    "stacks": "stacks.deploy_role_stack stacks.guard_stack stacks.identity_stack stacks.replica_stack",
+    "stacks": "stacks.deploy_role_stack stacks.guard_stack stacks.identity_stack stacks.replica_stack "
+    "stacks.vault_stack",
     "stacks.replica_stack": f"{CLI}.config stacks.credential_cleanup stacks.push_access stacks.replica_repository",
     "stacks.deploy_role_stack": f"{CLI}.config stacks.federated_role stacks.identity_stack stacks.nag_suppressions "
     "stacks.replica_stack",
-    "stacks.guard_stack": f"{CLI}.config stacks.guard",
-    "stacks.guard": f"{CLI}.config mirror_guard stacks.nag_suppressions",
+    "stacks.guard_stack": f"{CLI}.config stacks.guard stacks.vault_stack",
+    "stacks.guard": f"{CLI}.config {GUARD}.names stacks.nag_suppressions stacks.vault_stack",
+    "stacks.vault_stack": f"{CLI}.config stacks.nag_suppressions stacks.vault",
+    "stacks.vault": f"{GUARD}.names stacks.nag_suppressions",
     "stacks.push_access": f"{CLI}.config stacks.federated_role stacks.identity_stack stacks.nag_suppressions",
     "stacks.credential_cleanup": "stacks.nag_suppressions",
     "stacks.identity_stack": f"{CLI}.config",

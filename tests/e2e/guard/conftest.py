@@ -1,9 +1,10 @@
-"""An embedded cloud of its own with a deployed guard, and replicas that it finds by their tags."""
+"""An embedded cloud of its own with a deployed vault and guard, and replicas that the guard finds by their tags."""
 
 import io
 import json
 import time
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -15,11 +16,17 @@ from codecommit_mirror.config.guard import Guard
 from codecommit_mirror.guard import Store
 from localcloud import LocalCloud
 from localcloud.aws.codecommit.change_events import EventShape
-from stacks import GuardStack
+from mirror_guard import replicas
+from mirror_guard.snapshot import Retention, Snapshots
+from mirror_guard.vault.vault import open_vault
+from stacks import GuardStack, VaultStack
 
 from ..conftest import create_stack
 
 GUARD = "codecommit-mirror-guard"
+VAULT = "codecommit-mirror-vault"
+SECTION = Guard(email="ops@example.com")
+RETENTION = Retention(timedelta(days=1), timedelta(days=400), timedelta(days=30), "COMPLIANCE")
 
 
 class Guarded:
@@ -27,21 +34,26 @@ class Guarded:
 
     def __init__(self, cloud: LocalCloud) -> None:
         self.cloud = cloud
+        self.deployer = _execution_role(cloud)
         self._deploy()
-        (stack,) = cloud.client("cloudformation").describe_stacks(StackName=GUARD)["Stacks"]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        self.bucket, self.topic = outputs["SnapshotBucket"], outputs["TopicArn"]
+        self.bucket, self.key = self._output(VAULT, "Bucket"), self._output(VAULT, "SigningKeyArn")
+        self.topic = self._output(GUARD, "TopicArn")
         cloud.aws.confirm_subscriptions()
         self.s3 = cloud.client("s3")
         self.store = Store(self.s3, self.bucket)
 
+    def _output(self, stack_name: str, key: str) -> str:
+        (stack,) = self.cloud.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
+        return next(output["OutputValue"] for output in stack["Outputs"] if output["OutputKey"] == key)
+
     def _deploy(self) -> None:
-        """Deploy the real template and the real code, without the CDK CLI, which the demo's tests use."""
+        """Deploy the real templates and the real code, without the CDK CLI, which the demo's tests use."""
         app = cdk.App(outdir=str(self.cloud.root / "cdk.out"))
-        stack = GuardStack(app, guard=Guard(email="ops@example.com"))
+        vault = VaultStack(app, guard=SECTION)
+        guard = GuardStack(app, guard=SECTION, vault=vault)
         app.synth()
-        template = Template.from_stack(stack).to_json()
-        del template["Parameters"], template["Rules"]
+        create_stack(self.cloud, VAULT, json.dumps(_template(vault)), role=self.deployer)
+        template = _template(guard)
         (function,) = (r for r in template["Resources"].values() if r["Type"] == "AWS::Lambda::Function")
         (folder,) = (path for path in Path(app.outdir).glob("asset.*") if path.is_dir())
         code = io.BytesIO()
@@ -70,9 +82,16 @@ class Guarded:
         assert "errorMessage" not in answer, answer
         return answer
 
+    def take(self, name: str, *, clock=lambda: datetime.now(UTC), retention=RETENTION):
+        """Take a snapshot in this process with the guard's rights, and a clock and a retention of the test's."""
+        session = self.as_guard()
+        replica = replicas.find(session.client("resourcegroupstaggingapi"), self.arn(name))
+        access = replicas.open_replica(session, session.client("codecommit"), replica)
+        return Snapshots(self.open_vault(), retention, clock).take(name, access)
+
     def keys(self, name: str) -> list[str]:
         """Return the keys of a replica's snapshots."""
-        return sorted(self.store.versions(name))
+        return sorted(self.store.listing(name).by_key)
 
     def mails(self, name: str, expected: int = 0) -> list[dict]:
         """Return the e-mails about a replica, once there are as many as expected and no event is on its way."""
@@ -87,6 +106,28 @@ class Guarded:
     def session(self) -> boto3.Session:
         """Return a session of the account's administrator."""
         return boto3.Session(region_name=self.cloud.region)
+
+    def session_as(self, role: str) -> boto3.Session:
+        """Return a session of a role, whose trust policy an administrator of IAM has changed for that."""
+        iam, name = self.cloud.client("iam"), role.rpartition("/")[2]
+        trust = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+        me = self.cloud.client("sts").get_caller_identity()["Arn"]
+        if not any(statement["Principal"] == {"AWS": me} for statement in trust["Statement"]):
+            trust["Statement"].append({"Effect": "Allow", "Principal": {"AWS": me}, "Action": "sts:AssumeRole"})
+            iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
+        keys = self.cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+        return boto3.Session(
+            keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], region_name=self.cloud.region
+        )
+
+    def as_guard(self) -> boto3.Session:
+        """Return a session of the guard's role."""
+        return self.session_as(f"arn:aws:iam::{self.cloud.account}:role/{GUARD}-{self.cloud.region}")
+
+    def open_vault(self):
+        """Open the vault with the guard's rights."""
+        session = self.as_guard()
+        return open_vault(session.client("s3"), session.client("kms"), self.bucket, self.key)
 
     def environment(self) -> dict[str, str]:
         """Return the function's environment."""
@@ -125,8 +166,27 @@ def shaped(request, recorded_cloud):
 
 @pytest.fixture
 def without_policy(guarded):
-    """Let the test write to the bucket in the guard's place, with a clock of its own."""
-    policy = guarded.s3.get_bucket_policy(Bucket=guarded.bucket)["Policy"]
-    guarded.s3.delete_bucket_policy(Bucket=guarded.bucket)
+    """Let the bucket's deployer take its policy away, for a test whose clock is ahead of the cloud's."""
+    s3 = guarded.session_as(guarded.deployer).client("s3")
+    policy = s3.get_bucket_policy(Bucket=guarded.bucket)["Policy"]
+    s3.delete_bucket_policy(Bucket=guarded.bucket)
     yield
-    guarded.s3.put_bucket_policy(Bucket=guarded.bucket, Policy=policy)
+    s3.put_bucket_policy(Bucket=guarded.bucket, Policy=policy)
+
+
+def _template(stack) -> dict:
+    """Return a stack's template without what only the CDK CLI fills in."""
+    template = Template.from_stack(stack).to_json()
+    del template["Parameters"], template["Rules"]
+    return template
+
+
+def _execution_role(cloud: LocalCloud) -> str:
+    """Create the role that CloudFormation acts as in an account that was bootstrapped for CDK; return its ARN."""
+    iam = cloud.client("iam")
+    name = f"cdk-hnb659fds-cfn-exec-role-{cloud.account}-{cloud.region}"
+    trust = {"Effect": "Allow", "Principal": {"Service": "cloudformation.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    iam.attach_role_policy(RoleName=name, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    return role

@@ -75,42 +75,78 @@ def wipe(rig):
 
 def attack_the_bucket(guarded, session, name):
     """Try what somebody can do who owns S3 in this account."""
-    s3 = session.client("s3")
-    bucket, versions = guarded.bucket, guarded.store.versions(name)
-    manifest, bundle = (max(key for key in versions if key.endswith(end)) for end in (".json", ".bundle"))
-    for key in (manifest, bundle):
-        where = {"Bucket": bucket, "Key": key, "VersionId": versions[key]}
+    s3, bucket = session.client("s3"), guarded.bucket
+    versions = guarded.store.listing(name).versions
+    manifest, bundle = ([v for v in versions if v.key.endswith(end)][-1] for end in (".json", ".bundle"))
+    for version in (manifest, bundle):
+        where = {"Bucket": bucket, "Key": version.key, "VersionId": version.id}
         refused("AccessDenied", s3.delete_object, **where)
         refused("AccessDenied", s3.delete_object, **where, BypassGovernanceRetention=True)
-        soon = datetime.now(UTC) + timedelta(days=1)
-        for mode in ("COMPLIANCE", "GOVERNANCE"):
-            lock = {"Mode": mode, "RetainUntilDate": soon}
-            refused("AccessDenied", s3.put_object_retention, **where, Retention=lock, BypassGovernanceRetention=True)
-    batch = {"Objects": [{"Key": key, "VersionId": version} for key, version in versions.items()]}
-    assert len(s3.delete_objects(Bucket=bucket, Delete=batch)["Errors"]) == len(versions)
-    refused("AccessDenied", s3.put_object, Bucket=bucket, Key=manifest, Body=b"{}")
-    refused("BucketNotEmpty", s3.delete_bucket, Bucket=bucket)
+        for when in (datetime.now(UTC) + timedelta(days=1), datetime(2101, 1, 1, tzinfo=UTC)):
+            for mode in ("COMPLIANCE", "GOVERNANCE"):
+                lock = {"Mode": mode, "RetainUntilDate": when}
+                refused(
+                    "AccessDenied", s3.put_object_retention, **where, Retention=lock, BypassGovernanceRetention=True
+                )
+        refused("AccessDenied", s3.put_object_legal_hold, **where, LegalHold={"Status": "ON"})
+        expired = {"TagSet": [{"Key": "codecommit-mirror:expired", "Value": "true"}]}
+        refused("AccessDenied", s3.put_object_tagging, **where, Tagging=expired)
+    batch = {"Objects": [{"Key": version.key, "VersionId": version.id} for version in versions]}
+    refused("AccessDenied", s3.delete_objects, Bucket=bucket, Delete=batch)
+    for key in (manifest.key, f"snapshots/{name}/20990101T000000Z.json", f"state/{name}.json", "keys/x.pem", "lfs/x"):
+        refused("AccessDenied", s3.put_object, Bucket=bucket, Key=key, Body=b"{}")
+    refused("AccessDenied", s3.delete_object, Bucket=bucket, Key=f"state/{name}.json")
+    change_the_settings(s3, bucket)
+
+
+def change_the_settings(s3, bucket):
+    """Try to change what the bucket itself enforces."""
+    refused("AccessDenied", s3.delete_bucket, Bucket=bucket)
+    refused("AccessDenied", s3.delete_bucket_policy, Bucket=bucket)
+    refused("AccessDenied", s3.put_bucket_policy, Bucket=bucket, Policy=json.dumps({"Statement": []}))
     suspended = {"Status": "Suspended"}
-    refused("InvalidBucketState", s3.put_bucket_versioning, Bucket=bucket, VersioningConfiguration=suspended)
-    # Without the bucket's policy new versions and delete markers hide the snapshots, but do not touch them.
-    s3.delete_bucket_policy(Bucket=bucket)
-    s3.put_object(Bucket=bucket, Key=manifest, Body=b'{"format": 1}')
-    s3.put_object(Bucket=bucket, Key=bundle, Body=b"nothing")
-    for key in versions:
-        s3.delete_object(Bucket=bucket, Key=key)
-    assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=f"snapshots/{name}/")
+    refused("AccessDenied", s3.put_bucket_versioning, Bucket=bucket, VersioningConfiguration=suspended)
+    by_default = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "alias/mine"}}
+    refused(
+        "AccessDenied",
+        s3.put_bucket_encryption,
+        Bucket=bucket,
+        ServerSideEncryptionConfiguration={"Rules": [by_default]},
+    )
+    rule = {"ID": "all", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}
+    refused(
+        "AccessDenied",
+        s3.put_bucket_lifecycle_configuration,
+        Bucket=bucket,
+        LifecycleConfiguration={"Rules": [rule]},
+    )
+    retention = {"Mode": "COMPLIANCE", "Days": 36500}
+    refused(
+        "AccessDenied",
+        s3.put_object_lock_configuration,
+        Bucket=bucket,
+        ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": retention}},
+    )
 
 
+def hide_everything(guarded, name):
+    """Without the bucket's policy new versions and delete markers hide the snapshots, but do not touch them."""
+    versions = guarded.store.listing(name).versions
+    manifest, bundle = ([v for v in versions if v.key.endswith(end)][-1] for end in (".json", ".bundle"))
+    guarded.s3.put_object(Bucket=guarded.bucket, Key=manifest.key, Body=b'{"format": 1}')
+    guarded.s3.put_object(Bucket=guarded.bucket, Key=bundle.key, Body=b"nothing")
+    for version in versions:
+        guarded.s3.delete_object(Bucket=guarded.bucket, Key=version.key)
+    assert "Contents" not in guarded.s3.list_objects_v2(Bucket=guarded.bucket, Prefix=f"snapshots/{name}/")
+
+
+@pytest.mark.usefixtures("without_policy")
 def test_everything_is_restored_as_of_three_points_in_time(guarded, rig, command, tmp_path):
-    policy = guarded.s3.get_bucket_policy(Bucket=guarded.bucket)["Policy"]
     states = three_points_in_time(guarded, rig)
     wipe(rig)
     (mail,) = guarded.mails(rig.name, 1)
     assert "rotate" in mail["body"]
-    try:
-        attack_the_bucket(guarded, operator(guarded.cloud, f"operator-{rig.name}"), rig.name)
-    finally:
-        guarded.s3.put_bucket_policy(Bucket=guarded.bucket, Policy=policy)
+    hide_everything(guarded, rig.name)
     url = rig.mirror.azure.clone_url
     for number, (refs, at) in enumerate(states):
         folder = tmp_path / str(number)
@@ -136,13 +172,22 @@ def test_a_later_snapshot_of_the_wiped_replica_hides_nothing(guarded, rig, comma
     assert list(sample.refs(tmp_path / "now")) == ["refs/heads/main"]
 
 
+def test_who_owns_s3_changes_nothing(guarded, rig):
+    sample.fill(rig.source)
+    confirmed_state(guarded, rig)
+    before = guarded.store.listing(rig.name)
+    attack_the_bucket(guarded, operator(guarded.cloud, f"operator-{rig.name}"), rig.name)
+    assert guarded.store.listing(rig.name) == before
+
+
 def test_the_guards_own_role_can_neither_delete_nor_write_elsewhere(guarded):
-    statements = guarded.cloud.client("iam")
-    (policy,) = [
-        one for one in statements.list_policies(Scope="Local")["Policies"] if "GuardPolicy" in one["PolicyName"]
-    ]
-    version = statements.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
-    document = json.dumps(version["PolicyVersion"]["Document"])
-    assert "Delete" not in document
-    assert "Bypass" not in document
-    assert "GitPush" not in document
+    iam, role = guarded.cloud.client("iam"), f"codecommit-mirror-guard-{guarded.cloud.region}"
+    attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+    assert len(attached) == 2
+    for policy in attached:
+        version = iam.get_policy(PolicyArn=policy["PolicyArn"])["Policy"]["DefaultVersionId"]
+        document = iam.get_policy_version(PolicyArn=policy["PolicyArn"], VersionId=version)["PolicyVersion"]["Document"]
+        assert not any(word in json.dumps(document) for word in ("Delete", "Bypass", "GitPush", "PutBucket"))
+    s3 = guarded.as_guard().client("s3")
+    refused("AccessDenied", s3.put_object, Bucket=guarded.bucket, Key="lfs/x", Body=b"")
+    refused("AccessDenied", s3.put_object, Bucket=guarded.bucket, Key="snapshots/x", Body=b"")

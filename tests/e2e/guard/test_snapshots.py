@@ -7,25 +7,24 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
 import pytest
 
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
-from codecommit_mirror.guard import parse_time
+from codecommit_mirror.guard import Listing, parse_time
 from localcloud import sample
 from mirror_engine.failures import RetryableError
-from mirror_guard import replicas, snapshot
-from mirror_guard.snapshot import Retention, Snapshots
-from mirror_guard.store import PART_BYTES, Store
+from mirror_guard import snapshot
+from mirror_guard.snapshot import Retention
+from mirror_guard.vault.store import PART_BYTES, Store
 
 from ..conftest import ROOT
+from .conftest import RETENTION
 
 pytestmark = pytest.mark.long("guard")
-
-RETENTION = Retention(timedelta(days=400), timedelta(days=30), "COMPLIANCE")
 
 
 def run_git(folder, *arguments):
@@ -34,12 +33,8 @@ def run_git(folder, *arguments):
     return done.stdout
 
 
-def take(guarded, rig, *, clock=lambda: datetime.now(UTC), retention=RETENTION):
-    """Take a snapshot in this process, with a clock and a retention of the test's."""
-    session = boto3.Session(region_name=guarded.cloud.region)
-    replica = replicas.find(session.client("resourcegroupstaggingapi"), guarded.arn(rig.name))
-    access = replicas.open_replica(session, session.client("codecommit"), replica)
-    return Snapshots(guarded.store, retention, clock).take(rig.name, access)
+def take(guarded, rig, **settings):
+    return guarded.take(rig.name, **settings)
 
 
 def sound(guarded, rig):
@@ -57,7 +52,7 @@ def test_a_snapshot_is_full_then_unchanged_then_incremental(guarded, rig):
     rig.run()
     assert guarded.snapshot(rig.name)["kind"] == "full"
     keys = guarded.keys(rig.name)
-    assert len(keys) == 2
+    assert [key.rpartition(".")[2] for key in keys] == ["bundle", "json", "sig"]
     rig.run()
     assert guarded.snapshot(rig.name)["kind"] == "unchanged"
     assert guarded.keys(rig.name) == keys
@@ -88,7 +83,7 @@ def download_as_documented(guarded, name, folder):
     return done.stdout
 
 
-def test_plain_git_restores_by_the_documented_commands(guarded, rig, tmp_path):
+def test_plain_git_and_openssl_restore_by_the_documented_commands(guarded, rig, command, tmp_path):
     sample.fill(rig.source)
     rig.run()
     guarded.snapshot(rig.name)
@@ -97,7 +92,11 @@ def test_plain_git_restores_by_the_documented_commands(guarded, rig, tmp_path):
         sample.git(rig.source, "tag", "-a", "-m", "a tag", f"more-{number}", "main")
         rig.run()
         guarded.snapshot(rig.name)
+    key = command("snapshots", "key", rig.name, "--azure-repo-url", rig.mirror.azure.clone_url)
+    assert key.returncode == 0, key.stderr
+    (tmp_path / "vault-key.pem").write_text(key.stdout)
     found = download_as_documented(guarded, rig.name, tmp_path)
+    assert found.count("Verified OK\n") == 4
     full, *later = sorted(path.name for path in tmp_path.glob("*.bundle"))
     assert len(later) == 3
     # Each hash twice: from the manifest, and of the bundle.
@@ -135,7 +134,6 @@ def test_one_broken_replica_does_not_stop_the_others(guarded, rig, cloud, stack_
     cloud.client("codecommit").delete_repository(repositoryName=rig.name)
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded, rig, monkeypatch):
     sample.fill(rig.source)
     rig.run()
@@ -152,13 +150,12 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
     assert guarded.keys(rig.name) == []
     taken = take(guarded, rig)
     assert taken.kind == "full"
-    assert len(guarded.keys(rig.name)) == 2 * 4
+    assert len(guarded.keys(rig.name)) == 3 * 4
     assert [m.complete for m in sound(guarded, rig).manifests.values()] == [False, False, False, True]
-    assert guarded.store.read_state(rig.name)[0].interrupted == 0
+    assert guarded.open_vault().states.read(rig.name)[0].interrupted == 0
 
 
 @pytest.mark.parametrize(("arrived", "counted"), [(4, 0), (PART_BYTES, 1)])
-@pytest.mark.usefixtures("without_policy")
 def test_an_incremental_attempt_is_counted_once_it_is_large(guarded, rig, monkeypatch, arrived, counted):
     sample.fill(rig.source)
     rig.run()
@@ -173,33 +170,35 @@ def test_an_incremental_attempt_is_counted_once_it_is_large(guarded, rig, monkey
     monkeypatch.setattr(snapshot, "_pack", breaks_off)
     with pytest.raises(RetryableError):
         take(guarded, rig)
-    assert guarded.store.read_state(rig.name)[0].interrupted == counted
+    assert guarded.open_vault().states.read(rig.name)[0].interrupted == counted
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_a_bundle_of_one_part_is_locked_too_and_not_called_large(guarded):
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
     told = []
-    size, _ = guarded.store.put_bundle(
+    store = guarded.open_vault().store
+    size, _, version = store.put_bundle(
         "snapshots/small/x.bundle", [bytes(PART_BYTES - 1), b"x"], "COMPLIANCE", until, lambda: told.append("large")
     )
     assert (size, told) == (PART_BYTES, [])
-    version = guarded.store.versions("small")["snapshots/small/x.bundle"]
-    assert guarded.store.locked_until("snapshots/small/x.bundle", version) == ("COMPLIANCE", until)
+    (put,) = store.listing("small").versions
+    assert put.id == version
+    assert store.lock_of(put) == ("COMPLIANCE", until)
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_a_large_bundle_goes_up_in_checksummed_parts_and_is_locked(guarded):
     parts = (bytes([number]) * 1_000_000 for number in range(25))
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
     told = []
-    size, _ = guarded.store.put_bundle(
+    store = guarded.open_vault().store
+    size, _, version = store.put_bundle(
         "snapshots/large/x.bundle", parts, "COMPLIANCE", until, lambda: told.append("large")
     )
     assert (size, told) == (25_000_000, ["large"])
     assert size > 2 * PART_BYTES
-    version = guarded.store.versions("large")["snapshots/large/x.bundle"]
-    assert guarded.store.locked_until("snapshots/large/x.bundle", version) == ("COMPLIANCE", until)
+    (put,) = store.listing("large").versions
+    assert put.id == version
+    assert store.lock_of(put) == ("COMPLIANCE", until)
     parts = guarded.s3.get_object_attributes(
         Bucket=guarded.bucket, Key="snapshots/large/x.bundle", ObjectAttributes=["ObjectParts", "Checksum"]
     )
@@ -207,7 +206,6 @@ def test_a_large_bundle_goes_up_in_checksummed_parts_and_is_locked(guarded):
     assert "ChecksumSHA256" in parts["Checksum"]
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_two_at_a_time_do_no_harm(guarded, rig):
     sample.fill(rig.source)
     rig.run()
@@ -243,7 +241,7 @@ def test_a_lock_lasts_as_long_as_a_snapshot_is_the_last_one(guarded, rig):
     assert take(guarded, rig, clock=lambda: later).kind == "full"
     found = read_snapshots(guarded.session(), rig.name)
     first, second = found.manifests.values()
-    assert second.previous_sha256 == found.sha256[first.key]
+    assert second.previous_sha256 == found.signed[first.key].sha256
     assert parse_time(second.locked_until) == later.replace(microsecond=0) + timedelta(days=430)
 
 
@@ -261,7 +259,6 @@ def test_an_incremental_snapshot_keeps_its_chain_locked(guarded, rig):
         assert found.locked_until(manifest) >= later + RETENTION.keep - timedelta(seconds=1)
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_a_snapshot_after_one_without_branches_is_full(guarded, rig):
     tip = sample.git(rig.replica, "hash-object", "-w", "--stdin", stdin=b"a file").strip()
     sample.git(rig.replica, "update-ref", "refs/tags/first", tip)
@@ -272,18 +269,19 @@ def test_a_snapshot_after_one_without_branches_is_full(guarded, rig):
     assert [manifest.full for manifest in found.complete] == [True, True]
 
 
-@pytest.mark.usefixtures("without_policy")
-def test_a_shorter_retention_shortens_no_lock_of_a_chain(guarded, rig):
+def test_a_shorter_retention_shortens_no_lock(guarded, rig):
     sample.fill(rig.source)
     rig.run()
     take(guarded, rig)
+    (full,) = read_snapshots(guarded.session(), rig.name).complete
     sample.commit(rig.source, "main", "one more")
     rig.run()
-    shorter = Retention(timedelta(days=30), timedelta(days=30), "COMPLIANCE")
+    shorter = Retention(timedelta(days=1), timedelta(days=30), timedelta(days=30), "COMPLIANCE")
     assert take(guarded, rig, retention=shorter).kind == "incremental"
     found = read_snapshots(guarded.session(), rig.name)
-    locks = {found.locked_until(manifest) for manifest in found.complete}
-    assert len(locks) == 1
+    first, second = (found.locked_until(manifest) for manifest in found.complete)
+    assert first == parse_time(full.locked_until)
+    assert second <= datetime.now(UTC) + timedelta(days=60)
 
 
 @pytest.mark.usefixtures("without_policy")
@@ -294,7 +292,7 @@ def test_what_no_snapshot_needs_any_longer_is_released(guarded, rig, monkeypatch
     old = guarded.keys(rig.name)
     sample.commit(rig.source, "main", "one more")
     rig.run()
-    monkeypatch.setattr(Store, "locked_until", lambda *_: ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC)))
+    monkeypatch.setattr(Store, "lock_of", lambda *_: ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC)))
     take(guarded, rig, clock=lambda: datetime.now(UTC) + timedelta(days=31))
     for key in guarded.keys(rig.name):
         tags = guarded.s3.get_object_tagging(Bucket=guarded.bucket, Key=key)["TagSet"]
@@ -314,17 +312,19 @@ def test_a_flipped_bit_a_missing_lock_and_a_missing_manifest_are_found(guarded, 
     assert "is sound: " in fine.stdout
     found = read_snapshots(guarded.session(), rig.name)
     last = found.at(None)
-    data = b"".join(found.read(last.bundle))
+    data = b"".join(found.read_bundle(last))
     flipped = data[:-30] + bytes([data[-30] ^ 1]) + data[-29:]
     monkeypatch.setattr(
-        Store, "open", lambda self, key, version, start=0: io.BytesIO((flipped if key == last.bundle else data)[start:])
+        Store,
+        "open",
+        lambda self, version, start=0: io.BytesIO((flipped if version.key == last.bundle else data)[start:]),
     )
     from codecommit_mirror.backup.origin import from_snapshots
     from codecommit_mirror.backup.restore import drill
 
     assert drill(from_snapshots(found, None), datetime.now(UTC)).problem
     monkeypatch.undo()
-    del found.versions[last.bundle]
+    found = replace(found, listing=Listing([v for v in found.listing.versions if v.key != last.bundle]))
     assert [sentence for _, sentence in problems(found, datetime.now(UTC))] == [
         "it is not locked, or its bundle is missing"
     ]

@@ -17,12 +17,11 @@ def about_staleness(guarded, rig, expected=0):
     return [subject for subject in subjects if "backed up" not in subject]
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_a_replica_that_no_run_confirms_is_told_once(guarded, rig):
     sample.fill(rig.source)
     rig.run()
     clock = [datetime.now(UTC)]
-    guard = Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.session(), lambda: clock[0])
+    guard = Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.as_guard(), lambda: clock[0])
     for hours in (1, 47, 49, 60):
         clock[0] = datetime.now(UTC) + timedelta(hours=hours)
         guard.check()

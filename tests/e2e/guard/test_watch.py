@@ -29,14 +29,14 @@ def push(rig, *refspecs, user=None):
 def notice(guarded, rig, ref):
     """Wait until the guard has heard of a change; if it names no author, let three hours pass, and return True."""
     for _ in range(80):
-        state = guarded.store.read_state(rig.name)[0]
+        state = guarded.open_vault().states.read(rig.name)[0]
         if state.changed_since or ref in state.unattributed:
             break
         time.sleep(0.25)
     if state.changed_since:
         return False
     later = datetime.now(UTC) + timedelta(hours=3)
-    Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.session(), lambda: later).check()
+    Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.as_guard(), lambda: later).check()
     return True
 
 
@@ -62,11 +62,10 @@ def test_a_days_work_is_not_told(guarded, rig):
     assert guarded.mails(rig.name) == []
     assert guarded.invoke(task="check")["replicas"] >= 1
     assert guarded.mails(rig.name) == []
-    state = guarded.store.read_state(rig.name)[0]
+    state = guarded.open_vault().states.read(rig.name)[0]
     assert (state.changed_since, state.stale_since) == ("", "")
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_a_wipe_with_the_pipelines_password_is_told_once_and_when_it_is_over(guarded, rig):
     sample.fill(rig.source)
     rig.run()
@@ -99,7 +98,6 @@ def test_a_change_by_somebody_else_is_told(guarded, rig):
     assert "updated refs/heads/main" in mails[0]["body"]
 
 
-@pytest.mark.usefixtures("without_policy")
 def test_a_creation_by_nobody_known_is_told_unless_a_run_confirms_the_replica(rig, guarded):
     sample.fill(rig.source)
     rig.run()

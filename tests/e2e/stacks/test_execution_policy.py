@@ -15,7 +15,7 @@ from codecommit_mirror.config.guard import Guard
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from localcloud import LocalCloud
-from stacks import GuardStack, ReplicaStack
+from stacks import GuardStack, ReplicaStack, VaultStack
 from stacks.replica_stack import BOUNDARY_KEY
 
 from ..embedded_cloud.aws.conftest import trust
@@ -159,13 +159,16 @@ def test_one_permission_less_and_a_deployment_fails(cloud, templates, action):
     pytest.fail(f"{action} is not missed: {reasons}")
 
 
-def test_it_does_not_deploy_the_guard(cloud):
-    stack = Stack(cloud.client("cloudformation"))
-    text = template(GuardStack(app(), guard=Guard(email="ops@example.com")))
+def test_it_deploys_neither_the_vault_nor_the_guard(cloud):
+    own, guard = app(), Guard(email="ops@example.com")
+    vault = VaultStack(own, guard=guard)
+    text = template(GuardStack(own, guard=guard, vault=vault))
     document = json.loads(text)
     (function,) = (r for r in document["Resources"].values() if r["Type"] == "AWS::Lambda::Function")
     function["Properties"]["Code"] = {"ZipFile": "def handler(event, context): pass"}
-    assert stack.create(json.dumps(document), RoleARN=role_with(cloud, printed())) == "ROLLBACK_COMPLETE"
+    for refused in (template(vault), json.dumps(document)):
+        stack = Stack(cloud.client("cloudformation"))
+        assert stack.create(refused, RoleARN=role_with(cloud, printed())) == "ROLLBACK_COMPLETE"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror_guard.bundle import header, read_header
-from mirror_guard.manifest import Manifest, as_of, chain_of, dump, parse
 from mirror_guard.snapshot import is_unchanged, plan
+from mirror_guard.vault.bundle import header, read_header
+from mirror_guard.vault.manifest import Manifest, as_of, chain_of, dump, parse
 
 CONFIRMED = "refs/tags/codecommit-mirror/confirmed"
 IDS = st.integers(0, 2**160 - 1).map(lambda number: f"{number:040x}")
@@ -21,18 +21,25 @@ REFS = st.dictionaries(NAMES, IDS, max_size=30)
 
 def manifest(time="20261101T000000Z", refs=None, **fields):
     defaults = {
+        "account": "123456789012",
+        "region": "eu-west-1",
+        "bucket": "vault",
         "replica": "M",
+        "sequence": 1,
+        "signed_by": "0" * 64,
         "time": time,
         "refs": refs or {},
         "head": "refs/heads/main",
         "complete": True,
         "bundle": f"snapshots/M/{time}.bundle",
+        "bundle_version": "v",
         "size": 1,
         "sha256": "0" * 64,
         "prerequisites": (),
         "previous": None,
         "previous_sha256": None,
         "chain_started": time,
+        "lock_mode": "COMPLIANCE",
         "locked_until": "20271101T000000Z",
     }
     return Manifest(**{**defaults, **fields})
@@ -103,14 +110,16 @@ def test_a_chain_goes_back_to_the_full_snapshot():
     known = {one.key: one for one in (full, first, second)}
     assert chain_of(second, known) == [full, first, second]
     assert chain_of(full, known) == [full]
+    with pytest.raises(ValueError, match="it says that it is"):
+        parse(dump(first).replace(b'"key": "snapshots/M/', b'"key": "snapshots/N/'))
     del known[first.key]
     with pytest.raises(ValueError, match=f"the snapshot that {second.key} builds on is missing"):
         chain_of(second, known)
 
 
 def test_as_of_a_time_is_the_last_complete_snapshot_before_it():
-    one, two = manifest("20261101T000000Z"), manifest("20261103T000000Z")
-    half = manifest("20261102T000000Z", complete=False)
+    one, two = manifest("20261101T000000Z"), manifest("20261103T000000Z", sequence=3)
+    half = manifest("20261102T000000Z", complete=False, sequence=2)
     noon = datetime(2026, 11, 2, 12, tzinfo=UTC)
     assert as_of([one, half, two], noon) is one
     assert as_of([one, half, two], noon + timedelta(days=1)) is two

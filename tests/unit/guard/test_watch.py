@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from mirror_guard import watch
 from mirror_guard.changes import Change, Verdict
 from mirror_guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
-from mirror_guard.store import State
+from mirror_guard.vault.state import State
+from mirror_guard.vault.store import Version
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -155,3 +156,42 @@ def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
     listed = {"refs/heads/main": "a" * 40, "refs/tags/codecommit-mirror/confirmed": object_id}
     assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R", digest(listed))
     assert parse_confirmation(b"object x\ntime: never\n") is None
+
+
+def look_at_the_vault(state, lost=(), keys=(), new=False):
+    foreign = [Version(key, "v", 1, "2026-11-29T00:00:00+00:00") for key in keys]
+    return watch.note_vault(state, replica="M", region="eu-west-1", bucket="vault", lost=lost, foreign=foreign, new=new)
+
+
+def test_foreign_objects_are_told_once_and_again_when_there_are_others():
+    state, messages = look_at_the_vault(State())
+    assert (state, messages) == (State(), [])
+    state, (message,) = look_at_the_vault(state, keys=["snapshots/M/x\x1b[31m.json"])
+    assert message.subject == "Foreign objects in the snapshots of M"
+    assert "\x1b" not in message.body
+    assert look_at_the_vault(state, keys=["snapshots/M/x\x1b[31m.json"]) == (state, [])
+    state, (message,) = look_at_the_vault(state, keys=[f"snapshots/M/{number}" for number in range(12)])
+    assert "and 2 more" in message.body
+    assert look_at_the_vault(state)[0].foreign == ""
+
+
+def test_a_damaged_chain_is_told_with_the_new_one():
+    assert look_at_the_vault(State(), lost=["snapshots/M/a.bundle"])[1] == []
+    (message,) = look_at_the_vault(State(), lost=["snapshots/M/a.bundle"], new=True)[1]
+    assert message.subject == "Snapshots of M were damaged"
+    assert "snapshots/M/a.bundle" in message.body
+
+
+def look_at_the_key(state, problem, *, is_signed=True):
+    return watch.note_key(state, problem, is_signed=is_signed, key="arn:key", region="eu-west-1", now=NOW)
+
+
+def test_a_key_that_does_not_sign_is_told_once_and_when_it_does_again():
+    state, (message,) = look_at_the_key(State(), "DisabledException")
+    assert message.subject == "The guard's signing key is out of order"
+    assert look_at_the_key(state, "DisabledException") == (state, [])
+    again = look_at_the_key(state, None)
+    assert (again[0], [one.subject for one in again[1]]) == (State(), ["The guard's signing key is in order again"])
+    # What was noted while the key did not sign is not believed afterwards.
+    assert [one.subject for one in look_at_the_key(State(), None, is_signed=False)[1]] == [again[1][0].subject]
+    assert look_at_the_key(State(), None) == (State(), [])

@@ -10,7 +10,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
-from stacks import GuardStack
+from stacks import GuardStack, VaultStack
 
 from .test_stacks import CONTEXT, PACKS, findings, logical_id, of_type
 
@@ -22,7 +22,8 @@ VARIANTS = pytest.mark.parametrize(
 
 
 def stack(guard=GUARD):
-    return GuardStack(cdk.App(context=CONTEXT, analytics_reporting=False), guard=guard)
+    app = cdk.App(context=CONTEXT, analytics_reporting=False)
+    return GuardStack(app, guard=guard, vault=VaultStack(app, guard=guard))
 
 
 def template(guard=GUARD):
@@ -39,7 +40,6 @@ def test_there_are_these_resources_and_nothing_else():
         "AWS::Events::Rule",
         "AWS::Events::Rule",
         "AWS::IAM::ManagedPolicy",
-        "AWS::IAM::Role",
         "AWS::KMS::Key",
         "AWS::Lambda::EventInvokeConfig",
         "AWS::Lambda::Function",
@@ -47,27 +47,22 @@ def test_there_are_these_resources_and_nothing_else():
         "AWS::Lambda::Permission",
         "AWS::Lambda::Permission",
         "AWS::Logs::LogGroup",
-        "AWS::S3::Bucket",
-        "AWS::S3::BucketPolicy",
         "AWS::SNS::Subscription",
         "AWS::SNS::Topic",
         "AWS::SNS::TopicPolicy",
     ]
 
 
-def test_the_role_reads_tagged_replicas_and_adds_to_one_bucket_and_one_topic():
+def test_outside_the_vault_the_role_reads_tagged_replicas_and_publishes_to_one_topic():
     document = template()
-    bucket = {"Fn::GetAtt": [logical_id(document, "AWS::S3::Bucket"), "Arn"]}
-
-    def objects(prefix):
-        return {"Fn::Join": ["", [bucket, f"/{prefix}/*"]]}
 
     def arn(service, rest):
         account = [{"Ref": "AWS::Region"}, ":", {"Ref": "AWS::AccountId"}, f":{rest}"]
         return {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":{service}:", *account]]}
 
-    statements = of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["PolicyDocument"]["Statement"]
-    assert statements == [
+    policy = of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]
+    assert policy["Roles"] == [{"Fn::Join": ["", ["codecommit-mirror-guard-", {"Ref": "AWS::Region"}]]}]
+    assert policy["PolicyDocument"]["Statement"] == [
         {
             "Effect": "Allow",
             "Action": ["codecommit:GetRepository", "codecommit:GitPull"],
@@ -75,17 +70,6 @@ def test_the_role_reads_tagged_replicas_and_adds_to_one_bucket_and_one_topic():
             "Condition": {"Null": {"aws:ResourceTag/codecommit-mirror:replica": "false"}},
         },
         {"Effect": "Allow", "Action": "tag:GetResources", "Resource": "*"},
-        {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:ListBucketVersions"], "Resource": bucket},
-        {
-            "Effect": "Allow",
-            "Action": ["s3:AbortMultipartUpload", "s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"],
-            "Resource": [objects("snapshots"), objects("state")],
-        },
-        {
-            "Effect": "Allow",
-            "Action": ["s3:GetObjectRetention", "s3:PutObjectRetention", "s3:PutObjectVersionTagging"],
-            "Resource": objects("snapshots"),
-        },
         {
             "Effect": "Allow",
             "Action": "lambda:InvokeFunction",
@@ -102,33 +86,6 @@ def test_the_role_reads_tagged_replicas_and_adds_to_one_bucket_and_one_topic():
             "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
             "Resource": {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]},
         },
-    ]
-
-
-def test_the_bucket_locks_stays_and_takes_objects_from_the_guard_only():
-    document = template()
-    bucket = of_type(document, "AWS::S3::Bucket")
-    assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Retain", "Retain")
-    properties = bucket["Properties"]
-    assert properties["ObjectLockEnabled"] is True
-    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
-    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
-    assert "ObjectLockConfiguration" not in properties
-    statements = of_type(document, "AWS::S3::BucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
-    assert [s["Effect"] for s in statements] == ["Deny"] * len(statements)
-    assert statements[0]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-    (writes,) = [s for s in statements if s.get("Sid") == "OnlyTheGuardWrites"]
-    assert writes["Action"] == ["s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging"]
-    role = {"Fn::GetAtt": [logical_id(document, "AWS::IAM::Role"), "Arn"]}
-    assert writes["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": role}}
-
-
-def test_only_what_the_guard_released_expires():
-    rules = of_type(template(), "AWS::S3::Bucket")["Properties"]["LifecycleConfiguration"]["Rules"]
-    removing = [r for r in rules if "ExpirationInDays" in r or "NoncurrentVersionExpiration" in r]
-    assert [(r["Id"], r.get("TagFilters"), r.get("Prefix")) for r in removing] == [
-        ("expired-snapshots", [{"Key": "codecommit-mirror:expired", "Value": "true"}], None),
-        ("earlier-states", None, "state/"),
     ]
 
 

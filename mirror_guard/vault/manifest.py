@@ -1,8 +1,9 @@
 """A snapshot's manifest: which refs it has, which bundle holds their objects, and which manifest came before it.
 
-Both lie in the bucket below ``snapshots/<replica>/``, named after the UTC time. A chain is a full bundle and the
-incremental ones that build on it. Every manifest names the one before it, with its SHA-256, across chains too, so that
-none can be exchanged or left out unnoticed.
+Both lie in the vault below ``snapshots/<replica>/``, named after the UTC time, and so does the manifest's signature:
+the same name with ``.sig``. A chain is a full bundle and the incremental ones that build on it. Every manifest has a
+sequence number and names the one before it, with its SHA-256, across chains too, so that none can be exchanged or left
+out unnoticed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 PREFIX = "snapshots/"
+SIGNATURE_SUFFIX = ".sig"
 TIME = "%Y%m%dT%H%M%SZ"
 _FORMAT = 1
 
@@ -23,7 +25,15 @@ _FORMAT = 1
 class Manifest:
     """One snapshot."""
 
+    account: str
+    region: str
+    bucket: str
+    """The vault that it was written for, even where a copy of it is read."""
     replica: str
+    sequence: int
+    """The number of the snapshot among all of its replica, from 1."""
+    signed_by: str
+    """The fingerprint of the key that signs it; empty if none did, and then it counts for nothing."""
     time: str
     """When the refs were read, as ``20261126T021500Z``."""
     refs: Mapping[str, str]
@@ -33,6 +43,8 @@ class Manifest:
     """Whether these are all of the replica's refs: the last of several bundles of a large replica completes it."""
     bundle: str
     """The bundle's key."""
+    bundle_version: str
+    """The version of that object, as S3 named it; a copy of the vault may have others."""
     size: int
     """Bytes of the bundle."""
     sha256: str
@@ -44,6 +56,7 @@ class Manifest:
     previous_sha256: str | None
     chain_started: str
     """The time of the full snapshot that its chain begins with."""
+    lock_mode: str
     locked_until: str
     """Until when bundle and manifest were locked at first, as ``time``; the lock may have been extended since."""
 
@@ -56,6 +69,11 @@ class Manifest:
     def key(self) -> str:
         """The manifest's own key."""
         return manifest_key(self.replica, self.time)
+
+    @property
+    def signature(self) -> str:
+        """The key of its signature."""
+        return self.key + SIGNATURE_SUFFIX
 
 
 def manifest_key(replica: str, time: str) -> str:
@@ -80,7 +98,8 @@ def parse_time(text: str) -> datetime:
 
 def dump(manifest: Manifest) -> bytes:
     """Return the manifest as JSON; ref names that are not UTF-8 keep their surrogate escapes."""
-    return (json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1, sort_keys=True) + "\n").encode()
+    fields = {"format": _FORMAT, "key": manifest.key, **asdict(manifest)}
+    return (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode()
 
 
 def parse(data: bytes) -> Manifest:
@@ -93,11 +112,14 @@ def parse(data: bytes) -> Manifest:
         fields = json.loads(data)
         if fields.pop("format") != _FORMAT:
             raise ValueError("it has a format that this version does not know")
+        key = fields.pop("key")
         fields["prerequisites"] = tuple(fields["prerequisites"])
         manifest = Manifest(**fields)
         parse_time(manifest.time)
         parse_time(manifest.chain_started)
         parse_time(manifest.locked_until)
+        if manifest.key != key:
+            raise ValueError(f"it says that it is {key}")
         return manifest
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is damaged ({error})") from None
@@ -128,6 +150,6 @@ def chain_of(manifest: Manifest, known: Mapping[str, Manifest]) -> list[Manifest
 
 
 def as_of(manifests: Sequence[Manifest], time: datetime) -> Manifest | None:
-    """Return the last complete snapshot taken at or before a time; None if there is none."""
+    """Return the last complete snapshot taken at or before a time, by its number; None if there is none."""
     latest = format_time(time)
-    return max((m for m in manifests if m.complete and m.time <= latest), key=lambda m: m.time, default=None)
+    return max((m for m in manifests if m.complete and m.time <= latest), key=lambda m: m.sequence, default=None)

@@ -1,0 +1,127 @@
+"""Which objects of a replica the guard wrote: the manifests that its key signed, and the bundles that these name.
+
+Whoever else may put objects into the vault can add manifests, versions and delete markers. None of them is believed,
+hides anything, or costs more than a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .manifest import SIGNATURE_SUFFIX, Manifest, digest, parse
+from .public_key import PublicKey
+from .store import Listing, Store, Version
+
+_MAX_VERSIONS = 10
+"""How many versions of a manifest and of its signature are looked at; the guard writes one."""
+_MAX_SIGNATURE_BYTES = 1024
+_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+_MAX_CANDIDATES = 1000
+"""How many new manifests are looked at in one go, the newest first."""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A manifest that a trusted key has signed."""
+
+    manifest: Manifest
+    sha256: str
+    """Of the manifest's bytes, in hexadecimal."""
+    objects: tuple[Version, ...]
+    """Itself, its signature and, if that very version is there, its bundle."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bundle is there as it was written."""
+        return len(self.objects) == 3
+
+
+class SignedSnapshots:
+    """The signed snapshots of one replica, read when they are asked for.
+
+    Args:
+        store: the vault.
+        listing: the replica's objects.
+        keys: the keys whose signatures count, by fingerprint.
+    """
+
+    def __init__(self, store: Store, listing: Listing, keys: Mapping[str, PublicKey]) -> None:
+        self._store, self._listing, self._keys = store, listing, keys
+        self._read: dict[str, Signed | None] = {}
+
+    def get(self, key: str) -> Signed | None:
+        """Return the first validly signed version of a manifest; None if there is none."""
+        if key not in self._read:
+            self._read[key] = self._find(key)
+        return self._read[key]
+
+    def _find(self, key: str) -> Signed | None:
+        versions = self._listing.by_key
+        signatures = [
+            (version, self._store.read(version))
+            for version in versions.get(key + SIGNATURE_SUFFIX, ())[:_MAX_VERSIONS]
+            if version.size <= _MAX_SIGNATURE_BYTES
+        ]
+        if not signatures:
+            return None
+        for version in versions.get(key, ())[:_MAX_VERSIONS]:
+            if version.size <= _MAX_MANIFEST_BYTES:
+                data = self._store.read(version)
+                for signature, value in signatures:
+                    manifest = self._verified(key, data, value)
+                    if manifest:
+                        return Signed(manifest, digest(data), (version, signature, *self._bundle(manifest)))
+        return None
+
+    def _verified(self, key: str, data: bytes, signature: bytes) -> Manifest | None:
+        try:
+            manifest = parse(data)
+        except ValueError:
+            return None
+        signer = self._keys.get(manifest.signed_by)
+        return manifest if manifest.key == key and signer and signer.verifies(data, signature) else None
+
+    def _bundle(self, manifest: Manifest) -> list[Version]:
+        there = self._listing.by_key.get(manifest.bundle, ())
+        return [version for version in there if version.id == manifest.bundle_version][:1]
+
+    def last(self, noted: str, seen: str) -> Signed | None:
+        """Return the last signed snapshot, by its number.
+
+        Args:
+            noted: the key of the last one, as the state has it.
+            seen: the date of the newest object at that time; only newer ones are looked at.
+        """
+        found = [signed for key in self._newest(seen) if (signed := self.get(key))]
+        found += [signed for key in (noted,) if key and (signed := self.get(key))]
+        return max(found, key=lambda signed: signed.manifest.sequence, default=None)
+
+    def _newest(self, seen: str) -> list[str]:
+        keys = {v.key for v in self._listing.versions if v.written >= seen and v.key.endswith(".json")}
+        return sorted(keys, reverse=True)[:_MAX_CANDIDATES]
+
+    def chain(self, last: Signed) -> list[Signed] | None:
+        """Return the snapshots that a restore of this one needs; None if one of them is not there as it was signed."""
+        chain = [last]
+        while not chain[-1].manifest.full:
+            before = chain[-1].manifest
+            signed = self.get(before.previous or "")
+            if not signed or signed.sha256 != before.previous_sha256 or len(chain) > len(self._listing.versions):
+                return None
+            chain.append(signed)
+        return chain if all(signed.is_whole for signed in chain) else None
+
+    def foreign(self, seen: str, chain: Iterable[Signed]) -> list[Version]:
+        """Return the versions since a date that belong to no signed snapshot, and what hides those of the chain.
+
+        Args:
+            seen: the date.
+            chain: the snapshots that are needed. A life-cycle rule hides what is not.
+        """
+        new = [version for version in self._listing.versions if version.written >= seen]
+        judged = self._newest(seen)
+        own = {(v.key, v.id) for key in judged if (signed := self.get(key)) for v in signed.objects}
+        needed = {version.key for signed in chain for version in signed.objects}
+        own |= {(version.key, version.id) for signed in chain for version in signed.objects}
+        return [v for v in new if (v.key in needed if v.deletes else (v.key, v.id) not in own)]

@@ -1,0 +1,1 @@
+"""The vault's constructs: bucket, signing key and the guard's role."""
