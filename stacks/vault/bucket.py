@@ -107,7 +107,8 @@ class VaultBucket(Construct):
             "OnlyWithTheKeyOfS3",
             _PUT,
             everything,
-            {"StringNotEquals": {"s3:x-amz-server-side-encryption": "AES256"}},
+            # Parts of a multipart upload say nothing of encryption; whether they are judged by it is not known.
+            {"StringNotEqualsIfExists": {"s3:x-amz-server-side-encryption": "AES256"}},
         )
         self._deny(
             "NoLockOutlastsTheSnapshots",

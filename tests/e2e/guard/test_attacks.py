@@ -180,6 +180,15 @@ def test_who_owns_s3_changes_nothing(guarded, rig):
     assert guarded.store.listing(rig.name) == before
 
 
+def test_no_administrator_signs_in_the_guards_place(guarded):
+    kms = guarded.cloud.client("kms")
+    message = {"Message": bytes(32), "MessageType": "DIGEST", "SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"}
+    refused("AccessDeniedException", kms.sign, KeyId=guarded.key, **message)
+    refused(
+        "AccessDeniedException", guarded.session_as(guarded.deployer).client("kms").sign, KeyId=guarded.key, **message
+    )
+
+
 def test_the_guards_own_role_can_neither_delete_nor_write_elsewhere(guarded):
     iam, role = guarded.cloud.client("iam"), f"codecommit-mirror-guard-{guarded.cloud.region}"
     attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]

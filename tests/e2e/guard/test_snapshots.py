@@ -292,7 +292,8 @@ def test_what_no_snapshot_needs_any_longer_is_released(guarded, rig, monkeypatch
     old = guarded.keys(rig.name)
     sample.commit(rig.source, "main", "one more")
     rig.run()
-    monkeypatch.setattr(Store, "lock_of", lambda *_: ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC)))
+    lock_of, ended = Store.lock_of, ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(Store, "lock_of", lambda self, it: ended if it.key in old else lock_of(self, it))
     take(guarded, rig, clock=lambda: datetime.now(UTC) + timedelta(days=31))
     for key in guarded.keys(rig.name):
         tags = guarded.s3.get_object_tagging(Bucket=guarded.bucket, Key=key)["TagSet"]
