@@ -22,7 +22,7 @@ from mirror_engine.git import Git, batches_by_command_line, git_environment
 from mirror_engine.plan import by_original_name, make_plan, mass_deletion, plan_refs, select, unmirrorable
 from mirror_engine.refs import ARCHIVE_PREFIX, CARRIED_PREFIX, CONFIRMED_TAG, Advertisement, Command, ReplicaRefs
 from mirror_engine.report import Outcome, carried_note, summary
-from mirror_engine.run import mirror, names_lfs, refs_by_rest_api
+from mirror_engine.run import foreign_history, mirror, names_lfs, refs_by_rest_api
 from mirror_engine.settings import (
     Endpoint,
     Settings,
@@ -60,6 +60,7 @@ __all__ = [
     "count",
     "equal_refs",
     "failures_as_mirror_errors",
+    "foreign_history",
     "format_bytes",
     "git_environment",
     "is_loopback",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import urllib.parse
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
-from .archive import confirm, remove_expired
+from .archive import confirm, ref_listing, remove_expired
 from .failures import MirrorFailure, RetryableError
 from .plan import (
     Plan,
@@ -26,14 +27,15 @@ from .plan import (
     slash_positions,
     unmirrorable,
 )
-from .refs import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs
+from .refs import CARRIED_PREFIX, CONFIRMED_TAG, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs
 from .report import Outcome, agent_command, report
 from .settings import Endpoint, Settings, password_replica, read_settings
 from .text import count, list_refs, sanitize, say
 from .transfer import Transfer
-from .wire.protocol import read_refs
+from .wire.protocol import common_objects, read_refs
 from .wire.transport import MAX_ROUNDS, Traffic, read_body, retry_delay, send
 
+MAX_COMPARED = 200
 MAX_PAGES = 1000
 
 
@@ -111,13 +113,16 @@ class _Run:
         source = read_refs(settings.source, "git-upload-pack", self._traffic)
         wanted = select(source.refs, settings.namespaces)
         present = by_original_name(ReplicaRefs(replica.refs), settings.namespaces)
-        _check_identity(settings)
+        _check_identity(settings, retry=not is_last)
         if is_first:
             say(
                 f"Source {settings.source.url} has {count(wanted, 'ref')}, "
                 f"replica {settings.replica.url} has {len(present):,}."
             )
         self._check_source(source.refs, wanted, present, retry=not is_last)
+        stop = None if transfer.done else foreign_history(settings, source, replica.refs, present)
+        if stop:
+            raise MirrorFailure(f"nothing was changed: {stop}")
         needs_attention = self._outcome.needs_attention
         needs_attention.update(unmirrorable(source.refs, settings.namespaces))
         blocking_tag = OWN_PREFIX.rstrip("/")
@@ -256,14 +261,19 @@ class _Run:
                 outcome.broken[name] = refusals.get(name) or "differs, and no reason was given; run again"
 
 
-def _check_identity(settings: Settings) -> None:
-    """Stop if another repository has the source's name now, according to Azure's REST API (Repositories - Get)."""
+def _check_identity(settings: Settings, *, retry: bool) -> None:
+    """Stop if another repository has the source's name now, according to Azure's REST API (Repositories - Get).
+
+    Raises RetryableError if the API may be available in a moment and ``retry`` says to wait for that.
+    """
     if not settings.source_id:
         return
     try:
         answer = _ask_rest_api(settings, "", "")
         actual = str(answer[0]["id"]) if answer else settings.source_id
-    except (MirrorFailure, RetryableError, ValueError, LookupError, TypeError):
+    except (MirrorFailure, RetryableError, ValueError, LookupError, TypeError) as error:
+        if retry and isinstance(error, RetryableError):
+            raise
         say("The source's id cannot be read, and is not compared.")
         return
     if actual != settings.source_id:
@@ -272,6 +282,30 @@ def _check_identity(settings: Settings) -> None:
             f"repository with the id {sanitize(settings.source_id)}; if the replica is to follow the other one, run "
             "'codecommit-mirror up NAME --change-source'."
         )
+
+
+def foreign_history(settings: Settings, source: Advertisement, replica: Refs, present: SourceRefs) -> str | None:
+    """Return why a run must not replace what the replica has: no run brought it, and it is not the source's.
+
+    A replica that a run has confirmed is the source's, and so is one with an object that the source has too. What a
+    person lets a run replace has a mark, so that the word is about this and nothing else.
+    """
+    mark = hashlib.sha256(ref_listing(present)).hexdigest()[:12]
+    if not present or CONFIRMED_TAG in replica or settings.replace_history == mark:
+        return None
+    values = list(dict.fromkeys(present.values()))
+    if set(values) & set(source.refs.values()):
+        return None
+    branches = [value for name, value in source.refs.items() if name.startswith("refs/heads/")]
+    want = next(iter([*branches, *source.refs.values()]))
+    if common_objects(settings.source, source.capabilities, want, values[:MAX_COMPARED], Traffic()):
+        return None
+    return (
+        f"the replica has {count(present, 'ref')} ({list_refs(sorted(present))}) that the source's history does not "
+        "have, and no run has ever confirmed this replica. Check the names of both. If the source is to replace what "
+        "is there ('codecommit-mirror sync NAME --dry-run' shows what that means), run once with the pipeline variable "
+        f"MIRROR_REPLACE_HISTORY={mark}."
+    )
 
 
 def _uses_lfs(settings: Settings, default_branch: str | None) -> bool:

@@ -8,6 +8,7 @@ The settings come from the environment:
     MIRROR_REFS               which namespaces below refs/ are mirrored: "heads tags notes"
     MIRROR_ARCHIVE_DAYS       days to keep deleted or overwritten tips: 90; 0 turns the archive off
     MIRROR_ALLOW_DELETIONS    1: this run may delete most of the refs
+    MIRROR_REPLACE_HISTORY    the mark of a history that is not the source's, and that this run may replace
 
 Passwords stay in the environment and go out in the Authorization header, only to the host that they belong to.
 """
@@ -57,6 +58,8 @@ class Settings:
     namespaces: tuple[str, ...] = ("refs/heads/", "refs/tags/", "refs/notes/")
     archive_days: int = 90
     allow_deletions: bool = False
+    replace_history: str = ""
+    """The mark of what the replica may lose although it is not the source's; see ``foreign_history``."""
     source_id: str = ""
     """The id of the source's repository; empty if any repository of its name is mirrored."""
 
@@ -108,9 +111,14 @@ def read_settings(
         replica(environment),
         tuple(f"refs/{name}/" for name in names),
         int(days),
-        environment.get("MIRROR_ALLOW_DELETIONS", "").strip() in ("1", "true", "True"),
-        environment.get("MIRROR_SOURCE_ID", "").strip(),
+        allow_deletions=_is_on(environment, "MIRROR_ALLOW_DELETIONS"),
+        replace_history=environment.get("MIRROR_REPLACE_HISTORY", "").strip(),
+        source_id=environment.get("MIRROR_SOURCE_ID", "").strip(),
     )
+
+
+def _is_on(environment: Mapping[str, str], variable: str) -> bool:
+    return environment.get(variable, "").strip() in ("1", "true", "True")
 
 
 def make_endpoint(side: str, url: str, username: str, password: str, remedy: str, *, bearer: bool = False) -> Endpoint:

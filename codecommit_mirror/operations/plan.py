@@ -195,8 +195,13 @@ def _run_actions(state: MirrorState, changes: Collection[Action]) -> list[Action
     return [Action("run", "pipeline, until both sides are equal", after=why)]
 
 
+def needs_first_look(state: MirrorState) -> bool:
+    """Whether a person has to see the first run: it could replace the history of a repository that was there before."""
+    return state.mirror.existing and state.proof is None
+
+
 def _queue_actions(state: MirrorState, changes: Collection[Action]) -> list[Action]:
-    if not changes and state.proof:
+    if needs_first_look(state) or (not changes and state.proof):
         return []
     return [Action("run", "pipeline, once", after="to prove what was changed" if changes else "for the first time")]
 
@@ -224,3 +229,12 @@ def summary(state: MirrorState) -> str:
     elif azure and azure.yaml.pull_request:
         message += f" Merge the pull request in {azure.yaml.repository.name!r}, so that pushes start runs."
     return message
+
+
+def nothing_to_do(current: MirrorState) -> str:
+    """Return the closing message of a mirror with which nothing was to be done."""
+    if current.proof and not current.proof.done:
+        return f"run {current.proof.id} has not ended yet"
+    if current.comparison is None:
+        return "nothing to do"
+    return summary(current).replace(" is up: ", " is up: nothing to do, ", 1)

@@ -33,6 +33,8 @@ from .plan import (
     describe_earlier,
     earlier_sign_in,
     lacks_user,
+    needs_first_look,
+    nothing_to_do,
     plan_up,
     summary,
     variables_left,
@@ -99,7 +101,7 @@ def up(
         changed = {name: planned for name, planned in prepared.items() if planned.plan.actions}
         under_way = {name for name, planned in prepared.items() if planned.state.proof and not planned.state.proof.done}
         for name in prepared.keys() - changed.keys():
-            board.rows[name].succeed(_nothing_to_do(prepared[name].state), unchanged=True)
+            board.rows[name].succeed(nothing_to_do(prepared[name].state), unchanged=True)
         confirm_plan({name: planned.plan for name, planned in changed.items()}, board, policy)
         ready = for_each_mirror(changed, board, _ask_for_secrets, policy)
         ready = _deploy(ready, board, output, policy)
@@ -433,6 +435,11 @@ def _credential_and_run(
     if RUN not in stages:
         row.succeed(f"{row.name} is connected.")
         return False
+    if not policy.waits and needs_first_look(planned.state):
+        row.hand_over(
+            f"is connected to a repository that was there before: run 'codecommit-mirror up {row.name}' once."
+        )
+        return False
     if not policy.waits:
         row.succeed(f"queued run {_queue_run(planned).id}")
         return True
@@ -489,11 +496,3 @@ def _finish_migration(context: MirrorContext, current: MirrorState, project: Pro
     if mirror.existing:
         tag_replica(context.aws, current.replica_outputs().replica_arn, mirror.replica_tags)
     say(f"removed the {describe_earlier(mirror, earlier)} that the pipeline no longer needs")
-
-
-def _nothing_to_do(current: MirrorState) -> str:
-    if current.proof and not current.proof.done:
-        return f"run {current.proof.id} has not ended yet"
-    if current.comparison is None:
-        return "nothing to do"
-    return summary(current).replace(" is up: ", " is up: nothing to do, ", 1)

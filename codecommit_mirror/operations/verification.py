@@ -84,7 +84,9 @@ def pipeline_settings(
     Raises:
         MirrorError: a credential is missing; it names the variable.
     """
-    values = {name: environment.get(name, "") for name in (*_CREDENTIALS, "MIRROR_ALLOW_DELETIONS")}
+    values = {
+        name: environment.get(name, "") for name in (*_CREDENTIALS, "MIRROR_ALLOW_DELETIONS", "MIRROR_REPLACE_HISTORY")
+    }
     if credentials_file:
         values["AWS_GIT_USERNAME"], values["AWS_GIT_PASSWORD"] = _read_csv(credentials_file)
     for name, meaning in _CREDENTIALS.items():
@@ -224,4 +226,5 @@ def preview(settings: engine.Settings) -> Preview:
         commands = tuple(command for push in plan for command in push)
         kept = engine.to_archive(commands, (), refs, time.time()) if settings.archive_days else {}
         stop = engine.mass_deletion(wanted, present, listed, settings.allow_deletions)
+        stop = stop or engine.foreign_history(settings, source, replica.refs, present)
         return Preview(commands, len(kept), denied, stop)

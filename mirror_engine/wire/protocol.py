@@ -67,6 +67,27 @@ def request_pack(
         response.close()
 
 
+def common_objects(
+    source: Endpoint, capabilities: Sequence[str], want: str, haves: Sequence[str], traffic: Traffic
+) -> set[str]:
+    """Return which of ``haves`` the source has too, without any pack: it acknowledges them (gitprotocol-pack).
+
+    Raises SourceRefused and RetryableError as ``request_pack`` does.
+    """
+    words = "".join(f" {word}" for word in offered(capabilities, "multi_ack_detailed", AGENT)).encode()
+    body = pkt_line(b"want %s%s\n" % (want.encode(), words)) + b"0000"
+    body += b"".join(pkt_line(b"have %s\n" % have.encode()) for have in haves) + b"0000"
+    answer = read_body(source, _ask(source, "git-upload-pack", [body], len(body)))
+    traffic.from_source += len(answer)
+    try:
+        lines = [line.decode("ascii", "replace").split() for line in split_pkt_lines(answer)]
+    except ValueError as error:
+        raise RetryableError(f"the source's answer was cut short ({error})") from None
+    if any(words[:1] == ["ERR"] for words in lines):
+        raise SourceRefused(printable(answer[:600]))
+    return {words[1] for words in lines if words[:1] == ["ACK"] and len(words) > 1} & set(haves)
+
+
 def _ask(endpoint: Endpoint, service: str, body: Iterable[bytes], length: int | None) -> http.client.HTTPResponse:
     headers = {"Content-Type": f"application/x-{service}-request", "Accept": f"application/x-{service}-result"}
     response = send(endpoint, "POST", f"/{service}", headers, body, length)

@@ -143,6 +143,72 @@ def test_another_repository_of_the_source_s_name_takes_nothing_over(sides, busy)
     assert (sides.refs(), len(sides.pauses)) == (before, busy)
 
 
+def commit_alone(repository, message):
+    """Return a commit without parents."""
+    tree = sample.git(repository, "mktree", stdin=b"").strip()
+    return sample.git(repository, "commit-tree", tree, "-m", message).strip()
+
+
+def somebody_elses(sides, *branches):
+    """Give the replica a history that is not the source's."""
+    for branch in branches:
+        sample.git(sides.replica, "update-ref", f"refs/heads/{branch}", commit_alone(sides.replica, branch))
+    return sides.refs()
+
+
+@pytest.mark.parametrize("branches", [("main",), ("elsewhere",), ("main", "elsewhere")])
+def test_a_history_that_is_not_the_sources_is_replaced_by_a_persons_word_only(sides, branches):
+    sample.fill(sides.source)
+    before = somebody_elses(sides, *branches)
+    with pytest.raises(program.MirrorFailure, match="nothing was changed: the replica has") as stopped:
+        sides.mirror()
+    assert sides.refs() == before
+    mark = str(stopped.value).rpartition("MIRROR_REPLACE_HISTORY=")[2].rstrip(".")
+    with pytest.raises(program.MirrorFailure, match="nothing was changed"):
+        sides.mirror(MIRROR_REPLACE_HISTORY="1")
+    sides.mirror(MIRROR_REPLACE_HISTORY=mark)
+    sides.assert_equal()
+    assert set(before.values()) <= set(sides.archive().values())
+    sample.commit(sides.source, "main", "next")
+    sides.mirror()
+    sides.assert_equal()
+
+
+def test_a_word_about_one_history_is_not_about_another_one(sides):
+    sample.fill(sides.source)
+    somebody_elses(sides, "main")
+    with pytest.raises(program.MirrorFailure) as stopped:
+        sides.mirror()
+    mark = str(stopped.value).rpartition("MIRROR_REPLACE_HISTORY=")[2].rstrip(".")
+    before = somebody_elses(sides, "another")
+    with pytest.raises(program.MirrorFailure, match="nothing was changed"):
+        sides.mirror(MIRROR_REPLACE_HISTORY=mark)
+    assert sides.refs() == before
+
+
+def test_an_older_copy_of_the_source_is_its_history(sides):
+    sample.fill(sides.source)
+    old = sample.refs(sides.source)["refs/heads/main"]
+    sample.git(sides.replica, "fetch", "-q", str(sides.source), "refs/heads/main:refs/heads/main")
+    sample.git(sides.replica, "tag", "-f", "by-somebody", "main~3")
+    sample.commit(sides.source, "main", "since then")
+    sides.mirror()
+    sides.assert_equal()
+    assert old not in sides.archive().values()
+
+
+def test_a_confirmed_replica_follows_a_source_that_was_rewritten(sides):
+    sample.fill(sides.source)
+    sides.mirror()
+    for name in sample.refs(sides.source):
+        sample.git(sides.source, "update-ref", "-d", name)
+    sample.git(sides.source, "update-ref", "refs/heads/main", commit_alone(sides.source, "all anew"))
+    sample.git(sides.source, "reflog", "expire", "--expire=now", "--all")
+    sample.git(sides.source, "gc", "-q", "--prune=now")
+    sides.mirror(MIRROR_ALLOW_DELETIONS="1")
+    sides.assert_equal()
+
+
 # -------------------------------------------------------------------------------------------------------------- races
 
 

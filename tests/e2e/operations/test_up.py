@@ -111,6 +111,21 @@ def test_an_existing_repository_becomes_the_replica_and_stays(trip):
     assert program.by_original_name(sample.refs(trip.replica), NAMESPACES)
 
 
+def test_a_history_that_is_not_the_sources_is_not_replaced(trip):
+    trip.cloud.client("codecommit").create_repository(repositoryName=trip.name)
+    tree = sample.git(trip.replica, "mktree", stdin=b"").strip()
+    before = sample.git(trip.replica, "commit-tree", tree, "-m", "somebody's work").strip()
+    sample.git(trip.replica, "update-ref", "refs/heads/main", before)
+    trip.config.write_text(trip.config.read_text() + "    existing: true\n")
+    (trip.mirror,) = load_mirrors(trip.config, trip.name)
+    trip.up(waits=False)
+    assert "is connected to a repository that was there before" in trip.row.message
+    with pytest.raises(MirrorError, match="correct what its log above reports"):
+        trip.up()
+    assert "run once with the pipeline variable MIRROR_REPLACE_HISTORY=" in trip.said
+    assert sample.refs(trip.replica, *NAMESPACES) == {"refs/heads/main": before}
+
+
 def test_git_lfs_is_said_by_up_and_by_status(swift, command):
     attributes = sample.git(swift.source, "hash-object", "-w", "--stdin", stdin=b"*.psd filter=lfs -text\n").strip()
     tree = sample.git(swift.source, "mktree", stdin=f"100644 blob {attributes}\t.gitattributes\n".encode()).strip()

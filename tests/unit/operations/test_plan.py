@@ -138,6 +138,12 @@ def test_a_job_queues_a_run_only_where_none_has_shown_that_the_pipeline_works():
     assert str(run) == "> pipeline, once: for the first time"
 
 
+def test_a_job_queues_no_first_run_of_a_repository_that_was_there_before():
+    existing = MIRROR.model_copy(update={"existing": True})
+    assert RUN not in plan_up(state(mirror=existing, last_run=None, proof=None, comparison=None), waits=False).actions
+    assert RUN in plan_up(state(mirror=existing, last_run=None, proof=None, comparison=None)).actions
+
+
 def test_without_the_azure_side_only_the_stack_is_planned():
     assert list(plan_up(state(azure=None, stack=None)).actions) == [DEPLOY]
     assert plan_up(state(azure=None)).all_actions == ()
