@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help demo bench test tests test-live tools lint setup requirements clean
+.PHONY: help demo bench test tests test-live tools lint setup requirements audit sbom clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -53,7 +54,8 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set PYTHON=... to another one.")'
 	@echo "Creating a virtual environment in $(VENV) and installing the pinned Python packages, which takes half a minute."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --no-deps --no-index --no-build-isolation -e .
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json
@@ -63,16 +65,30 @@ node_modules/.installed: package.json package-lock.json
 	@npm ci --silent --no-fund --no-audit
 	@touch $@
 
-# All three files get the same versions.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --generate-hashes \
+  --custom-compile-command 'make requirements'
+
+# Third parties only, each with its hashes; all files get the same versions.
 requirements:  ## Update every pinned package, for Python 3.11 and later
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
-	  --custom-compile-command 'make requirements' requirements-dev.in -o requirements-dev.txt
-	grep == requirements-dev.txt > .pins.txt
-	for name in requirements requirements-ci; do \
-	  uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate -c .pins.txt \
-	    --custom-compile-command 'make requirements' $$name.in -o $$name.txt || exit 1; \
-	done
+	$(COMPILE) --upgrade --extra demo --extra dev --extra entra pyproject.toml -o requirements-dev.txt
+	sed -n 's/ \\$$//; /==/p' requirements-dev.txt > .pins.txt
+	$(COMPILE) -c .pins.txt pyproject.toml -o requirements.txt
+	$(COMPILE) -c .pins.txt --extra ci pyproject.toml -o requirements-ci.txt
+	$(COMPILE) --upgrade requirements-audit.in -o requirements-audit.txt
 	rm .pins.txt
 
+audit: $(AUDIT)/.installed  ## Ask the advisory service of PyPI about every pinned package; needs the internet
+	$(AUDIT)/bin/pip-audit --require-hashes --disable-pip -r requirements.txt -r requirements-ci.txt -r requirements-dev.txt
+	npm audit
+
+sbom: $(AUDIT)/.installed  ## Write a CycloneDX list of what an installation consists of to dist/sbom.json
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON -o dist/sbom.json requirements.txt
+
+$(AUDIT)/.installed: requirements-audit.txt
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/pip install --quiet --no-compile --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
+
 clean:  ## Remove what the other targets created
-	rm -rf $(VENV) node_modules cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(AUDIT) dist node_modules cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

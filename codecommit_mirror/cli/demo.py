@@ -27,10 +27,7 @@ def demo(source: str | None, keep: bool, repositories: int) -> None:
         )
     missing = [name for name in ("ministack", "hypercorn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise MirrorError(
-            f"the embedded cloud needs {' and '.join(missing)}; run 'make demo', or "
-            "'pip install -r requirements-dev.txt' first."
-        )
+        raise MirrorError(f"the embedded cloud needs {' and '.join(missing)}; run 'make demo', or 'make setup' first.")
     from ..demo import run_demo
 
     run_demo(source, keep=keep, repositories=repositories)

@@ -10,7 +10,7 @@ SIGNATURE = "# Written by 'codecommit-mirror ci render'"
 _TEMPLATES = {"azure": "ci-azure.yml.j2", "github": "ci-github.yml.j2"}
 _INSTALL = """\
 python3 -m venv .venv
-.venv/bin/pip install --quiet --no-compile -r {requirements}
+.venv/bin/pip install --quiet --no-compile --require-hashes --only-binary :all: -r {requirements}
 npm ci --silent --no-fund --no-audit --ignore-scripts"""
 _PATH = 'export PATH="$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"'
 _SYNTH = f"""\

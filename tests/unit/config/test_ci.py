@@ -205,6 +205,13 @@ def test_githubs_workflow_is_valid_by_its_schema(tmp_path):
 
 
 @pytest.mark.parametrize("service", RENDERED)
+def test_beside_a_role_only_hashed_wheels_are_installed(service):
+    installs = [line for line in RENDERED[service].splitlines() if "pip install" in line]
+    assert len(installs) == 5
+    assert all("--require-hashes --only-binary :all: -r requirements" in line for line in installs)
+
+
+@pytest.mark.parametrize("service", RENDERED)
 def test_its_scripts_are_shell_and_call_commands_that_there_are(service):
     found = list(scripts(yaml.safe_load(RENDERED[service])))
     assert len(found) > 5
