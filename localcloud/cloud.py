@@ -99,6 +99,7 @@ class LocalCloud:
                 self.job_token: ["vso.code"],
             },
             "azure_bearer_tokens": [self.entra_token, self.job_token],
+            "azure_job_tokens": [self.job_token],
             "aws_environment": _ISOLATED_ENVIRONMENT,
         }
         self._process = subprocess.Popen(

@@ -124,6 +124,7 @@ def _start_clouds(root: Path, port: int, settings: dict[str, Any]) -> _Clouds:
         root / "azure",
         settings["azure_tokens"],
         settings["azure_bearer_tokens"],
+        settings["azure_job_tokens"],
         issuers,
         {
             **settings["aws_environment"],

@@ -23,6 +23,9 @@ _DEPLOY = ("--require-approval", "never", "--progress", "events", "--no-previous
 """The parameter with the source's names takes those of the template, since ``up`` has compared the source's id."""
 _DESTROY = ("--force",)
 """It has no option --progress, and prints events when it is not on a terminal."""
+_FOR_OTHERS = re.compile(
+    "AZURE_(DEVOPS|GIT|CLIENT|TENANT)_.*|AWS_GIT_.*|RESTORE_GIT_.*|SYSTEM_ACCESSTOKEN|ACTIONS_ID_TOKEN_.*|GH_TOKEN"
+)
 _QUALIFIERS = ("codecommit-mirror:qualifier", "@aws-cdk/core:bootstrapQualifier")
 """The keys of cdk.json with the qualifier of the bootstrap that mirrors are deployed with; the first that is set."""
 _DEFAULT_QUALIFIER = "hnb659fds"
@@ -196,7 +199,7 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
         subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PATH": path},
+            env={**_without_other_secrets(os.environ), "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -212,6 +215,11 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
                 line = f"{time.monotonic() - began:5.1f} s  {event.status}  {event.resource_type}  {event.resource}"
                 report(event.stack, line)
     return lines, process.returncode
+
+
+def _without_other_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what only signs in elsewhere: the CDK CLI and the app need AWS credentials."""
+    return {name: value for name, value in environment.items() if not _FOR_OTHERS.fullmatch(name)}
 
 
 @contextmanager

@@ -111,6 +111,8 @@ class AzureHttp:
         Raises:
             AzureError: the service refuses, or cannot be reached.
         """
+        if method != "GET":
+            self._token.check_writing()
         response = self._send(method, path, action, query or {}, body, version)
         return self._json(response, action) if response.content else None
 

@@ -1,4 +1,4 @@
-"""Azure DevOps authentication: a personal access token, a pipeline's own token, or Microsoft Entra."""
+"""Azure DevOps authentication: a personal access token, Microsoft Entra or, to read only, a job's own token."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import httpx
 from ..config import azure_url
 from ..errors import MirrorError
 
+ENTRA_TOKEN, JOB_TOKEN = "AZURE_DEVOPS_ENTRA_TOKEN", "SYSTEM_ACCESSTOKEN"
+"""Variables with an access token of an Entra identity for Azure DevOps, and with the token of a pipeline's job."""
 SCOPES = "Code (read & write) and Build (read & execute)"
 """The scopes that a personal access token needs for all commands."""
 _GITHUB_AUDIENCE = "api://AzureADTokenExchange"
@@ -32,6 +34,8 @@ class AzureToken:
     """Where the token came from, for messages."""
     server: str | None = None
     """The server that it may go to beside Azure DevOps Services."""
+    is_job: bool = False
+    """Whether it is that of a running job, which every job of every pipeline of the project acts with."""
 
     def check_destination(self, url: str) -> None:
         """Refuse a URL of a server that only a file names.
@@ -40,6 +44,19 @@ class AzureToken:
             MirrorError: it is neither of Azure DevOps Services nor of ``server``.
         """
         azure_url.check_destination(url, self.server)
+
+    def check_writing(self) -> None:
+        """Refuse to write with a job's own token: a pull request that nobody has merged has the same one.
+
+        Raises:
+            MirrorError: it is one.
+        """
+        if self.is_job:
+            raise MirrorError(
+                f"{self.origin} is the token of a job, which also belongs to pull requests that nobody has merged: it "
+                f"may read, and nothing else. Sign in as an Entra identity of CI ({ENTRA_TOKEN}; see docs/ci.md, 'The "
+                "Azure side'), or as yourself."
+            )
 
     @property
     def authorization(self) -> str:
@@ -50,20 +67,24 @@ class AzureToken:
 
 
 def find_token(environment: Mapping[str, str]) -> AzureToken:
-    """Return the token of ``AZURE_DEVOPS_EXT_PAT``, ``SYSTEM_ACCESSTOKEN``, a job of GitHub, or the Entra sign-in.
+    """Return the first token that there is.
 
-    Entra's tokens go to Azure DevOps Services only.
+    That is: ``AZURE_DEVOPS_EXT_PAT``, ``ENTRA_TOKEN``, ``SYSTEM_ACCESSTOKEN``, that of a job of GitHub, or that of the
+    Entra sign-in. Entra's tokens go to Azure DevOps Services only.
 
     Raises:
         MirrorError: there is no token; it says how to get one, and with which scopes.
     """
-    for name, bearer in (("AZURE_DEVOPS_EXT_PAT", False), ("SYSTEM_ACCESSTOKEN", True)):
+    for name in ("AZURE_DEVOPS_EXT_PAT", ENTRA_TOKEN, JOB_TOKEN):
         if secret := environment.get(name, "").strip():
             if not re.fullmatch(r"[!-~]+", secret):
                 raise MirrorError(
                     f"{name} is not a token: it contains spaces, line breaks or other characters; set it again."
                 )
-            return AzureToken(secret, bearer, name, azure_url.named_server(environment))
+            server = azure_url.named_server(environment)
+            if name == ENTRA_TOKEN and not azure_url.is_this_machine(server):
+                server = None
+            return AzureToken(secret, name != "AZURE_DEVOPS_EXT_PAT", name, server, name == JOB_TOKEN)
     if environment.get("ACTIONS_ID_TOKEN_REQUEST_URL") and environment.get("AZURE_CLIENT_ID"):
         return _token_of_github_job(environment)
     remedy = f"set AZURE_DEVOPS_EXT_PAT to a personal access token with the scopes {SCOPES}"

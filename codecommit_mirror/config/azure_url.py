@@ -59,6 +59,11 @@ def named_server(environment: Mapping[str, str]) -> str | None:
     return normalise_server(value) if value else None
 
 
+def is_this_machine(server: str | None) -> bool:
+    """Whether a server is on this machine, as the embedded cloud is."""
+    return server is not None and is_loopback(urlsplit(server).hostname)
+
+
 def check_destination(url: str, named: str | None) -> None:
     """Refuse to send a token or a password to a server that only a file names.
 

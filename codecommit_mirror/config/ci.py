@@ -122,6 +122,22 @@ class AzurePipelines(BaseModel):
     """People and groups who approve the deletion of replicas, and are notified by e-mail. Default: anyone who may run
     the pipeline."""
 
+    service_connection: (
+        Annotated[
+            str,
+            matching(
+                r"[^\x00-\x1f\x7f\"$]{1,256}",
+                "the name of a service connection",
+                "copy it from Project settings, Service connections",
+            ),
+        ]
+        | None
+    ) = None
+    """The service connection as whose Entra identity CI works in Azure DevOps. Default: none, and CI leaves the Azure
+    side to people."""
+    service_connection_type: Literal["azureDevOps", "azureRM"] = "azureDevOps"
+    """``azureRM`` for a connection of the kind *Azure Resource Manager*."""
+
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:
         if not (self.organization_id or self.issuer):

@@ -57,6 +57,7 @@ def rotate(context: MirrorContext, confirm: Confirm) -> str:
     """
     if context.mirror.replica_auth == "role":
         return f"{context.mirror.name} has nothing to rotate: its pipeline acts as a role, and no credential is stored."
+    context.token.check_writing()
     with step(READ):
         current = _read(context)
         target = target_of(context, current)
@@ -127,6 +128,7 @@ def rotate_source(context: MirrorContext) -> str:
     given, unknown = context.source_secrets, [name for name in AZURE_SECRETS if name not in context.source_secrets]
     if unknown and context.ask is None:
         raise MirrorError(missing_secrets(unknown))
+    context.token.check_writing()
     with step(READ):
         current = _read(context)
     given.update({name: context.ask(name) for name in unknown if context.ask})

@@ -268,6 +268,7 @@ def _ask_for_secrets(planned: PlannedMirror, _: Row) -> PlannedMirror:
     """Return the mirror with the source's credentials that are to be stored, before anything is changed."""
     if planned.state.azure is None:
         return planned
+    planned.context.token.check_writing()
     given, ask = planned.context.source_secrets, planned.context.ask
     unknown = [name for name in AZURE_SECRETS if name not in given]
     if not missing_source_secrets(planned.state.mirror, planned.state.azure.definition) or (unknown and ask is None):

@@ -20,12 +20,16 @@ _TIP = """\
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraheader
 GIT_CONFIG_VALUE_0="AUTHORIZATION: bearer $SYSTEM_ACCESSTOKEN" \\
   git ls-remote "$BUILD_REPOSITORY_URI" "$BUILD_SOURCEBRANCH" > tip.txt
-token="$SYSTEM_ACCESSTOKEN"
 unset GIT_CONFIG_COUNT SYSTEM_ACCESSTOKEN
 read -r tip _ < tip.txt"""
 _UPLOAD = """trap 'echo "##vso[task.uploadsummary]$AGENT_TEMPDIRECTORY/Mirrors.md"' EXIT
 : > "$AGENT_TEMPDIRECTORY/Mirrors.md\""""
 _LINT = "cfn-lint cdk.out/*.template.json"
+_SIGN_IN = """\
+set -euo pipefail
+token=$(az account get-access-token --resource 499b84ac-1321-427f-aa17-267ca6975798 --query accessToken --output tsv)
+echo "##vso[task.setvariable variable=azureToken;issecret=true]$token\""""
+"""https://learn.microsoft.com/azure/devops/pipelines/library/add-devops-entra-service-connection"""
 _NAMES = """\
 {name}=""
 if [ -s {file} ]; then
@@ -36,7 +40,6 @@ fi"""
 _APPROVED = """\
 python3 -c 'import json, os; print(json.dumps({"removed": os.environ["REMOVED"].split()}))' > approved.json"""
 _AZURE_SIGN_IN = """\
-AZURE_DEVOPS_EXT_PAT: ${{ secrets.AZURE_DEVOPS_EXT_PAT }}
 AZURE_CLIENT_ID: ${{ vars.AZURE_CLIENT_ID }}
 AZURE_TENANT_ID: ${{ vars.AZURE_TENANT_ID }}"""
 
@@ -67,6 +70,8 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False, server
         running=_NAMES.format(name="running", file="up.json", key="running"),
         approved=_APPROVED,
         azure_sign_in=_AZURE_SIGN_IN,
+        sign_in_script=_SIGN_IN,
+        connection=ci.azure.service_connection if ci.azure else None,
         deploys=_azure_condition(ci.branch),
         drill=drill,
         server=server,

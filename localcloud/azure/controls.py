@@ -37,10 +37,28 @@ class AzureControls:
         self._call("set_project_setting", organization, project, name, value)
 
     def add_service_connection(
-        self, organization: str, project: str, name: str, role_arn: str, branches: list[str] | None
+        self,
+        organization: str,
+        project: str,
+        name: str,
+        principal: str,
+        branches: list[str] | None,
+        kind: str = "aws",
+        *,
+        is_open: bool = False,
     ) -> None:
-        """Add an AWS service connection with *Use OIDC*, and a branch control check for full branch names."""
-        self._call("add_service_connection", organization, project, name, role_arn, branches)
+        """Add a service connection, and a branch control check for full branch names.
+
+        Args:
+            organization: the organization.
+            project: the project.
+            name: the connection's name.
+            principal: the ARN of a role, for AWS with *Use OIDC*; else an Entra identity.
+            branches: None for no check.
+            kind: ``aws``, ``azureDevOps`` or ``azureRM``.
+            is_open: whether every pipeline may use it.
+        """
+        self._call("add_service_connection", organization, project, name, principal, branches, kind, is_open)
 
     def permit_pipeline(self, organization: str, project: str, connection: str, definition_id: int) -> None:
         """Permit a pipeline to use a service connection, as a person does at its first run."""
@@ -69,9 +87,9 @@ class AzureControls:
         """Let so many more runs be done at a time; at first it is one."""
         self._call("add_parallel_jobs", count)
 
-    def permit_build_service(self, organization: str, project: str) -> None:
-        """Give the identity of the organization's jobs what CI needs in a project of mirrors (docs/ci.md)."""
-        self._call("permit_build_service", organization, project)
+    def permit_identity(self, identity: str, organization: str, project: str) -> None:
+        """Give an Entra identity, or the build service, what CI needs in a project of mirrors (docs/ci.md)."""
+        self._call("permit_identity", identity, organization, project)
 
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""

@@ -41,7 +41,7 @@ def azure_lfs_host(repositories: Repositories, tokens: Tokens) -> LfsHost:
         if isinstance(batch, Answer):
             return batch
         upload = batch["operation"] == "upload" if batch else request.method == "PUT"
-        found = find_served(repositories, token, name, upload)
+        found = find_served(repositories, tokens, token, name, upload)
         if isinstance(found, Answer):
             return _refusal(found.status, str(found.body).strip())
         if batch:

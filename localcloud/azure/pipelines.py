@@ -398,6 +398,15 @@ class Pipelines:
         resources = repository_resources(read_definition(build.text))
         return any(self._resource(build.definition, r).id not in build.definition.authorized for r in resources)
 
+    def refs_of_resources(self, build: Build) -> list[str]:
+        """Return the refs of the repositories that a run's YAML names beside its own."""
+        resources = repository_resources(read_definition(build.text or "{}"))
+        return [str(resource.get("ref", "refs/heads/main")) for resource in resources]
+
+    def entra_token(self, project: tuple[str, str], connection: str) -> str:
+        """Return an access token of a service connection's Entra identity."""
+        return self._tokens.issue_to_identity(self.connections.identity(project, connection)).secret
+
     def _execute(self, build: Build, text: str) -> None:
         definition = build.definition
         variables = {
@@ -449,9 +458,13 @@ class _ServiceOfRun:
     def checkout(self, folder: Path) -> None:
         self.repository.checkout(self.build.version, folder)
 
-    def denial_reason(self, connection: str) -> str | None:
-        definition = self.build.definition.id
-        return self.pipelines.connections.denial_reason(self._project, connection, definition, self.build.ref)
+    def denial_reason(self, kind: str, connection: str) -> str | None:
+        connections = self.pipelines.connections
+        refs = [self.build.ref, *self.pipelines.refs_of_resources(self.build)]
+        return connections.denial_reason(self._project, connection, kind, self.build.definition.id, refs)
+
+    def entra_token(self, connection: str) -> str:
+        return self.pipelines.entra_token(self._project, connection)
 
     def aws_environment(self, connection: str, region: str, seconds: int) -> Mapping[str, str]:
         return self.pipelines.connections.aws_environment(self._project, connection, region, seconds)

@@ -296,7 +296,7 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
             return Answer(401, "", {"WWW-Authenticate": f'{CHALLENGE}"Azure DevOps"'})
         if token is None or (request.username is None and not token.bearer_only):
             return SIGN_IN_PAGE
-        found = find_served(repositories, token, request.repository, request.service == "git-receive-pack")
+        found = find_served(repositories, tokens, token, request.repository, request.service == "git-receive-pack")
         if isinstance(found, Answer):
             return found
         if request.first_line is not None and b"multi_ack" not in request.first_line:
@@ -317,12 +317,13 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
     return host
 
 
-def find_served(repositories: Repositories, token: Token, path: str, push: bool) -> Repository | Answer:
+def find_served(repositories: Repositories, tokens: Tokens, token: Token, path: str, push: bool) -> Repository | Answer:
     """Return the repository at a URL path that a token may fetch from or push to, or the refusal."""
     parts = path.strip("/").split("/")
     if len(parts) != 4 or parts[2] != "_git":
         return Answer(404, "The page was not found.\n")
-    if not token.allows("vso.code_write" if push else "vso.code"):
+    rights = tokens.rights(token, parts[0], repositories.find_project(parts[0], parts[1]) or parts[1])
+    if not token.allows("vso.code_write" if push else "vso.code", rights):
         needed = "GenericContribute" if push else "GenericRead"
         return Answer(403, f"TF401027: You need the Git '{needed}' permission to perform this action.\n")
     repository = repositories.find(parts[0], parts[1], parts[3])

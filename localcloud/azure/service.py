@@ -13,7 +13,7 @@ from .pipelines import Pipelines
 from .repos import Push, Repositories, Repository, azure_repos_host
 from .rest_api.api import QueuedResponses, azure_rest_api
 from .service_connections import ServiceConnections
-from .tokens import Token, Tokens
+from .tokens import BUILD_SERVICE, Token, Tokens
 
 
 class AzureDevOps:
@@ -32,12 +32,14 @@ class AzureDevOps:
         root: Path,
         tokens: Mapping[str, Collection[str]],
         bearer: Collection[str],
+        jobs: Collection[str],
         issuers: Issuers,
         aws: Mapping[str, str],
     ) -> None:
         known = Tokens()
         for secret, scopes in tokens.items():
-            known.add(Token(secret, frozenset(scopes), secret in bearer))
+            identity = BUILD_SERVICE if secret in jobs else None
+            known.add(Token(secret, frozenset(scopes), secret in bearer, identity=identity))
         self._tokens = known
         self._repositories = Repositories(root)
         self._pipelines = Pipelines(self._repositories, known, ServiceConnections(issuers, aws), os.environ["PATH"])
@@ -81,10 +83,17 @@ class AzureDevOps:
         self._pipelines.settings.setdefault(self._pipelines.project_id(organization, project), {})[name] = value
 
     def add_service_connection(
-        self, organization: str, project: str, name: str, role_arn: str, branches: list[str] | None
+        self,
+        organization: str,
+        project: str,
+        name: str,
+        principal: str,
+        branches: list[str] | None,
+        kind: str,
+        is_open: bool,
     ) -> None:
-        """Add an AWS service connection with *Use OIDC*, and a branch control check for full names of branches."""
-        self._pipelines.connections.add((organization, project), name, role_arn, branches)
+        """Add a service connection, and a branch control check for full names of branches."""
+        self._pipelines.connections.add((organization, project), name, principal, branches, kind, is_open=is_open)
 
     def permit_pipeline(self, organization: str, project: str, connection: str, definition_id: int) -> None:
         """Permit a pipeline to use a service connection, as a person does at its first run."""
@@ -118,9 +127,9 @@ class AzureDevOps:
         """Let so many more runs be done at a time."""
         self._pipelines.add_parallel_jobs(count)
 
-    def permit_build_service(self, organization: str, project: str) -> None:
-        """Give the identity of the organization's jobs what CI needs in a project of mirrors."""
-        self._tokens.permit_build_service(organization, project)
+    def permit_identity(self, identity: str, organization: str, project: str) -> None:
+        """Give an identity what CI needs in a project of mirrors."""
+        self._tokens.permit(identity, organization, project)
 
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""

@@ -1,6 +1,11 @@
-"""Service connections of the AWS toolkit with *Use OIDC*: no key of AWS is stored, a token is exchanged at each step.
+"""Service connections, which store no key: a token is exchanged at each step.
 
-https://github.com/aws/aws-toolkit-azure-devops and
+Those of the AWS toolkit with *Use OIDC*, those of the kind *Azure DevOps*, and those of *Azure Resource Manager* with
+workload identity federation. A person permits a pipeline to use one, and *Branch control* limits it to runs all of
+whose linked repositories are at certain branches: it does not look at which pipeline or repository that is.
+
+https://github.com/aws/aws-toolkit-azure-devops,
+https://learn.microsoft.com/azure/devops/pipelines/library/add-devops-entra-service-connection and
 https://learn.microsoft.com/azure/devops/pipelines/process/approvals#branch-control
 """
 
@@ -34,11 +39,19 @@ def issuer(organization: str) -> str:
     return f"https://vstoken.dev.azure.com/{organization_id(organization)}"
 
 
+AWS, AZURE_DEVOPS, AZURE_RM = "aws", "azureDevOps", "azureRM"
+"""Kinds of connections; the last two as the task ``AzureCLI@3`` calls them."""
+
+
 @dataclass(frozen=True)
 class _Connection:
-    role_arn: str
+    kind: str
+    principal: str
+    """The ARN of the role, or the Entra identity."""
     branches: Sequence[str] | None
     """Full names of the branches whose runs may use it; None for all."""
+    is_open: bool = False
+    """Whether every pipeline may use it."""
     pipelines: set[int] = field(default_factory=set)
     """Ids of the pipelines that may use it."""
 
@@ -72,24 +85,48 @@ class ServiceConnections:
         """
         return self._issuers.sign(issuer(organization), AUDIENCE, f"p://{organization}/{project}/{pipeline}")
 
-    def add(self, project: Project, name: str, role_arn: str, branches: Sequence[str] | None) -> None:
+    def add(
+        self,
+        project: Project,
+        name: str,
+        principal: str,
+        branches: Sequence[str] | None,
+        kind: str = AWS,
+        *,
+        is_open: bool = False,
+    ) -> None:
         """Add a connection; ``branches`` limits it by a branch control check."""
-        self._known[project, name] = _Connection(role_arn, branches)
+        self._known[project, name] = _Connection(kind, principal, branches, is_open)
 
     def permit(self, project: Project, name: str, definition_id: int) -> None:
         """Permit a pipeline to use a connection."""
         self._known[project, name].pipelines.add(definition_id)
 
-    def denial_reason(self, project: Project, name: str, definition_id: int, ref: str) -> str | None:
-        """Return why a pipeline's run for a ref may not use a connection."""
+    def denial_reason(
+        self, project: Project, name: str, kind: str, definition_id: int, refs: Sequence[str]
+    ) -> str | None:
+        """Return why a pipeline's run may not use a connection.
+
+        Args:
+            project: where the pipeline is.
+            name: the connection's.
+            kind: of which kind the task needs it.
+            definition_id: the pipeline's.
+            refs: those of all linked repositories.
+        """
         found = self._known.get((project, name))
-        if found is None:
-            return f"The pipeline is not valid. The service connection {name} could not be found."
-        if definition_id not in found.pipelines:
+        if found is None or found.kind != kind:
+            return f"The pipeline is not valid. The service connection {name} of type {kind} could not be found."
+        if not found.is_open and definition_id not in found.pipelines:
             return f"This pipeline needs permission to use the service connection {name} before its run can go on."
-        if found.branches is not None and ref not in found.branches:
-            return f"Branch control: {ref} is not among the branches that may use the service connection {name}."
+        other = next((ref for ref in refs if found.branches is not None and ref not in found.branches), None)
+        if other:
+            return f"Branch control: {other} is not among the branches that may use the service connection {name}."
         return None
+
+    def identity(self, project: Project, name: str) -> str:
+        """Return the Entra identity of a connection."""
+        return self._known[project, name].principal
 
     def aws_environment(self, project: Project, name: str, region: str, seconds: int) -> Mapping[str, str]:
         """Return the variables of a script that acts as the connection's role.
@@ -104,7 +141,7 @@ class ServiceConnections:
         )
         try:
             given = sts.assume_role_with_web_identity(
-                RoleArn=self._known[project, name].role_arn,
+                RoleArn=self._known[project, name].principal,
                 RoleSessionName="aws-vsts-tools",
                 WebIdentityToken=token,
                 DurationSeconds=seconds,

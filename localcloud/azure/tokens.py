@@ -1,4 +1,4 @@
-"""Who may do what: personal access tokens with scopes, and the tokens of running jobs.
+"""Who may do what: personal access tokens with scopes, the tokens of running jobs, and those of Entra identities.
 
 https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/oauth#scopes
 """
@@ -10,8 +10,10 @@ import secrets
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-BUILD_SERVICE = frozenset({"vso.code_write", "vso.build", "vso.build_execute"})
-"""What a job may do in a project whose permissions its identity, the build service, was given; at first only read.
+CONTRIBUTOR = frozenset({"vso.code_write", "vso.build", "vso.build_execute"})
+"""What CI needs in a project of mirrors: *Contribute*, and rights on pipelines."""
+BUILD_SERVICE = "Project Collection Build Service"
+"""The identity of every job of every pipeline of an organization; at first it may only read.
 
 https://learn.microsoft.com/azure/devops/pipelines/process/access-tokens#manage-build-service-account-permissions
 """
@@ -37,15 +39,12 @@ class Token:
     """Ids of the only repositories that a job may read; None for all of them."""
     plan_id: str | None = None
     """The plan of the run whose job has the token."""
+    identity: str | None = None
+    """Whose rights in projects the token has, beside its scopes."""
 
-    def allows(self, scope: str) -> bool:
-        """Whether one of the token's scopes is or implies ``scope``."""
-        return self._implies(self.scopes, scope)
-
-    def allows_in(self, scope: str, permitted: bool) -> bool:
-        """Whether it allows ``scope`` in a project, where the build service may have been permitted more."""
-        more = BUILD_SERVICE if permitted and self.plan_id else frozenset()
-        return self._implies(self.scopes | more, scope)
+    def allows(self, scope: str, rights: frozenset[str] = frozenset()) -> bool:
+        """Whether one of the token's scopes, or of its identity's rights in a project, is or implies ``scope``."""
+        return self._implies(self.scopes | rights, scope)
 
     @staticmethod
     def _implies(scopes: frozenset[str], scope: str) -> bool:
@@ -63,7 +62,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self._known: list[Token] = []
-        self._permitted: set[tuple[str, str]] = set()
+        self._rights: dict[tuple[str, str, str], frozenset[str]] = {}
 
     def add(self, token: Token) -> None:
         """Make a token valid."""
@@ -74,21 +73,28 @@ class Tokens:
         matching = (t for t in list(self._known) if hmac.compare_digest(t.secret.encode(), (secret or "").encode()))
         return next(matching, None)
 
-    def permit_build_service(self, organization: str, project: str) -> None:
-        """Let every job of the organization create, edit and run a project's pipelines, and contribute to its code.
+    def permit(self, identity: str, organization: str, project: str, rights: frozenset[str] = CONTRIBUTOR) -> None:
+        """Give an identity rights in a project.
 
-        That is: the permissions of the Project Collection Build Service in this project, with the job authorization
-        scope of the job's own project not limited.
+        For the build service that is every job of the organization, with the job authorization scope of the job's own
+        project not limited.
         """
-        self._permitted.add((organization.lower(), project.lower()))
+        self._rights[identity, organization.lower(), project.lower()] = rights
 
-    def permits_build_service(self, organization: str, project: str) -> bool:
-        """Whether jobs have these permissions in a project, whose name is percent-encoded."""
-        return (organization.lower(), unquote(project).lower()) in self._permitted
+    def rights(self, token: Token, organization: str, project: str) -> frozenset[str]:
+        """Return what a token's identity may do in a project, whose name is percent-encoded."""
+        return self._rights.get((token.identity or "", organization.lower(), unquote(project).lower()), frozenset())
+
+    def issue_to_identity(self, identity: str) -> Token:
+        """Return a new access token of Entra for a service principal; it outlives the job that asked for it."""
+        token = Token(secrets.token_urlsafe(300), frozenset(), bearer_only=True, identity=identity)
+        self.add(token)
+        return token
 
     def issue_to_job(self, repositories: frozenset[str] | None, plan_id: str) -> Token:
         """Return a new token that can read, for one run."""
-        token = Token(secrets.token_urlsafe(60), frozenset({"vso.code", JOB}), True, repositories, plan_id)
+        scopes = frozenset({"vso.code", JOB})
+        token = Token(secrets.token_urlsafe(60), scopes, True, repositories, plan_id, BUILD_SERVICE)
         self.add(token)
         return token
 

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.long
 
 CDK = ROOT / "node_modules" / ".bin" / "cdk"
 DIFF, DEPLOY = "codecommit-mirror-diff", "codecommit-mirror-deploy"
+CONNECTION, IDENTITY = "ci-in-azure", "an Entra identity"
 OWNER = "dev.azure.com/contoso/Platform/mirrors"
 MIRRORS = """\
 defaults:
@@ -35,7 +36,9 @@ defaults:
   region: {region}
   azure: {{organization: contoso, project: Shop}}
 ci:
-  azure: {{organization: contoso, organization_id: {organization_id}, project: Platform, repository: mirrors}}
+  azure:
+    {{organization: contoso, organization_id: {organization_id}, project: Platform, repository: mirrors,
+      service_connection: ci-in-azure}}
 mirrors:
 """
 
@@ -104,7 +107,11 @@ class Infrastructure:
     def commit(self, branch: str) -> None:
         """Commit everything on a branch, and push it."""
         who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
-        for command in (["checkout", "-q", "-B", branch], ["add", "-A"], [*who, "commit", "-q", "-m", f"On {branch}"]):
+        for command in (
+            ["checkout", "-q", "-B", branch],
+            ["add", "-A"],
+            [*who, "commit", "-q", "--allow-empty", "-m", f"On {branch}"],
+        ):
             subprocess.run(["git", *command], cwd=self.folder, check=True)
         self.push(branch)
 
@@ -129,6 +136,12 @@ class Infrastructure:
                 "triggers": [{"triggerType": "continuousIntegration", "settingsSourceType": 2}],
             }
         )
+
+    def add_azure_identity(self) -> None:
+        """Add the connection as whose identity CI does the Azure side, with the rights that docs/ci.md lists."""
+        azure, main = self.cloud.azure, ["refs/heads/main"]
+        azure.add_service_connection("contoso", "Platform", CONNECTION, IDENTITY, main, "azureDevOps")
+        azure.permit_identity(IDENTITY, "contoso", "Shop")
 
     def stacks(self) -> dict[str, str]:
         found = self.cloud.client("cloudformation").describe_stacks()["Stacks"]
@@ -162,6 +175,7 @@ def infrastructure(account, tmp_path_factory):
     for name, branches in ((DIFF, None), (DEPLOY, ["refs/heads/main"])):
         role = f"arn:aws:iam::{account.account}:role/{name}"
         account.azure.add_service_connection("contoso", "Platform", name, role, branches)
+    made.add_azure_identity()
     return made
 
 
@@ -171,7 +185,7 @@ def pipeline(infrastructure):
     (infrastructure.folder / "README.md").write_text("Ours.\n")
     infrastructure.commit("main")
     definition = infrastructure.create_pipeline()
-    for name in (DIFF, DEPLOY):
+    for name in (DIFF, DEPLOY, CONNECTION):
         infrastructure.cloud.azure.permit_pipeline("contoso", "Platform", name, definition.id)
     infrastructure.cloud.azure.validate_pull_requests("contoso", "Platform", "mirrors", "main", definition.id)
     return definition

@@ -33,6 +33,14 @@ _JOB_KEYS = {
 _STEP_KEYS = {"bash", "script", "task", "inputs", "name", "displayName", "env", "timeoutInMinutes"}
 _TASKS = {
     "AWSShellScript@1": {"awsCredentials", "regionName", "scriptType", "inlineScript"},
+    "AzureCLI@3": {
+        "connectionType",
+        "azureDevOpsServiceConnection",
+        "azureSubscription",
+        "scriptType",
+        "scriptLocation",
+        "inlineScript",
+    },
     "ManualValidation@1": {"notifyUsers", "approvers", "instructions", "allowApproversToApproveTheirOwnRuns"},
 }
 # A pipeline carries its engine as text, which the loader in Python reads for a tenth of a second.
@@ -82,10 +90,21 @@ def repository_resources(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(resources.get("repositories", []))
 
 
-def service_connections(stage: Mapping[str, Any]) -> set[str]:
-    """Return the names of the service connections that a stage uses."""
+def service_connections(stage: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return the kinds and names of the service connections that a stage uses."""
     steps = [step for job in stage["jobs"] for step in job["steps"]]
-    return {step["inputs"]["awsCredentials"] for step in steps if step.get("task") == "AWSShellScript@1"}
+    return {used for step in steps if (used := service_connection(step))}
+
+
+def service_connection(step: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the kind and the name of the service connection that a step uses, if it uses one."""
+    inputs = step.get("inputs", {})
+    if step.get("task") == "AWSShellScript@1":
+        return "aws", inputs["awsCredentials"]
+    if step.get("task") == "AzureCLI@3":
+        kind = inputs.get("connectionType", "azureRM")
+        return kind, inputs["azureDevOpsServiceConnection" if kind == "azureDevOps" else "azureSubscription"]
+    return None
 
 
 def _check_job(job: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from .definition import UnsupportedPipeline, expression, read_definition, servic
 from .logging_commands import run_logging_command
 from .process import run_script
 from .run import GOOD_RESULTS, RESULTS, Run, Service, Step, Variable
-from .task_inputs import expand, step_environment, task_script
+from .task_inputs import azure_cli_script, expand, sign_out, step_environment, task_script
 
 _DEFAULT_TIMEOUT_MINUTES = 60
 
@@ -83,7 +83,7 @@ class _Execution:
             if not self._condition_holds(stage, [self.run.stages[other] for other in every[name]], context):
                 self.run.stages[name] = "skipped"
                 continue
-            refused = [why for c in service_connections(stage) if (why := self._service().denial_reason(c))]
+            refused = [why for c in service_connections(stage) if (why := self._service().denial_reason(*c))]
             if refused:
                 self.run.log.append(f"##[error]{refused[0]}")
                 self.run.stages[name] = "failed"
@@ -170,7 +170,7 @@ class _Execution:
     def _run_step(
         self,
         step: Mapping[str, Any],
-        variables: Mapping[str, Variable],
+        variables: dict[str, Variable],
         work: Path,
         minutes: float,
         outputs: dict[str, str],
@@ -179,7 +179,10 @@ class _Execution:
         self.run.steps.append(record)
         environment = step_environment(step, variables, work, self.machine)
         try:
-            if "task" in step:
+            if step.get("task") == "AzureCLI@3":
+                text, signed_in = azure_cli_script(step, variables, work, environment["PATH"], self._service())
+                environment.update(signed_in)
+            elif "task" in step:
                 text, role = task_script(step, variables, self._service())
                 environment.update(role)
             else:
@@ -195,18 +198,19 @@ class _Execution:
             elif status:
                 self.run.write(record, f"##[error]Bash exited with code '{status}'.")
                 self.run.lower_result("failed")
+        if step.get("task") == "AzureCLI@3":
+            sign_out(work)
         record.state, record.result = "completed", self.run.result
 
     def _line_handler(
-        self, record: Step, name: str | None, variables: Mapping[str, Variable], outputs: dict[str, str]
+        self, record: Step, name: str | None, variables: dict[str, Variable], outputs: dict[str, str]
     ) -> Callable[[str], None]:
         """Return what happens to each line of a step: its logging command runs, and its secrets are masked."""
-        masks = sorted({v.value for v in variables.values() if v.secret and v.value}, key=len, reverse=True)
 
         def on_line(line: str) -> None:
             self.run.unmasked.append(line)
-            run_logging_command(line, self.run, name, outputs)
-            for mask in masks:
+            run_logging_command(line, self.run, name, outputs, variables)
+            for mask in sorted({v.value for v in variables.values() if v.secret and v.value}, key=len, reverse=True):
                 line = line.replace(mask, "***")
             self.run.write(record, line)
 

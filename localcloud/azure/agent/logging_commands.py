@@ -9,12 +9,14 @@ import re
 from pathlib import Path
 
 from .definition import UnsupportedPipeline
-from .run import Run
+from .run import Run, Variable
 
 _COMMAND = re.compile(r"##vso\[([\w.]+)([^\]]*)\](.*)", re.IGNORECASE)
 
 
-def run_logging_command(line: str, run: Run, step: str | None, outputs: dict[str, str]) -> None:
+def run_logging_command(
+    line: str, run: Run, step: str | None, outputs: dict[str, str], variables: dict[str, Variable]
+) -> None:
     """Carry out the logging command in a line of output, if there is one.
 
     Args:
@@ -22,6 +24,7 @@ def run_logging_command(line: str, run: Run, step: str | None, outputs: dict[str
         run: the record to change.
         step: the step's name, for output variables.
         outputs: the job's output variables, by ``step.variable``; a new one is added.
+        variables: those that the job's later steps have; a new one is added.
 
     Raises:
         UnsupportedPipeline: the agent does not know the command.
@@ -41,5 +44,7 @@ def run_logging_command(line: str, run: Run, step: str | None, outputs: dict[str
         run.summaries.append(Path(message).read_text())
     elif name == "task.setvariable" and properties.get("isOutput") == "true" and step:
         outputs[f"{step}.{properties['variable']}"] = message
+    elif name == "task.setvariable" and "isOutput" not in properties:
+        variables[properties["variable"]] = Variable(message, secret=properties.get("issecret") == "true")
     else:
         raise UnsupportedPipeline(f"no such logging command: {name}")

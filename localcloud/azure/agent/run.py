@@ -78,8 +78,8 @@ class Service(Protocol):
     def checkout(self, folder: Path) -> None:
         """Put the repository of the YAML, as of the run's commit, into an empty folder."""
 
-    def denial_reason(self, connection: str) -> str | None:
-        """Return why a service connection's checks keep this run from using it."""
+    def denial_reason(self, kind: str, connection: str) -> str | None:
+        """Return why a service connection of a kind is not there, or its checks keep this run from using it."""
 
     def aws_environment(self, connection: str, region: str, seconds: int) -> Mapping[str, str]:
         """Return the variables with which a script acts as a service connection's role.
@@ -87,6 +87,9 @@ class Service(Protocol):
         Raises:
             RuntimeError: AWS gives no credentials.
         """
+
+    def entra_token(self, connection: str) -> str:
+        """Return an access token of a service connection's Entra identity for Azure DevOps."""
 
     def approved(self, instructions: str, minutes: float) -> bool:
         """Wait for a person's decision."""

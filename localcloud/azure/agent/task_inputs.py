@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .definition import UnsupportedPipeline
+from .definition import UnsupportedPipeline, service_connection
 from .run import Service, Variable
 
 _MACRO = re.compile(r"\$\(([A-Za-z0-9_. -]+)\)")
@@ -50,6 +51,44 @@ def task_script(
         raise UnsupportedPipeline("AWSShellScript only runs inline scripts here")
     seconds = variables.get("aws.rolecredential.maxduration", Variable(_DEFAULT_ROLE_SECONDS)).value
     return inputs["inlineScript"], service.aws_environment(inputs["awsCredentials"], inputs["regionName"], int(seconds))
+
+
+_AZ = """\
+#!/bin/sh
+# Knows one command of the Azure CLI.
+wanted="account get-access-token --resource 499b84ac-1321-427f-aa17-267ca6975798 --query accessToken --output tsv"
+if [ "$*" != "$wanted" ]; then
+  echo "ERROR: the embedded agent's az does not know: $*" >&2
+  exit 2
+fi
+exec cat "$AZURE_CONFIG_DIR/token"
+"""
+
+
+def azure_cli_script(
+    step: Mapping[str, Any], variables: Mapping[str, Variable], work: Path, path: str, service: Service
+) -> tuple[str, Mapping[str, str]]:
+    """Return the script of a task ``AzureCLI@3``, and the environment in which ``az`` is signed in.
+
+    Raises:
+        UnsupportedPipeline: the task does not run an inline script in bash.
+    """
+    inputs = {name: expand(str(value), variables) for name, value in step["inputs"].items()}
+    if (inputs.get("scriptType"), inputs.get("scriptLocation")) != ("bash", "inlineScript"):
+        raise UnsupportedPipeline("AzureCLI only runs inline scripts in bash here")
+    used = service_connection({**step, "inputs": inputs})
+    assert used
+    folder = work / "azure"
+    folder.mkdir(mode=0o700)
+    (folder / "token").write_text(service.entra_token(used[1]) + "\n")
+    (folder / "az").write_text(_AZ)
+    (folder / "az").chmod(0o700)
+    return inputs["inlineScript"], {"AZURE_CONFIG_DIR": str(folder), "PATH": f"{folder}:{path}"}
+
+
+def sign_out(work: Path) -> None:
+    """Forget what ``az`` knows, as the task does at its end."""
+    shutil.rmtree(work / "azure", ignore_errors=True)
 
 
 def _environment_name(name: str) -> str:

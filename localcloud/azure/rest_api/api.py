@@ -64,8 +64,8 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
         if name := repositories.find_project(parts["organization"], parts["project"]):
             parts["project"] = quote(name)
         # A token without the scope gets no explanation.
-        permitted = tokens.permits_build_service(parts["organization"], parts["project"])
-        return _call(route, parts, request, token) if token.allows_in(route.scope, permitted) else Answer(401, "")
+        rights = tokens.rights(token, parts["organization"], parts["project"])
+        return _call(route, parts, request, token) if token.allows(route.scope, rights) else Answer(401, "")
 
     return api
 

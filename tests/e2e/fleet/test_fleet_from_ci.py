@@ -12,7 +12,7 @@ from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import organization_id
 from tests.e2e.conftest import bootstrap
-from tests.e2e.test_provisioning import DEPLOY, INSTALL, LINK, Infrastructure, log, wait_for
+from tests.e2e.test_provisioning import CONNECTION, DEPLOY, INSTALL, LINK, Infrastructure, log, wait_for
 
 pytestmark = pytest.mark.long
 
@@ -27,7 +27,12 @@ defaults:
   replica_auth: role
   azure: {{organization: contoso, project: Shop, server: "{server}"}}
 ci:
-  azure: {{organization: contoso, organization_id: {organization_id}, project: Platform, repository: mirrors}}
+  azure:
+    organization: contoso
+    organization_id: {organization_id}
+    project: Platform
+    repository: mirrors
+    service_connection: ci-in-azure
 mirrors: {{}}
 """
 SECRETS = re.compile(r"\beyJ[\w-]+\.[\w-]+\.|\bASIA[A-Z0-9]{12,}|\b\d{8}T\d{6}Z[0-9a-f]{64}")
@@ -83,11 +88,12 @@ def fleet(tmp_path):
         (made.folder / "azure-pipelines.yml").write_text(INSTALL.sub(LINK, rendered))
         role = f"arn:aws:iam::{cloud.account}:role/{DEPLOY}"
         cloud.azure.add_service_connection("contoso", "Platform", DEPLOY, role, ["refs/heads/main"])
-        cloud.azure.permit_build_service("contoso", "Shop")
+        made.add_azure_identity()
         cloud.azure.add_parallel_jobs(3)
         made.commit("main")
         made.definition = made.create_pipeline()
-        cloud.azure.permit_pipeline("contoso", "Platform", DEPLOY, made.definition.id)
+        for name in (DEPLOY, CONNECTION):
+            cloud.azure.permit_pipeline("contoso", "Platform", name, made.definition.id)
         yield made
 
 

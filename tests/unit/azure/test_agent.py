@@ -105,8 +105,11 @@ class Service:
     def checkout(self, folder):
         (folder / "file").write_text("of the source")
 
-    def denial_reason(self, connection):
-        return None if connection == "known" else f"no {connection}"
+    def entra_token(self, connection):
+        return f"a token of {connection}"
+
+    def denial_reason(self, kind, connection):
+        return None if (kind, connection) in (("aws", "known"), ("azureDevOps", "azure")) else f"no {connection}"
 
     def aws_environment(self, connection, region, seconds):
         if region == "nowhere":
@@ -236,6 +239,27 @@ def test_without_credentials_or_permission_no_script_runs():
     assert (done.result, done.log) == ("failed", ["##[error]Failed to assume role with OIDC: the token was refused"])
 
 
+def test_a_secret_of_a_step_is_masked_for_later_steps_of_its_job_only():
+    set_it = {"bash": "echo '##vso[task.setvariable variable=it;issecret=true]canary'; echo canary"}
+    show = {"bash": 'echo "$IT/${MAPPED:-none}"', "env": {"MAPPED": "$(it)"}}
+    stage = {"stage": "a", "jobs": [job("j", set_it, show), job("k", show)]}
+    done = run_stages(stage)
+    assert done.log == ["##vso[task.setvariable variable=it;issecret=true]***", "***", "/***", "/$(it)"]
+
+
+def azure_cli(script, connection="azure"):
+    inputs = {"connectionType": "azureDevOps", "azureDevOpsServiceConnection": connection, "scriptType": "bash"}
+    return {"task": "AzureCLI@3", "inputs": {**inputs, "scriptLocation": "inlineScript", "inlineScript": script}}
+
+
+def test_the_azure_cli_is_signed_in_as_its_service_connection_and_only_there():
+    get = "az account get-access-token --resource 499b84ac-1321-427f-aa17-267ca6975798 --query accessToken --output tsv"
+    done = run_stages({"stage": "a", "jobs": [job("j", azure_cli(get), {"bash": "command -v az || echo none"})]})
+    assert done.log == ["a token of azure", "none"]
+    assert run_stages({"stage": "a", "jobs": [job("j", azure_cli("az login"))]}).result == "failed"
+    assert run_stages({"stage": "a", "jobs": [job("j", azure_cli(get, "unknown"))]}).log == ["##[error]no unknown"]
+
+
 def test_the_source_is_there_where_it_is_checked_out():
     assert run_stages({"stage": "a", "jobs": [job("j", {"checkout": "self"}, {"bash": "cat file"})]}).log == [
         "of the source"
@@ -251,7 +275,7 @@ def test_the_source_is_there_where_it_is_checked_out():
         {"stage": "a", "jobs": [job("j", {"bash": "echo $[ variables.x ]"})]},
         {"stage": "a", "jobs": [job("j", {"task": "Bash@3", "inputs": {}})]},
         {"stage": "a", "jobs": [job("j", {"task": "ManualValidation@1", "inputs": {"notifyUsers": ""}})]},
-        {"stage": "a", "jobs": [job("j", {"bash": "echo '##vso[task.setvariable variable=x]y'", "name": "s"})]},
+        {"stage": "a", "jobs": [job("j", {"bash": "echo '##vso[task.prependpath]/bin'", "name": "s"})]},
         {"stage": "a", "jobs": []},
     ],
 )

@@ -140,7 +140,30 @@ def test_no_json_is_a_sentence():
 def test_tokens_are_sent_as_the_service_takes_them():
     assert find_token({"AZURE_DEVOPS_EXT_PAT": "p", "SYSTEM_ACCESSTOKEN": "j"}).authorization == "Basic OnA="
     assert find_token({"SYSTEM_ACCESSTOKEN": "j"}).authorization == "Bearer j"
+    assert find_token({"AZURE_DEVOPS_ENTRA_TOKEN": "e", "SYSTEM_ACCESSTOKEN": "j"}).authorization == "Bearer e"
     assert "canary" not in repr(AzureToken("canary", True, "x"))
+
+
+def test_a_jobs_own_token_reads_and_writes_nothing():
+    http, requests, _ = service(GOOD)
+    http._token = find_token({"SYSTEM_ACCESSTOKEN": "canary"})
+    assert http.get("x", "do it") == {"id": 1}
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        with pytest.raises(MirrorError, match="SYSTEM_ACCESSTOKEN is the token of a job, which also belongs"):
+            http.call(method, "x", "do it")
+    assert len(requests) == 1
+    find_token({"AZURE_DEVOPS_ENTRA_TOKEN": "e"}).check_writing()
+
+
+@pytest.mark.parametrize(("server", "goes"), [("https://tfs.example.com/tfs", False), ("http://127.0.0.1:8080", True)])
+def test_a_token_of_entra_goes_to_no_other_server(server, goes):
+    token = find_token({"AZURE_DEVOPS_ENTRA_TOKEN": "e", azure_url.SERVER_VARIABLE: server})
+    token.check_destination("https://dev.azure.com/o/p")
+    if goes:
+        token.check_destination(f"{server}/o/p")
+    else:
+        with pytest.raises(MirrorError, match="gets no token"):
+            token.check_destination(f"{server}/o/p")
 
 
 @pytest.mark.parametrize("secret", ["can\nary", "can ary", "canäry"])

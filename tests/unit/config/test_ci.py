@@ -164,7 +164,7 @@ def scripts(document):
 
 
 RENDERED = {
-    "azure": render(azure(), "azure", "config/mirrors.yaml", drill=True),
+    "azure": render(azure(service_connection="ci"), "azure", "config/mirrors.yaml", drill=True),
     "github": render(github(), "github", "config/mirrors.yaml", drill=True),
 }
 
@@ -186,7 +186,9 @@ def test_only_with_snapshots_is_there_a_drill():
 def test_azures_pipeline_is_valid_by_its_schema():
     document = yaml.load(RENDERED["azure"], Loader=yaml.BaseLoader)
     for job in (job for stage in document["stages"] for job in stage["jobs"]):
-        job["steps"] = [as_bash(step) if step.get("task") == "AWSShellScript@1" else step for step in job["steps"]]
+        # The schema is older than the third version of the Azure CLI's task.
+        unknown = ("AWSShellScript@1", "AzureCLI@3")
+        job["steps"] = [as_bash(step) if step.get("task") in unknown else step for step in job["steps"]]
     by_schema = validator(AZURE_SCHEMA)
     by_schema.validate(document)
     document["stages"][0]["dependOn"] = []
@@ -237,9 +239,7 @@ def parse(command, words, parent=None):
 def test_no_key_and_no_secret_is_asked_for(service):
     text = RENDERED[service].lower()
     assert not re.search(r"aws_access_key|aws_secret|password", text)
-    # A token of Azure DevOps may be given to GitHub, where there is no other sign-in.
-    optional = {"azure": set(), "github": {"secrets.azure_devops_ext_pat"}}
-    assert set(re.findall(r"secrets\.\w+", text)) == optional[service]
+    assert "secrets." not in text
 
 
 def steps(stage):
