@@ -95,7 +95,7 @@ class LocalCloud:
                 self.personal_access_token: ["vso.code"],
                 self.operator_token: _OPERATOR_SCOPES,
                 self.manager_token: [*_OPERATOR_SCOPES, "vso.code_manage"],
-                self.entra_token: [*_OPERATOR_SCOPES, "vso.project"],
+                self.entra_token: [*_OPERATOR_SCOPES, "vso.project", "vso.serviceendpoint"],
                 self.job_token: ["vso.code"],
             },
             "azure_bearer_tokens": [self.entra_token, self.job_token],

@@ -27,6 +27,7 @@ from ..operations.batches import Project
 from ..operations.context import ClientPool, MirrorContext
 from ..operations.loop import Policy, for_each_mirror
 from ..operations.plan import DEPLOY, STAGES
+from ..operations.preflight import check_ci
 from ..progress import Board, Row
 from .options import (
     cdk_context_of,
@@ -127,7 +128,10 @@ def up(
         if not dry_run:
             if len(mirrors) > 1 and (note := parallel_jobs.note(mirrors)):
                 board.say(f"note: {note}")
-            result = upwards.up(contexts_of(mirrors, board), board, project_of(mirrors), policy, stages)
+            contexts, project = contexts_of(mirrors, board), project_of(mirrors)
+            if job and project.section and contexts and policy.azure != "none":
+                check_ci(next(iter(contexts.values())), project.section)
+            result = upwards.up(contexts, board, project, policy, stages)
     if dry_run:
         _plan_up(mirrors, policy, summary, as_json, stages=stages)
     also = {"running": list(result.running), "removed": list(result.removed)}

@@ -11,11 +11,14 @@ from ..aws import cdk, git_credentials, quotas
 from ..aws.session import aws_failures, client
 from ..aws.stack import missing_repository
 from ..azure import connection
+from ..azure.organization import ServiceConnection, read_connection
 from ..azure.state import AzureState
 from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
+from ..config.ci import Ci
 from ..config.identity import IDENTITY_STACK_NAME
 from ..config.mirror import Mirror
-from ..errors import DeniedError, MirrorError, NotFoundError
+from ..errors import AzureError, DeniedError, MirrorError, NotFoundError
+from ..progress import say
 from . import verification
 from .context import MirrorContext
 from .loop import Policy
@@ -39,6 +42,56 @@ def quota_problems(context: MirrorContext, templates: Iterable[Mapping[str, Any]
     """Return the quotas that new stacks in a mirror's account and region would exceed together, one sentence each."""
     needs = quotas.needs_of(templates)
     return quotas.problems(needs, quotas.read_quotas(context.aws, needs))
+
+
+def check_ci(context: MirrorContext, section: Ci) -> None:
+    """Refuse to work as a CI whose service connections others may use: a pull request, or any pipeline of its project.
+
+    Args:
+        context: one of the mirrors'.
+        section: the section ``ci`` of mirrors.yaml.
+
+    Raises:
+        MirrorError: a connection is open; it says which, and what to change.
+    """
+    place = section.azure
+    if place is None or place.service_connection is None:
+        return
+    server = context.mirror.azure.server
+    problems: list[str] = []
+    for name in (place.service_connection, section.deploy_role):
+        try:
+            found = read_connection(
+                server, place.organization, place.project, name, context.token, context.azure_transport
+            )
+        except AzureError as error:
+            if error.status not in (401, 403, 404):
+                raise
+            found = None
+        if found is None:
+            say(f"note: CI may not see who may use the service connection {name!r}; make its identity a Reader of it")
+        else:
+            problems += connection_problems(found, section.branch)
+    if problems:
+        raise MirrorError("\n".join(problems))
+
+
+def connection_problems(found: ServiceConnection, branch: str) -> list[str]:
+    """Return who beside the branch of mirrors.yaml may use a service connection of CI, one sentence each."""
+    others = [one for one in found.branches or () if one != f"refs/heads/{branch}"]
+    page = "Project settings, Service connections"
+    if found.is_open:
+        return [
+            f"every pipeline of the project may use the service connection {found.name!r}, which is CI's; under "
+            f"{page}, Security, restrict it to the pipeline of mirrors.yaml."
+        ]
+    if found.branches is None or others:
+        what = f"lets {', '.join(others)} use it" if others else "is missing"
+        return [
+            f"Branch control of the service connection {found.name!r} {what}: a pull request could act as CI; under "
+            f"{page}, Approvals and checks, let only refs/heads/{branch} use it."
+        ]
+    return []
 
 
 def mirror_problems(state: MirrorState, policy: Policy) -> list[str]:

@@ -87,9 +87,12 @@ class AzureControls:
         """Let so many more runs be done at a time; at first it is one."""
         self._call("add_parallel_jobs", count)
 
-    def permit_identity(self, identity: str, organization: str, project: str) -> None:
-        """Give an Entra identity, or the build service, what CI needs in a project of mirrors (docs/ci.md)."""
-        self._call("permit_identity", identity, organization, project)
+    def permit_identity(self, identity: str, organization: str, project: str, rights: list[str] | None = None) -> None:
+        """Give an Entra identity, or the build service, rights in a project, as scopes.
+
+        By default what CI needs in a project of mirrors (docs/ci.md).
+        """
+        self._call("permit_identity", identity, organization, project, rights)
 
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""

@@ -13,7 +13,7 @@ from .pipelines import Pipelines
 from .repos import Push, Repositories, Repository, azure_repos_host
 from .rest_api.api import QueuedResponses, azure_rest_api
 from .service_connections import ServiceConnections
-from .tokens import BUILD_SERVICE, Token, Tokens
+from .tokens import BUILD_SERVICE, CONTRIBUTOR, Token, Tokens
 
 
 class AzureDevOps:
@@ -127,9 +127,9 @@ class AzureDevOps:
         """Let so many more runs be done at a time."""
         self._pipelines.add_parallel_jobs(count)
 
-    def permit_identity(self, identity: str, organization: str, project: str) -> None:
-        """Give an identity what CI needs in a project of mirrors."""
-        self._tokens.permit(identity, organization, project)
+    def permit_identity(self, identity: str, organization: str, project: str, rights: list[str] | None) -> None:
+        """Give an identity rights in a project, by default what CI needs in a project of mirrors."""
+        self._tokens.permit(identity, organization, project, CONTRIBUTOR if rights is None else frozenset(rights))
 
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""

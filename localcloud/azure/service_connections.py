@@ -14,6 +14,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import boto3
 from botocore import UNSIGNED
@@ -23,6 +24,8 @@ from botocore.exceptions import ClientError
 from ..oidc import Issuers
 
 AUDIENCE = "api://AzureADTokenExchange"
+_BRANCH_CONTROL = "86b05a0c-73e6-4f7d-b3cf-e38f3b39a75b"
+"""Recorded in what people send to Check Configurations - Add."""
 _NAMESPACE = uuid.UUID("5d2d60c9-3b43-4a1f-9d2c-4a3b5a8d3f10")
 
 Project = tuple[str, str]
@@ -123,6 +126,32 @@ class ServiceConnections:
         if other:
             return f"Branch control: {other} is not among the branches that may use the service connection {name}."
         return None
+
+    def describe(self, project: Project, name: str) -> dict[str, Any] | None:
+        """Return what the REST API says of a connection: its id, its pipelines, and its branch control check."""
+        found = self._known.get((project, name))
+        if found is None:
+            return None
+        check = {
+            "id": 1,
+            "type": {"name": "Task Check"},
+            "settings": {
+                "displayName": "Branch control",
+                "definitionRef": {"id": _BRANCH_CONTROL, "name": "evaluatebranchProtection", "version": "0.0.1"},
+                "inputs": {"allowedBranches": ", ".join(found.branches or ()), "ensureProtectionOfBranch": "true"},
+            },
+        }
+        permitted = [{"id": number, "authorized": True} for number in sorted(found.pipelines)]
+        return {
+            "id": str(uuid.uuid5(_NAMESPACE, "/".join((*project, name)))),
+            "open": found.is_open,
+            "pipelines": permitted,
+            "checks": [] if found.branches is None else [check],
+        }
+
+    def names(self, project: Project) -> list[str]:
+        """Return the names of a project's connections."""
+        return [name for where, name in self._known if where == project]
 
     def identity(self, project: Project, name: str) -> str:
         """Return the Entra identity of a connection."""

@@ -29,7 +29,6 @@ pytestmark = pytest.mark.long
 CDK = ROOT / "node_modules" / ".bin" / "cdk"
 DIFF, DEPLOY = "codecommit-mirror-diff", "codecommit-mirror-deploy"
 CONNECTION, IDENTITY = "ci-in-azure", "an Entra identity"
-OWNER = "dev.azure.com/contoso/Platform/mirrors"
 MIRRORS = """\
 defaults:
   account: "{account}"
@@ -137,11 +136,12 @@ class Infrastructure:
             }
         )
 
-    def add_azure_identity(self) -> None:
+    def add_azure_identity(self, branches=("refs/heads/main",), *, is_open=False) -> None:
         """Add the connection as whose identity CI does the Azure side, with the rights that docs/ci.md lists."""
-        azure, main = self.cloud.azure, ["refs/heads/main"]
-        azure.add_service_connection("contoso", "Platform", CONNECTION, IDENTITY, main, "azureDevOps")
+        azure, names = self.cloud.azure, branches and list(branches)
+        azure.add_service_connection("contoso", "Platform", CONNECTION, IDENTITY, names, "azureDevOps", is_open=is_open)
         azure.permit_identity(IDENTITY, "contoso", "Shop")
+        azure.permit_identity(IDENTITY, "contoso", "Platform", ["vso.build", "vso.serviceendpoint"])
 
     def stacks(self) -> dict[str, str]:
         found = self.cloud.client("cloudformation").describe_stacks()["Stacks"]
@@ -411,7 +411,7 @@ def test_the_commands_are_idempotent_and_touch_nothing_of_others(infrastructure)
     empty = '{"Resources": {"Log": {"Type": "AWS::Logs::LogGroup"}}}'
     for name in ("Theirs", "taken"):
         cloudformation.create_stack(StackName=name, TemplateBody=empty, Tags=tag)
-    owner = [{**tag[0], "Value": OWNER}]
+    owner = [{**tag[0], "Value": "dev.azure.com/contoso/Platform/mirrors"}]
     cloudformation.create_stack(StackName="Unapproved", TemplateBody=empty, Tags=owner)
     other = cloud.client("cloudformation", "us-west-2")
     other.create_stack(StackName="Far", TemplateBody=empty, Tags=owner)

@@ -22,6 +22,7 @@ from ..repos import (
 from ..service_connections import organization_id
 from ..tokens import Token, Tokens
 from . import locations
+from .connection_operations import ConnectionOperations
 from .git_operations import GitOperations
 from .operation import Call, Route, Text
 from .pipeline_operations import PipelineOperations
@@ -40,7 +41,11 @@ class QueuedResponses:
 
 def all_routes(repositories: Repositories, pipelines: Pipelines) -> Sequence[Route]:
     """Return every operation of the embedded API."""
-    return (*GitOperations(repositories, pipelines).routes(), *PipelineOperations(pipelines).routes())
+    return (
+        *GitOperations(repositories, pipelines).routes(),
+        *PipelineOperations(pipelines).routes(),
+        *ConnectionOperations(pipelines).routes(),
+    )
 
 
 def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tokens, queued: QueuedResponses) -> Api:

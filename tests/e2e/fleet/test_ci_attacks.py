@@ -103,6 +103,11 @@ def rewritten(company, branch, **attack):
     company.commit(branch)
 
 
+def name_mirror(company):
+    file = company.folder / "mirrors.yaml"
+    file.write_text(file.read_text().replace("mirrors: {}", "mirrors:\n  shop: {azure: {repository: shop}}"))
+
+
 def said(company, build):
     return "\n".join(company.cloud.azure.run_log(build.id)["unmasked"])
 
@@ -172,14 +177,30 @@ def test_a_build_service_that_may_write_is_what_they_would_use(company):
     assert "pushed: 200" in said(company, company.run_of(company.definition, "any"))
 
 
+@pytest.mark.parametrize(
+    ("protection", "problem"),
+    [
+        ({"branches": None}, "Branch control of the service connection 'ci-in-azure' is missing"),
+        ({"branches": ["refs/heads/main", "*"]}, "'ci-in-azure' lets * use it: a pull request could act as CI"),
+        ({"is_open": True}, "every pipeline of the project may use the service connection 'ci-in-azure'"),
+    ],
+)
+def test_a_connection_that_others_may_use_is_refused_before_anything_is_changed(company, protection, problem):
+    company.add_azure_identity(**protection)
+    bootstrap(company.cloud)
+    name_mirror(company)
+    before = company.stacks()
+    token = company.cloud.entra_token
+    said = company.run("codecommit-mirror", "up", "--all", "--job", check=False, AZURE_DEVOPS_ENTRA_TOKEN=token)
+    assert problem in said
+    assert company.stacks() == before
+
+
 def test_a_command_that_writes_refuses_a_jobs_own_token_before_it_changes_anything(company):
     company.cloud.azure.permit_identity(BUILD_SERVICE, "contoso", "Shop")
     bootstrap(company.cloud)
     company.run("cdk", "deploy", "codecommit-mirror-identity", "--require-approval", "never", "--no-notices")
-    text = (company.folder / "mirrors.yaml").read_text()
-    (company.folder / "mirrors.yaml").write_text(
-        text.replace("mirrors: {}", "mirrors:\n  shop: {azure: {repository: shop}}")
-    )
+    name_mirror(company)
     before = company.stacks()
     token = company.cloud.job_token
     said = company.run("codecommit-mirror", "up", "--all", "--job", check=False, SYSTEM_ACCESSTOKEN=token)
