@@ -18,6 +18,8 @@ from mirror_engine.wire.protocol import offered, request_pack
 from mirror_engine.wire.transport import Traffic
 
 _MAX_BYTES = 1024 * 1024
+_MAX_INFLATED_BYTES = 1024 * 1024
+"""Of all objects together: the tag has a few hundred, and whoever may push can make a megabyte of zeros a gigabyte."""
 _MAX_HAVES = 500
 _TAG = 4
 
@@ -62,8 +64,8 @@ def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Map
 
 
 def find_tag(pack: bytes, object_id: str) -> bytes | None:
-    """Return an annotated tag's data from the start of a pack; None if it is not there (gitformat-pack)."""
-    position = 12
+    """Return an annotated tag's data from the start of a pack; None if it is not there, or is too large."""
+    position, left = 12, _MAX_INFLATED_BYTES
     while position < len(pack) - 20:
         kind = (pack[position] >> 4) & 7
         while position < len(pack) and pack[position] & 128:
@@ -77,10 +79,11 @@ def find_tag(pack: bytes, object_id: str) -> bytes | None:
             position += 20
         stream = zlib.decompressobj()
         try:
-            data = stream.decompress(pack[position:])
+            data = stream.decompress(pack[position:], left)
         except zlib.error:
             return None
-        if not stream.eof:
+        left -= len(data)
+        if not stream.eof or left <= 0:
             return None
         if kind == _TAG and hashlib.sha1(b"tag %d\0%s" % (len(data), data)).hexdigest() == object_id:  # noqa: S324
             return data

@@ -27,11 +27,12 @@ from mirror_engine.refs import CONFIRMED_TAG
 from mirror_engine.wire.packs import fetch_pack, is_ancestor, read_pack
 from mirror_engine.wire.transport import Traffic
 
-from . import replicas, watch
+from . import deployment, replicas, watch
 from .changes import Change, Verdict, from_event, judge
 from .confirmation import digest, read_confirmation
 from .git_access import read_patiently
 from .messages import Message
+from .names import METRIC, NAMESPACE
 from .replicas import Access, Replica
 from .snapshot import Retention, SnapshotResult, Snapshots
 from .vault.manifest import format_time
@@ -118,8 +119,15 @@ class Guard:
         replica, looked_up = _FOUND.get(arn, (None, 0.0))
         if time.monotonic() - looked_up > _TAGS_SECONDS:
             replica = replicas.find(self._tagging, arn)
+            if replica:
+                self._note_tags(replica)
             _FOUND[arn] = (replica, time.monotonic())
         return replica
+
+    def _note_tags(self, replica: Replica) -> None:
+        """Compare a replica's tags with those at the last look."""
+        tags, region = replica.tags, self._region
+        self._update(replica.name, lambda state: watch.note_tags(state, tags, replica=replica.name, region=region))
 
     @property
     def _region(self) -> str:
@@ -175,15 +183,23 @@ class Guard:
         existing = list(replicas.find_all(self._tagging))
         # The session makes one client at a time; the threads share them.
         _ = self.vault, self._codecommit, self._sns
-        self._check_key()
+        failures = [failure for check in (self._check_key, self._check_deployment) if (failure := _safely(check))]
         known = self.vault.states.names() | self.vault.store.saved_replicas()
         for name in sorted(known - {replica.name for replica in existing}):
             self._update(name, lambda state, name=name: self._noted_absence(state, name))  # type: ignore[misc]
         with ThreadPoolExecutor(_WORKERS) as pool:
-            failures = [failure for failure in pool.map(self._look_safely, existing) if failure]
+            failures += [failure for failure in pool.map(self._look_safely, existing) if failure]
         if failures:
-            raise ReplicasFailedError(f"{len(failures)} of {len(existing)} replicas could not be read: {failures[0]}")
+            raise ReplicasFailedError(f"{len(failures)} looks failed, with {len(existing)} replicas: {failures[0]}")
         return {"replicas": len(existing)}
+
+    def _check_deployment(self) -> None:
+        """Compare what the guard consists of with the last look, and count who hears of it."""
+        found = deployment.read(self._client, self.environment)
+        self._update(GUARD, lambda state: watch.note_deployment(state, found, region=self._region))
+        if found.subscribers is not None:
+            metric = {"MetricName": METRIC, "Value": found.subscribers, "Unit": "Count"}
+            self._client("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=[metric])
 
     def _check_key(self) -> None:
         problem = None
@@ -226,12 +242,13 @@ class Guard:
         every = self.environment.get("EVERY_HOURS")
 
         def decide(state: State) -> tuple[State, list[Message]]:
+            state, due = watch.note_tags(state, replica.tags, replica=replica.name, region=self._region)
             if tag and tag != state.confirmed_id and not believe:
                 state = watch.disbelieve(state, tag)
             elif tag and tag != state.confirmed_id:
                 confirmation = read_confirmation(access.endpoint(), advertised.capabilities, advertised.refs)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
-            return watch.check(
+            state, more = watch.check(
                 state,
                 refs_sha256=digest(advertised.refs),
                 replica=replica.name,
@@ -241,6 +258,7 @@ class Guard:
                 log_group=self.environment["LOG_GROUP"],
                 now=self.clock(),
             )
+            return state, due + more
 
         state = self._update(replica.name, decide)
         _log(
@@ -315,6 +333,16 @@ class Guard:
             foreign=taken.foreign,
             new=taken.kind == "full",
         )
+
+
+def _safely(check: Callable[[], None]) -> str | None:
+    """Do one part of the hourly look; return why it failed, if it did, since the others are done all the same."""
+    try:
+        check()
+    except Exception as error:
+        _log(error=f"{type(error).__name__}: {error}")
+        return str(error)
+    return None
 
 
 def _is_kept(access: Access, old: str, new: str) -> bool | None:

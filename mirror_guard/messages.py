@@ -46,8 +46,8 @@ def changed(
         f"why:   this change was {verdict.value}",
         "",
         "What happens next: the mirror's next run makes the replica equal to its source again, and archives what it",
-        "overwrites. Further changes until then are logged, but cause no message; one more message follows when a run",
-        f"has confirmed the replica. The log group is {log_group}.",
+        "overwrites. Further changes by the same principal until then are logged, but cause no message; one more",
+        f"message follows when a run has confirmed the replica. The log group is {log_group}.",
     ]
     if verdict is Verdict.DESTRUCTIVE:
         lines += ["", *_how_to_stop(replica, who)]
@@ -72,6 +72,34 @@ def _how_to_stop(replica: str, writer: str) -> tuple[str, ...]:
     return (
         "The person who did it knows the pipeline's Git credential. Replace it at once:",
         f"  codecommit-mirror rotate {replica}",
+    )
+
+
+def tags_changed(replica: str, region: str, before: str, now: str) -> Message:
+    """Return the message that a replica's tags name another writer, or another time for its archive."""
+    return _message(
+        f"Tags of replica {replica} were changed",
+        f"The tags by which the guard knows who writes to the replica {replica} in {region} were changed.",
+        "",
+        f"from:  {sanitize(before)}",
+        f"to:    {sanitize(now)}",
+        "",
+        "'codecommit-mirror up' changes them when mirrors.yaml changes replica_auth, user_name, role_name or",
+        "archive_days. If it was not that, somebody could now push to the replica without a message: look for who did",
+        "TagResource in CloudTrail, and run:",
+        f"  codecommit-mirror up {replica}",
+    )
+
+
+def guard_changed(region: str, changes: Sequence[str], deployed: str) -> Message:
+    """Return the message that something of which the guard consists is not as it was an hour ago."""
+    return _message(
+        "The guard itself was changed",
+        f"Since its last look, this is different about the guard in {region}:",
+        *_listed(changes),
+        f"Its stacks were last deployed at {deployed}. If they were not deployed since the last look, or not by you,",
+        "somebody tries to silence the guard: look for who did in CloudTrail, and deploy it again:",
+        "  cdk deploy codecommit-mirror-guard",
     )
 
 

@@ -10,5 +10,7 @@ ARCHIVE_DAYS_TAG = "codecommit-mirror:archive-days"
 """A repository's: how long the pipeline keeps tips that it drops; 0 for no archive."""
 EXPIRED_TAG = "codecommit-mirror:expired"
 """An object's that no snapshot needs any longer; a life-cycle rule removes it once its lock has ended."""
+NAMESPACE, METRIC = "codecommit-mirror", "Subscribers"
+"""The metric of how many people hear of the guard's messages."""
 EVENT_KINDS = ("referenceCreated", "referenceUpdated", "referenceDeleted")
 """https://docs.aws.amazon.com/codecommit/latest/userguide/monitoring-events.html"""

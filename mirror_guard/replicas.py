@@ -30,6 +30,11 @@ class Replica:
     """The mirror's own user or role; both, with a space between them, while the pipeline changes to the other one."""
     archive_days: int
 
+    @property
+    def tags(self) -> str:
+        """What the guard goes by, for people."""
+        return f"writer {self.writer}, archive kept {self.archive_days} days"
+
     def is_writer(self, caller: str) -> bool:
         """Whether an ARN is that of the mirror's own user, or of a session of its own role."""
         return any(self._is(writer, caller) for writer in self.writer.replace(":", ",").split())

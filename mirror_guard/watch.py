@@ -9,18 +9,21 @@ from datetime import datetime, timedelta
 
 from .changes import Change, Verdict
 from .confirmation import Confirmation
+from .deployment import Deployment, differences
 from .messages import (
     Message,
     changed,
     foreign_objects,
     fresh_again,
     gone,
+    guard_changed,
     key_signs_again,
     key_unusable,
     mended,
     readable,
     saved_again,
     stale,
+    tags_changed,
     unchanged_again,
     unsaved,
 )
@@ -31,6 +34,8 @@ from .vault.store import Version
 SKEW = timedelta(minutes=5)
 """How far the clock of a build agent may be behind that of CodeCommit's events."""
 _KEY = "signing key"
+_MAX_STRANGERS = 10
+"""How many of those who change a replica before a run confirms it are told, each once."""
 PATIENCE = timedelta(hours=2)
 """How long a run may take to confirm a change whose author the event does not name."""
 
@@ -47,11 +52,35 @@ def note_change(
         if since <= state.unattributed_since:
             return state, None
         return replace(state, unattributed_since=since, unattributed=f"{change.kind} {change.ref}"), None
-    if state.changed_since:
+    who = f"{verdict.name} {change.caller or 'nobody known'}"
+    if who in state.changed_by or len(state.changed_by) >= _MAX_STRANGERS:
         return state, None
     snapshot = readable(parse_time(state.snapshot_at)) if state.snapshot_at else None
     message = changed(replica, region, change, verdict, snapshot, log_group)
-    return replace(state, changed_since=format_time(now)), message
+    since = state.changed_since or format_time(now)
+    return replace(state, changed_since=since, changed_by=(*state.changed_by, who)), message
+
+
+def note_tags(state: State, tags: str, *, replica: str, region: str) -> tuple[State, list[Message]]:
+    """Return the state after a look at a replica's tags, and the message that is due if they say something else.
+
+    Args:
+        state: the replica's.
+        tags: who writes to it, and how long its archive is kept.
+        replica: its name.
+        region: its region.
+    """
+    if state.writer == tags:
+        return state, []
+    messages = [tags_changed(replica, region, state.writer, tags)] if state.writer else []
+    return replace(state, writer=tags), messages
+
+
+def note_deployment(state: State, found: Deployment, *, region: str) -> tuple[State, list[Message]]:
+    """Return the guard's own state after a look at what it consists of, and the message that is due if it changed."""
+    changed_parts = differences(state.parts, found.parts) if state.parts else []
+    messages = [guard_changed(region, changed_parts, found.deployed)] if changed_parts else []
+    return replace(state, parts=dict(found.parts)), messages
 
 
 def note_confirmation(state: State, object_id: str, confirmation: Confirmation | None, now: datetime) -> State:
@@ -110,7 +139,7 @@ def check(
     if state.changed_since and confirmed and confirmed > parse_time(state.changed_since):
         since_text = readable(parse_time(state.changed_since))
         messages.append(unchanged_again(replica, region, since_text, str(shown)))
-        state = replace(state, changed_since="")
+        state = replace(state, changed_since="", changed_by=())
     state, due = _check_staleness(state, confirmed, replica, region, stale_after, now)
     messages += due
     if saved_every:

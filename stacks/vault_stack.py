@@ -24,6 +24,14 @@ from .nag_suppressions import acknowledge
 from .vault.bucket import GUARD_PREFIXES, VaultBucket
 from .vault.signing_key import SigningKey
 
+_SETTINGS = (
+    "s3:GetBucketObjectLockConfiguration",
+    "s3:GetBucketPolicy",
+    "s3:GetEncryptionConfiguration",
+    "s3:GetLifecycleConfiguration",
+    "s3:GetReplicationConfiguration",
+)
+"""What the guard compares hourly."""
 _QUALIFIER = "@aws-cdk/core:bootstrapQualifier"
 
 
@@ -81,10 +89,10 @@ class VaultStack(Stack):
         objects = [self.bucket.arn_for_objects(f"{prefix}/*") for prefix in GUARD_PREFIXES]
         locked = [self.bucket.arn_for_objects(f"{prefix}/*") for prefix in ("snapshots", "keys")]
         allowed = [
-            (["s3:ListBucket", "s3:ListBucketVersions"], [self.bucket.bucket_arn]),
+            (["s3:ListBucket", "s3:ListBucketVersions", *_SETTINGS], [self.bucket.bucket_arn]),
             (["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:AbortMultipartUpload"], objects),
             (["s3:GetObjectRetention", "s3:PutObjectRetention", "s3:PutObjectVersionTagging"], locked),
-            (["kms:Sign", "kms:GetPublicKey"], [self.key.key_arn]),
+            (["kms:Sign", "kms:GetPublicKey", "kms:GetKeyPolicy"], [self.key.key_arn]),
         ]
         policy = iam.ManagedPolicy(
             self,

@@ -51,6 +51,10 @@ class State:
     """When people were notified that the replica is stale; empty if it is not."""
     changed_since: str = ""
     """When people were notified of a change that no run made; empty if there is none."""
+    changed_by: tuple[str, ...] = ()
+    """Who people were told of since then."""
+    writer: str = ""
+    """Who writes to the replica and how long its archive is kept, as its tags said at the last look."""
     unattributed_since: str = ""
     """When the last change was made whose author CodeCommit did not name; empty if there is none."""
     unattributed: str = ""
@@ -75,6 +79,8 @@ class State:
     """When people were notified that the replica is gone, or has lost its tags; empty if it is there."""
     known: Mapping[str, str] = field(default_factory=dict)
     """Of the guard itself: what people were notified of, and when."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Of the guard itself: what it consists of, as of the last look."""
     outbox: tuple[tuple[str, str, str], ...] = ()
     """Subject, body and time of messages that are decided on, and not known to be sent."""
 
@@ -136,13 +142,17 @@ class States:
 
     def _parse(self, name: str, data: bytes, metadata: Mapping[str, str]) -> State | None:
         """Return the state that an object has; None if it is not to be believed."""
-        if not self._is_signed(data, metadata) and self._key_is_usable():
+        is_signed = self._is_signed(data, metadata)
+        if not is_signed and self._key_is_usable():
             return None
         try:
             fields = json.loads(data)
             if (fields.pop("kind"), fields.pop("replica")) != (_KIND, name):
                 return None
-            fields["outbox"] = tuple((subject, body, queued) for subject, body, queued in fields["outbox"])
+            fields["changed_by"] = tuple(fields["changed_by"])
+            # Words that are not signed might be anybody's.
+            outbox = fields["outbox"] if is_signed else ()
+            fields["outbox"] = tuple((subject, body, queued) for subject, body, queued in outbox)
             return State(**fields)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None

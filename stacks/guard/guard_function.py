@@ -14,7 +14,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from codecommit_mirror.config.guard import STACK_NAME, Guard
+from codecommit_mirror.config.guard import STACK_NAME, VAULT_STACK_NAME, Guard
 from mirror_guard.names import REPLICA_TAG
 
 from ..nag_suppressions import acknowledge
@@ -22,6 +22,7 @@ from ..vault_stack import VaultStack
 from .notifications import Notifications
 
 _ROOT = Path(__file__).parents[2]
+_STACKS = (STACK_NAME, VAULT_STACK_NAME)
 _PACKAGES = ("mirror_engine", "mirror_guard")
 MEMORY_MB = 256
 _ACCEPTED = {
@@ -80,7 +81,12 @@ class GuardFunction(Construct):
         acknowledge(self, _ACCEPTED)
         reasons = {
             "arn:<AWS::Partition>:codecommit:<AWS::Region>:<AWS::AccountId>:*": "Only what has a replica's tag.",
-            "*": "Listing tags cannot be limited to a resource.",
+            "*": "Listing tags, rules and alarms, and metrics, cannot be limited to a resource.",
+            "arn:<AWS::Partition>:events:<AWS::Region>:<AWS::AccountId>:rule/*": "Its rules have generated names.",
+            **{
+                f"arn:<AWS::Partition>:cloudformation:<AWS::Region>:<AWS::AccountId>:stack/{name}/*": "A stack's id."
+                for name in _STACKS
+            },
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in reasons.items()}, ["AwsSolutions"])
 
@@ -101,6 +107,7 @@ def _environment(guard: Guard, vault: VaultStack, notifications: Notifications, 
     values = {
         "BUCKET": vault.bucket.bucket_name,
         "SIGNING_KEY": vault.key.key_arn,
+        "STACKS": " ".join(_STACKS),
         "TOPIC_ARN": notifications.topic.topic_arn,
         "LOG_GROUP": log.log_group_name,
         "STALE_AFTER_HOURS": str(guard.stale_after),
@@ -121,10 +128,18 @@ def _statements(notifications: Notifications, log_arn: str) -> Sequence[iam.Poli
     here = f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
     repositories = f"arn:{Aws.PARTITION}:codecommit:{here}:*"
     function = f"arn:{Aws.PARTITION}:lambda:{here}:function:{STACK_NAME}"
+    rules = f"arn:{Aws.PARTITION}:events:{here}:rule/*"
+    stacks = [f"arn:{Aws.PARTITION}:cloudformation:{here}:stack/{name}/*" for name in _STACKS]
     allowed: list[tuple[list[str], list[str], dict[str, dict[str, str]] | None]] = [
         (["codecommit:GetRepository", "codecommit:GitPull"], [repositories], tagged),
         (["tag:GetResources"], ["*"], None),
-        (["lambda:InvokeFunction"], [function], None),
+        (["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"], [function], None),
+        # What it compares hourly: itself.
+        (["events:DescribeRule"], [rules], None),
+        (["events:ListRuleNamesByTarget", "events:ListTargetsByRule"], ["*"], None),
+        (["cloudwatch:DescribeAlarms", "cloudwatch:PutMetricData"], ["*"], None),
+        (["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic"], [notifications.topic.topic_arn], None),
+        (["cloudformation:DescribeStacks"], stacks, None),
         (["sns:Publish"], [notifications.topic.topic_arn], None),
         (["logs:CreateLogStream", "logs:PutLogEvents"], [log_arn], None),
     ]

@@ -1,4 +1,4 @@
-"""Who watches the guard: alarms on its failures and on its silence, and one table of all replicas."""
+"""Who watches the guard: alarms on its failures, its silence and its having no hearers, and a table of all replicas."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from codecommit_mirror.config.guard import STACK_NAME
+from mirror_guard.names import METRIC, NAMESPACE
+
+from ..nag_suppressions import acknowledge
 
 _SILENT_HOURS = 3
 
 
 class SelfWatch(Construct):
-    """Two alarms and a dashboard.
+    """Three alarms and a dashboard.
 
     Args:
         function: the guard.
@@ -64,6 +67,7 @@ class SelfWatch(Construct):
             evaluation_periods=_SILENT_HOURS,
             treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
         )
+        unheard = self._unheard(hour)
         for alarm in (failures, silence):
             alarm.add_alarm_action(actions.SnsAction(topic))
             alarm.add_ok_action(actions.SnsAction(topic))
@@ -72,8 +76,23 @@ class SelfWatch(Construct):
             "Dashboard",
             dashboard_name=STACK_NAME,
             default_interval=Duration.hours(_SILENT_HOURS),
-            widgets=[[_table(log)]],
+            widgets=[[cloudwatch.AlarmStatusWidget(alarms=[failures, silence, unheard], width=24)], [_table(log)]],
         )
+
+    def _unheard(self, hour: Duration) -> cloudwatch.Alarm:
+        """Return the alarm that nobody hears of the others."""
+        alarm = cloudwatch.Alarm(
+            self,
+            "Unheard",
+            alarm_description="Nobody has confirmed a subscription to the guard's topic; so this alarm is only shown.",
+            metric=cloudwatch.Metric(namespace=NAMESPACE, metric_name=METRIC, period=hour, statistic="Maximum"),
+            comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            threshold=1,
+            evaluation_periods=_SILENT_HOURS,
+            treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
+        )
+        acknowledge(alarm, {"CloudWatchAlarmAction": "It is about the topic that its action would use."})
+        return alarm
 
 
 def _table(log: logs.ILogGroup) -> cloudwatch.LogQueryWidget:

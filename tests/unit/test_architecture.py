@@ -56,8 +56,10 @@ IMPORTS = {
     # What runs in a pipeline, and in the guard's function.
     GUARD: "",
     f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.wire {GUARD}.changes {GUARD}.confirmation "
-    f"{GUARD}.git_access {GUARD}.messages {GUARD}.replicas {GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
-    f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.messages {GUARD}.vault",
+    f"{GUARD}.deployment {GUARD}.git_access {GUARD}.messages {GUARD}.names {GUARD}.replicas "
+    f"{GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
+    f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.deployment {GUARD}.messages {GUARD}.vault",
+    f"{GUARD}.deployment": "",
     f"{GUARD}.messages": f"{ENGINE}.text {GUARD}.changes",
     f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {GUARD}.names {GUARD}.replicas {GUARD}.vault",
     f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access "

@@ -134,6 +134,10 @@ class Guarded:
         configuration = self.cloud.client("lambda").get_function_configuration(FunctionName=GUARD)
         return configuration["Environment"]["Variables"]
 
+    def guard_environment(self) -> dict[str, str]:
+        """Return what the function sees, for a guard in this process."""
+        return {**self.environment(), "AWS_REGION": self.cloud.region, "AWS_LAMBDA_FUNCTION_NAME": GUARD}
+
 
 @pytest.fixture(scope="session")
 def recorded_cloud():

@@ -21,7 +21,7 @@ def test_a_replica_that_no_run_confirms_is_told_once(guarded, rig):
     sample.fill(rig.source)
     rig.run()
     clock = [datetime.now(UTC)]
-    guard = Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.as_guard(), lambda: clock[0])
+    guard = Guard(guarded.guard_environment(), guarded.as_guard(), lambda: clock[0])
     for hours in (1, 47, 49, 60):
         clock[0] = datetime.now(UTC) + timedelta(hours=hours)
         guard.check()

@@ -36,7 +36,7 @@ def notice(guarded, rig, ref):
     if state.changed_since:
         return False
     later = datetime.now(UTC) + timedelta(hours=3)
-    Guard({**guarded.environment(), "AWS_REGION": guarded.cloud.region}, guarded.as_guard(), lambda: later).check()
+    Guard(guarded.guard_environment(), guarded.as_guard(), lambda: later).check()
     return True
 
 
@@ -114,3 +114,15 @@ def test_a_creation_by_nobody_known_is_told_unless_a_run_confirms_the_replica(ri
     assert len(mails) == 1
     assert "created refs/heads/strange" in mails[0]["body"]
     assert "mallory" in mails[0]["body"] or "does not name the caller" in mails[0]["body"]
+
+
+def test_who_makes_herself_the_writer_is_told(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.invoke(task="check")
+    arn, codecommit = guarded.arn(rig.name), guarded.cloud.client("codecommit")
+    codecommit.tag_resource(resourceArn=arn, tags={"codecommit-mirror:writer": f"user/mallory-{rig.name}"})
+    guarded.invoke(task="check")
+    (mail,) = guarded.mails(rig.name, 1)
+    assert mail["subject"] == f"Tags of replica {rig.name} were changed"
+    assert f"to:    writer user/mallory-{rig.name}, archive kept 90 days" in mail["body"]

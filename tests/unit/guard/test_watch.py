@@ -1,11 +1,14 @@
 """When people are notified: once when something begins, and once when it is over."""
 
+import tracemalloc
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from mirror_guard import watch
 from mirror_guard.changes import Change, Verdict
 from mirror_guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
+from mirror_guard.deployment import Deployment
 from mirror_guard.vault.state import State
 from mirror_guard.vault.store import Version
 
@@ -42,6 +45,47 @@ def test_a_change_is_told_once_until_a_run_confirms_the_replica():
     assert [one.subject for one in messages] == ["Replica M is confirmed again"]
     assert check(state, NOW + 3 * HOUR)[1] == []
     assert note(state, now=NOW + 4 * HOUR)[1] is not None
+
+
+def test_another_stranger_after_the_first_is_told_too():
+    state, first = note(State())
+    other = replace(CHANGE, caller="arn:aws:iam::1:user/eve")
+    state, second = note(state, change=other)
+    assert ("mallory" in first.body, "eve" in second.body) == (True, True)
+    assert [note(state, change=change)[1] for change in (CHANGE, other)] == [None, None]
+    # The mirror's own writer, who is not a stranger, drops commits.
+    state, third = note(state, Verdict.DESTRUCTIVE, change=other)
+    assert "rotate" in third.body
+    for number in range(20):
+        state, _ = note(state, change=replace(CHANGE, caller=f"arn:aws:iam::1:user/{number}"))
+    assert len(state.changed_by) == 10
+    state, _ = check(confirm(state, "2", NOW + HOUR), NOW + HOUR)
+    assert note(state, now=NOW + 2 * HOUR)[1] is not None
+
+
+def test_other_tags_are_told_once():
+    where = {"replica": "M", "region": "eu-west-1"}
+    state, messages = watch.note_tags(State(), "writer user/a", **where)
+    assert messages == []
+    assert watch.note_tags(state, "writer user/a", **where) == (state, [])
+    state, (message,) = watch.note_tags(state, "writer user/mallory", **where)
+    assert ("user/a" in message.body, "user/mallory" in message.body) == (True, True)
+    assert watch.note_tags(state, "writer user/mallory", **where) == (state, [])
+
+
+def test_what_changes_of_the_guard_itself_is_told_once():
+    def look(state, **parts):
+        found = Deployment({"rule a": "1", "vault: policy": "2", **parts}, 1, "2026-11-26 12:00:00 UTC")
+        return watch.note_deployment(state, found, region="eu-west-1")
+
+    state, messages = look(State())
+    assert messages == []
+    assert look(state) == (state, [])
+    changed = {"rule a": "3", "vault: policy": "2", "rule b": "4"}
+    state, (message,) = look(state, **changed)
+    assert "rule a was changed\n  rule b is new\n" in message.body
+    assert look(state, **changed) == (state, [])
+    assert "rule b is gone" in look(state)[1][0].body
 
 
 def test_what_a_run_does_is_not_told():
@@ -153,6 +197,12 @@ def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
     assert find_tag(pack, object_id) == tag
     assert find_tag(pack, "0" * 40) is None
     assert find_tag(pack[:-30], object_id) is None
+    bomb = zlib.compress(bytes(100 * 1024 * 1024))
+    crafted = pack[:12] + b"\x30" + bomb + pack[12:]
+    tracemalloc.start()
+    assert find_tag(crafted, object_id) is None
+    assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    tracemalloc.stop()
     listed = {"refs/heads/main": "a" * 40, "refs/tags/codecommit-mirror/confirmed": object_id}
     assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R", digest(listed))
     assert parse_confirmation(b"object x\ntime: never\n") is None

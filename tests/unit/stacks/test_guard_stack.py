@@ -35,6 +35,7 @@ def test_there_are_these_resources_and_nothing_else():
     assert kinds == [
         "AWS::CloudWatch::Alarm",
         "AWS::CloudWatch::Alarm",
+        "AWS::CloudWatch::Alarm",
         "AWS::CloudWatch::Dashboard",
         "AWS::Events::Rule",
         "AWS::Events::Rule",
@@ -69,13 +70,40 @@ def test_outside_the_vault_the_role_reads_tagged_replicas_and_publishes_to_one_t
             "Resource": arn("codecommit", "*"),
             "Condition": {"Null": {"aws:ResourceTag/codecommit-mirror:replica": "false"}},
         },
-        {"Effect": "Allow", "Action": "tag:GetResources", "Resource": "*"},
         {
             "Effect": "Allow",
-            "Action": "lambda:InvokeFunction",
+            "Action": [
+                "cloudwatch:DescribeAlarms",
+                "cloudwatch:PutMetricData",
+                "events:ListRuleNamesByTarget",
+                "events:ListTargetsByRule",
+                "tag:GetResources",
+            ],
+            "Resource": "*",
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["lambda:GetFunctionConfiguration", "lambda:InvokeFunction"],
             "Resource": arn("lambda", "function:codecommit-mirror-guard"),
         },
-        {"Effect": "Allow", "Action": "sns:Publish", "Resource": {"Ref": logical_id(document, "AWS::SNS::Topic")}},
+        {
+            "Effect": "Allow",
+            "Action": "events:DescribeRule",
+            "Resource": arn("events", "rule/*"),
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic", "sns:Publish"],
+            "Resource": {"Ref": logical_id(document, "AWS::SNS::Topic")},
+        },
+        {
+            "Effect": "Allow",
+            "Action": "cloudformation:DescribeStacks",
+            "Resource": [
+                arn("cloudformation", "stack/codecommit-mirror-guard/*"),
+                arn("cloudformation", "stack/codecommit-mirror-vault/*"),
+            ],
+        },
         {
             "Effect": "Allow",
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -105,7 +133,7 @@ def test_a_topic_that_is_there_already_is_used_as_it_is():
     kinds = {resource["Type"] for resource in document["Resources"].values()}
     assert not kinds & {"AWS::SNS::Topic", "AWS::KMS::Key", "AWS::SNS::TopicPolicy"}
     alarms = [r["Properties"] for r in document["Resources"].values() if r["Type"] == "AWS::CloudWatch::Alarm"]
-    assert [alarm["AlarmActions"] for alarm in alarms] == [[TOPIC], [TOPIC]]
+    assert sorted(alarm.get("AlarmActions", []) for alarm in alarms) == [[], [TOPIC], [TOPIC]]
 
 
 def test_what_the_function_cannot_handle_goes_to_the_topic():

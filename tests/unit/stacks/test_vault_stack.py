@@ -63,7 +63,19 @@ def test_the_role_has_a_fixed_name_and_adds_to_one_bucket():
 
     statements = of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["PolicyDocument"]["Statement"]
     assert statements == [
-        {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:ListBucketVersions"], "Resource": bucket},
+        {
+            "Effect": "Allow",
+            "Action": [
+                "s3:GetBucketObjectLockConfiguration",
+                "s3:GetBucketPolicy",
+                "s3:GetEncryptionConfiguration",
+                "s3:GetLifecycleConfiguration",
+                "s3:GetReplicationConfiguration",
+                "s3:ListBucket",
+                "s3:ListBucketVersions",
+            ],
+            "Resource": bucket,
+        },
         {
             "Effect": "Allow",
             "Action": ["s3:AbortMultipartUpload", "s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"],
@@ -76,7 +88,7 @@ def test_the_role_has_a_fixed_name_and_adds_to_one_bucket():
         },
         {
             "Effect": "Allow",
-            "Action": ["kms:GetPublicKey", "kms:Sign"],
+            "Action": ["kms:GetKeyPolicy", "kms:GetPublicKey", "kms:Sign"],
             "Resource": {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]},
         },
     ]

@@ -1,0 +1,123 @@
+"""What the guard itself consists of, as AWS has it: rules, function, vault, key, alarms, topic.
+
+Each part is a short text that is the same as long as nothing changed; an hourly look compares them with the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+_NONE = {
+    "NoSuchBucketPolicy",
+    "NoSuchLifecycleConfiguration",
+    "ReplicationConfigurationNotFoundError",
+    "ServerSideEncryptionConfigurationNotFoundError",
+    "ResourceNotFoundException",
+    "NotFound",
+}
+"""Codes of what is not there, or not any longer."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The guard's parts.
+
+    Attributes:
+        parts: a text for each, by what people call it.
+        subscribers: how many subscriptions of the topic are confirmed; None if that may not be seen.
+        deployed: when the stacks of the guard and the vault were last deployed, in ISO 8601.
+    """
+
+    parts: Mapping[str, str]
+    subscribers: int | None
+    deployed: str
+
+
+def read(client: Callable[[str], Any], environment: Mapping[str, str]) -> Deployment:
+    """Read what the guard consists of.
+
+    Args:
+        client: returns a client for a service.
+        environment: the function's.
+    """
+    name, bucket, key = (environment[n] for n in ("AWS_LAMBDA_FUNCTION_NAME", "BUCKET", "SIGNING_KEY"))
+    parts = dict(_function_and_rules(client, name))
+    parts |= {f"vault: {what}": _digest(call) for what, call in _of_bucket(client("s3"), bucket)}
+    parts["signing key: policy"] = _digest(lambda: client("kms").get_key_policy(KeyId=key, PolicyName="default"))
+    parts |= _alarms(client("cloudwatch"), environment["TOPIC_ARN"])
+    sns, arn, subscribers = client("sns"), environment["TOPIC_ARN"], None
+    # A topic of another account may not be looked at.
+    with suppress(sns.exceptions.AuthorizationErrorException):
+        topic = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
+        parts["topic: policy and key"] = _short({name: topic.get(name) for name in ("Policy", "KmsMasterKeyId")})
+        pages = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=arn)
+        subscriptions = [one["SubscriptionArn"] for page in pages for one in page["Subscriptions"]]
+        subscribers = sum(one.startswith("arn:") for one in subscriptions)
+    return Deployment(parts, subscribers, _deployed(client, environment))
+
+
+def _function_and_rules(client: Callable[[str], Any], name: str) -> Iterator[tuple[str, str]]:
+    function = client("lambda").get_function_configuration(FunctionName=name)
+    yield "function: code", str(function["CodeSha256"])
+    keys = ("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Environment")
+    yield "function: settings", _short({key: function.get(key) for key in keys})
+    events = client("events")
+    for rule in events.list_rule_names_by_target(TargetArn=function["FunctionArn"])["RuleNames"]:
+        shown = events.describe_rule(Name=rule)
+        targets = events.list_targets_by_rule(Rule=rule)["Targets"]
+        what = {key: shown.get(key) for key in ("State", "ScheduleExpression", "EventPattern")}
+        yield f"rule {rule}", f"{shown['State']} {_short({**what, 'targets': targets})}"
+
+
+def _of_bucket(s3: Any, bucket: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    yield "policy", lambda: s3.get_bucket_policy(Bucket=bucket)["Policy"]
+    yield "encryption", lambda: s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
+    yield "replication", lambda: s3.get_bucket_replication(Bucket=bucket)["ReplicationConfiguration"]
+    yield "life cycle", lambda: s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    yield "locking", lambda: s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
+
+
+def _alarms(cloudwatch: Any, topic: str) -> dict[str, str]:
+    """Return the alarms that notify people through the topic."""
+    keys = ("ActionsEnabled", "AlarmActions", "MetricName", "Namespace", "Dimensions", "Threshold", "TreatMissingData")
+    pages = cloudwatch.get_paginator("describe_alarms").paginate()
+    alarms = (alarm for page in pages for alarm in page["MetricAlarms"] if topic in alarm.get("AlarmActions", []))
+    return {f"alarm {alarm['AlarmName']}": _short({key: alarm.get(key) for key in keys}) for alarm in alarms}
+
+
+def _deployed(client: Callable[[str], Any], environment: Mapping[str, str]) -> str:
+    times = []
+    for name in environment["STACKS"].split():
+        (stack,) = client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        times.append(stack.get("LastUpdatedTime") or stack["CreationTime"])
+    return str(max(times).strftime("%Y-%m-%d %H:%M:%S UTC"))
+
+
+def _digest(call: Callable[[], Any]) -> str:
+    try:
+        return _short(call())
+    except ClientError as error:
+        if error.response["Error"]["Code"] in _NONE:
+            return "none"
+        raise
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {key: part for key, part in value.items() if key != "ResponseMetadata"}
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what differs between two looks, a phrase each."""
+    gone = [f"{part} is gone" for part in sorted(before.keys() - now.keys())]
+    added = [f"{part} is new" for part in sorted(now.keys() - before.keys())]
+    changed = [f"{part} was changed" for part in sorted(before.keys() & now.keys()) if before[part] != now[part]]
+    return [*gone, *changed, *added]
