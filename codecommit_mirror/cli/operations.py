@@ -129,8 +129,9 @@ def up(
             if len(mirrors) > 1 and (note := parallel_jobs.note(mirrors)):
                 board.say(f"note: {note}")
             contexts, project = contexts_of(mirrors, board), project_of(mirrors)
-            if job and project.section and contexts and policy.azure != "none":
-                check_ci(next(iter(contexts.values())), project.section)
+            in_azure = [context for context in contexts.values() if policy.covers_azure(context.mirror)]
+            if job and project.section and in_azure:
+                check_ci(in_azure[0], project.section)
             result = upwards.up(contexts, board, project, policy, stages)
     if dry_run:
         _plan_up(mirrors, policy, summary, as_json, stages=stages)
