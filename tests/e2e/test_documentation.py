@@ -83,3 +83,9 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs or f'id="{anchor}"' in linked.read_text(), target
+
+
+def test_the_tests_that_security_names_are_there():
+    named = set(re.findall(r"\btest_\w+\.py", (ROOT / "docs" / "security.md").read_text()))
+    assert len(named) > 8
+    assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
