@@ -4,6 +4,7 @@ The settings come from the environment:
 
     AZURE_REPO_URL, AZURE_GIT_USERNAME, AZURE_GIT_PASSWORD    the source (or SYSTEM_ACCESSTOKEN, the run's own token)
     AWS_REPO_URL, AWS_GIT_USERNAME, AWS_GIT_PASSWORD          the replica
+    MIRROR_SOURCE, MIRROR_REPLICA    what AZURE_REPO_URL and AWS_REPO_URL must name: a URL, and a repository's name
     MIRROR_SOURCE_ID          the source's id in Azure DevOps; another repository of its name is not mirrored
     MIRROR_REFS               which namespaces below refs/ are mirrored: "heads tags notes"
     MIRROR_ARCHIVE_DAYS       days to keep deleted or overwritten tips: 90; 0 turns the archive off
@@ -24,6 +25,12 @@ from typing import Callable, Mapping
 
 from .failures import MirrorFailure
 from .text import sanitize
+
+CODECOMMIT = re.compile(
+    r"git-codecommit(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"
+    r"|vpce-[a-z0-9-]+\.git-codecommit(-fips)?\.[a-z0-9-]+\.vpce\.amazonaws\.com(\.cn)?"
+)
+"""Hosts of CodeCommit, with those of VPC endpoints, which AWS runs."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ def _source(environment: Mapping[str, str]) -> Endpoint:
             "expired, without the scope Code (read), or a global token (refused from 1 December 2026 on)"
         )
     url = parse_repository_url("AZURE_REPO_URL", require(environment, "AZURE_REPO_URL"))
+    _check_source(environment, url)
     return make_endpoint("source", url, username, password, remedy, bearer=is_set(token))
 
 
@@ -92,8 +100,33 @@ def password_replica(environment: Mapping[str, str]) -> Endpoint:
         "check the pipeline's variables AWS_GIT_USERNAME and AWS_GIT_PASSWORD, that the credential is Active in IAM, "
         "and that the user's policy allows codecommit:GitPush on this repository"
     )
+    return make_endpoint("replica", replica_url(environment), username, password, remedy)
+
+
+def replica_url(environment: Mapping[str, str]) -> str:
+    """Return the replica's URL; raise MirrorFailure if it is not CodeCommit's, or not the one that the YAML names."""
     url = parse_repository_url("AWS_REPO_URL", require(environment, "AWS_REPO_URL"))
-    return make_endpoint("replica", url, username, password, remedy)
+    parts = urllib.parse.urlsplit(url)
+    if not (CODECOMMIT.fullmatch(parts.hostname or "") or is_loopback(parts.hostname)):
+        raise MirrorFailure(f"AWS_REPO_URL names {parts.hostname}, which is not CodeCommit; correct it.")
+    wanted = environment.get("MIRROR_REPLICA", "").strip()
+    name = urllib.parse.unquote(parts.path.rpartition("/")[2])
+    if wanted and name != wanted:
+        raise MirrorFailure(
+            f"nothing was changed: AWS_REPO_URL names the repository {sanitize(name)}, but this pipeline's YAML is for "
+            f"{sanitize(wanted)}; run 'codecommit-mirror up {sanitize(wanted)}'."
+        )
+    return url
+
+
+def _check_source(environment: Mapping[str, str], url: str) -> None:
+    """Refuse another source than the one that the YAML names, before any credential goes there."""
+    wanted = environment.get("MIRROR_SOURCE", "").strip()
+    if wanted and parse_repository_url("MIRROR_SOURCE", wanted) != url:
+        raise MirrorFailure(
+            f"nothing was changed: AZURE_REPO_URL is {url}, but this pipeline's YAML is for {sanitize(wanted)}; run "
+            "'codecommit-mirror up NAME' for its mirror."
+        )
 
 
 def read_settings(

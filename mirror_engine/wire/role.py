@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Mapping, NamedTuple
 
 from ..failures import MirrorFailure, RetryableError
-from ..settings import Endpoint, basic_auth_header, check_credential, is_loopback, parse_repository_url, require
+from ..settings import Endpoint, basic_auth_header, check_credential, is_loopback, replica_url, require
 from ..text import error_name, sanitize
 from .transport import TIMEOUT_SECONDS, open_connection, retry_after_seconds
 
@@ -32,12 +32,19 @@ RENEW_SECONDS = 300
 """So long before they expire, credentials are renewed."""
 SESSION_NAME = "azure-pipelines"
 """The same in each run: CodeCommit bills each ARN that it sees in a month, and a session's ARN has this name in it."""
+TOKEN_HOSTS = {
+    "SYSTEM_OIDCREQUESTURI": re.compile(r"dev\.azure\.com|[a-z0-9-]+\.(dev\.azure\.com|visualstudio\.com)"),
+    "AWS_ENDPOINT_URL_STS": re.compile(
+        r"sts(-fips)?\.([a-z0-9-]+\.)?amazonaws\.com(\.cn)?|vpce-[a-z0-9-]+\.sts\.[a-z0-9-]+\.vpce\.amazonaws\.com"
+    ),
+}
+"""Who may get the job's tokens: Azure DevOps, and AWS STS, also at its VPC endpoints."""
 HOST = re.compile(r"git-codecommit(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 
 
 def role_replica(environment: Mapping[str, str]) -> Endpoint:
     """Return the replica, to be pushed to as a role; raise MirrorFailure if a variable is missing or wrong."""
-    url = parse_repository_url("AWS_REPO_URL", require(environment, "AWS_REPO_URL"))
+    url = replica_url(environment)
     remedy = "check that the policy of the pipeline's role allows codecommit:GitPush on this repository"
     endpoint = Endpoint("replica", url, "", "", "", remedy)
     return replace(endpoint, sign_in=Role(endpoint, environment).sign_in)
@@ -75,6 +82,14 @@ class Role:
             parts = urllib.parse.urlsplit(url)
             if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
                 raise MirrorFailure(f"{name} would send a token unencrypted; use https://.")
+            if not (TOKEN_HOSTS[name].fullmatch(parts.hostname or "") or is_loopback(parts.hostname)):
+                raise MirrorFailure(f"{name} names {sanitize(parts.hostname or '')}, which gets no token; remove it.")
+        wanted = environment.get("MIRROR_ROLE", "").strip()
+        if wanted and self._arn.partition(":role/")[2].rpartition("/")[2] != wanted:
+            raise MirrorFailure(
+                f"nothing was changed: AWS_ROLE_ARN is {sanitize(self._arn)}, but this pipeline's YAML is for the role "
+                f"{sanitize(wanted)}; run 'codecommit-mirror up NAME' for its mirror."
+            )
 
     def sign_in(self) -> Endpoint:
         """Return the replica with a new password; raise MirrorFailure or RetryableError if there is none."""

@@ -244,9 +244,23 @@ def test_the_user_may_push_and_may_not_fetch(rig):
 
 
 def test_a_source_that_does_not_exist_is_named(rig):
-    run = rig.run(AZURE_REPO_URL=f"{rig.cloud.azure_url}/contoso/Shop/_git/nobody")
+    rig.cloud.azure.rename_repository("contoso", "Shop", rig.name, f"{rig.name}-renamed")
+    run = rig.run()
+    rig.cloud.azure.rename_repository("contoso", "Shop", f"{rig.name}-renamed", rig.name)
     assert run.result == "failed"
     assert "does not exist (404)" in run.text
+
+
+@pytest.mark.parametrize("variable", ["AZURE_REPO_URL", "AWS_REPO_URL"])
+def test_a_variable_that_differs_from_the_yaml_stops_the_run_before_anything_is_sent(rig, variable):
+    sample.fill(rig.source)
+    before = rig.cloud.azure_url, rig.outputs["ReplicaUrl"]
+    elsewhere = f"{before[0]}/contoso/Shop/_git/other" if variable == "AZURE_REPO_URL" else f"{before[1]}-other"
+    run = rig.run(**{variable: elsewhere})
+    assert run.result == "failed"
+    assert "nothing was changed: " in run.text
+    assert "but this pipeline's YAML is for" in run.text
+    assert sample.refs(rig.replica) == {}
 
 
 def push(rig, *arguments):

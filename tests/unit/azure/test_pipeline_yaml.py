@@ -75,6 +75,8 @@ def test_six_variables_are_mapped_and_nothing_else_holds_a_macro():
         "BASH_ENV": "",
         "LD_PRELOAD": "",
         **{name: f"$({name})" for name in NAMES},
+        "MIRROR_SOURCE": "https://dev.azure.com/contoso/Shop/_git/MyRepo",
+        "MIRROR_REPLICA": "MyRepoReplica",
         "MIRROR_REFS": "heads tags notes",
         "MIRROR_ARCHIVE_DAYS": "90",
     }
@@ -91,6 +93,7 @@ def test_a_role_replaces_the_replicas_credentials_and_the_job_token_is_for_it_al
     environment = mirror_step(rendered(replica_auth="role"))["env"]
     assert environment["OIDC_REQUEST_TOKEN"] == "$(System.AccessToken)"
     assert environment["AWS_ROLE_ARN"] == "$(AWS_ROLE_ARN)"
+    assert environment["MIRROR_ROLE"] == "azure-devops-pipeline-MyRepoReplica"
     assert not {"AWS_GIT_USERNAME", "AWS_GIT_PASSWORD", "SYSTEM_ACCESSTOKEN"} & environment.keys()
 
 
@@ -129,7 +132,10 @@ def test_names_with_yaml_syntax_stay_names(branch):
     azure = MIRROR.azure.model_copy(update={"default_branch": branch, "repository": f"r{branch}"})
     text = pipeline.render(MIRROR.model_copy(update={"azure": azure}))
     assert yaml.safe_load(text)["schedules"][0]["branches"]["include"] == [branch]
-    assert yaml.safe_load(text)["jobs"] == rendered()["jobs"]
+    read, expected = yaml.safe_load(text)["jobs"], rendered()["jobs"]
+    assert read[0]["steps"][1]["env"].pop("MIRROR_SOURCE") == azure.clone_url
+    expected[0]["steps"][1]["env"].pop("MIRROR_SOURCE")
+    assert read == expected
 
 
 def test_the_variables_are_the_blog_posts():

@@ -135,6 +135,34 @@ def test_a_token_is_never_sent_unencrypted(services, name):
         services.replica(**{name: "http://example.com/"})
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("SYSTEM_OIDCREQUESTURI", "https://dev.azure.com.example/"),
+        ("SYSTEM_OIDCREQUESTURI", "https://example.com/dev.azure.com/"),
+        ("AWS_ENDPOINT_URL_STS", "https://sts.example.com/"),
+        ("AWS_ENDPOINT_URL_STS", "https://x.execute-api.eu-west-1.amazonaws.com/"),
+    ],
+)
+def test_a_token_goes_to_azure_devops_and_to_aws_only(services, name, url):
+    with pytest.raises(MirrorFailure, match=f"{name} names .*, which gets no token; remove it"):
+        services.replica(**{name: url})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://sts.eu-west-1.amazonaws.com/", "https://vpce-1.sts.eu-west-1.vpce.amazonaws.com"]
+)
+def test_sts_has_these_addresses(services, url):
+    services.replica(AWS_ENDPOINT_URL_STS=url)
+
+
+def test_another_role_than_the_yamls_is_refused(services):
+    role = services.environment["AWS_ROLE_ARN"].rpartition("/")[2]
+    services.replica(MIRROR_ROLE=role)
+    with pytest.raises(MirrorFailure, match="but this pipeline's YAML is for the role another"):
+        services.replica(MIRROR_ROLE="another")
+
+
 @pytest.mark.parametrize("name", ["SYSTEM_OIDCREQUESTURI", "OIDC_REQUEST_TOKEN", "AWS_ROLE_ARN", "AWS_REPO_URL"])
 def test_what_is_missing_is_named(services, name):
     with pytest.raises(MirrorFailure, match=f"{name} is not set"):

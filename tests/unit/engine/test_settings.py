@@ -52,7 +52,32 @@ def test_a_variable_that_is_not_set_is_named(variable, value):
     ],
 )
 def test_urls_are_normalised_and_lose_what_is_secret(given_url, url):
-    assert read_settings({**ENVIRONMENT, "AWS_REPO_URL": given_url}).replica.url == url
+    assert read_settings({**ENVIRONMENT, "AZURE_REPO_URL": given_url}).source.url == url
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("AZURE_REPO_URL", "https://dev.azure.com/contoso/Shop/_git/Other", "AZURE_REPO_URL is https://dev.azure.com/"),
+        ("AZURE_REPO_URL", "https://dev.azure.com.example/contoso/Shop/_git/MyRepo", "this pipeline's YAML is for"),
+        ("AWS_REPO_URL", "git-codecommit.eu-west-1.amazonaws.com/v1/repos/Other", "names the repository Other, but"),
+        ("AWS_REPO_URL", "git.example/v1/repos/MyRepoReplica", "names git.example, which is not CodeCommit"),
+        ("AWS_REPO_URL", "git-codecommit.eu-west-1.amazonaws.com.example/v1/repos/MyRepoReplica", "is not CodeCommit"),
+        ("AWS_REPO_URL", "x.vpce.amazonaws.com/v1/repos/MyRepoReplica", "is not CodeCommit"),
+    ],
+)
+def test_a_variable_that_is_not_what_the_yaml_names_is_refused_before_anything_is_sent(variable, value, words):
+    literals = {"MIRROR_SOURCE": ENVIRONMENT["AZURE_REPO_URL"], "MIRROR_REPLICA": "MyRepoReplica"}
+    read_settings({**ENVIRONMENT, **literals})
+    with pytest.raises(MirrorFailure, match=words) as caught:
+        read_settings({**ENVIRONMENT, **literals, variable: value})
+    assert "canary" not in str(caught.value)
+
+
+def test_a_vpc_endpoint_of_codecommit_is_codecommit():
+    host = "vpce-0a-1b.git-codecommit.eu-west-1.vpce.amazonaws.com"
+    settings = read_settings({**ENVIRONMENT, "AWS_REPO_URL": f"{host}/v1/repos/MyRepoReplica"})
+    assert settings.replica.url == f"https://{host}/v1/repos/MyRepoReplica"
 
 
 @pytest.mark.parametrize(
