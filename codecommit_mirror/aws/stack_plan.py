@@ -5,11 +5,12 @@ What is wanted is compared with what is deployed, not with the last commit, so t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config.ci import PROVISIONED_FROM, REPLICA
+from ..config.azure_url import AZURE_DEVOPS_SERVICES
+from ..config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
 from .stack import COMPLETE, ReplicaOutputs
 
 
@@ -43,12 +44,12 @@ def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], 
 
     A mirror of that name may still be wanted, with a stack elsewhere.
     """
-    places = {(stack.region, stack.stack_name) for stack in wanted}
+    still = {(stack.region, stack.stack_name) for stack in wanted}
     return {
         stack.tags.get(REPLICA, stack.name): stack
         for stack in deployed
         if stack.tags.get(PROVISIONED_FROM) == owner
-        and (stack.region, stack.name) not in places
+        and (stack.region, stack.name) not in still
         and stack.status != "DELETE_COMPLETE"
     }
 
@@ -56,3 +57,49 @@ def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], 
 def is_unchanged(wanted: WantedStack, status: str, tags: Mapping[str, str], *, protected: bool) -> bool:
     """Whether nothing is to be deployed; one of the tags is the template's digest."""
     return status in COMPLETE and (wanted.tags, wanted.protected) == (tags, protected)
+
+
+def places(mirror: str, template: Mapping[str, Any], account: str, region: str) -> frozenset[tuple[str, str]]:
+    """Return where a mirror's stack lets commits, tokens and rights go: kinds and names."""
+    azure = template.get("Metadata", {}).get(SOURCE_METADATA, {}).get("azure", {})
+    resources = template.get("Resources", {}).values()
+    kinds = {resource["Type"] for resource in resources}
+    trusted = [
+        statement["Principal"]["Federated"]
+        for resource in resources
+        if resource["Type"] == "AWS::IAM::Role"
+        for statement in resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        if "Federated" in statement["Principal"]
+    ]
+    writers = [
+        resource["Properties"][key]
+        for resource in resources
+        for kind, key in (("AWS::IAM::Role", "RoleName"), ("AWS::IAM::User", "UserName"))
+        if resource["Type"] == kind and key in resource["Properties"]
+    ]
+    found = [
+        ("account", f"{account} in {region}"),
+        ("server", None if azure.get("server") == AZURE_DEVOPS_SERVICES else azure.get("server")),
+        ("organization", azure.get("organization")),
+        *(("identity provider", arn) for arn in trusted if isinstance(arn, str)),
+        *(("user or role", name) for name in writers if isinstance(name, str)),
+        ("existing repository", None if "AWS::CodeCommit::Repository" in kinds else mirror),
+    ]
+    return frozenset((kind, str(value)) for kind, value in found if value)
+
+
+def newly_named(
+    wanted: Mapping[str, frozenset[tuple[str, str]]], deployed: Iterable[frozenset[tuple[str, str]]]
+) -> dict[tuple[str, str], list[str]]:
+    """Return what no deployed stack names, each with the mirrors that name it.
+
+    Args:
+        wanted: the ``places`` of each mirror's stack as it would be, by the mirror's name.
+        deployed: those of the stacks as they are.
+    """
+    known = frozenset[tuple[str, str]]().union(*deployed)
+    new: dict[tuple[str, str], list[str]] = {}
+    for mirror, named in wanted.items():
+        for place in sorted(named - known):
+            new.setdefault(place, []).append(mirror)
+    return dict(sorted(new.items()))

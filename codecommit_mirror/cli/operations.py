@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from ..actions import SYMBOLS, Action
+from ..aws.stack_plan import newly_named
 from ..azure import parallel_jobs
 from ..azure.connection import Allowed
 from ..config.load import load
@@ -49,6 +50,7 @@ from .options import (
 from .output import DIFFERS, FAILED, append_summary, echo, print_json, report_mirrors
 from .results import markdown_plan
 
+_MAX_NAMED = 10
 PLAN_VERSION = 1
 """The version of the JSON of a plan."""
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
@@ -315,7 +317,23 @@ def _plan_up(
             contexts_of(mirrors, board), board, project_of(mirrors), policy, output, stages
         )
     plans = {name: planned.plan.all_actions for name, planned in prepared.items()}
-    _report_plan(plans, board, summary, as_json, removed=removed, exit_code=exit_code)
+    new = newly_named(
+        {name: planned.state.wanted_places for name, planned in prepared.items()},
+        [planned.state.deployed_places for planned in prepared.values()],
+    )
+    _report_plan(plans, board, summary, as_json, removed=removed, exit_code=exit_code, new=new)
+
+
+def _named(new: Mapping[tuple[str, str], Sequence[str]]) -> list[str]:
+    """Return the block of what the file names and no deployed stack does, which a reviewer should know."""
+    by_kind: dict[str, list[str]] = {}
+    for kind, name in new:
+        by_kind.setdefault(kind, []).append(name)
+    lines = []
+    for kind, names in by_kind.items():
+        more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
+        lines.append(f"  {kind}: {sanitize(', '.join(names[:_MAX_NAMED]))}{more}")
+    return ["named for the first time:", *lines] if lines else []
 
 
 def _report_plan(
@@ -326,12 +344,13 @@ def _report_plan(
     *,
     removed: Sequence[str] = (),
     exit_code: bool = False,
+    new: Mapping[tuple[str, str], Sequence[str]] | None = None,
 ) -> None:
     """Print what would change, and exit: 1 if something would stop a mirror, 3 if that was asked for, 0 otherwise."""
     failed = {row.name: row.message for row in board.rows.values() if row.failed}
     counts = Counter(action.verb for actions in plans.values() for action in actions)
     shown = {name: [f"  {sanitize(str(action))}" for action in actions] for name, actions in plans.items() if actions}
-    lines = [line for name, actions in shown.items() for line in (name, *actions)]
+    lines = [*_named(new or {}), *(line for name, actions in shown.items() for line in (name, *actions))]
     counted = ", ".join(f"{counts[verb]:,} to {verb}" for verb in SYMBOLS if counts[verb])
     unchanged = sum(not actions for actions in plans.values())
     verdict = f"{counted or 'Nothing would change'}{f'; {unchanged:,} unchanged' if counted and unchanged else ''}."
@@ -343,6 +362,10 @@ def _report_plan(
             {
                 "version": PLAN_VERSION,
                 "actions": [action.as_object(name) for name, actions in plans.items() for action in actions],
+                "newly_named": [
+                    {"kind": kind, "name": name, "mirrors": list(mirrors)}
+                    for (kind, name), mirrors in (new or {}).items()
+                ],
                 "counts": {verb: counts[verb] for verb in SYMBOLS},
                 "removed": sorted(removed),
                 "failed": failed,

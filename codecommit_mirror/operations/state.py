@@ -29,7 +29,7 @@ from ..aws.stack import (
     read_template,
     wait_until_settled,
 )
-from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans
+from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans, places
 from ..aws.writer import PipelineRecord
 from ..azure.client import GOOD_RESULTS, Build, Definition
 from ..azure.state import AzureState, read_state
@@ -120,6 +120,22 @@ class MirrorState:
             return None
         template = self.template or (self.wanted and self.wanted.template)
         return deletion_policy(template) if template else None
+
+    @property
+    def wanted_places(self) -> frozenset[tuple[str, str]]:
+        """Where the stack as it is wanted lets commits, tokens and rights go; nothing if it stays as it is."""
+        wanted = self.wanted
+        return places(self.mirror.name, wanted.template, self.account, self.region) if wanted else frozenset()
+
+    @property
+    def deployed_places(self) -> frozenset[tuple[str, str]]:
+        """The same of the deployed stack."""
+        if self.stack is None:
+            return frozenset()
+        # One that is known to be as it is wanted was not read.
+        if self.template is None:
+            return self.wanted_places
+        return places(self.mirror.name, self.template, self.account, self.region)
 
     @property
     def outputs(self) -> ReplicaOutputs | None:

@@ -223,6 +223,7 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
     }
     (summary,) = shown["summaries"]
     assert "\n  + stack 'New'\n" in summary
+    assert "named for the first time:\n  user or role: azure-devops-pipeline-New\n" in summary
     assert "for 'down --removed': Gone." in summary
     assert "\n  ~ stack 'Kept'\n  ~ AWS::CodeCommit::Repository Replica/Repository: RepositoryDescription\n" in summary
     assert "; 1 unchanged." in summary
@@ -347,7 +348,6 @@ def test_the_roles_may_do_what_they_are_for_and_nothing_else(infrastructure):
 
 
 def test_a_pull_request_that_rewrites_the_pipeline_gets_no_deploy_role(infrastructure, pipeline):
-    """The service connection's branch control, which the README asks for."""
     text = (infrastructure.folder / "azure-pipelines.yml").read_text()
     hostile = INSTALL.sub(LINK, text).replace(f'awsCredentials: "{DIFF}"', f'awsCredentials: "{DEPLOY}"')
     assert hostile != text

@@ -1,0 +1,47 @@
+"""What a plan says is named for the first time: where commits, tokens and rights would go."""
+
+from aws_cdk.assertions import Template
+
+from codecommit_mirror.aws.stack_plan import newly_named, places
+
+from .test_stacks import ROLE, synthesised
+
+
+def of(name="MyRepoReplica", region="eu-west-1", **changes):
+    template = Template.from_stack(synthesised(name, **changes)).to_json()
+    return places(name, template, "111122223333", region)
+
+
+def named(wanted, *deployed):
+    return sorted(kind for kind, _ in newly_named({"M": wanted}, deployed))
+
+
+def test_a_first_mirror_names_everything_for_the_first_time():
+    assert newly_named({"MyRepoReplica": of()}, []) == {
+        ("account", "111122223333 in eu-west-1"): ["MyRepoReplica"],
+        ("organization", "contoso"): ["MyRepoReplica"],
+        ("user or role", "azure-devops-pipeline-MyRepoReplica"): ["MyRepoReplica"],
+    }
+
+
+def test_what_is_deployed_is_not_new():
+    assert newly_named({"MyRepoReplica": of()}, [of()]) == {}
+    assert named(of("Other"), of()) == ["user or role"]
+
+
+def test_each_change_of_where_something_goes_is_new():
+    azure = synthesised_azure()
+    assert named(of(azure=azure.model_copy(update={"organization": "fabrikam"})), of()) == ["organization"]
+    server = azure.model_validate({**azure.model_dump(exclude_unset=True), "server": "https://tfs.example.com/tfs"})
+    assert named(of(azure=server), of()) == ["server"]
+    assert named(of(region="us-east-1"), of()) == ["account"]
+    assert named(of(existing=True), of()) == ["existing repository"]
+    assert named(of(user_name="other"), of()) == ["user or role"]
+    provider = ROLE["identity"].model_copy(update={"provider_arn": "arn:aws:iam::111122223333:oidc-provider/other"})
+    assert named(of(**{**ROLE, "identity": provider}), of(**ROLE)) == ["identity provider"]
+
+
+def synthesised_azure():
+    from codecommit_mirror.config.load import single_mirror
+
+    return single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo").azure
