@@ -105,4 +105,6 @@ class VaultStack(Stack):
         reasons = {f"IAM5[Resource::{arn}/{prefix}/*]": reason for prefix in GUARD_PREFIXES}
         acknowledge(policy, reasons, ["AwsSolutions"])
         for resource in (self.role, policy):
-            cast(CfnResource, resource.node.default_child).apply_removal_policy(RemovalPolicy.RETAIN)
+            cast(CfnResource, resource.node.default_child).apply_removal_policy(
+                RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+            )

@@ -74,7 +74,7 @@ class VaultBucket(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             enforce_ssl=True,
             minimum_tls_version=1.2,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
             lifecycle_rules=[
                 s3.LifecycleRule(id="interrupted-uploads", abort_incomplete_multipart_upload_after=day),
                 s3.LifecycleRule(
@@ -91,7 +91,7 @@ class VaultBucket(Construct):
         acknowledge(self.bucket, {"S1": _ACCEPTED["S3BucketLoggingEnabled"]}, ["AwsSolutions"])
         self._protect(guard.role_arn, deployer, math.ceil(longest_hours / 24) + 1)
         # Without it CloudFormation removes the policy of a bucket that stays (aws-cdk#27125).
-        self.bucket.policy.apply_removal_policy(RemovalPolicy.RETAIN)
+        self.bucket.policy.apply_removal_policy(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
 
     def _protect(self, guard: str, deployer: str, longest_days: int) -> None:
         """Deny each kind of change to everybody but one principal, the account's administrators included."""

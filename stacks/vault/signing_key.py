@@ -50,7 +50,7 @@ class SigningKey(Construct):
             description="Signs the guard's snapshots.",
             key_spec=kms.KeySpec.RSA_3072,
             key_usage=kms.KeyUsage.SIGN_VERIFY,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
             policy=iam.PolicyDocument(
                 statements=[
                     iam.PolicyStatement(
@@ -76,4 +76,4 @@ class SigningKey(Construct):
                 ]
             ),
         )
-        self.key.add_alias(alias).apply_removal_policy(RemovalPolicy.RETAIN)
+        self.key.add_alias(alias).apply_removal_policy(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)

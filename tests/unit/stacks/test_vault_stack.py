@@ -47,7 +47,7 @@ def test_all_of_it_stays_when_the_stack_goes():
             "AWS::KMS::Alias",
             "AWS::IAM::ManagedPolicy",
         ],
-        "Retain",
+        "RetainExceptOnCreate",
     )
     assert stack().termination_protection
 
