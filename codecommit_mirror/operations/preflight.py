@@ -58,7 +58,7 @@ def check_ci(context: MirrorContext, section: Ci) -> None:
     if place is None or place.service_connection is None:
         return
     server = context.mirror.azure.server
-    problems: list[str] = []
+    problems = _settable_variables(context, place.project)
     for name in (place.service_connection, section.deploy_role):
         try:
             found = read_connection(
@@ -74,6 +74,21 @@ def check_ci(context: MirrorContext, section: Ci) -> None:
             problems += connection_problems(found, section.branch)
     if problems:
         raise MirrorError("\n".join(problems))
+
+
+def _settable_variables(context: MirrorContext, project: str) -> list[str]:
+    """Return that whoever may queue CI's pipeline sets the environment of its jobs."""
+    azure = context.mirror.azure.model_copy(update={"project": project})
+    limits = context.clients.azure(azure, context.token, context.azure_transport).settings.limits_variables
+    setting = "'Limit variables that can be set at queue time'"
+    if limits is None:
+        say(f"note: CI may not see whether {setting} is on in {project!r}, where it must be on")
+    if limits is not False:
+        return []
+    return [
+        f"{setting} is off in the project {project!r}, so that whoever may queue a run there sets what CI's jobs run; "
+        "switch it on under Project settings, Pipelines, Settings."
+    ]
 
 
 def connection_problems(found: ServiceConnection, branch: str) -> list[str]:

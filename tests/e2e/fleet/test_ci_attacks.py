@@ -196,6 +196,19 @@ def test_a_connection_that_others_may_use_is_refused_before_anything_is_changed(
     assert company.stacks() == before
 
 
+def test_a_project_that_lets_anyone_set_variables_is_refused(company):
+    company.add_azure_identity()
+    bootstrap(company.cloud)
+    name_mirror(company)
+    company.cloud.azure.set_project_setting("contoso", "Platform", "enforceSettableVar", False)
+    before = company.stacks()
+    token = company.cloud.entra_token
+    said = company.run("codecommit-mirror", "up", "--all", "--job", check=False, AZURE_DEVOPS_ENTRA_TOKEN=token)
+    company.cloud.azure.set_project_setting("contoso", "Platform", "enforceSettableVar", True)
+    assert "is off in the project 'Platform'" in said
+    assert company.stacks() == before
+
+
 def test_a_command_that_writes_refuses_a_jobs_own_token_before_it_changes_anything(company):
     company.cloud.azure.permit_identity(BUILD_SERVICE, "contoso", "Shop")
     bootstrap(company.cloud)
