@@ -142,7 +142,7 @@ def _function(name: str, properties: Properties) -> Mapping[str, Any] | None:
 
 def _invoke_config(name: str, properties: Properties) -> Mapping[str, Any] | None:
     function = lambda_svc._functions.get(name.partition(":")[0])
-    config = lambda_svc._event_invoke_config(function, None) if function else None
+    config = lambda_svc._event_invoke_config(function, "$LATEST") if function else None
     return None if config is None else {"DestinationConfig": config.get("DestinationConfig")}
 
 

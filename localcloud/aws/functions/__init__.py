@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import event_queue, roles, sandbox
+from . import actions, event_queue, invoke_config, roles, sandbox
 from .event_queue import Delivery, EventQueue
 
 __all__ = ["Delivery", "EventQueue", "install"]
@@ -12,4 +12,6 @@ def install(root: Path) -> EventQueue:
     """Make Lambda as strict as the service, and return the queue of its events."""
     sandbox.install(root)
     roles.install()
+    actions.install()
+    invoke_config.install()
     return event_queue.install()

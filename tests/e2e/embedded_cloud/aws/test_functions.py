@@ -263,3 +263,29 @@ def test_a_function_gets_no_such_role_later_either(cloud, function, role):
         cloud.client("lambda").update_function_configuration(
             FunctionName=function(PROBE), Role=role("events.amazonaws.com")
         )
+
+
+def test_who_may_see_a_setting_may_not_change_it(function, person):
+    arn = function(PROBE)
+    client = person(allow("lambda:GetFunctionConcurrency", "lambda:GetFunctionEventInvokeConfig")).client("lambda")
+    assert "ReservedConcurrentExecutions" not in client.get_function_concurrency(FunctionName=arn)
+    with refuses("AccessDeniedException", "lambda:PutFunctionConcurrency"):
+        client.put_function_concurrency(FunctionName=arn, ReservedConcurrentExecutions=0)
+    with refuses("AccessDeniedException", "lambda:DeleteFunctionConcurrency"):
+        client.delete_function_concurrency(FunctionName=arn)
+    with refuses("ResourceNotFoundException"):
+        client.get_function_event_invoke_config(FunctionName=arn)
+    with refuses("AccessDeniedException", "lambda:PutFunctionEventInvokeConfig"):
+        client.put_function_event_invoke_config(FunctionName=arn, MaximumRetryAttempts=0)
+    with refuses("AccessDeniedException", "lambda:DeleteFunctionEventInvokeConfig"):
+        client.delete_function_event_invoke_config(FunctionName=arn)
+
+
+def test_without_a_qualifier_asynchronous_settings_are_those_of_the_latest_version(cloud, function):
+    client, arn = cloud.client("lambda"), function(PROBE)
+    client.put_function_event_invoke_config(FunctionName=arn, MaximumRetryAttempts=1)
+    found = client.get_function_event_invoke_config(FunctionName=arn, Qualifier="$LATEST")
+    assert (found["FunctionArn"], found["MaximumRetryAttempts"]) == (f"{arn}:$LATEST", 1)
+    client.delete_function_event_invoke_config(FunctionName=arn, Qualifier="$LATEST")
+    with refuses("ResourceNotFoundException"):
+        client.get_function_event_invoke_config(FunctionName=arn)
