@@ -22,6 +22,12 @@ _ACCEPTED = {
     "S3DefaultEncryptionKMS": "Whoever could delete a key could delete the snapshots; S3's own key is out of reach.",
 }
 _PUT = ["s3:PutObject"]
+_REPLICATE = [
+    "s3:ObjectOwnerOverrideToBucketOwner",
+    "s3:ReplicateDelete",
+    "s3:ReplicateObject",
+    "s3:ReplicateTags",
+]
 _LOCK = [
     "s3:DeleteObjectTagging",
     "s3:DeleteObjectVersionTagging",
@@ -31,6 +37,7 @@ _LOCK = [
     "s3:PutObjectVersionAcl",
     "s3:PutObjectVersionTagging",
 ]
+_ENCRYPTION = "s3:x-amz-server-side-encryption"
 _DELETE = ["s3:DeleteObject", "s3:DeleteObjectVersion"]
 _SETTINGS = [
     "s3:DeleteBucket",
@@ -97,7 +104,8 @@ class VaultBucket(Construct):
         """Deny each kind of change to everybody but one principal, the account's administrators included."""
         everything = [self.bucket.arn_for_objects("*")]
         prefixes = [self.bucket.arn_for_objects(f"{prefix}/*") for prefix in GUARD_PREFIXES]
-        self._deny("OnlyTheGuardWrites", _PUT, prefixes, _unless(guard))
+        self._deny("OnlyTheGuardWrites", [*_PUT, "s3:AbortMultipartUpload"], prefixes, _unless(guard))
+        self._deny("NothingIsReplicatedHere", _REPLICATE, everything, None)
         self._deny("NobodyWritesElsewhere", _PUT, prefixes, None, elsewhere=True)
         self._deny("OnlyTheGuardLocksAndTags", _LOCK, everything, _unless(guard))
         self._deny("NobodyHolds", ["s3:PutObjectLegalHold"], everything, None)
@@ -108,7 +116,7 @@ class VaultBucket(Construct):
             _PUT,
             everything,
             # Parts of a multipart upload say nothing of encryption; whether they are judged by it is not known.
-            {"StringNotEqualsIfExists": {"s3:x-amz-server-side-encryption": "AES256"}},
+            {"StringNotEquals": {_ENCRYPTION: "AES256"}, "Null": {_ENCRYPTION: "false"}},
         )
         self._deny(
             "NoLockOutlastsTheSnapshots",

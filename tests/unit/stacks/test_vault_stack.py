@@ -112,7 +112,8 @@ def test_each_change_of_the_bucket_is_denied_to_everybody_but_one():
     elsewhere, own = (policy[sid] for sid in ("NobodyWritesElsewhere", "OnlyTheGuardWrites"))
     assert sorted(map(json.dumps, elsewhere["NotResource"])) == sorted(map(json.dumps, own["Resource"]))
     encryption = policy["OnlyWithTheKeyOfS3"]["Condition"]
-    assert encryption == {"StringNotEqualsIfExists": {"s3:x-amz-server-side-encryption": "AES256"}}
+    key = "s3:x-amz-server-side-encryption"
+    assert encryption == {"StringNotEquals": {key: "AES256"}, "Null": {key: "false"}}
 
 
 @pytest.mark.parametrize(("snapshots", "days"), [("on", 431), ({"keep": "10d", "full_every": "36h"}, 13), ("off", 431)])
