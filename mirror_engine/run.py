@@ -287,18 +287,19 @@ def _check_identity(settings: Settings, *, retry: bool) -> None:
 def foreign_history(settings: Settings, source: Advertisement, replica: Refs, present: SourceRefs) -> str | None:
     """Return why a run must not replace what the replica has: no run brought it, and it is not the source's.
 
-    A replica that a run has confirmed is the source's, and so is one with an object that the source has too. What a
-    person lets a run replace has a mark, so that the word is about this and nothing else.
+    A replica that a run has confirmed is the source's, and so is one with a branch's tip that the source has too. What
+    a person lets a run replace has a mark, so that the word is about this and nothing else.
     """
     mark = hashlib.sha256(ref_listing(present)).hexdigest()[:12]
     if not present or CONFIRMED_TAG in replica or settings.replace_history == mark:
         return None
-    values = list(dict.fromkeys(present.values()))
-    if set(values) & set(source.refs.values()):
+    tips, sources = (
+        [value for name, value in refs.items() if name.startswith("refs/heads/")] for refs in (present, source.refs)
+    )
+    haves = list(dict.fromkeys(tips))[:MAX_COMPARED]
+    if set(tips) & set(sources):
         return None
-    branches = [value for name, value in source.refs.items() if name.startswith("refs/heads/")]
-    want = next(iter([*branches, *source.refs.values()]))
-    if common_objects(settings.source, source.capabilities, want, values[:MAX_COMPARED], Traffic()):
+    if haves and sources and common_objects(settings.source, source.capabilities, sources[0], haves, Traffic()):
         return None
     return (
         f"the replica has {count(present, 'ref')} ({list_refs(sorted(present))}) that the source's history does not "

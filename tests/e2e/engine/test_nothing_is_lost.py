@@ -174,6 +174,25 @@ def test_a_history_that_is_not_the_sources_is_replaced_by_a_persons_word_only(si
     sides.assert_equal()
 
 
+def test_an_empty_source_has_no_history_that_the_replicas_could_be(sides):
+    before = somebody_elses(sides, "main")
+    with pytest.raises(program.MirrorFailure, match="nothing was changed"):
+        sides.mirror(MIRROR_ALLOW_DELETIONS="1")
+    assert sides.refs() == before
+
+
+def test_a_file_in_both_makes_no_common_history(sides):
+    sample.fill(sides.source)
+    somebody_elses(sides, "main")
+    for side in (sides.source, sides.replica):
+        blob = sample.git(side, "hash-object", "-w", "--stdin", stdin=b"").strip()
+        sample.git(side, "update-ref", "refs/tags/empty", blob)
+    before = sides.refs()
+    with pytest.raises(program.MirrorFailure, match="nothing was changed: the replica has"):
+        sides.mirror()
+    assert sides.refs() == before
+
+
 def test_a_word_about_one_history_is_not_about_another_one(sides):
     sample.fill(sides.source)
     somebody_elses(sides, "main")
