@@ -114,16 +114,19 @@ def _drops_commits(
             return True
         if change.kind == "created":
             return abs(age) > timedelta(days=1)
-        if age > timedelta(days=replica.archive_days):
-            return False
-    elif not replica.archive_days:
+        # A run deletes an entry when its time is over, and changes none.
+        return age <= timedelta(days=replica.archive_days)
+    if not replica.archive_days:
         return False
     if change.kind == "created" or change.old is None:
         # Without the old id nothing shows what was there; a run that confirms the replica accounts for it.
         return False
     refs = read_refs()
-    if change.old in refs.values() or (change.ref.startswith("refs/tags/") and _was_archived(change, refs)):
+    if change.old in refs.values():
         return False
+    if change.ref.startswith("refs/tags/") and _was_archived(change, refs):
+        # A run that confirms the replica accounts for it; anybody can name an entry after a tag.
+        return None
     if change.kind == "deleted" or change.new is None:
         return True
     kept = is_kept(change.old, change.new)

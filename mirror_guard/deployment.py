@@ -23,6 +23,17 @@ _NONE = {
     "NotFound",
 }
 """Codes of what is not there, or not any longer."""
+_SETTINGS = (
+    "Role",
+    "Handler",
+    "Runtime",
+    "Timeout",
+    "MemorySize",
+    "Environment",
+    "Layers",
+    "LoggingConfig",
+    "VpcConfig",
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ def read(client: Callable[[str], Any], environment: Mapping[str, str]) -> Deploy
     parts = dict(_function_and_rules(client, name))
     parts |= {f"vault: {what}": _digest(call) for what, call in _of_bucket(client("s3"), bucket)}
     parts["signing key: policy"] = _digest(lambda: client("kms").get_key_policy(KeyId=key, PolicyName="default"))
-    parts |= _alarms(client("cloudwatch"), environment["TOPIC_ARN"])
+    parts |= _alarms(client("cloudwatch"), name)
     sns, arn, subscribers = client("sns"), environment["TOPIC_ARN"], None
     # A topic of another account may not be looked at.
     with suppress(sns.exceptions.AuthorizationErrorException):
@@ -66,14 +77,22 @@ def read(client: Callable[[str], Any], environment: Mapping[str, str]) -> Deploy
 def _function_and_rules(client: Callable[[str], Any], name: str) -> Iterator[tuple[str, str]]:
     function = client("lambda").get_function_configuration(FunctionName=name)
     yield "function: code", str(function["CodeSha256"])
-    keys = ("Role", "Handler", "Runtime", "Timeout", "MemorySize", "Environment")
-    yield "function: settings", _short({key: function.get(key) for key in keys})
+    yield "function: settings", _short({key: function.get(key) for key in _SETTINGS})
+    lambda_ = client("lambda")
+    yield "function: who may call it", _digest(lambda: lambda_.get_policy(FunctionName=name)["Policy"])
+    yield "function: concurrency", _digest(lambda: lambda_.get_function_concurrency(FunctionName=name))
+    yield "function: what fails goes", _digest(lambda: _invoke_config(lambda_, name))
     events = client("events")
     for rule in events.list_rule_names_by_target(TargetArn=function["FunctionArn"])["RuleNames"]:
         shown = events.describe_rule(Name=rule)
         targets = events.list_targets_by_rule(Rule=rule)["Targets"]
         what = {key: shown.get(key) for key in ("State", "ScheduleExpression", "EventPattern")}
         yield f"rule {rule}", f"{shown['State']} {_short({**what, 'targets': targets})}"
+
+
+def _invoke_config(lambda_: Any, name: str) -> Any:
+    found = lambda_.get_function_event_invoke_config(FunctionName=name)
+    return {key: found.get(key) for key in ("DestinationConfig", "MaximumRetryAttempts", "MaximumEventAgeInSeconds")}
 
 
 def _of_bucket(s3: Any, bucket: str) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -84,12 +103,15 @@ def _of_bucket(s3: Any, bucket: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "locking", lambda: s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
 
 
-def _alarms(cloudwatch: Any, topic: str) -> dict[str, str]:
-    """Return the alarms that notify people through the topic."""
-    keys = ("ActionsEnabled", "AlarmActions", "MetricName", "Namespace", "Dimensions", "Threshold", "TreatMissingData")
-    pages = cloudwatch.get_paginator("describe_alarms").paginate()
-    alarms = (alarm for page in pages for alarm in page["MetricAlarms"] if topic in alarm.get("AlarmActions", []))
-    return {f"alarm {alarm['AlarmName']}": _short({key: alarm.get(key) for key in keys}) for alarm in alarms}
+def _alarms(cloudwatch: Any, stack: str) -> dict[str, str]:
+    """Return the alarms of a stack."""
+    volatile = ("StateValue", "StateReason", "StateReasonData", "StateUpdatedTimestamp", "StateTransitionedTimestamp")
+    pages = cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{stack}-")
+    alarms = (alarm for page in pages for alarm in page["MetricAlarms"])
+    return {
+        f"alarm {alarm['AlarmName']}": _short({key: part for key, part in alarm.items() if key not in volatile})
+        for alarm in alarms
+    }
 
 
 def _deployed(client: Callable[[str], Any], environment: Mapping[str, str]) -> str:

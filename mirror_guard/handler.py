@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import zlib
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, cast
 
 import boto3
@@ -32,7 +33,7 @@ from .changes import Change, Verdict, from_event, judge
 from .confirmation import digest, read_confirmation
 from .git_access import read_patiently
 from .messages import Message
-from .names import METRIC, NAMESPACE
+from .names import LOOKS, NAMESPACE, SUBSCRIBERS
 from .replicas import Access, Replica
 from .snapshot import Retention, SnapshotResult, Snapshots
 from .vault.manifest import format_time
@@ -116,13 +117,21 @@ class Guard:
 
     def _find(self, arn: str) -> Replica | None:
         """Return a replica by its tags, which one instance of the function looks up every few minutes."""
-        replica, looked_up = _FOUND.get(arn, (None, 0.0))
+        replica, looked_up = _FOUND.get(arn, (None, -math.inf))
         if time.monotonic() - looked_up > _TAGS_SECONDS:
             replica = replicas.find(self._tagging, arn)
             if replica:
                 self._note_tags(replica)
+            elif self._is_watched(arn):
+                # Somebody has taken its tags away: whoever writes now is nobody that the guard knows.
+                return Replica(arn.rpartition(":")[2], arn, "", 0)
             _FOUND[arn] = (replica, time.monotonic())
         return replica
+
+    def _is_watched(self, arn: str) -> bool:
+        """Whether a repository without a replica's tags was one at the last look."""
+        state, _ = self.vault.states.read(arn.rpartition(":")[2])
+        return bool(state.first_seen) and not state.gone_since
 
     def _note_tags(self, replica: Replica) -> None:
         """Compare a replica's tags with those at the last look."""
@@ -185,21 +194,33 @@ class Guard:
         _ = self.vault, self._codecommit, self._sns
         failures = [failure for check in (self._check_key, self._check_deployment) if (failure := _safely(check))]
         known = self.vault.states.names() | self.vault.store.saved_replicas()
+        self._note_replicas(sorted(replica.name for replica in existing))
         for name in sorted(known - {replica.name for replica in existing}):
-            self._update(name, lambda state, name=name: self._noted_absence(state, name))  # type: ignore[misc]
+            failure = _safely(partial(self._update, name, partial(self._noted_absence, name=name)))
+            failures += [failure] if failure else []
         with ThreadPoolExecutor(_WORKERS) as pool:
             failures += [failure for failure in pool.map(self._look_safely, existing) if failure]
-        if failures:
+        if not failures:
+            # The alarm on silence goes by this: it says that the guard looked, and not that somebody called it.
+            self._put_metric(LOOKS, 1)
+        else:
             raise ReplicasFailedError(f"{len(failures)} looks failed, with {len(existing)} replicas: {failures[0]}")
         return {"replicas": len(existing)}
+
+    def _note_replicas(self, names: list[str]) -> None:
+        """Tell people which repositories the guard has begun to keep: their tags may be anybody's."""
+        self._update(GUARD, lambda state: watch.note_replicas(state, names, region=self._region))
 
     def _check_deployment(self) -> None:
         """Compare what the guard consists of with the last look, and count who hears of it."""
         found = deployment.read(self._client, self.environment)
         self._update(GUARD, lambda state: watch.note_deployment(state, found, region=self._region))
         if found.subscribers is not None:
-            metric = {"MetricName": METRIC, "Value": found.subscribers, "Unit": "Count"}
-            self._client("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=[metric])
+            self._put_metric(SUBSCRIBERS, found.subscribers)
+
+    def _put_metric(self, name: str, value: int) -> None:
+        metric = {"MetricName": name, "Value": value, "Unit": "Count"}
+        self._client("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=[metric])
 
     def _check_key(self) -> None:
         problem = None
@@ -243,6 +264,8 @@ class Guard:
 
         def decide(state: State) -> tuple[State, list[Message]]:
             state, due = watch.note_tags(state, replica.tags, replica=replica.name, region=self._region)
+            state, more = watch.note_repository(state, access.id, replica=replica.name, region=self._region)
+            due += more
             if tag and tag != state.confirmed_id and not believe:
                 state = watch.disbelieve(state, tag)
             elif tag and tag != state.confirmed_id:
@@ -335,7 +358,7 @@ class Guard:
         )
 
 
-def _safely(check: Callable[[], None]) -> str | None:
+def _safely(check: Callable[[], object]) -> str | None:
     """Do one part of the hourly look; return why it failed, if it did, since the others are done all the same."""
     try:
         check()

@@ -31,7 +31,14 @@ def _message(subject: str, *lines: str) -> Message:
 
 
 def changed(
-    replica: str, region: str, change: Change, verdict: Verdict, snapshot: str | None, log_group: str
+    replica: str,
+    region: str,
+    change: Change,
+    verdict: Verdict,
+    snapshot: str | None,
+    log_group: str,
+    *,
+    is_last: bool = False,
 ) -> Message:
     """Return the message about a change that no run made."""
     who = change.caller or "not known: CodeCommit's event does not name the caller"
@@ -51,6 +58,8 @@ def changed(
     ]
     if verdict is Verdict.DESTRUCTIVE:
         lines += ["", *_how_to_stop(replica, who)]
+    if is_last:
+        lines += ["", "This is the last message about it: so many principals have changed the replica by now."]
     if snapshot:
         lines += [
             "",
@@ -88,6 +97,28 @@ def tags_changed(replica: str, region: str, before: str, now: str) -> Message:
         "archive_days. If it was not that, somebody could now push to the replica without a message: look for who did",
         "TagResource in CloudTrail, and run:",
         f"  codecommit-mirror up {replica}",
+    )
+
+
+def created_again(replica: str, region: str) -> Message:
+    """Return the message that a replica's repository was deleted, and another one created with its name."""
+    return _message(
+        f"Replica {replica} is another repository",
+        f"The repository {replica} in {region} was deleted, and one of the same name was created. What it has now is",
+        "saved beside the earlier snapshots, which stay. If it was not you who did that, look for who did",
+        "DeleteRepository in CloudTrail, and restore the last snapshot from before:",
+        f"  codecommit-mirror snapshots list {replica}",
+    )
+
+
+def kept(region: str, names: Sequence[str]) -> Message:
+    """Return the message that the guard has begun to keep replicas."""
+    return _message(
+        "The guard keeps more replicas",
+        f"In {region} the guard now watches these, and keeps locked snapshots of them, because of their tags:",
+        *_listed(names),
+        "If you have not brought them up, somebody has tagged a repository as one: take its tags away, since snapshots",
+        "cost money and cannot be deleted before their time.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mirror_engine.settings import Endpoint
@@ -83,6 +83,8 @@ class Access:
 
     head: str | None
     """The default branch as a full ref name, if there is one."""
+    id: str = field(kw_only=True, default="")
+    """The repository's; one that is created again under the same name has another one."""
     endpoint: Callable[[], Endpoint]
     """Returns the endpoint with a new password, which is valid for 15 minutes."""
 
@@ -97,4 +99,4 @@ def open_replica(session: boto3.Session, codecommit: CodeCommitClient, replica: 
         user, password = sign(url, region, str(credentials.access_key), str(credentials.secret_key), credentials.token)
         return endpoint(url, user, password)
 
-    return Access(f"refs/heads/{branch}" if branch else None, sign_in)
+    return Access(f"refs/heads/{branch}" if branch else None, sign_in, id=str(metadata["repositoryId"]))

@@ -27,6 +27,8 @@ from .vault.vault import Vault
 _MAX_PREREQUISITES = 2000
 _MAX_HALVINGS = 8
 _SECOND = timedelta(seconds=1)
+_LONGEST_INVOCATION = timedelta(minutes=15)
+"""Lambda's limit: a snapshot that was begun longer ago has ended, one way or the other."""
 _SCHEDULE_SLACK = timedelta(minutes=15)
 """By how much the time between two scheduled invocations may be shorter than ``every``: one lasts no longer."""
 
@@ -69,6 +71,21 @@ class SnapshotResult:
     """Objects of the last snapshot's chain that are gone, or not locked."""
     foreign: tuple[Version, ...] = ()
     """New versions that no signature of the guard's is about."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is of a replica in the vault."""
+
+    listing: Listing
+    state: State
+    tag: str | None
+    """The state's, for ``States.update``."""
+    last: Signed | None
+    locks: Mapping[Version, Lock | None]
+    """Of all that the last snapshot's chain consists of; nothing if something of that is gone."""
+    lost: tuple[str, ...]
+    foreign: tuple[Version, ...]
 
 
 def without_confirmation(refs: Mapping[str, str]) -> dict[str, str]:
@@ -181,38 +198,74 @@ class Snapshots:
         """
         now = self._now()
         refs = (advertised := read_patiently(access.endpoint)).refs
+        found = self._look(replica)
+        state, last, lost, read = found.state, found.last, found.lost, (found.state, found.tag)
+        result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign)
+        if not refs and last is None:
+            # There is nothing to save, and nobody needs to hear that nothing was.
+            self._states.update(replica, lambda state: replace(state, snapshot_at=format_time(now)), read)
+            return result
+        if lost and state.mended_at and now - parse_time(state.mended_at) < self._retention.every - _SCHEDULE_SLACK:
+            return replace(result, kind="waiting")
+        if last and not lost and is_unchanged(refs, last.manifest):
+            self._keep_locked(found.locks, now)
+            self._finish(replica, last.manifest, found.listing, now, read)
+            return replace(result, kind="unchanged")
+        if not self._claim(replica, now, read):
+            return replace(result, kind="waiting")
+        try:
+            return self._save(replica, access, advertised, found, result, now)
+        finally:
+            self._states.update(replica, lambda state: replace(state, taking=""))
+
+    def _look(self, replica: str) -> _Found:
+        """Read what there is of a replica in the vault."""
         listing = self._store.listing(replica)
         state, tag = self._states.read(replica)
         signed = SignedSnapshots(self._store, listing, self._vault.keys())
         last = signed.last(state.last_manifest, state.vault_seen)
         chain = (signed.chain(last) or []) if last else []
         locks = self._store.locks(version for one in chain for version in one.objects)
-        lost = _lost(state, last, locks)
         foreign = signed.foreign(state.vault_seen, chain or ([last] if last else []))
-        result = SnapshotResult("empty", len(refs), lost=lost, foreign=tuple(foreign))
-        if not refs and last is None:
-            return result
-        if lost and state.mended_at and now - parse_time(state.mended_at) < self._retention.every - _SCHEDULE_SLACK:
-            return replace(result, kind="waiting")
-        if last and not lost and is_unchanged(refs, last.manifest):
-            self._keep_locked(locks, now)
-            self._finish(replica, last.manifest, listing, now, (state, tag))
-            return replace(result, kind="unchanged")
-        anew = bool(lost) or starts_chain(last.manifest if last else None, now, self._retention.full_every)
-        if anew or (last and not last.manifest.complete):
-            # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
-            self._note_interruptible(replica, state, mended_at=format_time(now) if lost else "")
+        return _Found(listing, state, tag, last, locks, _lost(state, last, locks), tuple(foreign))
+
+    def _claim(self, replica: str, now: datetime, read: tuple[State, str | None]) -> bool:
+        """Note that this invocation takes the snapshot; return False if another one does, since both would be next."""
+        stamp = format_time(now)
+
+        def claim(state: State) -> State:
+            is_taken = state.taking and now - parse_time(state.taking) < _LONGEST_INVOCATION
+            return state if is_taken else replace(state, taking=stamp)
+
+        before, after = self._states.update(replica, claim, read)
+        return before != after
+
+    def _save(
+        self,
+        replica: str,
+        access: Access,
+        advertised: Advertisement,
+        found: _Found,
+        result: SnapshotResult,
+        now: datetime,
+    ) -> SnapshotResult:
+        """Write the snapshot that is due, in one part or several."""
+        state, last = found.state, found.last
         base = last.manifest if last else None
+        anew = bool(found.lost) or starts_chain(base, now, self._retention.full_every)
+        if anew or (base and not base.complete):
+            # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
+            self._note_interruptible(replica, state, mended_at=format_time(now) if found.lost else "")
         written: list[tuple[Manifest, str]] = []
-        for part in plan(refs, access.head, base, anew=anew, halvings=state.interrupted):
+        for part in plan(advertised.refs, access.head, base, anew=anew, halvings=state.interrupted):
             before = written[-1] if written else (last.manifest, last.sha256) if last else None
             written.append(self._write(replica, access, advertised, part, before, state))
         is_full = written[0][0].full
-        if not is_full:
-            self._keep_locked(locks, now)
-        self._finish(replica, written[-1][0], listing, now)
+        # Also of a chain that ends here: the snapshots that are kept include its last one.
+        self._keep_locked(found.locks, now)
+        self._finish(replica, written[-1][0], found.listing, now)
         if is_full and written[-1][0].signed_by:
-            self._mark_expired(listing, written[-1][0], now)
+            self._mark_expired(found.listing, written[-1][0], now)
         size = sum(manifest.size for manifest, _ in written)
         return replace(result, kind="full" if is_full else "incremental", bytes=size)
 

@@ -13,10 +13,12 @@ from .deployment import Deployment, differences
 from .messages import (
     Message,
     changed,
+    created_again,
     foreign_objects,
     fresh_again,
     gone,
     guard_changed,
+    kept,
     key_signs_again,
     key_unusable,
     mended,
@@ -56,7 +58,8 @@ def note_change(
     if who in state.changed_by or len(state.changed_by) >= _MAX_STRANGERS:
         return state, None
     snapshot = readable(parse_time(state.snapshot_at)) if state.snapshot_at else None
-    message = changed(replica, region, change, verdict, snapshot, log_group)
+    is_last = len(state.changed_by) == _MAX_STRANGERS - 1
+    message = changed(replica, region, change, verdict, snapshot, log_group, is_last=is_last)
     since = state.changed_since or format_time(now)
     return replace(state, changed_since=since, changed_by=(*state.changed_by, who)), message
 
@@ -74,6 +77,18 @@ def note_tags(state: State, tags: str, *, replica: str, region: str) -> tuple[St
         return state, []
     messages = [tags_changed(replica, region, state.writer, tags)] if state.writer else []
     return replace(state, writer=tags), messages
+
+
+def note_repository(state: State, identifier: str, *, replica: str, region: str) -> tuple[State, list[Message]]:
+    """Return the state after a look at a replica's repository, and the message that is due if it is another one."""
+    messages = [created_again(replica, region)] if state.repository not in ("", identifier) else []
+    return replace(state, repository=identifier), messages
+
+
+def note_replicas(state: State, names: Sequence[str], *, region: str) -> tuple[State, list[Message]]:
+    """Return the guard's own state after a look at which replicas there are, and the message about new ones."""
+    new = [name for name in names if name not in state.replicas]
+    return replace(state, replicas=tuple(names)), [kept(region, new)] if new else []
 
 
 def note_deployment(state: State, found: Deployment, *, region: str) -> tuple[State, list[Message]]:

@@ -36,7 +36,7 @@ class GuardStack(Stack):
         )
         notifications = Notifications(self, "Notifications", email=guard.email, topic_arn=guard.topic_arn)
         guarded = GuardFunction(self, "Guard", guard=guard, vault=vault, notifications=notifications)
-        triggers = Triggers(
+        Triggers(
             self,
             "Triggers",
             function=guarded.function,
@@ -46,7 +46,6 @@ class GuardStack(Stack):
             self,
             "SelfWatch",
             function=guarded.function,
-            check=triggers.check,
             log=guarded.log,
             topic=notifications.topic,
         )

@@ -2,6 +2,12 @@
 
 import os
 
+from hypothesis import settings
+
+# How long an example takes is the machine's affair; what is measured, a benchmark measures.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
 # jsii's banner about an old Node says nothing of this project, and hides what a test prints.
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
 

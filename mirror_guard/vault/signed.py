@@ -7,7 +7,7 @@ hides anything, or costs more than a look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .manifest import SIGNATURE_SUFFIX, Manifest, digest, parse
 from .public_key import PublicKey
@@ -102,14 +102,17 @@ class SignedSnapshots:
         return sorted(keys, reverse=True)[:_MAX_CANDIDATES]
 
     def chain(self, last: Signed) -> list[Signed] | None:
-        """Return the snapshots that a restore of this one needs; None if one of them is not there as it was signed."""
+        """Return the snapshots that a restore of this one needs; None if one of them is not there as it was signed.
+
+        All but this one come without their refs: a chain has many manifests, and a large replica's are large.
+        """
         chain = [last]
         while not chain[-1].manifest.full:
             before = chain[-1].manifest
-            signed = self.get(before.previous or "")
+            signed = self._find(before.previous or "")
             if not signed or signed.sha256 != before.previous_sha256 or len(chain) > len(self._listing.versions):
                 return None
-            chain.append(signed)
+            chain.append(replace(signed, manifest=replace(signed.manifest, refs={})))
         return chain if all(signed.is_whole for signed in chain) else None
 
     def foreign(self, seen: str, chain: Iterable[Signed]) -> list[Version]:

@@ -55,6 +55,8 @@ class State:
     """Who people were told of since then."""
     writer: str = ""
     """Who writes to the replica and how long its archive is kept, as its tags said at the last look."""
+    repository: str = ""
+    """The id of its repository in CodeCommit."""
     unattributed_since: str = ""
     """When the last change was made whose author CodeCommit did not name; empty if there is none."""
     unattributed: str = ""
@@ -65,6 +67,8 @@ class State:
     """The key of the last manifest that was signed."""
     locked_until: str = ""
     """Until when that snapshot is locked at least: for messages only, since locks are read from S3."""
+    taking: str = ""
+    """When a snapshot was begun that has not ended; empty if none is under way."""
     mended_at: str = ""
     """When a chain was last started anew because something that it needs was gone or not locked."""
     vault_seen: str = ""
@@ -79,6 +83,8 @@ class State:
     """When people were notified that the replica is gone, or has lost its tags; empty if it is there."""
     known: Mapping[str, str] = field(default_factory=dict)
     """Of the guard itself: what people were notified of, and when."""
+    replicas: tuple[str, ...] = ()
+    """Of the guard itself: the replicas that there were at the last look."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """Of the guard itself: what it consists of, as of the last look."""
     outbox: tuple[tuple[str, str, str], ...] = ()
@@ -149,7 +155,7 @@ class States:
             fields = json.loads(data)
             if (fields.pop("kind"), fields.pop("replica")) != (_KIND, name):
                 return None
-            fields["changed_by"] = tuple(fields["changed_by"])
+            fields |= {name: tuple(fields[name]) for name in ("changed_by", "replicas")}
             # Words that are not signed might be anybody's.
             outbox = fields["outbox"] if is_signed else ()
             fields["outbox"] = tuple((subject, body, queued) for subject, body, queued in outbox)

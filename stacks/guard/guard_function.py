@@ -23,6 +23,12 @@ from .notifications import Notifications
 
 _ROOT = Path(__file__).parents[2]
 _STACKS = (STACK_NAME, VAULT_STACK_NAME)
+_SETTINGS = (
+    "lambda:GetFunctionConcurrency",
+    "lambda:GetFunctionConfiguration",
+    "lambda:GetFunctionEventInvokeConfig",
+    "lambda:GetPolicy",
+)
 _PACKAGES = ("mirror_engine", "mirror_guard")
 MEMORY_MB = 256
 _ACCEPTED = {
@@ -55,7 +61,9 @@ class GuardFunction(Construct):
         log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_YEAR, removal_policy=RemovalPolicy.DESTROY)
         # By its name, not by an import: so CDK lets the vault's stack alone.
         role = iam.Role.from_role_name(self, "Role", vault.role_name)
-        iam.ManagedPolicy(self, "Policy", statements=_statements(notifications, log.log_group_arn), roles=[role])
+        policy = iam.ManagedPolicy(
+            self, "Policy", statements=_statements(notifications, log.log_group_arn), roles=[role]
+        )
         self.log = log
         with tempfile.TemporaryDirectory() as folder:
             for package in _PACKAGES:
@@ -77,7 +85,8 @@ class GuardFunction(Construct):
             )
         # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
         cast(CfnResource, self.function.node.default_child).add_deletion_override("DependsOn")
-        self._report_unhandled(notifications)
+        # Lambda asks whether the role may publish.
+        self._report_unhandled(notifications).node.add_dependency(policy)
         acknowledge(self, _ACCEPTED)
         reasons = {
             "arn:<AWS::Partition>:codecommit:<AWS::Region>:<AWS::AccountId>:*": "Only what has a replica's tag.",
@@ -90,9 +99,9 @@ class GuardFunction(Construct):
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in reasons.items()}, ["AwsSolutions"])
 
-    def _report_unhandled(self, notifications: Notifications) -> None:
+    def _report_unhandled(self, notifications: Notifications) -> lambda_.CfnEventInvokeConfig:
         """Let people see an event that the function could not handle even when it was tried again."""
-        lambda_.CfnEventInvokeConfig(
+        return lambda_.CfnEventInvokeConfig(
             self,
             "Unhandled",
             function_name=self.function.function_name,
@@ -133,7 +142,7 @@ def _statements(notifications: Notifications, log_arn: str) -> Sequence[iam.Poli
     allowed: list[tuple[list[str], list[str], dict[str, dict[str, str]] | None]] = [
         (["codecommit:GetRepository", "codecommit:GitPull"], [repositories], tagged),
         (["tag:GetResources"], ["*"], None),
-        (["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"], [function], None),
+        (["lambda:InvokeFunction", *_SETTINGS], [function], None),
         # What it compares hourly: itself.
         (["events:DescribeRule"], [rules], None),
         (["events:ListRuleNamesByTarget", "events:ListTargetsByRule"], ["*"], None),

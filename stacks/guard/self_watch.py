@@ -5,14 +5,13 @@ from __future__ import annotations
 from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
-from aws_cdk import aws_events as events
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from codecommit_mirror.config.guard import STACK_NAME
-from mirror_guard.names import METRIC, NAMESPACE
+from mirror_guard.names import LOOKS, NAMESPACE, SUBSCRIBERS
 
 from ..nag_suppressions import acknowledge
 
@@ -24,7 +23,6 @@ class SelfWatch(Construct):
 
     Args:
         function: the guard.
-        check: the rule that lets it look at every replica.
         log: its log group, which has a line of JSON for each replica and hour.
         topic: where the alarms go.
     """
@@ -35,7 +33,6 @@ class SelfWatch(Construct):
         construct_id: str,
         *,
         function: lambda_.Function,
-        check: events.Rule,
         log: logs.ILogGroup,
         topic: sns.ITopic,
     ) -> None:
@@ -55,13 +52,8 @@ class SelfWatch(Construct):
             self,
             "Silence",
             alarm_description=f"The guard has not looked at the replicas for {_SILENT_HOURS} hours.",
-            metric=cloudwatch.Metric(
-                namespace="AWS/Events",
-                metric_name="Invocations",
-                dimensions_map={"RuleName": check.rule_name},
-                period=hour,
-                statistic="Sum",
-            ),
+            # Its own, since a call that is throttled or refused counts as an invocation, too.
+            metric=cloudwatch.Metric(namespace=NAMESPACE, metric_name=LOOKS, period=hour, statistic="Sum"),
             comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
             threshold=1,
             evaluation_periods=_SILENT_HOURS,
@@ -85,7 +77,7 @@ class SelfWatch(Construct):
             self,
             "Unheard",
             alarm_description="Nobody has confirmed a subscription to the guard's topic; so this alarm is only shown.",
-            metric=cloudwatch.Metric(namespace=NAMESPACE, metric_name=METRIC, period=hour, statistic="Maximum"),
+            metric=cloudwatch.Metric(namespace=NAMESPACE, metric_name=SUBSCRIBERS, period=hour, statistic="Maximum"),
             comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
             threshold=1,
             evaluation_periods=_SILENT_HOURS,

@@ -34,7 +34,7 @@ class Triggers(Construct):
             ),
             targets=[targets.LambdaFunction(function)],
         )
-        self.check = self._schedule("Check", 1, "check", "Looks at every replica", function)
+        self._schedule("Check", 1, "check", "Looks at every replica", function)
         if snapshots_every:
             self._schedule("Snapshots", snapshots_every, "snapshots", "Takes a snapshot of every replica", function)
 

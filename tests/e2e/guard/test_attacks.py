@@ -199,4 +199,5 @@ def test_the_guards_own_role_can_neither_delete_nor_write_elsewhere(guarded):
         assert not any(word in json.dumps(document) for word in ("Delete", "Bypass", "GitPush", "PutBucket"))
     s3 = guarded.as_guard().client("s3")
     refused("AccessDenied", s3.put_object, Bucket=guarded.bucket, Key="lfs/x", Body=b"")
-    refused("AccessDenied", s3.put_object, Bucket=guarded.bucket, Key="snapshots/x", Body=b"")
+    with_another_key = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/mine"}
+    refused("AccessDenied", s3.put_object, Bucket=guarded.bucket, Key="snapshots/x", Body=b"", **with_another_key)

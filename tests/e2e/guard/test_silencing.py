@@ -65,6 +65,37 @@ def test_settings_of_the_function(quiet):
     assert len(told(quiet)) == 1
 
 
+def test_how_the_function_is_called(quiet):
+    client = quiet.cloud.client("lambda")
+    statement = json.loads(client.get_policy(FunctionName=GUARD)["Policy"])["Statement"][0]
+    config = client.get_function_event_invoke_config(FunctionName=GUARD)
+    client.put_function_concurrency(FunctionName=GUARD, ReservedConcurrentExecutions=1)
+    client.remove_permission(FunctionName=GUARD, StatementId=statement["Sid"])
+    client.delete_function_event_invoke_config(FunctionName=GUARD)
+    (said,) = told(quiet)
+    assert "function: concurrency was changed" in said
+    assert "function: what fails goes was changed" in said
+    assert "function: who may call it was changed" in said
+    client.delete_function_concurrency(FunctionName=GUARD)
+    client.add_permission(
+        FunctionName=GUARD,
+        StatementId=statement["Sid"],
+        Action=statement["Action"],
+        Principal=statement["Principal"]["Service"],
+        SourceArn=statement["Condition"]["ArnLike"]["AWS:SourceArn"],
+    )
+    client.put_function_event_invoke_config(FunctionName=GUARD, DestinationConfig=config["DestinationConfig"])
+    assert len(told(quiet)) == 1
+
+
+def test_only_a_look_that_was_made_keeps_the_alarm_on_silence_quiet(quiet):
+    alarms = quiet.cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    silence = next(alarm for alarm in alarms if "Silence" in alarm["AlarmName"])
+    assert (silence["MetricName"], silence["TreatMissingData"]) == ("Looks", "breaching")
+    metrics = quiet.cloud.client("cloudwatch").list_metrics(Namespace=silence["Namespace"])["Metrics"]
+    assert "Looks" in {metric["MetricName"] for metric in metrics}
+
+
 def test_the_vaults_policy_and_encryption_and_the_keys_policy(quiet):
     s3, kms = quiet.session_as(quiet.deployer).client("s3"), quiet.cloud.client("kms")
     policy = s3.get_bucket_policy(Bucket=quiet.bucket)["Policy"]

@@ -80,6 +80,7 @@ def test_the_pipelines_credential_that_drops_a_tip_is_not_a_run(name):
     assert verdict(event(name), {"refs/heads/other": NEW}) is Verdict.DESTRUCTIVE
     entry = f"{ARCHIVE}/20261120T000000Z/heads/x"
     assert verdict(event(name, ref=entry), {}) is Verdict.DESTRUCTIVE
+    assert verdict(event(name, ref=entry), {f"{ARCHIVE}/20261126T115900Z/x": OLD}) is Verdict.DESTRUCTIVE
     assert verdict(event(name, caller=None), {}) is Verdict.BY_SOMEBODY_ELSE
 
 
@@ -102,10 +103,10 @@ def test_without_an_archive_a_run_may_drop_a_tip():
     assert verdict(event("referenceDeleted", OTHER), replica=replica) is Verdict.BY_SOMEBODY_ELSE
 
 
-def test_an_annotated_tag_that_a_run_archived_is_fine_whichever_id_the_event_gives():
+def test_an_archived_tag_is_for_the_next_confirmation_to_account_for_since_anybody_can_name_an_entry_after_it():
     refs = {f"{ARCHIVE}/20261126T115950Z/tags/v1": "f" * 40}
-    assert verdict(event("referenceDeleted", ref="refs/tags/v1"), refs) is Verdict.BY_A_RUN
-    assert verdict(event("referenceUpdated", ref="refs/tags/v1"), refs) is Verdict.BY_A_RUN
+    assert verdict(event("referenceDeleted", ref="refs/tags/v1"), refs) is Verdict.UNATTRIBUTED
+    assert verdict(event("referenceUpdated", ref="refs/tags/v1"), refs) is Verdict.UNATTRIBUTED
     earlier = {f"{ARCHIVE}/20261120T000000Z/tags/v1": "f" * 40}
     assert verdict(event("referenceDeleted", ref="refs/tags/v1"), earlier) is Verdict.DESTRUCTIVE
     assert verdict(event("referenceDeleted"), {f"{ARCHIVE}/20261126T115950Z/heads/main": NEW}) is Verdict.DESTRUCTIVE

@@ -83,7 +83,13 @@ def test_outside_the_vault_the_role_reads_tagged_replicas_and_publishes_to_one_t
         },
         {
             "Effect": "Allow",
-            "Action": ["lambda:GetFunctionConfiguration", "lambda:InvokeFunction"],
+            "Action": [
+                "lambda:GetFunctionConcurrency",
+                "lambda:GetFunctionConfiguration",
+                "lambda:GetFunctionEventInvokeConfig",
+                "lambda:GetPolicy",
+                "lambda:InvokeFunction",
+            ],
             "Resource": arn("lambda", "function:codecommit-mirror-guard"),
         },
         {

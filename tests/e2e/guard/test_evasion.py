@@ -1,0 +1,197 @@
+"""Ways around the guard: whoever takes one of them is told of, and spoils no snapshot."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from codecommit_mirror.backup.snapshots import problems, read_snapshots
+from localcloud import sample
+from mirror_guard import handler
+from mirror_guard.handler import Guard
+from mirror_guard.snapshot import Snapshots
+from mirror_guard.vault.state import States
+
+from .test_attacks import operator, refused
+from .test_watch import push, somebody
+
+pytestmark = pytest.mark.long("guard")
+
+
+def guard_here(guarded):
+    """A guard in this process, which has looked up no tags yet."""
+    handler._FOUND.clear()
+    return Guard(guarded.guard_environment(), guarded.as_guard())
+
+
+def change_by_mallory(guarded, rig):
+    mallory = f"arn:aws:iam::{guarded.cloud.account}:user/mallory"
+    detail = {"event": "referenceUpdated", "referenceFullName": "refs/heads/main", "callerUserArn": mallory}
+    return {
+        "resources": [guarded.arn(rig.name)],
+        "time": datetime.now(UTC).isoformat(),
+        "detail": {**detail, "oldCommitId": "1" * 40, "commitId": "2" * 40},
+    }
+
+
+def test_a_push_while_the_tags_are_away(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.invoke(task="check")
+    codecommit = operator(guarded.cloud, f"tagger-{rig.name}").client("codecommit")
+    tags = codecommit.list_tags_for_resource(resourceArn=guarded.arn(rig.name))["tags"]
+    codecommit.untag_resource(resourceArn=guarded.arn(rig.name), tagKeys=list(tags))
+    assert guard_here(guarded).handle_change(change_by_mallory(guarded, rig)) == "BY_SOMEBODY_ELSE"
+    codecommit.tag_resource(resourceArn=guarded.arn(rig.name), tags=tags)
+    (mail,) = guarded.mails(rig.name, 1)
+    assert "user/mallory" in mail["body"]
+
+
+def test_a_repository_of_the_same_name_with_a_stolen_confirmation(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.invoke(task="check")
+    guarded.snapshot(rig.name)
+    confirmed = sample.refs(rig.replica)["refs/tags/codecommit-mirror/confirmed"]
+    sample.git(rig.source, "fetch", "-q", str(rig.replica), f"{confirmed}:refs/stolen/confirmed")
+    codecommit = operator(guarded.cloud, f"creator-{rig.name}").client("codecommit")
+    tags = codecommit.list_tags_for_resource(resourceArn=guarded.arn(rig.name))["tags"]
+    codecommit.delete_repository(repositoryName=rig.name)
+    codecommit.create_repository(repositoryName=rig.name)
+    stolen = "refs/stolen/confirmed:refs/tags/codecommit-mirror/confirmed"
+    push(rig, "refs/heads/main~2:refs/heads/main", stolen, user=somebody(guarded.cloud, rig))
+    codecommit.tag_resource(resourceArn=guarded.arn(rig.name), tags=tags)
+    guarded.invoke(task="check")
+    assert f"Replica {rig.name} is another repository" in {mail["subject"] for mail in guarded.mails(rig.name, 1)}
+
+
+def test_the_archive_goes_under_the_cover_of_entries_of_the_attackers_own(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    entry = f"refs/tags/codecommit-mirror/archive/{stamp}/heads/main"
+    cover = f"refs/tags/codecommit-mirror/archive/{stamp}/{entry.removeprefix('refs/')}"
+    sample.commit(rig.source, "attack", "noise", parent="main~8")
+    push(rig, f"refs/heads/main:{entry}")
+    push(rig, "refs/heads/attack:refs/heads/main", f"refs/heads/attack:{cover}")
+    push(rig, f":{entry}")
+    (mail,) = guarded.mails(rig.name, 1)
+    # Of this, or of the branch: which of the two is judged first is not certain.
+    assert "rotate" in mail["body"]
+
+
+def test_whoever_tags_a_repository_does_not_lock_it_unheard(guarded, rig):
+    guarded.invoke(task="check")
+    name = f"bulk-{rig.name}"
+    codecommit = operator(guarded.cloud, f"bulk-{rig.name}").client("codecommit")
+    tags = {"codecommit-mirror:replica": "x", "codecommit-mirror:writer": "user/x"}
+    codecommit.create_repository(repositoryName=name, tags=tags)
+    guarded.invoke(task="check")
+    guarded.mails(rig.name)
+    bodies = [mail["body"] for mail in guarded.cloud.mail() if mail["subject"] == "The guard keeps more replicas"]
+    assert f"\n  {name}\n" in bodies[-1]
+    codecommit.delete_repository(repositoryName=name)
+    guarded.invoke(task="check")
+
+
+def test_a_machine_that_has_just_booted_hears_of_changes(guarded, rig, monkeypatch):
+    rig.run()
+    guard = guard_here(guarded)
+    monkeypatch.setattr(handler.time, "monotonic", lambda: 5.0)
+    assert guard.handle_change(change_by_mallory(guarded, rig)) == "BY_SOMEBODY_ELSE"
+
+
+def test_one_replica_whose_state_cannot_be_read_stops_no_other_look(guarded, rig, monkeypatch):
+    rig.run()
+    update, looked = States.update, []
+
+    def broken(self, name, *arguments):
+        if name == "gone":
+            raise RuntimeError("no such key")
+        return update(self, name, *arguments)
+
+    monkeypatch.setattr(States, "update", broken)
+    monkeypatch.setattr(States, "names", lambda _: {"gone"})
+    monkeypatch.setattr(Guard, "_look", lambda _, replica, **__: looked.append(replica.name))
+    with pytest.raises(handler.ReplicasFailedError, match="1 looks failed"):
+        guard_here(guarded).check()
+    assert rig.name in looked
+
+
+def test_two_snapshots_at_once_have_one_number_each(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    sample.commit(rig.source, "main", "more")
+    rig.run()
+    write, others = Snapshots._write, []
+
+    def late(self, *arguments):
+        monkeypatch.setattr(Snapshots, "_write", write)
+        others.append(guarded.snapshot(rig.name))
+        return write(self, *arguments)
+
+    monkeypatch.setattr(Snapshots, "_write", late)
+    time.sleep(1.1)
+    assert guarded.take(rig.name).kind == "incremental"
+    assert [other["kind"] for other in others] == ["waiting"]
+    sample.commit(rig.source, "main", "still more")
+    rig.run()
+    time.sleep(1.1)
+    guarded.snapshot(rig.name)
+    found = read_snapshots(guarded.session(), rig.name)
+    assert [manifest.sequence for manifest in found.complete] == [1, 2, 3]
+    assert list(problems(found, datetime.now(UTC))) == []
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_the_snapshots_of_a_chain_that_ends_stay_locked(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.take(rig.name)
+    (first,) = read_snapshots(guarded.session(), rig.name).complete
+    sample.commit(rig.source, "main", "after a long time")
+    rig.run()
+    later = datetime.now(UTC) + timedelta(days=300)
+    assert guarded.take(rig.name, clock=lambda: later).kind == "full"
+    until = read_snapshots(guarded.session(), rig.name).locked_until(first)
+    assert until - later > timedelta(days=399)
+
+
+def test_nobody_ends_the_guards_uploads(guarded, rig):
+    key = f"snapshots/{rig.name}/x.bundle"
+    where = {"Bucket": guarded.bucket, "Key": key}
+    upload = guarded.as_guard().client("s3").create_multipart_upload(**where, ServerSideEncryption="AES256")
+    s3 = operator(guarded.cloud, f"abort-{rig.name}").client("s3")
+    refused("AccessDenied", s3.abort_multipart_upload, **where, UploadId=upload["UploadId"])
+
+
+def test_no_other_buckets_objects_are_replicated_into_the_vault(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    iam, s3, origin = guarded.cloud.client("iam"), guarded.s3, f"origin-{rig.name}"
+    trust = {"Effect": "Allow", "Principal": {"Service": "s3.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    role = iam.create_role(RoleName=origin, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    iam.attach_role_policy(RoleName=origin, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    where = {"LocationConstraint": guarded.cloud.region}
+    s3.create_bucket(Bucket=origin, ObjectLockEnabledForBucket=True, CreateBucketConfiguration=where)
+    rule = {
+        "ID": "into the vault",
+        "Status": "Enabled",
+        "Priority": 1,
+        "Filter": {"Prefix": ""},
+        "DeleteMarkerReplication": {"Status": "Disabled"},
+        "Destination": {"Bucket": f"arn:aws:s3:::{guarded.bucket}"},
+    }
+    s3.put_bucket_replication(Bucket=origin, ReplicationConfiguration={"Role": role, "Rules": [rule]})
+    s3.put_object(Bucket=origin, Key=f"state/{rig.name}.json", Body=b"{}")
+    for _ in range(40):
+        status = s3.head_object(Bucket=origin, Key=f"state/{rig.name}.json").get("ReplicationStatus")
+        if status == "FAILED":
+            break
+        time.sleep(0.25)
+    assert status == "FAILED"
+    assert guarded.open_vault().states.is_signed(rig.name)
