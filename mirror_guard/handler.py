@@ -13,7 +13,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ import boto3
 from botocore.config import Config
 
 from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
-from mirror_engine.refs import CONFIRMED_TAG
+from mirror_engine.refs import CONFIRMED_TAG, Advertisement
 from mirror_engine.wire.packs import fetch_pack, is_ancestor, read_pack
 from mirror_engine.wire.transport import Traffic
 
@@ -167,7 +167,8 @@ class Guard:
                 verdict=verdict.name,
             )
             self._update(replica.name, lambda state: self._noted(state, replica, change, verdict))
-        if change.ref == CONFIRMED_TAG:
+        # What has no tags may not be read.
+        if change.ref == CONFIRMED_TAG and replica.writer:
             self._look(replica, believe=verdict is not Verdict.BY_SOMEBODY_ELSE)
         return verdict.name
 
@@ -192,9 +193,10 @@ class Guard:
         existing = list(replicas.find_all(self._tagging))
         # The session makes one client at a time; the threads share them.
         _ = self.vault, self._codecommit, self._sns
-        failures = [failure for check in (self._check_key, self._check_deployment) if (failure := _safely(check))]
+        note_replicas = partial(self._note_replicas, sorted(replica.name for replica in existing))
+        checks = (self._check_key, self._check_deployment, note_replicas)
+        failures = [failure for check in checks if (failure := _safely(check))]
         known = self.vault.states.names() | self.vault.store.saved_replicas()
-        self._note_replicas(sorted(replica.name for replica in existing))
         for name in sorted(known - {replica.name for replica in existing}):
             failure = _safely(partial(self._update, name, partial(self._noted_absence, name=name)))
             failures += [failure] if failure else []
@@ -342,7 +344,8 @@ class Guard:
         )
         access = self._open(replica)
         taken = Snapshots(self.vault, retention, self.clock).take(replica.name, access)
-        self._update(replica.name, lambda state: self._noted_vault(state, replica.name, taken))
+        if taken.kind != "busy":
+            self._update(replica.name, lambda state: self._noted_vault(state, replica.name, taken))
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)
         return {"kind": taken.kind, "refs": taken.refs, "bytes": taken.bytes}
 
@@ -375,7 +378,13 @@ def _is_kept(access: Access, old: str, new: str) -> bool | None:
         RetryableError: the replica is busy.
     """
     advertised = read_patiently(access.endpoint)
-    haves = [old, *(v for n, v in advertised.refs.items() if n.startswith("refs/heads/") and v != new)][:_MAX_HAVES]
+    branches = [v for n, v in advertised.refs.items() if n.startswith("refs/heads/") and v != new]
+    is_shown = _is_shown(access, advertised, old, new, [old, *branches][:_MAX_HAVES])
+    # A pack that builds on a branch which has ``new`` already shows nothing.
+    return _is_shown(access, advertised, old, new, [old]) if branches and is_shown is False else is_shown
+
+
+def _is_shown(access: Access, advertised: Advertisement, old: str, new: str, haves: Sequence[str]) -> bool | None:
     data = bytearray()
     pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic(), thin=True)
     try:

@@ -64,7 +64,7 @@ class SnapshotResult:
     """What was done."""
 
     kind: str
-    """``full``, ``incremental``, ``unchanged``, ``empty``, or ``waiting``: see ``Snapshots.take``."""
+    """``full``, ``incremental``, ``unchanged``, ``empty``, ``waiting``, or ``busy``: see ``Snapshots.take``."""
     refs: int
     bytes: int = 0
     lost: tuple[str, ...] = ()
@@ -189,8 +189,9 @@ class Snapshots:
 
         Snapshots build on what the guard's key has signed, and on nothing else. If something that the last one needs
         is gone or not locked, a new chain starts, at most once in ``Retention.every``; until then the result is
-        ``waiting``. While the key does not sign, snapshots are written all the same, unsigned: none builds on them, and
-        the first one after that has everything since the last one that was signed.
+        ``waiting``. If another invocation takes one, or has just taken one, it is ``busy``. While the key does not
+        sign, snapshots are written all the same, unsigned: none builds on them, and the first one after that has
+        everything since the last one that was signed.
 
         Raises:
             RetryableError, MirrorFailure, SourceRefused: the replica could not be read; nothing is half-done, since
@@ -212,7 +213,7 @@ class Snapshots:
             self._finish(replica, last.manifest, found.listing, now, read)
             return replace(result, kind="unchanged")
         if not self._claim(replica, now, read):
-            return replace(result, kind="waiting")
+            return SnapshotResult("busy", len(refs))
         try:
             return self._save(replica, access, advertised, found, result, now)
         finally:
@@ -220,8 +221,9 @@ class Snapshots:
 
     def _look(self, replica: str) -> _Found:
         """Read what there is of a replica in the vault."""
-        listing = self._store.listing(replica)
+        # Before the objects: a snapshot that is written in between is not one that is gone.
         state, tag = self._states.read(replica)
+        listing = self._store.listing(replica)
         signed = SignedSnapshots(self._store, listing, self._vault.keys())
         last = signed.last(state.last_manifest, state.vault_seen)
         chain = (signed.chain(last) or []) if last else []
@@ -230,12 +232,13 @@ class Snapshots:
         return _Found(listing, state, tag, last, locks, _lost(state, last, locks), tuple(foreign))
 
     def _claim(self, replica: str, now: datetime, read: tuple[State, str | None]) -> bool:
-        """Note that this invocation takes the snapshot; return False if another one does, since both would be next."""
-        stamp = format_time(now)
+        """Note that this invocation takes the snapshot; return False if another one does or did: both would be next."""
+        stamp, seen = format_time(now), read[0]
 
         def claim(state: State) -> State:
             is_taken = state.taking and now - parse_time(state.taking) < _LONGEST_INVOCATION
-            return state if is_taken else replace(state, taking=stamp)
+            is_done = (state.last_manifest, state.snapshot_at) != (seen.last_manifest, seen.snapshot_at)
+            return state if is_taken or is_done else replace(state, taking=stamp)
 
         before, after = self._states.update(replica, claim, read)
         return before != after

@@ -135,7 +135,7 @@ def test_two_snapshots_at_once_have_one_number_each(guarded, rig, monkeypatch):
     monkeypatch.setattr(Snapshots, "_write", late)
     time.sleep(1.1)
     assert guarded.take(rig.name).kind == "incremental"
-    assert [other["kind"] for other in others] == ["waiting"]
+    assert [other["kind"] for other in others] == ["busy"]
     sample.commit(rig.source, "main", "still more")
     rig.run()
     time.sleep(1.1)

@@ -10,7 +10,7 @@ from codecommit_mirror.backup.snapshots import problems, read_snapshots
 from localcloud import sample
 
 from ..conftest import create_stack
-from .conftest import GUARD, RETENTION
+from .conftest import GUARD, RETENTION, SECTION
 
 pytestmark = pytest.mark.long("guard")
 
@@ -185,7 +185,7 @@ def test_a_guard_that_was_destroyed_goes_on_with_its_chains(guarded, rig):
     cloudformation.get_waiter("stack_delete_complete").wait(StackName=GUARD, WaiterConfig={"Delay": 0.2})
     assert sound(guarded, rig).complete
     create_stack(guarded.cloud, GUARD, template if isinstance(template, str) else json.dumps(template))
-    guarded.cloud.aws.confirm_subscriptions()
+    guarded.cloud.aws.confirm_subscriptions(SECTION.email)
     assert saved(guarded, rig)["kind"] == "unchanged"
     assert saved(guarded, rig, "one more")["kind"] == "incremental"
     sound(guarded, rig)

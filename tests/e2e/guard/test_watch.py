@@ -53,6 +53,7 @@ def test_a_days_work_is_not_told(guarded, rig):
     sample.fill(rig.source)
     rig.run()
     sample.commit(rig.source, "main", "a commit")
+    sample.commit(rig.source, "on-top", "a branch that has all of main", parent="main")
     sample.commit(rig.source, "feature/1", "rewritten", parent="main~3")
     sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
     sample.git(rig.source, "update-ref", "-d", "refs/tags/v0.0")

@@ -19,6 +19,7 @@ TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
 VARIANTS = pytest.mark.parametrize(
     "guard", [GUARD, Guard(topic_arn=TOPIC, snapshots="off")], ids=["e-mail", "topic, no snapshots"]
 )
+SETTINGS = ("GetFunctionConcurrency", "GetFunctionConfiguration", "GetFunctionEventInvokeConfig", "GetPolicy")
 
 
 def stack(guard=GUARD):
@@ -83,13 +84,7 @@ def test_outside_the_vault_the_role_reads_tagged_replicas_and_publishes_to_one_t
         },
         {
             "Effect": "Allow",
-            "Action": [
-                "lambda:GetFunctionConcurrency",
-                "lambda:GetFunctionConfiguration",
-                "lambda:GetFunctionEventInvokeConfig",
-                "lambda:GetPolicy",
-                "lambda:InvokeFunction",
-            ],
+            "Action": [f"lambda:{name}" for name in (*SETTINGS, "InvokeFunction")],
             "Resource": arn("lambda", "function:codecommit-mirror-guard"),
         },
         {
