@@ -35,6 +35,14 @@ class Change:
     """Who did it; None if the event does not say."""
     time: str
 
+    @property
+    def moment(self) -> datetime | None:
+        """When it was; None if the event does not say it in ISO 8601."""
+        try:
+            return datetime.fromisoformat(self.time)
+        except ValueError:
+            return None
+
 
 class Verdict(Enum):
     """What a change means."""
@@ -109,7 +117,7 @@ def _drops_commits(
     entry = next(archive_entries({change.ref: ""}), None)
     if entry:
         try:
-            age = (_time_of(change) or now) - parse_time(entry[1])
+            age = (change.moment or now) - parse_time(entry[1])
         except ValueError:
             return True
         if change.kind == "created":
@@ -133,16 +141,9 @@ def _drops_commits(
     return None if kept is None else not kept
 
 
-def _time_of(change: Change) -> datetime | None:
-    try:
-        return datetime.fromisoformat(change.time)
-    except ValueError:
-        return None
-
-
 def _was_archived(change: Change, refs: Refs) -> bool:
     """Whether a run archived the tag in the day before the event, which may name its commit in place of its own id."""
-    time, name = _time_of(change), original_name(change.ref)
+    time, name = change.moment, original_name(change.ref)
     if time is None:
         return False
     since = format_time(time - timedelta(days=1))

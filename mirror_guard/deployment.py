@@ -75,14 +75,13 @@ def read(client: Callable[[str], Any], environment: Mapping[str, str]) -> Deploy
 
 
 def _function_and_rules(client: Callable[[str], Any], name: str) -> Iterator[tuple[str, str]]:
-    function = client("lambda").get_function_configuration(FunctionName=name)
+    lambda_, events = client("lambda"), client("events")
+    function = lambda_.get_function_configuration(FunctionName=name)
     yield "function: code", str(function["CodeSha256"])
     yield "function: settings", _short({key: function.get(key) for key in _SETTINGS})
-    lambda_ = client("lambda")
     yield "function: who may call it", _digest(lambda: lambda_.get_policy(FunctionName=name)["Policy"])
     yield "function: concurrency", _digest(lambda: lambda_.get_function_concurrency(FunctionName=name))
     yield "function: what fails goes", _digest(lambda: _invoke_config(lambda_, name))
-    events = client("events")
     for rule in events.list_rule_names_by_target(TargetArn=function["FunctionArn"])["RuleNames"]:
         shown = events.describe_rule(Name=rule)
         targets = events.list_targets_by_rule(Rule=rule)["Targets"]

@@ -50,7 +50,7 @@ def note_change(
         return state, None
     if verdict is Verdict.UNATTRIBUTED:
         # The latest one counts: what a run confirms accounts for all before it.
-        since = format_time(_time_of(change) or now)
+        since = format_time(change.moment or now)
         if since <= state.unattributed_since:
             return state, None
         return replace(state, unattributed_since=since, unattributed=f"{change.kind} {change.ref}"), None
@@ -108,13 +108,6 @@ def note_confirmation(state: State, object_id: str, confirmation: Confirmation |
     time = min(confirmation.time, now) if confirmation else now
     sha256 = confirmation.sha256 if confirmation else ""
     return replace(state, confirmed_id=object_id, confirmed_sha256=sha256, confirmed_at=format_time(time))
-
-
-def _time_of(change: Change) -> datetime | None:
-    try:
-        return datetime.fromisoformat(change.time)
-    except ValueError:
-        return None
 
 
 def check(

@@ -65,14 +65,13 @@ class VaultStack(Stack):
             description="The guard: reads the replicas, and is the only one that adds snapshots to the vault.",
         )
         schedule = guard.snapshots or SnapshotSchedule()
-        self.vault = VaultBucket(
+        self.bucket = VaultBucket(
             self,
             "Snapshots",
             guard=self.role,
             deployer=guard.deployed_by or self._execution_role(),
             longest_hours=schedule.keep + schedule.full_every,
-        )
-        self.bucket = self.vault.bucket
+        ).bucket
         self.key = SigningKey(self, "SigningKey", guard=self.role, alias=VAULT_STACK_NAME).key
         self._let_guard_write()
         Tags.of(self).add("managed-by", "codecommit-mirror")

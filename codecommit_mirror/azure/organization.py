@@ -75,10 +75,8 @@ def read_connection(
         AzureError: the service refuses, or cannot be reached.
     """
     place = f"{server}/{quote(organization, safe='')}/{quote(project, safe='')}"
-    http, action = (
-        AzureHttp(place, token, transport=transport),
-        f"read how the service connection {name!r} is protected",
-    )
+    http = AzureHttp(place, token, transport=transport)
+    action = f"read how the service connection {name!r} is protected"
     found = http.get("serviceendpoint/endpoints", action, endpointNames=name)["value"]
     if not found:
         return None

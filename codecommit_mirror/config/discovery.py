@@ -15,9 +15,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ..errors import ConfigurationError
+from .guard import STACK_NAME, VAULT_STACK_NAME
 from .mirror import REPLICA_NAME, Mirror, derive_stack_name
 
-_TAKEN = ("cdktoolkit", "codecommit-mirror-guard", "codecommit-mirror-vault")
+_TAKEN = ("cdktoolkit", STACK_NAME, VAULT_STACK_NAME)
 """Names of stacks that are no mirror's."""
 _MAX_NAME = 100
 _WIKI = ".wiki"

@@ -116,24 +116,25 @@ class States:
 
     def read(self, name: str) -> tuple[State, str | None]:
         """Return a replica's state, and the tag that ``write`` compares; None if there is no object of it."""
-        try:
-            answer = self._s3.get_object(Bucket=self._bucket, Key=_key(name))
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
-                raise
+        answer = self._newest(name)
+        if answer is None:
             return self._last_signed(name), None
         state = self._parse(name, answer["Body"].read(), answer["Metadata"])
         return state or self._last_signed(name), answer["ETag"]
 
     def is_signed(self, name: str) -> bool:
         """Whether the newest object of a state is signed, or there is none."""
+        answer = self._newest(name)
+        return answer is None or self._is_signed(answer["Body"].read(), answer["Metadata"])
+
+    def _newest(self, name: str) -> Any:
+        """Return S3's answer with the newest object of a state; None if there is none."""
         try:
-            answer = self._s3.get_object(Bucket=self._bucket, Key=_key(name))
+            return self._s3.get_object(Bucket=self._bucket, Key=_key(name))
         except ClientError as error:
             if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
                 raise
-            return True
-        return self._is_signed(answer["Body"].read(), answer["Metadata"])
+            return None
 
     def _last_signed(self, name: str) -> State:
         """Return the newest earlier state that is signed."""

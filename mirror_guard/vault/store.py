@@ -78,10 +78,6 @@ class Listing:
         there = self.by_key.get(key, ())
         return next((one for one in there if one.id == version), there[0] if there else None)
 
-    def has(self, key: str, version: str) -> bool:
-        """Whether that version of the object is there."""
-        return any(one.id == version for one in self.by_key.get(key, ()))
-
 
 class Store:
     """The bucket's objects."""

@@ -38,8 +38,8 @@ class Triggers(Construct):
         if snapshots_every:
             self._schedule("Snapshots", snapshots_every, "snapshots", "Takes a snapshot of every replica", function)
 
-    def _schedule(self, name: str, hours: int, task: str, description: str, function: lambda_.Function) -> events.Rule:
-        return events.Rule(
+    def _schedule(self, name: str, hours: int, task: str, description: str, function: lambda_.Function) -> None:
+        events.Rule(
             self,
             name,
             description=description,
