@@ -9,7 +9,7 @@ import time
 from typing import Callable, Iterable, Iterator, Sequence
 
 from .failures import MirrorFailure, PackRefused, RetryableError, TooLarge
-from .plan import halves, original_name, pushes_within_limit
+from .plan import by_original_name, halves, original_name, pushes_within_limit
 from .refs import ARCHIVE_PREFIX, CONFIRMED_TAG, Advertisement, Command, Refs, ReplicaRefs
 from .settings import Endpoint, Settings
 from .text import count, sanitize, say, to_bytes
@@ -152,14 +152,15 @@ def ref_listing(refs: Refs) -> bytes:
 
 
 def confirmation(source_url: str, source_id: str, refs: Refs, commit: str, now: float) -> bytes:
-    """Return the annotated tag that records which refs were equal, by the source's names.
+    """Return the annotated tag that records what the replica has after a run, by the source's names.
 
-    It names ``commit``, which can be any commit on the replica, because a tag must name an object.
+    That is what the source has, but for refs that need a person's attention. The tag names ``commit``, which can be any
+    commit on the replica, because a tag must name an object.
     """
     return to_bytes(
         f"object {commit}\ntype commit\ntag {CONFIRMED_TAG[len('refs/tags/') :]}\n"
         f"tagger codecommit-mirror <codecommit-mirror@localhost> {int(now)} +0000\n\n"
-        f"These refs were equal in the source and the replica.\n\nsource: {source_url}\n"
+        f"A run has brought the replica up to date with its source.\n\nsource: {source_url}\n"
         f"{f'source-id: {source_id}{chr(10)}' if source_id else ''}refs: {len(refs)}\n"
         f"sha256: {hashlib.sha256(ref_listing(refs)).hexdigest()}\n"
         f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
@@ -170,7 +171,6 @@ def confirm(
     settings: Settings,
     after: Advertisement,
     default_branch: str | None,
-    equal: Refs,
     traffic: Traffic,
     sleep: Callable[[float], None],
 ) -> bool:
@@ -180,7 +180,8 @@ def confirm(
     if branch is None:
         say("This run is not confirmed: the replica has no branch that the confirming tag could point to.")
         return False
-    tag = confirmation(settings.source.url, settings.source_id, equal, after.refs[branch], time.time())
+    refs = by_original_name(ReplicaRefs(after.refs), ("refs/",))
+    tag = confirmation(settings.source.url, settings.source_id, refs, after.refs[branch], time.time())
     object_id, pack = pack_of_tag(tag)
     command = Command(CONFIRMED_TAG, after.refs.get(CONFIRMED_TAG), object_id)
     problem = ""

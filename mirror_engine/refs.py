@@ -42,6 +42,8 @@ class Advertisement:
 
     refs: Refs
     capabilities: tuple[str, ...] = ()
+    peeled: frozenset[str] = frozenset()
+    """What annotated tags lead to, as ``git-upload-pack`` says."""
 
     @property
     def head(self) -> str | None:

@@ -6,7 +6,7 @@ shape of events for refs outside branches and tags is not documented: what an ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -14,11 +14,13 @@ from typing import Any
 
 from mirror_engine.archive import archive_entries
 from mirror_engine.plan import original_name
-from mirror_engine.refs import CONFIRMED_TAG, Refs
+from mirror_engine.refs import CONFIRMED_TAG, Advertisement, Refs
 
 from .names import EVENT_KINDS
 from .replicas import Replica
 from .vault.manifest import format_time, parse_time
+
+_MAX_FOLLOWERS = 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Verdict(Enum):
     BY_A_RUN = "made by a run of the mirror."
     BY_SOMEBODY_ELSE = "made by a principal other than the mirror's user or role."
     DESTRUCTIVE = "made with the pipeline's credential, but not by a run: a run archives every tip before dropping it."
+    UNPROVED = "made with the pipeline's credential, and brings so much that nothing shows what it keeps."
     UNATTRIBUTED = "made by an unknown caller."
+    UNHEARD = "reported by no event: the guard found it by comparing. A run that failed leaves such a difference, too."
 
 
 def from_event(event: Mapping[str, Any]) -> Change | None:
@@ -80,7 +84,7 @@ def _full_name(detail: Mapping[str, Any]) -> str:
 def judge(
     change: Change,
     replica: Replica,
-    read_refs: Callable[[], Refs],
+    read: Callable[[], Advertisement],
     is_kept: Callable[[str, str], bool | None],
     now: datetime,
 ) -> Verdict:
@@ -89,62 +93,86 @@ def judge(
     Args:
         change: the change.
         replica: the replica, which knows its own writer.
-        read_refs: reads the replica's refs; only called if the answer depends on them.
+        read: lists the replica's refs; only called if the answer depends on them.
         is_kept: whether one commit is in the history of another one; None if that would take too much to find out.
         now: the time.
     """
     if change.caller and not replica.is_writer(change.caller):
         return Verdict.BY_SOMEBODY_ELSE
-    drops = _drops_commits(change, replica, read_refs, is_kept, now)
+    drops = _drops_commits(change, replica, read, is_kept, now)
+    if drops is None:
+        return Verdict.UNPROVED
     if drops:
         return Verdict.DESTRUCTIVE if change.caller else Verdict.BY_SOMEBODY_ELSE
-    return Verdict.UNATTRIBUTED if drops is None or not change.caller else Verdict.BY_A_RUN
+    return Verdict.BY_A_RUN if change.caller else Verdict.UNATTRIBUTED
 
 
 def _drops_commits(
     change: Change,
     replica: Replica,
-    read_refs: Callable[[], Refs],
+    read: Callable[[], Advertisement],
     is_kept: Callable[[str, str], bool | None],
     now: datetime,
 ) -> bool | None:
-    """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown.
-
-    A run deletes archive entries when they expire, and dates new ones by its own clock.
-    """
+    """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown."""
     if change.ref == CONFIRMED_TAG:
         return False
     entry = next(archive_entries({change.ref: ""}), None)
     if entry:
-        try:
-            age = (change.moment or now) - parse_time(entry[1])
-        except ValueError:
-            return True
-        if change.kind == "created":
-            return abs(age) > timedelta(days=1)
-        # A run deletes an entry when its time is over, and changes none.
-        return age <= timedelta(days=replica.archive_days)
-    if not replica.archive_days:
+        return _spoils_archive(change, entry[1], timedelta(days=replica.archive_days), now)
+    if not replica.archive_days or change.kind == "created":
         return False
-    if change.kind == "created" or change.old is None:
-        # Without the old id nothing shows what was there; a run that confirms the replica accounts for it.
+    advertised = read()
+    if change.old is None:
+        # Nothing shows what was there, but a run archives whatever it drops.
+        return change.kind == "deleted" and not _was_archived(change, advertised.refs)
+    # An event may name a tag's commit in place of the tag.
+    peeled = advertised.peeled if change.ref.startswith("refs/tags/") else ()
+    if change.old in advertised.refs.values() or change.old in peeled:
         return False
-    refs = read_refs()
-    if change.old in refs.values():
-        return False
-    if change.ref.startswith("refs/tags/") and _was_archived(change, refs):
-        # A run that confirms the replica accounts for it; anybody can name an entry after a tag.
-        return None
-    if change.kind == "deleted" or change.new is None:
+    if change.kind == "deleted":
         return True
-    kept = is_kept(change.old, change.new)
-    return None if kept is None else not kept
+    answers = [is_kept(change.old, tip) for tip in _followers(change, advertised.refs)]
+    if True in answers:
+        return False
+    return None if None in answers else True
+
+
+def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: datetime) -> bool:
+    """Whether no run makes a change of an archive entry, with this time in its name.
+
+    A run deletes entries when their time is over, changes none, and dates new ones by its own clock.
+    """
+    try:
+        age = (change.moment or now) - parse_time(stamp)
+    except ValueError:
+        return True
+    return abs(age) > timedelta(days=1) if change.kind == "created" else age <= kept_for
+
+
+def _followers(change: Change, refs: Refs) -> list[str]:
+    """Return the tips that have what an update kept: its own, or those which the ref has had since then."""
+    if change.new in refs.values():
+        return [str(change.new)]
+    name = original_name(change.ref)
+    archived = [refs[entry] for entry, _, ref in archive_entries(refs) if ref == name]
+    return list(dict.fromkeys([*([refs[change.ref]] if change.ref in refs else []), *archived[-_MAX_FOLLOWERS:]]))
 
 
 def _was_archived(change: Change, refs: Refs) -> bool:
-    """Whether a run archived the tag in the day before the event, which may name its commit in place of its own id."""
-    time, name = change.moment, original_name(change.ref)
-    if time is None:
-        return False
-    since = format_time(time - timedelta(days=1))
-    return any(ref == name and stamp >= since for _, stamp, ref in archive_entries(refs))
+    """Whether there is an archive entry for a ref from the day before the event."""
+    since = format_time(change.moment - timedelta(days=1)) if change.moment else ""
+    return any(ref == original_name(change.ref) and stamp >= since for _, stamp, ref in archive_entries(refs))
+
+
+def lost_entries(names: Iterable[str], archive_days: int, now: datetime) -> list[str]:
+    """Return those among a replica's lost refs that are archive entries which no run deletes yet.
+
+    Args:
+        names: refs that the last snapshot has, and the replica has not, or not any longer with the same id.
+        archive_days: how long an entry is kept; 0 if there is no archive.
+        now: the time.
+    """
+    begin = format_time(now - timedelta(days=archive_days))
+    entries = archive_entries(dict.fromkeys(names, "")) if archive_days else ()
+    return [name for name, stamp, _ in entries if stamp > begin]

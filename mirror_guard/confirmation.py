@@ -25,7 +25,7 @@ _TAG = 4
 
 
 def digest(refs: Refs) -> str:
-    """Return the SHA-256 of a replica's mirrored refs, as a run that found all of them equal writes it."""
+    """Return the SHA-256 of a replica's mirrored refs, as a run writes it."""
     return hashlib.sha256(ref_listing(by_original_name(ReplicaRefs(refs), ("refs/",)))).hexdigest()
 
 
@@ -36,7 +36,7 @@ class Confirmation:
     time: datetime
     source: str
     sha256: str
-    """Of the list of refs that were equal; see ``digest``."""
+    """Of the refs that the replica had after it; see ``digest``."""
 
 
 def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Mapping[str, str]) -> Confirmation | None:

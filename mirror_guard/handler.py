@@ -23,16 +23,16 @@ from typing import Any, cast
 import boto3
 from botocore.config import Config
 
-from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
+from mirror_engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from mirror_engine.refs import CONFIRMED_TAG, Advertisement
 from mirror_engine.wire.packs import fetch_pack, is_ancestor, read_pack
 from mirror_engine.wire.transport import Traffic
 
 from . import deployment, replicas, watch
-from .changes import Change, Verdict, from_event, judge
+from .changes import Change, Verdict, from_event, judge, lost_entries
 from .confirmation import digest, read_confirmation
 from .git_access import read_patiently
-from .messages import Message
+from .messages import Message, archive_dropped
 from .names import LOOKS, NAMESPACE, SUBSCRIBERS
 from .replicas import Access, Replica
 from .snapshot import Retention, SnapshotResult, Snapshots
@@ -152,7 +152,7 @@ class Guard:
         verdict = judge(
             change,
             replica,
-            lambda: read_patiently(self._open(replica).endpoint).refs,
+            lambda: read_patiently(self._open(replica).endpoint),
             lambda old, new: _is_kept(self._open(replica), old, new),
             self.clock(),
         )
@@ -345,20 +345,23 @@ class Guard:
         access = self._open(replica)
         taken = Snapshots(self.vault, retention, self.clock).take(replica.name, access)
         if taken.kind != "busy":
-            self._update(replica.name, lambda state: self._noted_vault(state, replica.name, taken))
+            self._update(replica.name, lambda state: self._noted_vault(state, replica, taken))
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)
         return {"kind": taken.kind, "refs": taken.refs, "bytes": taken.bytes}
 
-    def _noted_vault(self, state: State, name: str, taken: SnapshotResult) -> tuple[State, list[Message]]:
-        return watch.note_vault(
+    def _noted_vault(self, state: State, replica: Replica, taken: SnapshotResult) -> tuple[State, list[Message]]:
+        name, region = replica.name, self._region
+        state, messages = watch.note_vault(
             state,
             replica=name,
-            region=self._region,
+            region=region,
             bucket=self.vault.store.bucket,
             lost=taken.lost,
             foreign=taken.foreign,
             new=taken.kind == "full",
         )
+        lost = lost_entries(taken.moved, replica.archive_days, self.clock())
+        return state, messages + ([archive_dropped(name, region, lost)] if lost else [])
 
 
 def _safely(check: Callable[[], object]) -> str | None:
@@ -375,7 +378,7 @@ def _is_kept(access: Access, old: str, new: str) -> bool | None:
     """Whether ``old`` is in the history of ``new``, as the first 16 MiB of a pack show; None if they do not show it.
 
     Raises:
-        RetryableError: the replica is busy.
+        RetryableError: the replica is busy, or has changed since it was read.
     """
     advertised = read_patiently(access.endpoint)
     branches = [v for n, v in advertised.refs.items() if n.startswith("refs/heads/") and v != new]
@@ -386,14 +389,16 @@ def _is_kept(access: Access, old: str, new: str) -> bool | None:
 
 def _is_shown(access: Access, advertised: Advertisement, old: str, new: str, haves: Sequence[str]) -> bool | None:
     data = bytearray()
-    pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic(), thin=True)
+    pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic(), thin=False)
     try:
         for part in pack:
             data += part
             if len(data) > _MAX_INSPECTED_BYTES:
                 break
         shown = is_ancestor(old, new, read_pack(bytes(data)).parents)
-    except (MirrorFailure, PackRefused, SourceRefused, zlib.error, IndexError):
+    except SourceRefused as error:
+        raise RetryableError(str(error)) from None
+    except (MirrorFailure, PackRefused, zlib.error, IndexError):
         return None
     finally:
         pack.close()  # type: ignore[attr-defined]

@@ -42,8 +42,10 @@ def changed(
 ) -> Message:
     """Return the message about a change that no run made."""
     who = change.caller or "not known: CodeCommit's event does not name the caller"
+    is_certain = verdict not in (Verdict.UNPROVED, Verdict.UNHEARD)
+    doubt = "" if is_certain else "perhaps "
     lines = [
-        f"The replica {replica} in {region} was changed by something other than its mirror pipeline.",
+        f"The replica {replica} in {region} was changed, {doubt}by something other than its mirror pipeline.",
         "",
         f"who:   {sanitize(who)}",
         f"what:  {change.kind} {sanitize(change.ref)}",
@@ -66,7 +68,7 @@ def changed(
             f"The last snapshot is from {snapshot}. To restore it:",
             f"  codecommit-mirror restore {replica} --from snapshots --to FOLDER",
         ]
-    return _message(f"Replica {replica} was changed, but not by its mirror", *lines)
+    return _message(f"Replica {replica} was changed, {doubt or 'but '}not by its mirror", *lines)
 
 
 def _how_to_stop(replica: str, writer: str) -> tuple[str, ...]:
@@ -97,6 +99,19 @@ def tags_changed(replica: str, region: str, before: str, now: str) -> Message:
         "archive_days. If it was not that, somebody could now push to the replica without a message: look for who did",
         "TagResource in CloudTrail, and run:",
         f"  codecommit-mirror up {replica}",
+    )
+
+
+def archive_dropped(replica: str, region: str, entries: Sequence[str]) -> Message:
+    """Return the message that archive entries are gone which no run deletes yet."""
+    return _message(
+        f"The archive of replica {replica} was changed",
+        f"These refs of the archive of the replica {replica} in {region} are in its last snapshot, and gone from the",
+        "replica, or changed, before their time:",
+        *_listed(entries),
+        "If archive_days was not changed since then, somebody has deleted them: look for who pushed to the replica in",
+        "CloudTrail (GitPush). The snapshots have what they kept:",
+        f"  codecommit-mirror snapshots list {replica}",
     )
 
 

@@ -71,6 +71,8 @@ class SnapshotResult:
     """Objects of the last snapshot's chain that are gone, or not locked."""
     foreign: tuple[Version, ...] = ()
     """New versions that no signature of the guard's is about."""
+    moved: tuple[str, ...] = ()
+    """The last snapshot's refs that the replica lacks, or has with another id."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,11 @@ def prerequisites(available: Mapping[str, str], names: Sequence[str]) -> tuple[s
     return tuple(dict.fromkeys([*first, *branches.values()]))[:_MAX_PREREQUISITES]
 
 
+def moved(refs: Mapping[str, str], last: Manifest | None) -> tuple[str, ...]:
+    """Return the last snapshot's refs that the replica lacks, or has with another id."""
+    return tuple(name for name, value in (last.refs if last else {}).items() if refs.get(name) != value)
+
+
 def is_unchanged(refs: Mapping[str, str], last: Manifest | None) -> bool:
     """Whether the last snapshot has all of these refs, and no others."""
     return last is not None and last.complete and without_confirmation(last.refs) == without_confirmation(refs)
@@ -201,7 +208,8 @@ class Snapshots:
         refs = (advertised := read_patiently(access.endpoint)).refs
         found = self._look(replica)
         state, last, lost, read = found.state, found.last, found.lost, (found.state, found.tag)
-        result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign)
+        names = moved(refs, last.manifest if last else None)
+        result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign, moved=names)
         if not refs and last is None:
             # There is nothing to save, and nobody needs to hear that nothing was.
             self._states.update(replica, lambda state: replace(state, snapshot_at=format_time(now)), read)

@@ -39,7 +39,8 @@ _KEY = "signing key"
 _MAX_STRANGERS = 10
 """How many of those who change a replica before a run confirms it are told, each once."""
 PATIENCE = timedelta(hours=2)
-"""How long a run may take to confirm a change whose author the event does not name."""
+"""How long a run may take to confirm a change whose author the event does not name, or that no event tells of."""
+_UNHEARD = "differs from what the last run confirmed"
 
 
 def note_change(
@@ -136,6 +137,9 @@ def check(
     messages: list[Message] = []
     state = state if state.first_seen else replace(state, first_seen=format_time(now))
     confirmed = parse_time(state.confirmed_at) if state.confirmed_at else None
+    is_accounted_for = state.confirmed_sha256 in ("", refs_sha256) or state.changed_since
+    if not is_accounted_for and not state.unattributed_since:
+        state = replace(state, unattributed_since=format_time(now), unattributed=_UNHEARD)
     if state.unattributed_since:
         since = parse_time(state.unattributed_since)
         if confirmed and _accounts_for(state, confirmed, since, refs_sha256):
@@ -247,6 +251,6 @@ def _note_unattributed(
 ) -> tuple[State, Message | None]:
     kind, _, ref = state.unattributed.partition(" ")
     change = Change(kind, ref, None, None, None, readable(since))
+    verdict = Verdict.UNHEARD if state.unattributed == _UNHEARD else Verdict.BY_SOMEBODY_ELSE
     state = replace(state, unattributed_since="", unattributed="")
-    verdict = Verdict.BY_SOMEBODY_ELSE
     return note_change(state, change, verdict, replica=replica, region=region, log_group=log_group, now=now)

@@ -177,6 +177,7 @@ def parse_advertisement(body: bytes) -> Advertisement:
     """Parse a reference advertisement of protocol v0 or v1; raise ValueError if it is malformed."""
     refs: Refs = {}
     capabilities: list[str] = []
+    peeled: set[str] = set()
     if not body.endswith(b"0000"):
         raise ValueError("it ends too early")
     for line in split_pkt_lines(body):
@@ -191,9 +192,11 @@ def parse_advertisement(body: bytes) -> Advertisement:
         object_id, space, name = line.decode("utf-8", "surrogateescape").partition(" ")
         if not space or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", object_id):
             raise ValueError(f"not a ref: {printable(line[:100])}")
-        if name.startswith("refs/") and not name.endswith("^{}"):
+        if name.endswith("^{}"):
+            peeled.add(object_id)
+        elif name.startswith("refs/"):
             refs[name] = object_id
-    return Advertisement(refs, tuple(capabilities))
+    return Advertisement(refs, tuple(capabilities), frozenset(peeled))
 
 
 def pkt_line(payload: bytes) -> bytes:

@@ -42,7 +42,7 @@ class State:
     confirmed_id: str = ""
     """The object id of the confirming tag that was seen last."""
     confirmed_sha256: str = ""
-    """The SHA-256 of the refs that the run found equal, as the tag says."""
+    """The SHA-256 of the refs that the replica had after that run, as the tag says."""
     confirmed_at: str = ""
     """When that run was, as ``manifest.TIME``; empty if no run has confirmed the replica."""
     first_seen: str = ""

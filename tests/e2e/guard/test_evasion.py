@@ -195,3 +195,63 @@ def test_no_other_buckets_objects_are_replicated_into_the_vault(guarded, rig):
         time.sleep(0.25)
     assert status == "FAILED"
     assert guarded.open_vault().states.is_signed(rig.name)
+
+
+@pytest.fixture
+def deaf(guarded):
+    """Let somebody disable the rule that tells of changes, for as long as the test lasts; return how to enable it."""
+    events = guarded.cloud.client("events")
+    rules = [rule["Name"] for rule in events.list_rules()["Rules"] if "EventPattern" in rule]
+    (name,) = [name for name in rules if name.startswith("codecommit-mirror-guard")]
+    events.disable_rule(Name=name)
+    yield lambda: events.enable_rule(Name=name)
+    events.enable_rule(Name=name)
+
+
+def test_a_push_while_the_rule_is_disabled(guarded, rig, deaf):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.invoke(task="check")
+    push(rig, "refs/heads/main~2:refs/heads/main")
+    deaf()
+    guarded.invoke(task="check")
+    assert guarded.mails(rig.name) == []
+    later = datetime.now(UTC) + timedelta(hours=3)
+    Guard(guarded.guard_environment(), guarded.as_guard(), lambda: later).check()
+    (mail,) = guarded.mails(rig.name, 1)
+    assert "differs from what the last run confirmed" in mail["body"]
+
+
+def test_the_archive_goes_while_the_rule_is_disabled(guarded, rig, deaf):
+    sample.fill(rig.source)
+    rig.run()
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    rig.run()
+    guarded.snapshot(rig.name)
+    (entry,) = sample.refs(rig.replica, "refs/tags/codecommit-mirror/archive/")
+    push(rig, f":{entry}")
+    deaf()
+    guarded.snapshot(rig.name)
+    (mail,) = guarded.mails(rig.name, 1)
+    assert mail["subject"] == f"The archive of replica {rig.name} was changed"
+    assert entry in mail["body"]
+    guarded.snapshot(rig.name)
+    assert len(guarded.mails(rig.name)) == 1
+
+
+def test_an_overwrite_with_more_than_the_guard_reads(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+    before = sample.refs(rig.source)["refs/heads/main"]
+    sample.commit(rig.source, "attack", "noise", parent="main~8")
+    push(rig, "refs/heads/attack:refs/heads/main")
+    after = sample.refs(rig.source)["refs/heads/attack"]
+    event = change_by_mallory(guarded, rig)
+    event["detail"] |= {
+        "oldCommitId": before,
+        "commitId": after,
+        "callerUserArn": f"arn:aws:iam::{guarded.cloud.account}:user/{rig.user}",
+    }
+    monkeypatch.setattr(handler, "_MAX_INSPECTED_BYTES", 20)
+    assert guard_here(guarded).handle_change(event) == "UNPROVED"
+    assert "perhaps not by its mirror" in " ".join(mail["subject"] for mail in guarded.mails(rig.name, 2))

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mirror_guard.changes import Verdict, from_event, judge
+from mirror_engine.refs import Advertisement
+from mirror_guard.changes import Verdict, from_event, judge, lost_entries
 from mirror_guard.replicas import Replica, from_tags
 
 ARN = "arn:aws:codecommit:eu-west-1:111122223333:MyRepoReplica"
@@ -45,15 +46,15 @@ def event(name="referenceUpdated", caller=USER, ref="refs/heads/main", old=OLD, 
     }
 
 
-def verdict(given, refs=None, kept=False, replica=REPLICA):
-    def read_refs():
+def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=()):
+    def read():
         if refs is None:
             raise AssertionError("the replica was read")
-        return refs
+        return Advertisement(refs, (), frozenset(peeled))
 
     change = from_event(given)
     assert change
-    return judge(change, replica, read_refs, lambda old, new: kept, NOW)
+    return judge(change, replica, read, kept if callable(kept) else lambda old, new: kept, NOW)
 
 
 @pytest.mark.parametrize("name", ["referenceCreated", "referenceUpdated", "referenceDeleted"])
@@ -84,8 +85,24 @@ def test_the_pipelines_credential_that_drops_a_tip_is_not_a_run(name):
     assert verdict(event(name, caller=None), {}) is Verdict.BY_SOMEBODY_ELSE
 
 
-def test_an_overwrite_that_is_too_large_to_judge_waits_for_a_run():
-    assert verdict(event(), {"refs/heads/main": NEW}, kept=None) is Verdict.UNATTRIBUTED
+def test_an_overwrite_that_is_too_large_to_judge_is_told():
+    assert verdict(event(), {"refs/heads/main": NEW}, kept=None) is Verdict.UNPROVED
+    assert verdict(event(caller=None), {"refs/heads/main": NEW}, kept=None) is Verdict.UNPROVED
+
+
+def test_a_fast_forward_that_was_followed_by_another_one_is_judged_by_that():
+    later = "a" * 40
+    asked = []
+
+    def kept(old, new):
+        asked.append((old, new))
+        return True
+
+    assert verdict(event(), {"refs/heads/main": later}, kept) is Verdict.BY_A_RUN
+    assert verdict(event(), {f"{ARCHIVE}/20261126T115955Z/heads/main": later}, kept) is Verdict.BY_A_RUN
+    assert asked == [(OLD, later), (OLD, later)]
+    assert verdict(event(), {"refs/heads/other": later}, kept) is Verdict.DESTRUCTIVE
+    assert verdict(event(), {"refs/heads/main": later}) is Verdict.DESTRUCTIVE
 
 
 @pytest.mark.parametrize("stamp", ["20200101T000000Z", "20270101T000000Z", "99999999T999999Z"])
@@ -103,13 +120,13 @@ def test_without_an_archive_a_run_may_drop_a_tip():
     assert verdict(event("referenceDeleted", OTHER), replica=replica) is Verdict.BY_SOMEBODY_ELSE
 
 
-def test_an_archived_tag_is_for_the_next_confirmation_to_account_for_since_anybody_can_name_an_entry_after_it():
+@pytest.mark.parametrize("name", ["referenceDeleted", "referenceUpdated"])
+def test_an_archived_tag_is_kept_whether_the_event_names_it_or_its_commit(name):
     refs = {f"{ARCHIVE}/20261126T115950Z/tags/v1": "f" * 40}
-    assert verdict(event("referenceDeleted", ref="refs/tags/v1"), refs) is Verdict.UNATTRIBUTED
-    assert verdict(event("referenceUpdated", ref="refs/tags/v1"), refs) is Verdict.UNATTRIBUTED
-    earlier = {f"{ARCHIVE}/20261120T000000Z/tags/v1": "f" * 40}
-    assert verdict(event("referenceDeleted", ref="refs/tags/v1"), earlier) is Verdict.DESTRUCTIVE
-    assert verdict(event("referenceDeleted"), {f"{ARCHIVE}/20261126T115950Z/heads/main": NEW}) is Verdict.DESTRUCTIVE
+    change = event(name, ref="refs/tags/v1")
+    assert verdict(change, refs, peeled=[OLD]) is Verdict.BY_A_RUN
+    # Anybody can name an entry after a tag.
+    assert verdict(change, refs, peeled=[NEW]) is Verdict.DESTRUCTIVE
 
 
 def test_an_event_without_a_caller_is_judged_by_what_it_did():
@@ -117,14 +134,24 @@ def test_an_event_without_a_caller_is_judged_by_what_it_did():
     assert verdict(event(caller=None), {"refs/heads/main": NEW}, kept=True) is Verdict.UNATTRIBUTED
 
 
-def test_without_the_old_id_a_run_that_confirms_the_replica_decides():
+def test_without_the_old_id_an_archive_entry_of_that_day_decides():
     lacks = event("referenceDeleted", old=None)
-    assert verdict(lacks) is Verdict.BY_A_RUN
+    archived = {f"{ARCHIVE}/20261126T115950Z/heads/main": NEW}
+    assert verdict(lacks, archived) is Verdict.BY_A_RUN
+    assert verdict(lacks, {}) is Verdict.DESTRUCTIVE
+    assert verdict(lacks, {f"{ARCHIVE}/20261120T000000Z/heads/main": NEW}) is Verdict.DESTRUCTIVE
     lacks["detail"].pop("callerUserArn")
-    assert verdict(lacks) is Verdict.UNATTRIBUTED
+    assert verdict(lacks, archived) is Verdict.UNATTRIBUTED
+    assert verdict(lacks, {}) is Verdict.BY_SOMEBODY_ELSE
     nameless = event("referenceDeleted")
     del nameless["detail"]["referenceFullName"]
     assert from_event(nameless).ref == "refs/heads/main"
+
+
+def test_archive_entries_that_are_gone_before_their_time_are_lost():
+    young, old = f"{ARCHIVE}/20261101T000000Z/heads/x", f"{ARCHIVE}/20260801T000000Z/heads/y"
+    assert lost_entries([young, old, "refs/heads/main"], 90, NOW) == [young]
+    assert lost_entries([young], 0, NOW) == []
 
 
 @pytest.mark.parametrize("name", ["unreferencedMergeCommitCreated", "commentOnCommitCreated", None])

@@ -128,6 +128,27 @@ def test_a_confirmation_of_the_same_second_accounts_only_for_what_it_lists():
     assert check(state, sha256="0" * 64)[0].unattributed_since != ""
 
 
+def test_a_difference_that_no_event_told_of_is_told_once_if_no_run_confirms_it():
+    state, messages = check(confirm(State(), "1", NOW - HOUR), sha256="9" * 64)
+    assert messages == []
+    assert check(state, NOW + HOUR, sha256="9" * 64) == (state, [])
+    confirmed, messages = check(confirm(state, "2", NOW + HOUR), NOW + 2 * HOUR, sha256=SHA)
+    assert (messages, confirmed.unattributed_since) == ([], "")
+    told, (message,) = check(state, NOW + 2 * HOUR, sha256="9" * 64)
+    assert message.subject == "Replica M was changed, perhaps not by its mirror"
+    assert "what:  differs from what the last run confirmed" in message.body
+    assert "rotate" not in message.body
+    assert check(told, NOW + 5 * HOUR, sha256="9" * 64) == (told, [])
+    _, (message,) = check(confirm(told, "2", NOW + 6 * HOUR), NOW + 6 * HOUR, sha256=SHA)
+    assert message.subject == "Replica M is confirmed again"
+
+
+def test_what_nothing_shows_to_be_a_runs_is_told_as_that():
+    _, message = note(State(), Verdict.UNPROVED)
+    assert message.subject == "Replica M was changed, perhaps not by its mirror"
+    assert "was changed, perhaps by something other than its mirror pipeline" in message.body
+
+
 def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
     state, messages = check(State())
     assert (messages, state.first_seen) == ([], "20261126T120000Z")
@@ -137,9 +158,9 @@ def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
     assert message.subject == "Replica M is stale"
     assert "for 2 days. No run has ever confirmed it." in message.body
     assert check(state, NOW + 60 * HOUR) == (state, [])
-    state, (message,) = check(confirm(state, "1", NOW + 61 * HOUR), NOW + 61 * HOUR)
+    state, (message,) = check(confirm(state, "1", NOW + 61 * HOUR), NOW + 61 * HOUR, sha256=SHA)
     assert message.subject == "Replica M is up to date again"
-    state, (message,) = check(state, NOW + 120 * HOUR)
+    state, (message,) = check(state, NOW + 120 * HOUR, sha256=SHA)
     assert "The last run that did was at 2026-11-29 01:00:00 UTC." in message.body
 
 
