@@ -109,6 +109,7 @@ class VaultBucket(Construct):
         self._deny("NobodyWritesElsewhere", _PUT, prefixes, None, elsewhere=True)
         self._deny("OnlyTheGuardLocksAndTags", _LOCK, everything, _unless(guard))
         self._deny("NobodyHolds", ["s3:PutObjectLegalHold"], everything, None)
+        self._deny("NobodyChangesKeys", ["s3:UpdateObjectEncryption"], everything, None)
         self._deny("OnlyItsDeployerDeletes", _DELETE, everything, _unless(deployer))
         self._deny("OnlyItsDeployerChangesIt", _SETTINGS, [self.bucket.bucket_arn], _unless(deployer))
         self._deny(

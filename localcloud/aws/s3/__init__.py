@@ -3,7 +3,7 @@
 from collections.abc import Set
 
 from ..clock import Clock
-from . import encryption, lifecycle, object_lock, parts, replication, requests, upload_rights
+from . import encryption, encryption_update, lifecycle, object_lock, parts, replication, requests, upload_rights
 from .replication import Replication
 
 __all__ = ["Replication", "install"]
@@ -20,6 +20,7 @@ def install(clock: Clock, regions_down: Set[str]) -> Replication:
     object_lock.install()
     parts.install()
     encryption.install()
+    encryption_update.install()
     requests.install()
     upload_rights.install()
     lifecycle.install(clock)

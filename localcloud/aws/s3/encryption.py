@@ -43,7 +43,7 @@ def install() -> None:
         method: str, bucket: str, key: str, headers: dict[str, str], body: bytes, query: dict[str, Any]
     ) -> Any:
         for action, key_id in _calls(method, bucket, key, headers, query):
-            if refused := _refusal(action, key_id, router.extract_access_key_id(headers, query) or "", bucket, key):
+            if refused := refusal(action, key_id, router.extract_access_key_id(headers, query) or "", bucket, key):
                 return refused
         return dispatch(method, bucket, key, headers, body, query)
 
@@ -120,7 +120,21 @@ def _source(headers: Mapping[str, str]) -> tuple[str, str, str] | None:
     return bucket, key, source[1]
 
 
-def _refusal(action: str, key_id: str, access_key_id: str, bucket: str, key: str) -> Any:
+def with_key(key_arn: str) -> dict[str, str]:
+    """Return the headers of an object that a key protects."""
+    return {_ALGORITHM: "aws:kms", _KEY: key_arn}
+
+
+def refusal(action: str, key_id: str, access_key_id: str, bucket: str, key: str) -> Any:
+    """Return what S3 answers if KMS refuses a call for an object; None if it does not.
+
+    Args:
+        action: ``kms:Operation``.
+        key_id: the key, in any form.
+        access_key_id: whose request it is.
+        bucket: the object's bucket.
+        key: the object's key.
+    """
     record = _record(key_id)
     if record is None:
         return s3._error("KMS.NotFoundException", f"Key '{key_id}' does not exist", 400)

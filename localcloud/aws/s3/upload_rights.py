@@ -23,7 +23,7 @@ from .encryption import key_arn
 
 _LOCK = "x-amz-object-lock-"
 _GRANTS = ("x-amz-acl", "x-amz-grant-")
-_SUBRESOURCES = frozenset({"acl", "tagging", "retention", "legal-hold", "annotation", "restore"})
+_SUBRESOURCES = frozenset({"acl", "encryption", "tagging", "retention", "legal-hold", "annotation", "restore"})
 
 
 def install() -> None:

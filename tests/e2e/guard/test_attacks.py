@@ -89,13 +89,17 @@ def attack_the_bucket(guarded, session, name):
                     "AccessDenied", s3.put_object_retention, **where, Retention=lock, BypassGovernanceRetention=True
                 )
         refused("AccessDenied", s3.put_object_legal_hold, **where, LegalHold={"Status": "ON"})
+        mine = {"SSEKMS": {"KMSKeyArn": f"arn:aws:kms:{guarded.cloud.region}:{guarded.cloud.account}:key/mine"}}
+        refused("AccessDenied", s3.update_object_encryption, **where, ObjectEncryption=mine)
         expired = {"TagSet": [{"Key": "codecommit-mirror:expired", "Value": "true"}]}
         refused("AccessDenied", s3.put_object_tagging, **where, Tagging=expired)
     batch = {"Objects": [{"Key": version.key, "VersionId": version.id} for version in versions]}
     refused("AccessDenied", s3.delete_objects, Bucket=bucket, Delete=batch)
     for key in (manifest.key, f"snapshots/{name}/20990101T000000Z.json", f"state/{name}.json", "keys/x.pem", "lfs/x"):
         refused("AccessDenied", s3.put_object, Bucket=bucket, Key=key, Body=b"{}")
-    refused("AccessDenied", s3.delete_object, Bucket=bucket, Key=f"state/{name}.json")
+    state = {"Bucket": bucket, "Key": f"state/{name}.json"}
+    refused("AccessDenied", s3.delete_object, **state)
+    refused("AccessDenied", s3.update_object_encryption, **state, ObjectEncryption=mine)
     change_the_settings(s3, bucket)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -95,6 +96,39 @@ def test_a_key_that_is_unknown_disabled_or_dying(cloud, bucket, key):
     kms.cancel_key_deletion(KeyId=key)
     kms.enable_key(KeyId=key)
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+
+
+def test_another_key_for_what_is_there_unless_it_is_locked(cloud, person, bucket, key):
+    s3 = cloud.client("s3")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    update = {"Bucket": bucket, "Key": "k", "ObjectEncryption": {"SSEKMS": {"KMSKeyArn": key}}}
+    mallory = person(allow("s3:PutObject"))
+    with refuses("AccessDenied", "s3:UpdateObjectEncryption"):
+        mallory.client("s3").update_object_encryption(**update)
+    mallory.may(allow("s3:UpdateObjectEncryption"))
+    with refuses("AccessDenied", "kms:Encrypt"):
+        mallory.client("s3").update_object_encryption(**update)
+    s3.update_object_encryption(**update)
+    assert s3.head_object(Bucket=bucket, Key="k")["SSEKMSKeyId"] == key
+    cloud.client("kms").disable_key(KeyId=key)
+    with refuses("KMS.DisabledException"):
+        s3.get_object(Bucket=bucket, Key="k")
+    cloud.client("kms").enable_key(KeyId=key)
+    with refuses("InvalidRequest", "correctly formatted"):
+        s3.update_object_encryption(
+            **{**update, "ObjectEncryption": {"SSEKMS": {"KMSKeyArn": key.replace("key/", "alias/")}}}
+        )
+    elsewhere = key.replace(cloud.account, "999999999999")
+    with refuses("AccessDenied", "same account"):
+        s3.update_object_encryption(**{**update, "ObjectEncryption": {"SSEKMS": {"KMSKeyArn": elsewhere}}})
+
+
+@pytest.mark.parametrize("mode", ["GOVERNANCE", "COMPLIANCE"])
+def test_what_is_locked_keeps_its_key(cloud, bucket, key, mode):
+    s3, until = cloud.client("s3"), datetime.now(UTC) + timedelta(days=1)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ObjectLockMode=mode, ObjectLockRetainUntilDate=until)
+    with refuses("AccessDenied", "protected by S3 Object Lock"):
+        s3.update_object_encryption(Bucket=bucket, Key="k", ObjectEncryption={"SSEKMS": {"KMSKeyArn": key}})
 
 
 def test_a_deny_on_the_key_sees_it_in_every_form(cloud, bucket, key):
