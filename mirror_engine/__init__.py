@@ -16,6 +16,7 @@ MODULES = (
     "wire.packs",
     "plan",
     "archive",
+    "confirmation",
     "git",
     "transfer",
     "report",

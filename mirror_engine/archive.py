@@ -1,24 +1,22 @@
-"""The engine's own refs on the replica: the archive of dropped tips, and the tag that confirms a run."""
+"""The archive on the replica: the tips that runs dropped."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 import time
-from typing import Callable, Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, Sequence
 
 from .failures import MirrorFailure, PackRefused, RetryableError, TooLarge
-from .plan import by_original_name, halves, original_name, pushes_within_limit
-from .refs import ARCHIVE_PREFIX, CONFIRMED_TAG, Advertisement, Command, Refs, ReplicaRefs
+from .plan import halves, original_name, pushes_within_limit
+from .refs import ARCHIVE_PREFIX, Advertisement, Command, Refs, ReplicaRefs
 from .settings import Endpoint, Settings
-from .text import count, sanitize, say, to_bytes
-from .wire.packs import EMPTY_PACK, pack_of_tag
+from .text import count, say
+from .wire.packs import EMPTY_PACK
 from .wire.protocol import push, read_refs
-from .wire.transport import Traffic, retry_delay
+from .wire.transport import Traffic
 
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
-CONFIRM_TRIES = 3
 
 
 def to_archive(
@@ -144,67 +142,3 @@ def remove_expired(settings: Settings, replica: Advertisement, traffic: Traffic)
         except (MirrorFailure, RetryableError, PackRefused, TooLarge) as error:
             say(f"Expired archive entries are kept until the next run: {error}.")
     return removed
-
-
-def ref_listing(refs: Refs) -> bytes:
-    """Return the list of refs that a confirming tag hashes."""
-    return to_bytes("".join(f"{value} {name}\n" for name, value in sorted(refs.items(), key=lambda r: to_bytes(r[0]))))
-
-
-def confirmation(source_url: str, source_id: str, refs: Refs, commit: str, now: float) -> bytes:
-    """Return the annotated tag that records what the replica has after a run, by the source's names.
-
-    That is what the source has, but for refs that need a person's attention. The tag names ``commit``, which can be any
-    commit on the replica, because a tag must name an object.
-    """
-    return to_bytes(
-        f"object {commit}\ntype commit\ntag {CONFIRMED_TAG[len('refs/tags/') :]}\n"
-        f"tagger codecommit-mirror <codecommit-mirror@localhost> {int(now)} +0000\n\n"
-        f"A run has brought the replica up to date with its source.\n\nsource: {source_url}\n"
-        f"{f'source-id: {source_id}{chr(10)}' if source_id else ''}refs: {len(refs)}\n"
-        f"sha256: {hashlib.sha256(ref_listing(refs)).hexdigest()}\n"
-        f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
-    )
-
-
-def confirm(
-    settings: Settings,
-    after: Advertisement,
-    default_branch: str | None,
-    traffic: Traffic,
-    sleep: Callable[[float], None],
-) -> bool:
-    """Push the confirming tag, the only push of a run with nothing to do; return whether the replica has it."""
-    branches = [name for name in after.refs if name.startswith("refs/heads/")]
-    branch = default_branch if default_branch in after.refs else next(iter(branches), None)
-    if branch is None:
-        say("This run is not confirmed: the replica has no branch that the confirming tag could point to.")
-        return False
-    refs = by_original_name(ReplicaRefs(after.refs), ("refs/",))
-    tag = confirmation(settings.source.url, settings.source_id, refs, after.refs[branch], time.time())
-    object_id, pack = pack_of_tag(tag)
-    command = Command(CONFIRMED_TAG, after.refs.get(CONFIRMED_TAG), object_id)
-    problem = ""
-    for number in range(CONFIRM_TRIES):
-        try:
-            problem = push(settings.replica, after.capabilities, [command], pack, traffic).get(CONFIRMED_TAG, "")
-            break
-        except RetryableError as error:
-            problem = str(error)
-            if number < CONFIRM_TRIES - 1:
-                sleep(retry_delay(error, number))
-        except (MirrorFailure, PackRefused, TooLarge) as error:
-            problem = str(error)
-            break
-    if problem and not has_ref(settings.replica, CONFIRMED_TAG, object_id):
-        say(f"This run could not be confirmed on the replica ({sanitize(problem)}); the next run tries again.")
-        return False
-    return True
-
-
-def has_ref(replica: Endpoint, ref: str, value: str) -> bool:
-    """Whether the replica lists a ref at a value, whatever it answered to the push."""
-    try:
-        return read_refs(replica, "git-receive-pack").refs.get(ref) == value
-    except (MirrorFailure, RetryableError):
-        return False

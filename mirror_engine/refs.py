@@ -13,7 +13,9 @@ ARCHIVE_PREFIX = f"{OWN_PREFIX}archive/"
 CARRIED_PREFIX = f"{OWN_PREFIX}refs/"
 """Refs outside branches and tags, where the replica does not accept them under their own names."""
 CONFIRMED_TAG = f"{OWN_PREFIX}confirmed"
-"""An annotated tag that records what a run found equal."""
+"""An annotated tag that records what the replica had after a run."""
+SOURCE_TAG = f"{OWN_PREFIX}source"
+"""A tag on a commit that names the source, so that its id says whose replica this is to who may only push."""
 
 Pack = Union[bytes, Iterator[bytes]]
 """A whole pack, or one that is still arriving."""

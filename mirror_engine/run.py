@@ -14,7 +14,8 @@ import urllib.parse
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
-from .archive import confirm, ref_listing, remove_expired
+from .archive import remove_expired
+from .confirmation import confirm, is_ours, ref_listing
 from .failures import MirrorFailure, RetryableError
 from .plan import (
     Plan,
@@ -27,7 +28,7 @@ from .plan import (
     slash_positions,
     unmirrorable,
 )
-from .refs import CARRIED_PREFIX, CONFIRMED_TAG, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs
+from .refs import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs
 from .report import Outcome, agent_command, report
 from .settings import Endpoint, Settings, password_replica, read_settings
 from .text import count, list_refs, sanitize, say
@@ -227,7 +228,7 @@ class _Run:
         present = by_original_name(ReplicaRefs(after.refs), settings.namespaces)
         self._judge(last.wanted, present)
         if not outcome.broken:
-            outcome.confirmed = confirm(settings, after, last.source.head, self._traffic, self._sleep)
+            outcome.confirmed = confirm(settings, after, self._traffic, self._sleep)
         outcome.bytes_from_source = self._traffic.from_source
         outcome.bytes_to_replica = self._traffic.to_replica
         return outcome
@@ -290,7 +291,7 @@ def foreign_history(settings: Settings, source: Advertisement, replica: Refs, pr
     a person lets a run replace has a mark, so that the word is about this and nothing else.
     """
     mark = hashlib.sha256(ref_listing(present)).hexdigest()[:12]
-    if not present or CONFIRMED_TAG in replica or settings.replace_history == mark:
+    if not present or is_ours(settings, replica) or settings.replace_history == mark:
         return None
     tips, sources = (
         [value for name, value in refs.items() if name.startswith("refs/heads/")] for refs in (present, source.refs)
@@ -302,9 +303,9 @@ def foreign_history(settings: Settings, source: Advertisement, replica: Refs, pr
         return None
     return (
         f"the replica has {count(present, 'ref')} ({list_refs(sorted(present))}) that the source's history does not "
-        "have, and no run has ever confirmed this replica. Check the names of both. If the source is to replace what "
-        "is there ('codecommit-mirror sync NAME --dry-run' shows what that means), run once with the pipeline variable "
-        f"MIRROR_REPLACE_HISTORY={mark}."
+        "have, and no run has ever confirmed this replica for it. Check the names of both. If the source is to replace "
+        "what is there ('codecommit-mirror sync NAME --dry-run' shows what that means), run once with the pipeline "
+        f"variable MIRROR_REPLACE_HISTORY={mark}."
     )
 
 

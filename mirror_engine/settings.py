@@ -9,6 +9,7 @@ The settings come from the environment:
     MIRROR_REFS               which namespaces below refs/ are mirrored: "heads tags notes"
     MIRROR_ARCHIVE_DAYS       days to keep deleted or overwritten tips: 90; 0 turns the archive off
     MIRROR_ALLOW_DELETIONS    1: this run may delete most of the refs
+    MIRROR_EXISTING           1: the replica may have been another one's before
     MIRROR_REPLACE_HISTORY    the mark of a history that is not the source's, and that this run may replace
 
 Passwords stay in the environment and go out in the Authorization header, only to the host that they belong to.
@@ -69,6 +70,8 @@ class Settings:
     """The mark of what the replica may lose although it is not the source's; see ``foreign_history``."""
     source_id: str = ""
     """The id of the source's repository; empty if any repository of its name is mirrored."""
+    existing: bool = False
+    """Whether the replica may have been another one's before."""
 
 
 def _source(environment: Mapping[str, str]) -> Endpoint:
@@ -147,6 +150,7 @@ def read_settings(
         allow_deletions=_is_on(environment, "MIRROR_ALLOW_DELETIONS"),
         replace_history=environment.get("MIRROR_REPLACE_HISTORY", "").strip(),
         source_id=environment.get("MIRROR_SOURCE_ID", "").strip(),
+        existing=_is_on(environment, "MIRROR_EXISTING"),
     )
 
 

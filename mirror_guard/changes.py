@@ -14,7 +14,7 @@ from typing import Any
 
 from mirror_engine.archive import archive_entries
 from mirror_engine.plan import original_name
-from mirror_engine.refs import CONFIRMED_TAG, Advertisement, Refs
+from mirror_engine.refs import CONFIRMED_TAG, SOURCE_TAG, Advertisement, Refs
 
 from .names import EVENT_KINDS
 from .replicas import Replica
@@ -115,7 +115,7 @@ def _drops_commits(
     now: datetime,
 ) -> bool | None:
     """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown."""
-    if change.ref == CONFIRMED_TAG:
+    if change.ref in (CONFIRMED_TAG, SOURCE_TAG):
         return False
     entry = next(archive_entries({change.ref: ""}), None)
     if entry:

@@ -9,19 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mirror_engine.archive import ref_listing
+from mirror_engine.confirmation import ref_listing
 from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
 from mirror_engine.plan import by_original_name
 from mirror_engine.refs import CONFIRMED_TAG, Refs, ReplicaRefs
 from mirror_engine.settings import Endpoint
+from mirror_engine.wire.packs import TAG, object_id
 from mirror_engine.wire.protocol import offered, request_pack
 from mirror_engine.wire.transport import Traffic
 
 _MAX_BYTES = 1024 * 1024
 _MAX_INFLATED_BYTES = 1024 * 1024
 """Of all objects together: the tag has a few hundred, and whoever may push can make a megabyte of zeros a gigabyte."""
-_MAX_HAVES = 500
-_TAG = 4
 
 
 def digest(refs: Refs) -> str:
@@ -42,14 +41,12 @@ class Confirmation:
 def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Mapping[str, str]) -> Confirmation | None:
     """Read the confirming tag from the replica; None if it cannot be read within the first megabyte of a pack.
 
-    The pack is asked for on top of the replica's other refs, so that it usually contains only the tag. Raises
-    RetryableError if the replica is busy.
+    The tag's commit has no history. Raises RetryableError if the replica is busy.
     """
     wanted = refs[CONFIRMED_TAG]
-    haves = [value for name, value in refs.items() if name != CONFIRMED_TAG][:_MAX_HAVES]
     words = offered(capabilities, "side-band-64k", "no-progress") + offered(capabilities, "multi_ack_detailed")
     data = bytearray()
-    pack = request_pack(endpoint, words, [wanted], haves, Traffic())
+    pack = request_pack(endpoint, words, [wanted], [], Traffic())
     try:
         for part in pack:
             data += part
@@ -63,7 +60,7 @@ def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Map
     return parse_confirmation(tag) if tag else None
 
 
-def find_tag(pack: bytes, object_id: str) -> bytes | None:
+def find_tag(pack: bytes, wanted: str) -> bytes | None:
     """Return an annotated tag's data from the start of a pack; None if it is not there, or is too large."""
     position, left = 12, _MAX_INFLATED_BYTES
     while position < len(pack) - 20:
@@ -85,7 +82,7 @@ def find_tag(pack: bytes, object_id: str) -> bytes | None:
         left -= len(data)
         if not stream.eof or left <= 0:
             return None
-        if kind == _TAG and hashlib.sha1(b"tag %d\0%s" % (len(data), data)).hexdigest() == object_id:  # noqa: S324
+        if kind == TAG and object_id(TAG, data) == wanted:
             return data
         position = len(pack) - len(stream.unused_data)
     return None

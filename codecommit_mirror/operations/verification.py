@@ -100,6 +100,7 @@ def pipeline_settings(
         MIRROR_SOURCE_ID=mirror.azure.repository_id or "",
         MIRROR_REFS=" ".join(mirror.refs),
         MIRROR_ARCHIVE_DAYS=str(mirror.archive_days),
+        MIRROR_EXISTING="1" if mirror.existing else "",
     )
     with engine.failures_as_mirror_errors():
         return engine.read_settings(values)

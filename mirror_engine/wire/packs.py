@@ -12,6 +12,9 @@ from ..settings import Endpoint
 from .protocol import offered, request_pack
 from .transport import AGENT, Traffic
 
+COMMIT, TREE, TAG = 1, 2, 4
+"""Kinds of objects in a pack (gitformat-pack)."""
+_NAMES = {COMMIT: b"commit", TREE: b"tree", TAG: b"tag"}
 MAX_COMMIT_BYTES = 1_000_000
 """Larger commits are not parsed, so that no update to them counts as a fast-forward."""
 MAX_BASES_BYTES = 8_000_000
@@ -87,7 +90,7 @@ def read_pack(pack: bytes) -> PackContents:
         position += 1
         base, position = _read_base(pack, position, start, kind)
         built_on = bases.find(base)
-        is_commit = kind == 1 or built_on is not None
+        is_commit = kind == COMMIT or built_on is not None
         data, position = _inflate(pack, position, end, MAX_COMMIT_BYTES + 1 if is_commit else len(LFS_POINTER))
         if built_on is not None:
             data = _apply_delta(built_on, data)
@@ -203,12 +206,19 @@ def is_ancestor(old: str, new: str, parents: Mapping[str, Sequence[str]]) -> boo
     return False
 
 
-def pack_of_tag(tag: bytes) -> tuple[str, bytes]:
-    """Return an annotated tag's id and a pack that contains it."""
-    size, header = len(tag), []
-    byte, size = (4 << 4) | (size & 15), size >> 4
-    while size:
-        header.append(byte | 128)
-        byte, size = size & 127, size >> 7
-    pack = b"PACK" + (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([*header, byte]) + zlib.compress(tag)
-    return hashlib.sha1(b"tag %d\0%s" % (len(tag), tag)).hexdigest(), pack + hashlib.sha1(pack).digest()
+def object_id(kind: int, data: bytes) -> str:
+    """Return an object's id."""
+    return hashlib.sha1(b"%s %d\0%s" % (_NAMES[kind], len(data), data)).hexdigest()
+
+
+def pack_of(objects: Sequence[tuple[int, bytes]]) -> bytes:
+    """Return a pack that contains these objects, each with its kind."""
+    pack = b"PACK" + (2).to_bytes(4, "big") + len(objects).to_bytes(4, "big")
+    for kind, data in objects:
+        size, header = len(data), []
+        byte, size = (kind << 4) | (size & 15), size >> 4
+        while size:
+            header.append(byte | 128)
+            byte, size = size & 127, size >> 7
+        pack += bytes([*header, byte]) + zlib.compress(data)
+    return pack + hashlib.sha1(pack).digest()

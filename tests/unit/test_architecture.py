@@ -64,20 +64,22 @@ IMPORTS = {
     f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {GUARD}.names {GUARD}.replicas {GUARD}.vault",
     f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access "
     f"{GUARD}.replicas {GUARD}.vault",
-    f"{GUARD}.confirmation": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings "
+    f"{GUARD}.confirmation": f"{ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings "
     f"{ENGINE}.wire",
     f"{GUARD}.replicas": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names",
     f"{GUARD}.git_access": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire",
     f"{GUARD}.vault": f"{GUARD}.names",
     f"{GUARD}.names": "",
     ENGINE: "",
-    f"{ENGINE}.run": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.report "
-    f"{ENGINE}.settings {ENGINE}.text {ENGINE}.transfer {ENGINE}.wire",
+    f"{ENGINE}.run": f"{ENGINE}.archive {ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs "
+    f"{ENGINE}.report {ENGINE}.settings {ENGINE}.text {ENGINE}.transfer {ENGINE}.wire",
     f"{ENGINE}.report": f"{ENGINE}.refs {ENGINE}.settings {ENGINE}.text",
     f"{ENGINE}.transfer": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan {ENGINE}.refs "
     f"{ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
     f"{ENGINE}.git": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.text",
     f"{ENGINE}.archive": f"{ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
+    f"{ENGINE}.confirmation": f"{ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings {ENGINE}.text "
+    f"{ENGINE}.wire",
     f"{ENGINE}.plan": f"{ENGINE}.refs {ENGINE}.text",
     f"{ENGINE}.wire": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.text",
     f"{ENGINE}.settings": f"{ENGINE}.failures {ENGINE}.text",

@@ -174,6 +174,22 @@ def test_a_history_that_is_not_the_sources_is_replaced_by_a_persons_word_only(si
     sides.assert_equal()
 
 
+def test_a_replica_that_was_another_mirrors_is_not_taken_for_this_ones(sides):
+    sample.fill(sides.source)
+    before = somebody_elses(sides, "main")
+    # The other mirror's last run confirmed it, and who may only push cannot read for which source.
+    for tag in (program.CONFIRMED_TAG, program.SOURCE_TAG):
+        sample.git(sides.replica, "update-ref", tag, "refs/heads/main")
+    with pytest.raises(program.MirrorFailure, match="no run has ever confirmed this replica for it") as stopped:
+        sides.mirror(MIRROR_EXISTING="1")
+    assert sides.refs() == before
+    mark = str(stopped.value).rpartition("MIRROR_REPLACE_HISTORY=")[2].rstrip(".")
+    sides.mirror(MIRROR_EXISTING="1", MIRROR_REPLACE_HISTORY=mark)
+    sample.commit(sides.source, "main", "a history of its own")
+    sides.mirror(MIRROR_EXISTING="1")
+    sides.assert_equal()
+
+
 def test_an_empty_source_has_no_history_that_the_replicas_could_be(sides):
     before = somebody_elses(sides, "main")
     with pytest.raises(program.MirrorFailure, match="nothing was changed"):

@@ -10,9 +10,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localcloud import sample
-from mirror_engine.archive import confirmation
+from mirror_engine.confirmation import confirmation, source_commit
 from mirror_engine.failures import PackRefused, RetryableError
-from mirror_engine.wire.packs import EMPTY_PACK, commit_parents, is_ancestor, pack_of_tag, read_pack, verify_checksum
+from mirror_engine.settings import Settings, make_endpoint
+from mirror_engine.wire.packs import (
+    COMMIT,
+    EMPTY_PACK,
+    TAG,
+    TREE,
+    commit_parents,
+    is_ancestor,
+    object_id,
+    pack_of,
+    read_pack,
+    verify_checksum,
+)
 from mirror_engine.wire.protocol import offered, parse_advertisement, parse_report, split_pkt_lines
 
 ID = "a" * 40
@@ -148,7 +160,7 @@ def repository(tmp_path_factory):
     return path
 
 
-def pack_of(repository, *options):
+def pack_from(repository, *options):
     command = ["git", "-C", str(repository), "pack-objects", "--stdout", "--all", "-q", *options]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
 
@@ -157,11 +169,11 @@ def pack_of(repository, *options):
 def test_the_commits_of_a_pack_are_those_that_git_sees(repository, options):
     listing = sample.git(repository, "rev-list", "--all", "--parents").splitlines()
     expected = {line.split()[0]: tuple(line.split()[1:]) for line in listing}
-    assert read_pack(pack_of(repository, *options)).parents == expected
+    assert read_pack(pack_from(repository, *options)).parents == expected
 
 
 def test_ancestors_are_those_that_git_sees(repository):
-    parents = read_pack(pack_of(repository)).parents
+    parents = read_pack(pack_from(repository)).parents
     main, old, side = (sample.git(repository, "rev-parse", n).strip() for n in ("main", "main~50", "feature/0"))
     assert is_ancestor(old, main, parents)
     assert not is_ancestor(main, old, parents)
@@ -229,7 +241,7 @@ def test_a_huge_commit_takes_no_memory_and_shows_no_fast_forward(repository):
 
 
 def test_pointers_of_git_lfs_are_counted(repository):
-    assert read_pack(pack_of(repository)).lfs_pointers == 0
+    assert read_pack(pack_from(repository)).lfs_pointers == 0
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 12345\n"
     blob = sample.git(repository, "hash-object", "-w", "--stdin", stdin=pointer).strip()
     command = ["git", "-C", str(repository), "pack-objects", "--stdout", "-q"]
@@ -243,12 +255,12 @@ names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(names, st.just(ID), max_size=40), names)
 def test_the_confirming_tag_is_one_that_git_reads(repository, refs, url):
-    commit = sample.git(repository, "rev-parse", "main").strip()
-    tag = confirmation(f"https://{url}", "", refs, commit, 1_800_000_000.5)
-    name, pack = pack_of_tag(tag)
+    source, replica = (make_endpoint(side, f"https://{url}", "", "", "") for side in ("source", "replica"))
+    tag = confirmation(Settings(source, replica), refs, 1_800_000_000.5)
+    pack = pack_of([(TREE, b""), (COMMIT, source_commit(f"https://{url}")), (TAG, tag)])
     command = ["git", "-C", str(repository), "unpack-objects", "-q", "--strict"]
     subprocess.run(command, input=pack, capture_output=True, check=True)
-    raw = ["git", "-C", str(repository), "cat-file", "tag", name]
+    raw = ["git", "-C", str(repository), "cat-file", "tag", object_id(TAG, tag)]
     assert subprocess.run(raw, capture_output=True, check=True).stdout == tag
     assert f"refs: {len(refs)}\n".encode() in tag
 

@@ -5,6 +5,9 @@ import zlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from mirror_engine.confirmation import confirmation
+from mirror_engine.settings import Settings, make_endpoint
+from mirror_engine.wire.packs import TAG, object_id, pack_of
 from mirror_guard import watch
 from mirror_guard.changes import Change, Verdict
 from mirror_guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
@@ -208,23 +211,21 @@ def test_a_subject_is_short_and_ascii():
 
 
 def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
-    from mirror_engine.archive import confirmation
-    from mirror_engine.wire.packs import pack_of_tag
-
-    tag = confirmation(
-        "https://dev.azure.com/c/S/_git/R", "an-id", {"refs/heads/main": "a" * 40}, "a" * 40, NOW.timestamp()
+    source, replica = (
+        make_endpoint(side, "https://dev.azure.com/c/S/_git/R", "", "", "") for side in ("source", "replica")
     )
-    object_id, pack = pack_of_tag(tag)
-    assert find_tag(pack, object_id) == tag
+    tag = confirmation(Settings(source, replica, source_id="an-id"), {"refs/heads/main": "a" * 40}, NOW.timestamp())
+    name, pack = object_id(TAG, tag), pack_of([(TAG, tag)])
+    assert find_tag(pack, name) == tag
     assert find_tag(pack, "0" * 40) is None
-    assert find_tag(pack[:-30], object_id) is None
+    assert find_tag(pack[:-30], name) is None
     bomb = zlib.compress(bytes(100 * 1024 * 1024))
     crafted = pack[:12] + b"\x30" + bomb + pack[12:]
     tracemalloc.start()
-    assert find_tag(crafted, object_id) is None
+    assert find_tag(crafted, name) is None
     assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
     tracemalloc.stop()
-    listed = {"refs/heads/main": "a" * 40, "refs/tags/codecommit-mirror/confirmed": object_id}
+    listed = {"refs/heads/main": "a" * 40, "refs/tags/codecommit-mirror/confirmed": name}
     assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R", digest(listed))
     assert parse_confirmation(b"object x\ntime: never\n") is None
 
