@@ -7,6 +7,10 @@ class MirrorFailure(Exception):
     """Raised when the mirror cannot continue; its text is one sentence with the reason and the remedy."""
 
 
+class AnswerTooLarge(MirrorFailure):
+    """Raised when a server's answer is larger than is read."""
+
+
 class RetryableError(Exception):
     """Raised when a retry may succeed: a connection broke, a server is busy, a ref moved."""
 

@@ -165,6 +165,7 @@ def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -
         GIT_CONFIG_NOSYSTEM="1",
         GIT_CONFIG_GLOBAL=os.devnull,
         GIT_TERMINAL_PROMPT="0",
+        GIT_NO_REPLACE_OBJECTS="1",
         GIT_CONFIG_COUNT=str(len(settings)),
         LC_ALL="C.UTF-8",
     )

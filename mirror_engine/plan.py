@@ -8,7 +8,18 @@ from __future__ import annotations
 import re
 from typing import Iterable, Iterator, Mapping, Sequence, Tuple
 
-from .refs import CARRIED_PREFIX, OWN_PREFIX, Advertisement, Command, Refs, ReplicaRefs, SourceRefs
+from .refs import (
+    ARCHIVE_PREFIX,
+    CARRIED_PREFIX,
+    CONFIRMED_TAG,
+    OWN_PREFIX,
+    SOURCE_TAG,
+    Advertisement,
+    Command,
+    Refs,
+    ReplicaRefs,
+    SourceRefs,
+)
 from .text import list_refs
 
 MAX_REFS_PER_PUSH = 2000
@@ -44,9 +55,28 @@ def carried_name(ref: str) -> str:
 
 
 def by_original_name(replica: ReplicaRefs, namespaces: Sequence[str]) -> SourceRefs:
-    """Return the replica's mirrored refs by the source's names."""
+    """Return the replica's mirrored refs by the source's names.
+
+    Branches and tags have their own names: one that somebody put below ``CARRIED_PREFIX`` hides none of them.
+    """
     carried = {original_name(name): value for name, value in replica.items() if name.startswith(CARRIED_PREFIX)}
-    return SourceRefs({**select(replica, namespaces), **select(carried, namespaces)})
+    others = {name: value for name, value in carried.items() if is_other(name)}
+    return SourceRefs({**select(others, namespaces), **select(replica, namespaces)})
+
+
+def strays(replica: ReplicaRefs, namespaces: Sequence[str]) -> ReplicaRefs:
+    """Return the refs among the engine's own that no run has made."""
+    present = by_original_name(replica, namespaces)
+    return ReplicaRefs(
+        {
+            name: value
+            for name, value in replica.items()
+            if name.startswith(OWN_PREFIX)
+            and name not in (CONFIRMED_TAG, SOURCE_TAG)
+            and not name.startswith(ARCHIVE_PREFIX)
+            and not (name.startswith(CARRIED_PREFIX) and original_name(name) in present)
+        }
+    )
 
 
 def is_other(ref: str) -> bool:
@@ -103,8 +133,9 @@ def plan_refs(
     present = by_original_name(replica, namespaces)
     names = replica_names(wanted, replica, refused_names)
     target = ReplicaRefs({names[name]: value for name, value in wanted.items()})
-    mirrored = ReplicaRefs({name: value for name, value in replica.items() if original_name(name) in present})
-    return wanted, make_plan(target, mirrored, source.head, given_up)
+    mirrored = {name: value for name, value in replica.items() if original_name(name) in present}
+    there = ReplicaRefs({**mirrored, **strays(replica, namespaces)})
+    return wanted, make_plan(target, there, source.head, given_up)
 
 
 def make_plan(

@@ -21,6 +21,8 @@ from .replicas import Replica
 from .vault.manifest import format_time, parse_time
 
 _MAX_FOLLOWERS = 5
+_SKEW = timedelta(hours=1)
+"""How far the clock of an agent may be from that of CodeCommit's events."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _drops_commits(
 ) -> bool | None:
     """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown."""
     if change.ref in (CONFIRMED_TAG, SOURCE_TAG):
-        return False
+        return change.kind == "deleted"
     entry = next(archive_entries({change.ref: ""}), None)
     if entry:
         return _spoils_archive(change, entry[1], timedelta(days=replica.archive_days), now)
@@ -141,13 +143,13 @@ def _drops_commits(
 def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: datetime) -> bool:
     """Whether no run makes a change of an archive entry, with this time in its name.
 
-    A run deletes entries when their time is over, changes none, and dates new ones by its own clock.
+    A run deletes entries a day after their time is over, changes none, and dates new ones by its own clock.
     """
     try:
         age = (change.moment or now) - parse_time(stamp)
     except ValueError:
         return True
-    return abs(age) > timedelta(days=1) if change.kind == "created" else age <= kept_for
+    return abs(age) > _SKEW if change.kind == "created" else age <= kept_for + timedelta(days=1) - _SKEW
 
 
 def _followers(change: Change, refs: Refs) -> list[str]:
@@ -173,6 +175,6 @@ def lost_entries(names: Iterable[str], archive_days: int, now: datetime) -> list
         archive_days: how long an entry is kept; 0 if there is no archive.
         now: the time.
     """
-    begin = format_time(now - timedelta(days=archive_days))
+    begin = format_time(now - timedelta(days=archive_days + 1) + _SKEW)
     entries = archive_entries(dict.fromkeys(names, "")) if archive_days else ()
     return [name for name, stamp, _ in entries if stamp > begin]

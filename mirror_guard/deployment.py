@@ -63,15 +63,8 @@ def read(client: Callable[[str], Any], environment: Mapping[str, str]) -> Deploy
     parts |= {f"vault: {what}": _digest(call) for what, call in _of_bucket(client("s3"), bucket)}
     parts["signing key: policy"] = _digest(lambda: client("kms").get_key_policy(KeyId=key, PolicyName="default"))
     parts |= _alarms(client("cloudwatch"), name)
-    sns, arn, subscribers = client("sns"), environment["TOPIC_ARN"], None
-    # A topic of another account may not be looked at.
-    with suppress(sns.exceptions.AuthorizationErrorException):
-        topic = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
-        parts["topic: policy and key"] = _short({name: topic.get(name) for name in ("Policy", "KmsMasterKeyId")})
-        pages = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=arn)
-        subscriptions = [one["SubscriptionArn"] for page in pages for one in page["Subscriptions"]]
-        subscribers = sum(one.startswith("arn:") for one in subscriptions)
-    return Deployment(parts, subscribers, _deployed(client, environment))
+    found, subscribers = _topic(client, environment["TOPIC_ARN"])
+    return Deployment({**parts, **found}, subscribers, _deployed(client, environment))
 
 
 def _function_and_rules(client: Callable[[str], Any], name: str) -> Iterator[tuple[str, str]]:
@@ -87,6 +80,35 @@ def _function_and_rules(client: Callable[[str], Any], name: str) -> Iterator[tup
         targets = events.list_targets_by_rule(Rule=rule)["Targets"]
         what = {key: shown.get(key) for key in ("State", "ScheduleExpression", "EventPattern")}
         yield f"rule {rule}", f"{shown['State']} {_short({**what, 'targets': targets})}"
+
+
+def _topic(client: Callable[[str], Any], arn: str) -> tuple[dict[str, str], int | None]:
+    """Return the parts of the topic, and how many confirmed subscriptions get every message.
+
+    A topic of another account may not be looked at, nor may the key of one that the stack does not own.
+    """
+    sns, kms, parts = client("sns"), client("kms"), {}
+    try:
+        topic = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
+    except sns.exceptions.AuthorizationErrorException:
+        return {}, None
+    key = topic.get("KmsMasterKeyId")
+    parts["topic: policy and key"] = _short({"Policy": topic.get("Policy"), "KmsMasterKeyId": key})
+    is_usable = True
+    if key:
+        with suppress(kms.exceptions.ClientError):
+            parts["topic's key: policy"] = _digest(lambda: kms.get_key_policy(KeyId=key, PolicyName="default"))
+            is_usable = kms.describe_key(KeyId=key)["KeyMetadata"]["Enabled"]
+    pages = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=arn)
+    confirmed = [one for page in pages for one in page["Subscriptions"] if one["SubscriptionArn"].startswith("arn:")]
+    filters = {
+        f"{one['Protocol']} {one['Endpoint']}": sns.get_subscription_attributes(SubscriptionArn=one["SubscriptionArn"])[
+            "Attributes"
+        ].get("FilterPolicy", "")
+        for one in confirmed
+    }
+    parts["topic: what its subscriptions leave out"] = _short({who: text for who, text in filters.items() if text})
+    return parts, sum(not text for text in filters.values()) if is_usable else 0
 
 
 def _invoke_config(lambda_: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ from mirror_engine.failures import RetryableError
 from mirror_engine.refs import Advertisement
 from mirror_engine.settings import Endpoint, make_endpoint
 from mirror_engine.wire.protocol import read_refs
-from mirror_engine.wire.transport import retry_delay
+from mirror_engine.wire.transport import MAX_BODY_BYTES, retry_delay
 
 _TRIES = 4
 _MAX_WAIT_SECONDS = 60
@@ -20,20 +20,26 @@ def endpoint(url: str, user: str, password: str) -> Endpoint:
     return make_endpoint("replica", url, user, password, "codecommit:GitPull on this repository is needed")
 
 
-def read_patiently(sign_in: Callable[[], Endpoint], sleep: Callable[[float], None] = clock.sleep) -> Advertisement:
+def read_patiently(
+    sign_in: Callable[[], Endpoint],
+    limit: int = MAX_BODY_BYTES,
+    sleep: Callable[[float], None] = clock.sleep,
+) -> Advertisement:
     """Read a replica's refs, with retries: CodeCommit limits the requests of an account and region.
 
     Args:
         sign_in: returns the endpoint, with a new password.
+        limit: bytes that are read.
         sleep: waits between tries.
 
     Raises:
         RetryableError: every try failed.
+        AnswerTooLarge: the list of refs is longer than that.
         MirrorFailure: the replica cannot be read.
     """
     for number in range(_TRIES):
         try:
-            return read_refs(sign_in(), "git-upload-pack")
+            return read_refs(sign_in(), "git-upload-pack", limit=limit)
         except RetryableError as error:
             if number == _TRIES - 1:
                 raise

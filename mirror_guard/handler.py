@@ -12,7 +12,6 @@ import json
 import math
 import os
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,15 +22,14 @@ from typing import Any, cast
 import boto3
 from botocore.config import Config
 
-from mirror_engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
-from mirror_engine.refs import CONFIRMED_TAG, Advertisement
-from mirror_engine.wire.packs import fetch_pack, is_ancestor, read_pack
-from mirror_engine.wire.transport import Traffic
+from mirror_engine.failures import AnswerTooLarge
+from mirror_engine.refs import CONFIRMED_TAG
 
 from . import deployment, replicas, watch
 from .changes import Change, Verdict, from_event, judge, lost_entries
 from .confirmation import digest, read_confirmation
 from .git_access import read_patiently
+from .history import is_kept
 from .messages import Message, archive_dropped
 from .names import LOOKS, NAMESPACE, SUBSCRIBERS
 from .replicas import Access, Replica
@@ -50,8 +48,12 @@ _SECONDS_BETWEEN_SNAPSHOTS = 0.2
 _TAGS_SECONDS = 120
 _FOUND: dict[str, tuple[Replica | None, float]] = {}
 """Replicas by ARN, with the time of their look-up: a push can be thousands of events."""
-_MAX_INSPECTED_BYTES = 16 * 1024 * 1024
-_MAX_HAVES = 2000
+_SHORT_LIST = 1_000_000
+_LONG_LIST = 24_000_000
+"""Bytes of a list of refs: several short ones are read at once, and long ones one after the other, since a ref of 75
+bytes takes 400 bytes of memory. One that is longer still cannot be looked at."""
+_MAX_UNREADABLE = 10
+"""If more replicas cannot be read, the function fails: the reason lies elsewhere."""
 _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_connections=2 * _WORKERS)
 
 
@@ -153,7 +155,7 @@ class Guard:
             change,
             replica,
             lambda: read_patiently(self._open(replica).endpoint),
-            lambda old, new: _is_kept(self._open(replica), old, new),
+            lambda old, new: is_kept(self._open(replica), old, new),
             self.clock(),
         )
         if verdict is not Verdict.BY_A_RUN:
@@ -193,21 +195,34 @@ class Guard:
         existing = list(replicas.find_all(self._tagging))
         # The session makes one client at a time; the threads share them.
         _ = self.vault, self._codecommit, self._sns
-        note_replicas = partial(self._note_replicas, sorted(replica.name for replica in existing))
-        checks = (self._check_key, self._check_deployment, note_replicas)
-        failures = [failure for check in checks if (failure := _safely(check))]
+        failures = [failure for check in (self._check_key, self._check_deployment) if (failure := _safely(check))]
         known = self.vault.states.names() | self.vault.store.saved_replicas()
         for name in sorted(known - {replica.name for replica in existing}):
             failure = _safely(partial(self._update, name, partial(self._noted_absence, name=name)))
             failures += [failure] if failure else []
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            failures += [failure for failure in pool.map(self._look_safely, existing) if failure]
+        failures += self._look_at_all(existing)
+        # At last, so that a look knows which replicas are not new.
+        failure = _safely(partial(self._note_replicas, sorted(replica.name for replica in existing)))
+        failures += [failure] if failure else []
         if not failures:
             # The alarm on silence goes by this: it says that the guard looked, and not that somebody called it.
             self._put_metric(LOOKS, 1)
         else:
             raise ReplicasFailedError(f"{len(failures)} looks failed, with {len(existing)} replicas: {failures[0]}")
         return {"replicas": len(existing)}
+
+    def _look_at_all(self, existing: Sequence[Replica]) -> list[str]:
+        """Look at each replica, and notify people of those that cannot be read; return what failed beyond that."""
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            problems = list(pool.map(partial(self._look_safely, limit=_SHORT_LIST), existing))
+        for number, replica in enumerate(existing):
+            if isinstance(problems[number], AnswerTooLarge):
+                problems[number] = self._look_safely(replica, limit=_LONG_LIST)
+        failed = [(replica, str(problem)) for replica, problem in zip(existing, problems, strict=True) if problem]
+        if len(failed) > _MAX_UNREADABLE:
+            return [f"{replica.name}: {problem}" for replica, problem in failed]
+        notes = (_safely(partial(self._note_unreadable, replica, problem)) for replica, problem in failed)
+        return [failure for failure in notes if failure]
 
     def _note_replicas(self, names: list[str]) -> None:
         """Tell people which repositories the guard has begun to keep: their tags may be anybody's."""
@@ -245,45 +260,40 @@ class Guard:
 
     def _is_saved(self, name: str) -> bool:
         """Whether the vault has a snapshot of a replica of which the guard remembers nothing."""
-        signed = SignedSnapshots(self.vault.store, self.vault.store.listing(name), self.vault.keys())
+        store = self.vault.store
+        signed = SignedSnapshots(store, store.listing(name), self.vault.keys(), store.bucket)
         return signed.last("", "") is not None
 
-    def _look_safely(self, replica: Replica) -> str | None:
+    def _look_safely(self, replica: Replica, limit: int) -> Exception | None:
+        """Look at a replica; return why that failed, if it did, since the others are looked at all the same."""
         try:
-            self._look(replica)
+            self._look(replica, limit=limit)
         except Exception as error:
-            # The next hour looks again; whatever it is, the other replicas are looked at.
             _log(replica=replica.name, error=f"{type(error).__name__}: {error}")
-            return f"{replica.name}: {error}"
+            return error
         return None
 
-    def _look(self, replica: Replica, *, believe: bool = True) -> None:
+    def _note_unreadable(self, replica: Replica, problem: str) -> None:
+        """Notify people of a replica that cannot be read, and of what is due all the same."""
+        self._update(replica.name, lambda state: self._checked(state, replica, None, problem))
+
+    def _look(self, replica: Replica, *, believe: bool = True, limit: int = _LONG_LIST) -> None:
         """Read a replica and its confirming tag; one that the mirror did not write is not believed."""
         access = self._open(replica)
-        advertised = read_patiently(access.endpoint)
+        advertised = read_patiently(access.endpoint, limit)
         tag = advertised.refs.get(CONFIRMED_TAG, "")
-        every = self.environment.get("EVERY_HOURS")
 
         def decide(state: State) -> tuple[State, list[Message]]:
-            state, due = watch.note_tags(state, replica.tags, replica=replica.name, region=self._region)
-            state, more = watch.note_repository(state, access.id, replica=replica.name, region=self._region)
-            due += more
+            where = {"replica": replica.name, "region": self._region}
+            state, due = watch.note_tags(state, replica.tags, **where)
+            state, more = watch.note_repository(state, access.id, access.head or "", **where)
             if tag and tag != state.confirmed_id and not believe:
                 state = watch.disbelieve(state, tag)
             elif tag and tag != state.confirmed_id:
                 confirmation = read_confirmation(access.endpoint(), advertised.capabilities, advertised.refs)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
-            state, more = watch.check(
-                state,
-                refs_sha256=digest(advertised.refs),
-                replica=replica.name,
-                region=self._region,
-                stale_after=timedelta(hours=int(self.environment["STALE_AFTER_HOURS"])),
-                saved_every=timedelta(hours=int(every)) if every else None,
-                log_group=self.environment["LOG_GROUP"],
-                now=self.clock(),
-            )
-            return state, due + more
+            state, rest = self._checked(state, replica, digest(advertised.refs))
+            return state, due + more + rest
 
         state = self._update(replica.name, decide)
         _log(
@@ -292,6 +302,24 @@ class Guard:
             confirmed=state.confirmed_at or None,
             snapshot=state.snapshot_at or None,
             refs=len(advertised.refs),
+        )
+
+    def _checked(
+        self, state: State, replica: Replica, refs_sha256: str | None, problem: str = ""
+    ) -> tuple[State, list[Message]]:
+        every = self.environment.get("EVERY_HOURS")
+        return watch.check(
+            state,
+            refs_sha256=refs_sha256,
+            problem=problem,
+            # Only asked of a replica whose notes are not there.
+            was_known=not state.first_seen and replica.name in self.vault.states.read(GUARD)[0].replicas,
+            replica=replica.name,
+            region=self._region,
+            stale_after=timedelta(hours=int(self.environment["STALE_AFTER_HOURS"])),
+            saved_every=timedelta(hours=int(every)) if every else None,
+            log_group=self.environment["LOG_GROUP"],
+            now=self.clock(),
         )
 
     def _update(self, name: str, decide: Callable[[State], tuple[State, list[Message]]]) -> State:
@@ -372,37 +400,6 @@ def _safely(check: Callable[[], object]) -> str | None:
         _log(error=f"{type(error).__name__}: {error}")
         return str(error)
     return None
-
-
-def _is_kept(access: Access, old: str, new: str) -> bool | None:
-    """Whether ``old`` is in the history of ``new``, as the first 16 MiB of a pack show; None if they do not show it.
-
-    Raises:
-        RetryableError: the replica is busy, or has changed since it was read.
-    """
-    advertised = read_patiently(access.endpoint)
-    branches = [v for n, v in advertised.refs.items() if n.startswith("refs/heads/") and v != new]
-    is_shown = _is_shown(access, advertised, old, new, [old, *branches][:_MAX_HAVES])
-    # A pack that builds on a branch which has ``new`` already shows nothing.
-    return _is_shown(access, advertised, old, new, [old]) if branches and is_shown is False else is_shown
-
-
-def _is_shown(access: Access, advertised: Advertisement, old: str, new: str, haves: Sequence[str]) -> bool | None:
-    data = bytearray()
-    pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic(), thin=False)
-    try:
-        for part in pack:
-            data += part
-            if len(data) > _MAX_INSPECTED_BYTES:
-                break
-        shown = is_ancestor(old, new, read_pack(bytes(data)).parents)
-    except SourceRefused as error:
-        raise RetryableError(str(error)) from None
-    except (MirrorFailure, PackRefused, zlib.error, IndexError):
-        return None
-    finally:
-        pack.close()  # type: ignore[attr-defined]
-    return True if shown else None if len(data) > _MAX_INSPECTED_BYTES else False
 
 
 def _log(**fields: object) -> None:

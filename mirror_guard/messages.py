@@ -126,6 +126,57 @@ def created_again(replica: str, region: str) -> Message:
     )
 
 
+def another_head(replica: str, region: str, before: str, now: str) -> Message:
+    """Return the message that a replica has another default branch."""
+    return _message(
+        f"Replica {replica} has another default branch",
+        f"The default branch of the replica {replica} in {region} was changed, which no run does.",
+        "",
+        f"from:  {sanitize(before)}",
+        f"to:    {sanitize(now) or '-'}",
+        "",
+        "If it was not you, look for who did UpdateDefaultBranch in CloudTrail.",
+    )
+
+
+def forgotten(replica: str, region: str) -> Message:
+    """Return the message that the guard's notes on a replica are gone."""
+    return _message(
+        f"Notes on replica {replica} are gone",
+        f"The guard kept the replica {replica} in {region}, and now finds none of its notes on it in the vault. What",
+        "was changed since its last look at the replica may not have been reported, and snapshots may be gone: see",
+        f"  codecommit-mirror snapshots verify {replica}",
+        "Only the role that deploys the vault may delete there: look for who did DeleteObject in CloudTrail.",
+    )
+
+
+def begins(region: str, deployed: str) -> Message:
+    """Return the message that the guard remembers no earlier look at itself."""
+    return _message(
+        "The guard begins its watch",
+        f"The guard in {region} remembers no earlier look at what it consists of; its stacks were last deployed at",
+        f"{deployed}. If that was for the first time, it begins its watch now, and later changes are reported.",
+        "Otherwise its notes are gone from the vault, and what was changed since its last look is not known. Only the",
+        "role that deploys the vault may delete there: look for who did DeleteObject in CloudTrail.",
+    )
+
+
+def unreadable(replica: str, region: str, problem: str) -> Message:
+    """Return the message that a replica cannot be read."""
+    return _message(
+        f"Replica {replica} cannot be read",
+        f"The guard could not read the replica {replica} in {region} at its last two looks:",
+        f"  {sanitize(problem)}",
+        "Until it can, no snapshot is taken, and changes of the replica may not be reported. One more message follows",
+        "when it was read again.",
+    )
+
+
+def read_again(replica: str, region: str) -> Message:
+    """Return the message that a replica was read again."""
+    return _message(f"Replica {replica} was read again", f"The guard has read the replica {replica} in {region} again.")
+
+
 def kept(region: str, names: Sequence[str]) -> Message:
     """Return the message that the guard has begun to keep replicas."""
     return _message(

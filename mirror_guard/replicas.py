@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def from_tags(arn: str, tags: Mapping[str, str]) -> Replica | None:
     if REPLICA_TAG not in tags or WRITER_TAG not in tags:
         return None
     days = tags.get(ARCHIVE_DAYS_TAG, "")
-    return Replica(arn.rpartition(":")[2], arn, tags[WRITER_TAG], int(days) if days.isdigit() else 0)
+    return Replica(arn.rpartition(":")[2], arn, tags[WRITER_TAG], int(days) if re.fullmatch("[0-9]{1,5}", days) else 0)
 
 
 def find_all(tagging: ResourceGroupsTaggingAPIClient) -> Iterator[Replica]:

@@ -17,7 +17,7 @@ from mirror_engine.wire.transport import Traffic
 from .git_access import read_patiently
 from .replicas import Access
 from .vault.bundle import header
-from .vault.manifest import Manifest, bundle_key, digest, dump, format_time, manifest_key, parse_time
+from .vault.manifest import PREFIX, Manifest, bundle_key, digest, dump, format_time, parse_time
 from .vault.signed import Signed, SignedSnapshots
 from .vault.signer import KeyUnusableError
 from .vault.state import State
@@ -232,7 +232,7 @@ class Snapshots:
         # Before the objects: a snapshot that is written in between is not one that is gone.
         state, tag = self._states.read(replica)
         listing = self._store.listing(replica)
-        signed = SignedSnapshots(self._store, listing, self._vault.keys())
+        signed = SignedSnapshots(self._store, listing, self._vault.keys(), self._store.bucket)
         last = signed.last(state.last_manifest, state.vault_seen)
         chain = (signed.chain(last) or []) if last else []
         locks = self._store.locks(version for one in chain for version in one.objects)
@@ -391,7 +391,7 @@ class Snapshots:
 
     def _mark_expired(self, listing: Listing, last: Manifest, now: datetime) -> None:
         """Release what earlier chains hold once none of its locks lasts."""
-        begin = manifest_key(last.replica, last.chain_started).removesuffix(".json")
+        begin = f"{PREFIX}{last.replica}/{last.chain_started}"
         for version in listing.versions:
             if version.key < begin and not version.deletes:
                 lock = self._store.lock_of(version)

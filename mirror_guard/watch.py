@@ -12,9 +12,12 @@ from .confirmation import Confirmation
 from .deployment import Deployment, differences
 from .messages import (
     Message,
+    another_head,
+    begins,
     changed,
     created_again,
     foreign_objects,
+    forgotten,
     fresh_again,
     gone,
     guard_changed,
@@ -22,11 +25,13 @@ from .messages import (
     key_signs_again,
     key_unusable,
     mended,
+    read_again,
     readable,
     saved_again,
     stale,
     tags_changed,
     unchanged_again,
+    unreadable,
     unsaved,
 )
 from .vault.manifest import format_time, parse_time
@@ -40,6 +45,8 @@ _MAX_STRANGERS = 10
 """How many of those who change a replica before a run confirms it are told, each once."""
 PATIENCE = timedelta(hours=2)
 """How long a run may take to confirm a change whose author the event does not name, or that no event tells of."""
+_UNREADABLE_LOOKS = 2
+"""After how many looks in a row that cannot read a replica people are notified: a service may be down for a while."""
 _UNHEARD = "differs from what the last run confirmed"
 
 
@@ -80,10 +87,21 @@ def note_tags(state: State, tags: str, *, replica: str, region: str) -> tuple[St
     return replace(state, writer=tags), messages
 
 
-def note_repository(state: State, identifier: str, *, replica: str, region: str) -> tuple[State, list[Message]]:
-    """Return the state after a look at a replica's repository, and the message that is due if it is another one."""
+def note_repository(
+    state: State, identifier: str, head: str, *, replica: str, region: str
+) -> tuple[State, list[Message]]:
+    """Return the state after a look at a replica's repository, and the messages that are due.
+
+    Args:
+        state: the replica's.
+        identifier: the repository's id.
+        head: its default branch, which no run changes.
+        replica: its name.
+        region: its region.
+    """
     messages = [created_again(replica, region)] if state.repository not in ("", identifier) else []
-    return replace(state, repository=identifier), messages
+    messages += [another_head(replica, region, state.head, head)] if state.head not in ("", head) else []
+    return replace(state, repository=identifier, head=head), messages
 
 
 def note_replicas(state: State, names: Sequence[str], *, region: str) -> tuple[State, list[Message]]:
@@ -94,7 +112,9 @@ def note_replicas(state: State, names: Sequence[str], *, region: str) -> tuple[S
 
 def note_deployment(state: State, found: Deployment, *, region: str) -> tuple[State, list[Message]]:
     """Return the guard's own state after a look at what it consists of, and the message that is due if it changed."""
-    changed_parts = differences(state.parts, found.parts) if state.parts else []
+    if not state.parts:
+        return replace(state, parts=dict(found.parts)), [begins(region, found.deployed)]
+    changed_parts = differences(state.parts, found.parts)
     messages = [guard_changed(region, changed_parts, found.deployed)] if changed_parts else []
     return replace(state, parts=dict(found.parts)), messages
 
@@ -114,7 +134,9 @@ def note_confirmation(state: State, object_id: str, confirmation: Confirmation |
 def check(
     state: State,
     *,
-    refs_sha256: str,
+    refs_sha256: str | None,
+    problem: str = "",
+    was_known: bool = False,
     replica: str,
     region: str,
     stale_after: timedelta,
@@ -126,7 +148,9 @@ def check(
 
     Args:
         state: what the guard remembers, with the confirming tag that the replica has now.
-        refs_sha256: the ``digest`` of the replica's refs.
+        refs_sha256: the ``digest`` of the replica's refs; None if they could not be read.
+        problem: why not.
+        was_known: whether the guard kept the replica at an earlier look, as its notes on itself say.
         replica: its name.
         region: its region.
         stale_after: how long there may be no confirmation.
@@ -134,19 +158,13 @@ def check(
         log_group: where changes are logged.
         now: the time.
     """
-    messages: list[Message] = []
+    messages = [forgotten(replica, region)] if was_known and not state.first_seen else []
     state = state if state.first_seen else replace(state, first_seen=format_time(now))
+    state, due = _check_reading(state, problem if refs_sha256 is None else None, replica, region)
+    messages += due
     confirmed = parse_time(state.confirmed_at) if state.confirmed_at else None
-    is_accounted_for = state.confirmed_sha256 in ("", refs_sha256) or state.changed_since
-    if not is_accounted_for and not state.unattributed_since:
-        state = replace(state, unattributed_since=format_time(now), unattributed=_UNHEARD)
-    if state.unattributed_since:
-        since = parse_time(state.unattributed_since)
-        if confirmed and _accounts_for(state, confirmed, since, refs_sha256):
-            state = replace(state, unattributed_since="", unattributed="")
-        elif now - since >= PATIENCE:
-            state, message = _note_unattributed(state, since, replica, region, log_group, now)
-            messages += [message] if message else []
+    state, message = _check_changes(state, confirmed, refs_sha256, replica, region, log_group, now)
+    messages += [message] if message else []
     shown = readable(confirmed) if confirmed else None
     if state.changed_since and confirmed and confirmed > parse_time(state.changed_since):
         since_text = readable(parse_time(state.changed_since))
@@ -158,6 +176,38 @@ def check(
         state, due = _check_snapshots(state, replica, region, saved_every, now)
         messages += due
     return replace(state, gone_since=""), messages
+
+
+def _check_changes(
+    state: State,
+    confirmed: datetime | None,
+    refs_sha256: str | None,
+    replica: str,
+    region: str,
+    log_group: str,
+    now: datetime,
+) -> tuple[State, Message | None]:
+    """Judge a change that no event attributes to anybody, and a difference of which no event told."""
+    is_accounted_for = refs_sha256 is None or state.confirmed_sha256 in ("", refs_sha256) or state.changed_since
+    if not is_accounted_for and not state.unattributed_since:
+        state = replace(state, unattributed_since=format_time(now), unattributed=_UNHEARD)
+    if not state.unattributed_since:
+        return state, None
+    since = parse_time(state.unattributed_since)
+    if confirmed and _accounts_for(state, confirmed, since, refs_sha256):
+        return replace(state, unattributed_since="", unattributed=""), None
+    if now - since < PATIENCE:
+        return state, None
+    return _note_unattributed(state, since, replica, region, log_group, now)
+
+
+def _check_reading(state: State, problem: str | None, replica: str, region: str) -> tuple[State, list[Message]]:
+    if problem is None:
+        messages = [read_again(replica, region)] if state.unreadable >= _UNREADABLE_LOOKS else []
+        return replace(state, unreadable=0), messages
+    looks = min(state.unreadable + 1, _UNREADABLE_LOOKS)
+    is_due = state.unreadable < looks == _UNREADABLE_LOOKS
+    return replace(state, unreadable=looks), [unreadable(replica, region, problem)] if is_due else []
 
 
 def _check_staleness(
@@ -241,7 +291,7 @@ def disbelieve(state: State, object_id: str) -> State:
     return replace(state, confirmed_id=object_id, confirmed_sha256="")
 
 
-def _accounts_for(state: State, confirmed: datetime, since: datetime, refs_sha256: str) -> bool:
+def _accounts_for(state: State, confirmed: datetime, since: datetime, refs_sha256: str | None) -> bool:
     """Whether a run confirmed the replica after a change or, allowing for clock skew, confirmed what it has now."""
     return confirmed > since or (confirmed + SKEW >= since and state.confirmed_sha256 == refs_sha256)
 

@@ -34,7 +34,9 @@ class GuardStack(Stack):
             description="Snapshots of the CodeCommit replicas, and messages about changes that no run made",
             env=Environment(account=guard.account, region=guard.region),
         )
-        notifications = Notifications(self, "Notifications", email=guard.email, topic_arn=guard.topic_arn)
+        notifications = Notifications(
+            self, "Notifications", email=guard.email, topic_arn=guard.topic_arn, deployer=vault.deployer
+        )
         guarded = GuardFunction(self, "Guard", guard=guard, vault=vault, notifications=notifications)
         Triggers(
             self,

@@ -64,12 +64,13 @@ class VaultStack(Stack):
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             description="The guard: reads the replicas, and is the only one that adds snapshots to the vault.",
         )
+        self.deployer = guard.deployed_by or self._execution_role()
         schedule = guard.snapshots or SnapshotSchedule()
         self.bucket = VaultBucket(
             self,
             "Snapshots",
             guard=self.role,
-            deployer=guard.deployed_by or self._execution_role(),
+            deployer=self.deployer,
             longest_hours=schedule.keep + schedule.full_every,
         ).bucket
         self.key = SigningKey(self, "SigningKey", guard=self.role, alias=VAULT_STACK_NAME).key

@@ -19,8 +19,6 @@ from ..operations.verification import replica_endpoint
 from .repository import BareRepository, hashed
 from .snapshots import Snapshots, readable
 
-_EVERYTHING = ("refs/",)
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -100,7 +98,7 @@ def from_snapshots(snapshots: Snapshots, at: datetime | None) -> Origin:
     return Origin(
         description=f"the snapshot of {readable(manifest.time)}",
         time=parse_time(manifest.time),
-        refs=engine.by_original_name(engine.ReplicaRefs(dict(manifest.refs)), _EVERYTHING),
+        refs=_restorable(manifest.refs),
         head=manifest.head,
         chain=tuple(chain),
         bytes=sum(snapshot.size for snapshot in chain),
@@ -124,11 +122,17 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
         advertised = engine.read_refs_patiently(endpoint, "git-upload-pack")
     head = default_branch(aws, name)
     description = f"the replica {name}"
-    refs = dict(engine.by_original_name(engine.ReplicaRefs(advertised.refs), _EVERYTHING))
+    refs = _restorable(advertised.refs)
     if at:
-        refs = {**refs, **dropped_since(advertised.refs, at)}
+        refs = {**refs, **_restorable(dropped_since(advertised.refs, at))}
         description = f"the replica {name}, with the tips from its archive that runs dropped since {readable(at)}"
     return Origin(description, at, refs, head, capabilities=advertised.capabilities, endpoint=endpoint)
+
+
+def _restorable(replica: Mapping[str, str]) -> dict[str, str]:
+    """Return the mirrored refs by the source's names, without those by which git shows other contents for an id."""
+    refs = engine.by_original_name(engine.ReplicaRefs(dict(replica)), ("refs/",))
+    return {name: value for name, value in refs.items() if not name.startswith("refs/replace/")}
 
 
 def dropped_since(replica: Mapping[str, str], at: datetime) -> dict[str, str]:

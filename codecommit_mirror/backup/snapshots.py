@@ -219,7 +219,8 @@ def read_snapshots(
         pinned: fingerprints of the keys whose signatures count; that of the vault's stack by default.
 
     Raises:
-        MirrorError: there is no bucket, it cannot be read, or no signature can be checked.
+        MirrorError: there is no bucket, it cannot be read, no signature can be checked, or it has snapshots of several
+            vaults: the last one of one could be older than those of another.
     """
     store = Store(client(aws, "s3"), bucket or find_bucket(aws))
     with aws_failures(f"read the snapshots in the bucket {store.bucket}"):
@@ -232,10 +233,15 @@ def read_snapshots(
     keys = [key for key in listing.by_key if key.endswith(".json")]
     if not keys:
         return Snapshots(store, {}, listing, ())
-    snapshots = SignedSnapshots(store, listing, _trusted_keys(aws, store, pinned))
+    snapshots = SignedSnapshots(store, listing, _trusted_keys(aws, store, pinned), None if bucket else store.bucket)
     with aws_failures(f"read the snapshots in the bucket {store.bucket}"), ThreadPoolExecutor(_READERS) as pool:
         found = dict(zip(keys, pool.map(snapshots.get, keys), strict=True))
     signed = {key: one for key, one in found.items() if one}
+    if len(vaults := sorted({one.manifest.bucket for one in signed.values()})) > 1:
+        raise MirrorError(
+            f"the bucket {store.bucket} has snapshots of several vaults ({', '.join(vaults)}): copy those of each "
+            "into a bucket of its own."
+        )
     ordered = dict(sorted(signed.items(), key=lambda item: item[1].manifest.sequence))
     return Snapshots(store, ordered, listing, tuple(key for key in keys if key not in signed))
 

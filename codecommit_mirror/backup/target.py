@@ -196,6 +196,7 @@ def _azure_repository(text: str, context: MirrorContext) -> Server:
 def _with_token(url: str, context: MirrorContext) -> engine.Endpoint:
     token = context.token
     token.check_writing()
+    token.check_destination(url)
     return engine.make_endpoint("target", url, "operator", token.secret, f"check {token.origin}", bearer=token.bearer)
 
 

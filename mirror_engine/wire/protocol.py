@@ -11,16 +11,18 @@ from ..failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from ..refs import NO_OBJECT, Advertisement, Command, Pack, Refs
 from ..settings import Endpoint
 from ..text import error_name, printable, sanitize, to_bytes
-from .transport import AGENT, Traffic, access_problem, read_body, send
+from .transport import AGENT, MAX_BODY_BYTES, Traffic, access_problem, read_body, send
 
 
-def read_refs(endpoint: Endpoint, service: str, traffic: Traffic | None = None) -> Advertisement:
-    """Ask a server for its refs over smart HTTP (gitprotocol-http).
+def read_refs(
+    endpoint: Endpoint, service: str, traffic: Traffic | None = None, limit: int = MAX_BODY_BYTES
+) -> Advertisement:
+    """Ask a server for its refs over smart HTTP (gitprotocol-http), in at most ``limit`` bytes.
 
     With ``git-receive-pack`` the permission to push is enough.
     """
     response = send(endpoint, "GET", f"/info/refs?service={service}", {})
-    body = read_body(endpoint, response)
+    body = read_body(endpoint, response, limit)
     if traffic and endpoint.side == "source":
         traffic.from_source += len(body)
     if response.headers.get_content_type() != f"application/x-{service}-advertisement":

@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from typing import Iterable, Iterator, Mapping
 
-from ..failures import MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
+from ..failures import AnswerTooLarge, MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
 from ..settings import Endpoint, basic_auth_header
 from ..text import error_name, format_bytes, sanitize, say
 
@@ -133,16 +133,16 @@ def open_connection(url: urllib.parse.SplitResult) -> http.client.HTTPConnection
     return connection
 
 
-def read_body(endpoint: Endpoint, response: http.client.HTTPResponse) -> bytes:
-    """Read a whole answer of at most ``MAX_BODY_BYTES``; raise RetryableError if the connection breaks."""
+def read_body(endpoint: Endpoint, response: http.client.HTTPResponse, limit: int = MAX_BODY_BYTES) -> bytes:
+    """Read a whole answer of at most ``limit`` bytes; raise RetryableError if the connection breaks."""
     try:
-        body = response.read(MAX_BODY_BYTES + 1)
+        body = response.read(limit + 1)
     except (OSError, http.client.HTTPException) as error:
         raise RetryableError(f"the {endpoint.side}'s answer was cut short ({error_name(error)})") from None
     finally:
         response.close()
-    if len(body) > MAX_BODY_BYTES:
-        raise MirrorFailure(f"{endpoint} sent more than {format_bytes(MAX_BODY_BYTES)} in one answer; check its URL.")
+    if len(body) > limit:
+        raise AnswerTooLarge(f"{endpoint} sent more than {format_bytes(limit)} in one answer; check its URL.")
     return body
 
 

@@ -1,9 +1,9 @@
 """A snapshot's manifest: which refs it has, which bundle holds their objects, and which manifest came before it.
 
-Both lie in the vault below ``snapshots/<replica>/``, named after the UTC time, and so does the manifest's signature:
-the same name with ``.sig``. A chain is a full bundle and the incremental ones that build on it. Every manifest has a
-sequence number and names the one before it, with its SHA-256, across chains too, so that none can be exchanged or left
-out unnoticed.
+Both lie in the vault below ``snapshots/<replica>/``, under one name of the UTC time and of digits that nobody can
+guess, and so does the manifest's signature: the manifest's name with ``.sig``. A chain is a full bundle and the
+incremental ones that build on it. Every manifest has a sequence number and names the one before it, with its SHA-256,
+across chains too, so that none can be exchanged or left out unnoticed.
 """
 
 from __future__ import annotations
@@ -68,17 +68,12 @@ class Manifest:
     @property
     def key(self) -> str:
         """The manifest's own key."""
-        return manifest_key(self.replica, self.time)
+        return f"{PREFIX}{self.replica}/{self.bundle.rpartition('/')[2].removesuffix('.bundle')}.json"
 
     @property
     def signature(self) -> str:
         """The key of its signature."""
         return self.key + SIGNATURE_SUFFIX
-
-
-def manifest_key(replica: str, time: str) -> str:
-    """Return a manifest's key in the bucket."""
-    return f"{PREFIX}{replica}/{time}.json"
 
 
 def bundle_key(replica: str, time: str) -> str:

@@ -44,10 +44,11 @@ class SignedSnapshots:
         store: the vault.
         listing: the replica's objects.
         keys: the keys whose signatures count, by fingerprint.
+        vault: the bucket that the snapshots were written for; None if any will do, as in a copy.
     """
 
-    def __init__(self, store: Store, listing: Listing, keys: Mapping[str, PublicKey]) -> None:
-        self._store, self._listing, self._keys = store, listing, keys
+    def __init__(self, store: Store, listing: Listing, keys: Mapping[str, PublicKey], vault: str | None = None) -> None:
+        self._store, self._listing, self._keys, self._vault = store, listing, keys, vault
         self._read: dict[str, Signed | None] = {}
 
     def get(self, key: str) -> Signed | None:
@@ -80,7 +81,9 @@ class SignedSnapshots:
         except ValueError:
             return None
         signer = self._keys.get(manifest.signed_by)
-        return manifest if manifest.key == key and signer and signer.verifies(data, signature) else None
+        if manifest.key != key or self._vault not in (None, manifest.bucket):
+            return None
+        return manifest if signer and signer.verifies(data, signature) else None
 
     def _bundle(self, manifest: Manifest) -> list[Version]:
         there = self._listing.by_key.get(manifest.bundle, ())

@@ -57,6 +57,10 @@ class State:
     """Who writes to the replica and how long its archive is kept, as its tags said at the last look."""
     repository: str = ""
     """The id of its repository in CodeCommit."""
+    head: str = ""
+    """Its default branch, as a full ref name."""
+    unreadable: int = 0
+    """How many looks in a row could not read it."""
     unattributed_since: str = ""
     """When the last change was made whose author CodeCommit did not name; empty if there is none."""
     unattributed: str = ""

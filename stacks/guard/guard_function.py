@@ -90,7 +90,7 @@ class GuardFunction(Construct):
         acknowledge(self, _ACCEPTED)
         reasons = {
             "arn:<AWS::Partition>:codecommit:<AWS::Region>:<AWS::AccountId>:*": "Only what has a replica's tag.",
-            "*": "Listing tags, rules and alarms, and metrics, cannot be limited to a resource.",
+            "*": "Listing tags, rules and alarms, reading subscriptions, and metrics cannot be limited to a resource.",
             "arn:<AWS::Partition>:events:<AWS::Region>:<AWS::AccountId>:rule/*": "Its rules have generated names.",
             **{
                 f"arn:<AWS::Partition>:cloudformation:<AWS::Region>:<AWS::AccountId>:stack/{name}/*": "A stack's id."
@@ -148,12 +148,14 @@ def _statements(notifications: Notifications, log_arn: str) -> Sequence[iam.Poli
         (["events:ListRuleNamesByTarget", "events:ListTargetsByRule"], ["*"], None),
         (["cloudwatch:DescribeAlarms", "cloudwatch:PutMetricData"], ["*"], None),
         (["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic"], [notifications.topic.topic_arn], None),
+        (["sns:GetSubscriptionAttributes"], ["*"], None),
         (["cloudformation:DescribeStacks"], stacks, None),
         (["sns:Publish"], [notifications.topic.topic_arn], None),
         (["logs:CreateLogStream", "logs:PutLogEvents"], [log_arn], None),
     ]
     if notifications.key:
-        allowed.append((["kms:Decrypt", "kms:GenerateDataKey"], [notifications.key.key_arn], None))
+        actions = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey", "kms:GetKeyPolicy"]
+        allowed.append((actions, [notifications.key.key_arn], None))
     return [
         iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions)
         for actions, resources, conditions in allowed

@@ -18,9 +18,13 @@ class Notifications(Construct):
     Args:
         email: the recipient's address; AWS asks it to confirm once.
         topic_arn: an existing topic, whose own policies must let CloudWatch and the guard's role publish.
+        deployer: the ARN of the role that CloudFormation acts as when it changes the topic's key; nobody else can
+            silence the guard by that.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, email: str | None, topic_arn: str | None) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, email: str | None, topic_arn: str | None, deployer: str
+    ) -> None:
         super().__init__(scope, construct_id)
         if topic_arn:
             self.topic: sns.ITopic = sns.Topic.from_topic_arn(self, "Topic", topic_arn)
@@ -43,6 +47,16 @@ class Notifications(Construct):
                 actions=["kms:Decrypt", "kms:GenerateDataKey*"],
                 resources=["*"],
                 conditions=own,
+            )
+        )
+        key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="OnlyItsDeployerChangesIt",
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["kms:DisableKey", "kms:PutKeyPolicy", "kms:ScheduleKeyDeletion"],
+                resources=["*"],
+                conditions={"ArnNotEquals": {"aws:PrincipalArn": deployer}},
             )
         )
         topic.add_to_resource_policy(

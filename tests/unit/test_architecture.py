@@ -55,10 +55,11 @@ IMPORTS = {
     f"{CLI}.errors": "",
     # What runs in a pipeline, and in the guard's function.
     GUARD: "",
-    f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.wire {GUARD}.changes {GUARD}.confirmation "
-    f"{GUARD}.deployment {GUARD}.git_access {GUARD}.messages {GUARD}.names {GUARD}.replicas "
+    f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {GUARD}.changes {GUARD}.confirmation "
+    f"{GUARD}.deployment {GUARD}.git_access {GUARD}.history {GUARD}.messages {GUARD}.names {GUARD}.replicas "
     f"{GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
     f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.deployment {GUARD}.messages {GUARD}.vault",
+    f"{GUARD}.history": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.wire {GUARD}.git_access {GUARD}.replicas",
     f"{GUARD}.deployment": "",
     f"{GUARD}.messages": f"{ENGINE}.text {GUARD}.changes",
     f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {GUARD}.names {GUARD}.replicas {GUARD}.vault",

@@ -2,7 +2,9 @@
 
 A subscription by e-mail is pending until its recipient follows the link in the first mail, and is gone after three days
 without: https://docs.aws.amazon.com/sns/latest/dg/sns-email-notifications.html. A subject has at most 99 characters of
-UTF-8, no line breaks and no control characters: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+UTF-8, no line breaks and no control characters, and a topic whose key cannot be used takes no messages:
+https://docs.aws.amazon.com/sns/latest/api/API_Publish.html. A subscription's filter holds for e-mails too:
+https://docs.aws.amazon.com/sns/latest/dg/sns-message-filtering.html
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 from ministack import app
 from ministack.core import responses
-from ministack.services import sns
+from ministack.services import kms, sns
 from ministack.services.cloudformation import provisioners
 
 from ..clock import Clock
@@ -75,6 +77,7 @@ class Mailbox:
 def install(mailbox: Mailbox, clock: Clock) -> None:
     """Deliver what is published to confirmed subscriptions, and check subjects."""
     _deliver_what_is_published(mailbox)
+    _ask_the_topics_key()
     _ask_new_recipients(mailbox)
     _list_pending_as_such()
     _check_subjects()
@@ -84,14 +87,59 @@ def install(mailbox: Mailbox, clock: Clock) -> None:
 def _deliver_what_is_published(mailbox: Mailbox) -> None:
     fanout: Callable[..., Any] = sns._fanout
 
-    def fanout_and_mail(topic_arn: str, msg_id: str, message: str, subject: str, *rest: Any, **more: Any) -> Any:
+    def fanout_and_mail(
+        topic_arn: str,
+        msg_id: str,
+        message: str,
+        subject: str,
+        structure: str = "",
+        attributes: dict[str, Any] | None = None,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
         topic = sns._topic_by_arn_any_scope(topic_arn) or {}
-        subscriptions = [entry for entry in topic.get("subscriptions", []) if entry["protocol"] in _PROTOCOLS]
-        recipients = [entry["endpoint"] for entry in subscriptions if entry.get("confirmed")]
+        named = attributes or more.get("message_attributes") or {}
+        recipients = [
+            entry["endpoint"]
+            for entry in topic.get("subscriptions", [])
+            if entry["protocol"] in _PROTOCOLS
+            and entry.get("confirmed")
+            and sns._matches_filter_policy(entry, named, message)
+        ]
         mailbox.deliver(recipients, subject or "AWS Notification Message", message)
-        return fanout(topic_arn, msg_id, message, subject, *rest, **more)
+        return fanout(topic_arn, msg_id, message, subject, structure, attributes, *rest, **more)
 
     sns._fanout = fanout_and_mail
+
+
+def _ask_the_topics_key() -> None:
+    publish, publish_batch, publish_internal = sns._publish, sns._publish_batch, sns.publish_internal
+
+    def asking(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_asking(parameters: dict[str, Any]) -> Any:
+            problem = _key_problem(sns._normalize_arn(sns._p(parameters, "TopicArn")))
+            return sns._error(*problem, 400) if problem else call(parameters)
+
+        return call_asking
+
+    def publish_inside(topic_arn: str, *rest: Any, **more: Any) -> Any:
+        # What a service sends by itself is lost.
+        return None if _key_problem(topic_arn) else publish_internal(topic_arn, *rest, **more)
+
+    sns._publish, sns._publish_batch, sns.publish_internal = asking(publish), asking(publish_batch), publish_inside
+
+
+def _key_problem(topic_arn: str) -> tuple[str, str] | None:
+    """Return the code and the message of why a topic's key cannot be used; None if it can, or if there is none."""
+    topic = sns._topic_by_arn_any_scope(topic_arn) or {}
+    name = topic.get("attributes", {}).get("KmsMasterKeyId", "")
+    if not name or name.endswith("alias/aws/sns"):
+        return None
+    key = kms._resolve_key(name)
+    if key is None:
+        return "KMSNotFound", f"Key {name} does not exist"
+    code = {"Disabled": "KMSDisabled", "PendingDeletion": "KMSInvalidState"}.get(key["KeyState"])
+    return (code, f"{key['Arn']} is {key['KeyState']}.") if code else None
 
 
 def _ask_new_recipients(mailbox: Mailbox) -> None:

@@ -65,7 +65,7 @@ class Guarded:
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": self.cloud.region})
         s3.put_object(Bucket=bucket, Key="guard.zip", Body=code.getvalue())
         function["Properties"]["Code"] = {"S3Bucket": bucket, "S3Key": "guard.zip"}
-        create_stack(self.cloud, GUARD, json.dumps(template))
+        create_stack(self.cloud, GUARD, json.dumps(template), role=self.deployer)
 
     def arn(self, name: str) -> str:
         """Return a replica's ARN."""

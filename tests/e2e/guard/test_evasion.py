@@ -8,7 +8,7 @@ import pytest
 
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
 from localcloud import sample
-from mirror_guard import handler
+from mirror_guard import handler, history
 from mirror_guard.handler import Guard
 from mirror_guard.snapshot import Snapshots
 from mirror_guard.vault.state import States
@@ -252,6 +252,6 @@ def test_an_overwrite_with_more_than_the_guard_reads(guarded, rig, monkeypatch):
         "commitId": after,
         "callerUserArn": f"arn:aws:iam::{guarded.cloud.account}:user/{rig.user}",
     }
-    monkeypatch.setattr(handler, "_MAX_INSPECTED_BYTES", 20)
+    monkeypatch.setattr(history, "MAX_INSPECTED_BYTES", 20)
     assert guard_here(guarded).handle_change(event) == "UNPROVED"
     assert "perhaps not by its mirror" in " ".join(mail["subject"] for mail in guarded.mails(rig.name, 2))

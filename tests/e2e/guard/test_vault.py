@@ -187,7 +187,8 @@ def test_a_guard_that_was_destroyed_goes_on_with_its_chains(guarded, rig):
     cloudformation.delete_stack(StackName=GUARD)
     cloudformation.get_waiter("stack_delete_complete").wait(StackName=GUARD, WaiterConfig={"Delay": 0.2})
     assert sound(guarded, rig).complete
-    create_stack(guarded.cloud, GUARD, template if isinstance(template, str) else json.dumps(template))
+    text = template if isinstance(template, str) else json.dumps(template)
+    create_stack(guarded.cloud, GUARD, text, role=guarded.deployer)
     guarded.cloud.aws.confirm_subscriptions(SECTION.email)
     assert saved(guarded, rig)["kind"] == "unchanged"
     assert saved(guarded, rig, "one more")["kind"] == "incremental"

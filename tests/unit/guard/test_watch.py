@@ -81,8 +81,8 @@ def test_what_changes_of_the_guard_itself_is_told_once():
         found = Deployment({"rule a": "1", "vault: policy": "2", **parts}, 1, "2026-11-26 12:00:00 UTC")
         return watch.note_deployment(state, found, region="eu-west-1")
 
-    state, messages = look(State())
-    assert messages == []
+    state, (message,) = look(State())
+    assert message.subject == "The guard begins its watch"
     assert look(state) == (state, [])
     changed = {"rule a": "3", "vault: policy": "2", "rule b": "4"}
     state, (message,) = look(state, **changed)

@@ -78,6 +78,7 @@ def test_outside_the_vault_the_role_reads_tagged_replicas_and_publishes_to_one_t
                 "cloudwatch:PutMetricData",
                 "events:ListRuleNamesByTarget",
                 "events:ListTargetsByRule",
+                "sns:GetSubscriptionAttributes",
                 "tag:GetResources",
             ],
             "Resource": "*",
@@ -112,7 +113,7 @@ def test_outside_the_vault_the_role_reads_tagged_replicas_and_publishes_to_one_t
         },
         {
             "Effect": "Allow",
-            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Action": ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey", "kms:GetKeyPolicy"],
             "Resource": {"Fn::GetAtt": [logical_id(document, "AWS::KMS::Key"), "Arn"]},
         },
     ]

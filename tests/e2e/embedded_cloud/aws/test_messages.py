@@ -48,6 +48,33 @@ def test_an_e_mail_subscription_is_pending_until_its_recipient_confirms(cloud, t
     assert "ConfirmSubscription" in mails[0]
 
 
+def test_a_filter_holds_for_e_mails_too(cloud, topic):
+    sns, address = cloud.client("sns"), f"{uuid.uuid4().hex}@example.com"
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint=address)
+    cloud.aws.confirm_subscriptions(address)
+    (listed,) = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    sns.set_subscription_attributes(
+        SubscriptionArn=listed["SubscriptionArn"], AttributeName="FilterPolicy", AttributeValue='{"kind": ["wanted"]}'
+    )
+    sns.publish(TopicArn=topic, Message="filtered")
+    wanted = {"kind": {"DataType": "String", "StringValue": "wanted"}}
+    sns.publish(TopicArn=topic, Message="sent", MessageAttributes=wanted)
+    assert [mail["body"] for mail in cloud.mail() if mail["to"] == address][1:] == ["sent"]
+
+
+def test_a_topic_whose_key_cannot_be_used_takes_no_message(cloud):
+    sns, kms = cloud.client("sns"), cloud.client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    topic = sns.create_topic(Name=f"topic-{uuid.uuid4().hex[:8]}", Attributes={"KmsMasterKeyId": key})["TopicArn"]
+    sns.publish(TopicArn=topic, Message="sent")
+    kms.disable_key(KeyId=key)
+    with refuses("KMSDisabled"):
+        sns.publish(TopicArn=topic, Message="lost")
+    kms.schedule_key_deletion(KeyId=key, PendingWindowInDays=7)
+    with refuses("KMSInvalidState"):
+        sns.publish(TopicArn=topic, Message="lost")
+
+
 def test_a_subscription_that_nobody_confirms_is_gone_after_three_days(moving_cloud):
     sns = moving_cloud.client("sns")
     topic = sns.create_topic(Name="topic")["TopicArn"]
