@@ -33,7 +33,7 @@ _ISOLATED_ENVIRONMENT = {
     "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
     "NODE_NO_WARNINGS": "1",
 }
-_OPERATOR_SCOPES = ["vso.code_write", "vso.build_execute"]
+_OPERATOR_SCOPES = ["vso.code_write", "vso.build_execute", "vso.project"]
 
 
 class LocalCloud:
@@ -46,7 +46,7 @@ class LocalCloud:
         aws: what can be done to AWS that no API call does.
         azure: the same for Azure DevOps.
         personal_access_token: of Azure DevOps, with the scope Code (read); a pipeline's Git password.
-        operator_token: one with the scopes Code (read & write) and Build (read & execute).
+        operator_token: one with the scopes Code (read & write), Build (read & execute), and Project and team (read).
         manager_token: one that may also create and delete repositories, Code (read, write & manage).
         entra_token: an access token of Microsoft Entra, which may do what the operator's token may.
         job_token: the token of a running job.
@@ -95,7 +95,7 @@ class LocalCloud:
                 self.personal_access_token: ["vso.code"],
                 self.operator_token: _OPERATOR_SCOPES,
                 self.manager_token: [*_OPERATOR_SCOPES, "vso.code_manage"],
-                self.entra_token: [*_OPERATOR_SCOPES, "vso.project", "vso.serviceendpoint"],
+                self.entra_token: [*_OPERATOR_SCOPES, "vso.serviceendpoint"],
                 self.job_token: ["vso.code"],
             },
             "azure_bearer_tokens": [self.entra_token, self.job_token],

@@ -1,4 +1,4 @@
-"""What CloudFormation has to be allowed for mirrors deployed from CI, and for nothing else.
+"""What CloudFormation has to be allowed for mirrors deployed from CI, and what CI must not ask of CloudFormation.
 
 ``cdk bootstrap`` gives the role with which CloudFormation acts AdministratorAccess by default, so that anyone who may
 merge into mirrors.yaml could create anything. This policy takes its place, in a bootstrap with a qualifier of its own.
@@ -7,13 +7,18 @@ It covers mirrors only, by the names that they get by default (a mirror with ``u
 
 What a mirror's stack creates in IAM must have the boundary, which allows no more than such a user or role needs: else a
 stack could create an administrator. A group has no boundary, so mirrors with ``policy_on: group`` are not covered
-either: a principal that may attach a policy to a group and add a user to it can make anyone an administrator. https://docs.aws.amazon.com/cdk/v2/guide/customize-permissions-boundaries.html
+either: a principal that may attach a policy to a group and add a user to it can make anyone an administrator. Nor is a
+policy changed once it is there: that of a mirror which a person deployed without the boundary could be made an
+administrator's. https://docs.aws.amazon.com/cdk/v2/guide/customize-permissions-boundaries.html
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..config.ci import PREFIX
+from ..config.guard import STACK_NAME, VAULT_STACK_NAME
+from ..config.identity import IDENTITY_STACK_NAME
 from ..config.mirror import default_policy_name, default_user_name
 
 BOUNDARY = "codecommit-mirror-boundary"
@@ -22,6 +27,10 @@ _WRITERS, _PUSH_POLICIES = default_user_name("*"), default_policy_name("*")
 _CLEANUP = "*CredentialCleanup*"
 """In the names that CDK gives the clean-up's function, role and log group."""
 
+_WITH_A_ROLE = "ContinueUpdateRollback CreateChangeSet CreateStack DeleteStack RollbackStack UpdateStack"
+_WITHOUT_A_ROLE = "DeleteChangeSet ExecuteChangeSet SetStackPolicy UpdateTerminationProtection"
+_BY_A_PERSON = (f"{PREFIX}-ci", STACK_NAME, IDENTITY_STACK_NAME, VAULT_STACK_NAME)
+"""The stacks that a person deploys."""
 Document = dict[str, Any]
 
 
@@ -35,7 +44,7 @@ _IDENTITIES = """
     ListGroupsForUser ListRolePolicies ListUserPolicies TagRole TagUser UntagRole UntagUser UpdateRole
 """
 _POLICIES = """
-    CreatePolicy CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion ListPolicyVersions
+    CreatePolicy DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion ListPolicyVersions
 """
 _REPOSITORIES = """
     CreateRepository DeleteRepository GetRepository ListTagsForResource TagResource UntagResource
@@ -100,6 +109,29 @@ def boundary_policy(account: str, partition: str = "aws") -> Document:
             [f"arn:{partition}:logs:*:{account}:log-group:{_CLEANUP}"],
         ),
     )
+
+
+def deploy_policy(account: str, qualifier: str, partition: str = "aws") -> Document:
+    """Return the policy that limits the bootstrap's deploy role, which CI assumes.
+
+    CloudFormation goes on with the role that a stack was deployed with, for whoever may update the stack and passes no
+    role (https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-iam-servicerole.html): so nothing happens
+    but as the bootstrap's execution role, and nothing to the stacks that a person deploys.
+
+    Args:
+        account: the account's id.
+        qualifier: the bootstrap's.
+        partition: ``aws``, or ``aws-cn``.
+    """
+    execution = f"arn:{partition}:iam::{account}:role/cdk-{qualifier}-cfn-exec-role-{account}-*"
+    as_another = {"StringNotLike": {"cloudformation:RoleArn": execution}}
+    stack = f"arn:{partition}:cloudformation:*:{account}:stack"
+    own = [f"{stack}/{name}/*" for name in _BY_A_PERSON]
+    denied = [
+        _allow("OnlyAsTheExecutionRole", "cloudformation", _WITH_A_ROLE, ["*"], as_another),
+        _allow("NothingThatAPersonDeploys", "cloudformation", f"{_WITH_A_ROLE} {_WITHOUT_A_ROLE}", own),
+    ]
+    return _document(*({**statement, "Effect": "Deny"} for statement in denied))
 
 
 def _document(*statements: Document) -> Document:

@@ -136,11 +136,14 @@ def _pipeline_problems(mirror: Mirror, state: AzureState, allowed: Allowed) -> l
             for other in state.foreign_definitions
             if not allowed.replace_pipeline
         ]
-    if state.settings.limits_variables is False and not allowed.settable_variables:
+    if not state.settings.limits_variables and not allowed.settable_variables:
+        is_seen = state.settings.limits_variables is not None
+        how = "is off" if is_seen else "cannot be seen, since the token lacks the scope Project and team (read)"
+        remedy = "turn it on (Project settings, Pipelines, Settings)" if is_seen else "add that scope to the token"
         problems.append(
-            "the project setting 'Limit variables that can be set at queue time' is off, so that anyone who may queue "
-            "a run sets the environment of whatever holds the passwords or the role: turn it on (Project settings, "
-            "Pipelines, Settings), or accept it with --accept-settable-variables."
+            f"the project setting 'Limit variables that can be set at queue time' {how}: where it is off, anyone who "
+            "may queue a run sets the environment of whatever holds the passwords or the role; "
+            f"{remedy}, or accept it with --accept-settable-variables."
         )
     is_protected = state.settings.protects_repositories and mirror.source_auth == "job-token"
     if is_protected and not mirror.azure.pipelines_repository:
@@ -155,11 +158,10 @@ def _pipeline_problems(mirror: Mirror, state: AzureState, allowed: Allowed) -> l
 def notes(mirror: Mirror, state: AzureState) -> list[str]:
     """Return what a user should know although it prevents nothing."""
     result = [LFS_NOTE] if state.lfs else []
-    if state.settings.limits_variables is None:
-        matters = ", and 'Protect access to repositories in YAML pipelines' off" * (mirror.source_auth == "job-token")
+    if state.settings.limits_variables is None and mirror.source_auth == "job-token":
         result.append(
-            "the project's settings were not checked, since the token lacks the scope Project and team (read): 'Limit "
-            f"variables that can be set at queue time' must be on{matters}."
+            "the project's settings were not checked, since the token lacks the scope Project and team (read): "
+            "'Protect access to repositories in YAML pipelines' must be off."
         )
     stored = [v.name for v in wanted_variables(mirror, "") if v.secret and v.name not in state.variables]
     if stored and not mirror.azure.pipelines_repository:

@@ -17,7 +17,7 @@ from ..errors import MirrorError
 
 ENTRA_TOKEN, JOB_TOKEN = "AZURE_DEVOPS_ENTRA_TOKEN", "SYSTEM_ACCESSTOKEN"
 """Variables with an access token of an Entra identity for Azure DevOps, and with the token of a pipeline's job."""
-SCOPES = "Code (read & write) and Build (read & execute)"
+SCOPES = "Code (read & write), Build (read & execute), and Project and team (read)"
 """The scopes that a personal access token needs for all commands."""
 _GITHUB_AUDIENCE = "api://AzureADTokenExchange"
 _RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798/.default"

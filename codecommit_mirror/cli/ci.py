@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..aws.execution_policy import boundary_policy, execution_policy
+from ..aws.execution_policy import boundary_policy, deploy_policy, execution_policy
 from ..config.azure_url import AZURE_DEVOPS_SERVICES
 from ..config.ci import Service
 from ..config.load import load
@@ -60,6 +60,14 @@ def render(service: Service, config: Path, output: Path | None) -> None:
 @ci.command()
 @click.argument("account", metavar="ACCOUNT")
 @click.option("--boundary", is_flag=True, help="Print the permissions boundary of what mirrors' stacks create in IAM.")
+@click.option("--deploy", is_flag=True, help="Print what limits the deploy role of that bootstrap, which CI assumes.")
+@click.option(
+    "--qualifier",
+    default="ccmirror",
+    show_default=True,
+    help="The bootstrap's qualifier, for --deploy.",
+    metavar="TEXT",
+)
 @click.option(
     "--partition",
     default="aws",
@@ -67,7 +75,7 @@ def render(service: Service, config: Path, output: Path | None) -> None:
     type=click.Choice(["aws", "aws-cn"]),
     help="The account's partition.",
 )
-def policy(account: str, boundary: bool, partition: str) -> None:
+def policy(account: str, boundary: bool, deploy: bool, qualifier: str, partition: str) -> None:
     """Print a policy that lets CloudFormation deploy the mirrors of an account and do nothing else.
 
     It is for 'cdk bootstrap --cloudformation-execution-policies' in place of AdministratorAccess. docs/ci.md shows the
@@ -75,5 +83,10 @@ def policy(account: str, boundary: bool, partition: str) -> None:
     """
     if not re.fullmatch(ACCOUNT_ID, account):
         raise ConfigurationError(f"{account!r} is not the id of an AWS account; write its twelve digits.")
-    document = (boundary_policy if boundary else execution_policy)(account, partition)
+    if boundary and deploy:
+        raise ConfigurationError("--boundary and --deploy are two documents; ask for one at a time.")
+    if deploy:
+        document = deploy_policy(account, qualifier, partition)
+    else:
+        document = (boundary_policy if boundary else execution_policy)(account, partition)
     click.echo(json.dumps(document, indent=2))

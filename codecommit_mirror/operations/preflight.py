@@ -55,11 +55,11 @@ def check_ci(context: MirrorContext, section: Ci) -> None:
         MirrorError: a connection is open; it says which, and what to change.
     """
     place = section.azure
-    if place is None or place.service_connection is None:
+    if place is None:
         return
     server = context.mirror.azure.server
     problems = _settable_variables(context, place.project)
-    for name in (place.service_connection, section.deploy_role):
+    for name in filter(None, (place.service_connection, section.deploy_role)):
         try:
             found = read_connection(
                 server, place.organization, place.project, name, context.token, context.azure_transport
@@ -109,17 +109,23 @@ def connection_problems(found: ServiceConnection, branch: str) -> list[str]:
     return []
 
 
-def mirror_problems(state: MirrorState, policy: Policy) -> list[str]:
+def mirror_problems(state: MirrorState, policy: Policy, *, is_job: bool = False) -> list[str]:
     """Return what stops one mirror, one sentence each.
 
     Args:
         state: what both clouds have of it.
         policy: what a person has allowed.
+        is_job: whether the token is a job's own, which may not see the project's settings, and gives no pipeline a
+            secret.
     """
     other = None if policy.change_source else state.other_source
     # Without outputs the record of the pipeline cannot be read; it is, before the pipeline is given anything.
     is_unknown = state.stack is not None and state.outputs is None
-    allowed = replace(policy.allowed, replace_pipeline=policy.allowed.replace_pipeline or is_unknown)
+    allowed = replace(
+        policy.allowed,
+        replace_pipeline=policy.allowed.replace_pipeline or is_unknown,
+        settable_variables=policy.allowed.settable_variables or is_job,
+    )
     return [
         *([other] if other else []),
         *_repository_problems(state),

@@ -197,7 +197,8 @@ def _find_stack(context: MirrorContext, row: Row, policy: Policy) -> ReplicaStac
 
 def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stages: Collection[str]) -> list[str]:
     """Return what stops one mirror, one sentence each."""
-    problems = preflight.mirror_problems(current, policy)
+    is_job = current.azure is not None and context.token.is_job
+    problems = preflight.mirror_problems(current, policy, is_job=is_job)
     problems += preflight.secrets_problems(context, current)
     if current.outputs is None or current.outputs.push_role_arn is None:
         problems += preflight.provider_problems(context)

@@ -10,8 +10,8 @@ import secrets
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-CONTRIBUTOR = frozenset({"vso.code_write", "vso.build", "vso.build_execute"})
-"""What CI needs in a project of mirrors: *Contribute*, and rights on pipelines."""
+CONTRIBUTOR = frozenset({"vso.code_write", "vso.build", "vso.build_execute", "vso.project"})
+"""What CI needs in a project of mirrors: *Contribute*, rights on pipelines, and *View project-level information*."""
 BUILD_SERVICE = "Project Collection Build Service"
 """The identity of every job of every pipeline of an organization; at first it may only read.
 

@@ -1,7 +1,7 @@
 """The journey on a real AWS account and a real Azure DevOps project: what the embedded cloud cannot prove.
 
 Wanted in the environment: AWS credentials of a bootstrapped account and AWS_REGION; AZURE_DEVOPS_EXT_PAT with the
-scopes Code (read, write & manage) and Build (read & execute); MIRROR_LIVE_PROJECT, like https://dev.azure.com/contoso/Shop.
+scopes Code (read, write & manage), Build (read & execute), and Project and team (read); MIRROR_LIVE_PROJECT, like https://dev.azure.com/contoso/Shop.
 The report at the end says of each line of docs/assumptions.md whether it held.
 Everything that is created has a name of its own, ``mirror-live-`` and eight random letters, and is removed at the end.
 """

@@ -51,6 +51,7 @@ _KNOWN = frozenset(
         "aws:userid",
         "aws:username",
         "aws:viaawsservice",
+        "cloudformation:rolearn",
         "codecommit:references",
         "iam:passedtoservice",
         "iam:permissionsboundary",

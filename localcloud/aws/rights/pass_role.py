@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from ..xml import between
-from .judgement import Call, Request, also_needs
+from .judgement import Call, Request, also_needs, give_keys
 
 ACTION = "iam:PassRole"
 TAKING_A_ROLE = frozenset(
@@ -22,6 +22,7 @@ def install() -> None:
     """Ask for the right wherever a request hands over a role."""
     also_needs("lambda", lambda request: _if_named(_field(request.body, "Role"), "lambda.amazonaws.com"))
     also_needs("cloudformation", _to_cloudformation)
+    give_keys("cloudformation", _keys)
     also_needs("s3", _to_s3)
     also_needs("events", lambda request: _in_targets(request, "events.amazonaws.com"))
     also_needs("scheduler", _to_scheduler)
@@ -34,6 +35,11 @@ def passing(role_arn: str, service: str) -> Call:
 
 def _if_named(role_arn: Any, service: str) -> list[Call]:
     return [passing(str(role_arn), service)] if role_arn else []
+
+
+def _keys(request: Request) -> dict[str, Any]:
+    role = request.parameter("RoleARN")
+    return {"cloudformation:rolearn": role} if role else {}
 
 
 def _to_cloudformation(request: Request) -> list[Call]:

@@ -26,7 +26,7 @@ def test_a_fleet_is_brought_up_verified_and_taken_down(fleet_of, tmp_path, monke
     monkeypatch.setattr(
         preflight,
         "mirror_problems",
-        lambda state, policy: [] if state.mirror.name == second else mirror_problems(state, policy),
+        lambda state, policy, **more: [] if state.mirror.name == second else mirror_problems(state, policy, **more),
     )
 
     result = fleet.run("up", "--all", "--yes", "--json", "--summary", str(tmp_path / "summary.md"))

@@ -2,8 +2,10 @@
 
 import json
 import re
+import threading
 import time
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -151,3 +153,44 @@ def test_no_password_is_in_the_guards_log_or_state(guarded, rig, cloud):
     assert not re.search(r"\d{8}T\d{6}Z[0-9a-f]{64}", text)
     assert "ASIA" not in text
     assert rig.credential["ServicePassword"] not in text
+
+
+@pytest.fixture
+def elsewhere():
+    """A server that is nobody's, and the credentials that it got."""
+    heard = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append(self.headers.get("Authorization"))
+            self.send_response(404)
+            self.end_headers()
+
+        def do_POST(self):
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", heard
+    server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["file", "option"])
+def test_a_server_that_only_a_file_or_a_url_names_gets_no_token(rig, cloud, command, tmp_path, elsewhere, how):
+    sample.fill(rig.source)
+    rig.run()
+    server, heard = elsewhere
+    azure = f"{{server: '{server}', organization: contoso, project: Shop, repository: {rig.name}}}"
+    text = f"mirrors:\n  {rig.name}:\n    azure: {azure}\n    region: {cloud.region}\n"
+    (tmp_path / "mirrors.yaml").write_text(text)
+    url = f"{server}/contoso/Shop/_git"
+    named = ["--config", str(tmp_path / "mirrors.yaml")] if how == "file" else ["--azure-repo-url", f"{url}/{rig.name}"]
+    done = command(
+        "restore", rig.name, *named, "--to", f"{url}/restored", "--dry-run", AZURE_DEVOPS_EXT_PAT="canary-of-a-person"
+    )
+    assert done.returncode == 2
+    assert "gets no token or password" in done.stderr
+    assert heard == []

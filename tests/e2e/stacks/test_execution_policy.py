@@ -5,8 +5,10 @@ import json
 import uuid
 
 import aws_cdk as cdk
+import boto3
 import pytest
 from aws_cdk.assertions import Template
+from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from codecommit_mirror.aws.execution_policy import BOUNDARY
@@ -18,6 +20,7 @@ from localcloud import LocalCloud
 from stacks import GuardStack, ReplicaStack, VaultStack
 from stacks.replica_stack import BOUNDARY_KEY
 
+from ..conftest import BOOTSTRAP_TEMPLATE, create_stack
 from ..embedded_cloud.aws.conftest import trust
 from ..embedded_cloud.aws.stacks import Stack
 
@@ -27,6 +30,7 @@ NOT_MET = {
     "codecommit:ListTagsForResource",
     "codecommit:TagResource",
     "codecommit:UntagResource",
+    "iam:DeletePolicyVersion",
     "iam:DeleteUserPolicy",
     "iam:GetPolicyVersion",
     "iam:GetRolePolicy",
@@ -46,8 +50,8 @@ NOT_MET = {
 }
 
 
-def printed(*arguments):
-    done = CliRunner().invoke(cli, ["ci", "policy", "111122223333", *arguments])
+def printed(*arguments, account="111122223333"):
+    done = CliRunner().invoke(cli, ["ci", "policy", account, *arguments])
     assert done.exit_code == 0, done.output
     return json.loads(done.output)
 
@@ -105,8 +109,6 @@ def changed(text):
         match resource["Type"]:
             case "AWS::CodeCommit::Repository":
                 properties["RepositoryDescription"] = "Changed"
-            case "AWS::IAM::ManagedPolicy":
-                properties["PolicyDocument"]["Statement"][0]["Sid"] = "Changed"
             case "AWS::IAM::Role":
                 properties["AssumeRolePolicyDocument"]["Statement"][0]["Sid"] = "Changed"
             case "AWS::Lambda::Function":
@@ -218,6 +220,70 @@ def test_it_creates_nothing_that_could_do_more(cloud, resource):
     text = json.dumps({"Resources": {"Thing": resource}})
     assert stack.create(text, RoleARN=role_with(cloud, printed())) == "ROLLBACK_COMPLETE"
     assert any("is not authorized to perform" in reason for reason in stack.reasons()), stack.reasons()
+
+
+def test_it_widens_no_policy_that_is_there(cloud):
+    mirror = single_mirror("NAME", "https://dev.azure.com/o/p/_git/NAME")
+    name = f"P{uuid.uuid4().hex[:8]}"
+    # As a person deploys a mirror, without the boundary.
+    text = template(ReplicaStack(cdk.App(analytics_reporting=False), mirror=mirror)).replace("NAME", name)
+    stack, document = Stack(cloud.client("cloudformation"), name), json.loads(text)
+    assert stack.create(text) == "CREATE_COMPLETE"
+    (policy,) = (r for r in document["Resources"].values() if r["Type"] == "AWS::IAM::ManagedPolicy")
+    policy["Properties"]["PolicyDocument"]["Statement"] = [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
+    assert stack.update(json.dumps(document), RoleARN=role_with(cloud, printed())) == "UPDATE_ROLLBACK_COMPLETE"
+    assert any("iam:CreatePolicyVersion" in reason for reason in stack.reasons())
+
+
+@pytest.fixture(scope="module")
+def deploy_role(cloud):
+    """A client for CloudFormation as CI's deploying job has it: with the deploy role of a bootstrap of its own."""
+    iam, account = cloud.client("iam"), cloud.account
+    execution = iam.create_policy(PolicyName="codecommit-mirror-execution", PolicyDocument=json.dumps(printed()))
+    create_stack(
+        cloud,
+        "ccmirror-toolkit",
+        BOOTSTRAP_TEMPLATE.read_text(),
+        Qualifier="ccmirror",
+        CloudFormationExecutionPolicies=execution["Policy"]["Arn"],
+    )
+    name = f"cdk-ccmirror-deploy-role-{account}-{cloud.region}"
+    iam.put_role_policy(
+        RoleName=name, PolicyName="codecommit-mirror", PolicyDocument=json.dumps(printed("--deploy", account=account))
+    )
+    keys = cloud.client("sts").assume_role(RoleArn=f"arn:aws:iam::{account}:role/{name}", RoleSessionName="aws-cdk")
+    return boto3.Session(
+        keys["Credentials"]["AccessKeyId"],
+        keys["Credentials"]["SecretAccessKey"],
+        keys["Credentials"]["SessionToken"],
+        region_name=cloud.region,
+    ).client("cloudformation", endpoint_url=cloud.environment()["AWS_ENDPOINT_URL"])
+
+
+def test_who_merges_uses_no_other_role_than_that_of_the_bootstrap(cloud, deploy_role, templates):
+    account, name = cloud.account, f"D{uuid.uuid4().hex[:8]}"
+    execution = f"arn:aws:iam::{account}:role/cdk-ccmirror-cfn-exec-role-{account}-{cloud.region}"
+    mine = Stack(deploy_role, name)
+    assert mine.create(templates["user"].replace("NAME", name), RoleARN=execution) == "CREATE_COMPLETE"
+    # A stack that an administrator's role has deployed: CloudFormation would go on with that role.
+    bucket = json.dumps({"Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}}})
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    admin = role_with(cloud, {"Version": "2012-10-17", "Statement": [everything]})
+    for stack_name in (f"a-person-s-{name}", "codecommit-mirror-vault"):
+        assert Stack(cloud.client("cloudformation"), stack_name).create(bucket, RoleARN=admin) == "CREATE_COMPLETE"
+        where = {"StackName": stack_name, "TemplateBody": bucket, "Capabilities": ["CAPABILITY_NAMED_IAM"]}
+        calls = [
+            (deploy_role.update_stack, where),
+            (deploy_role.update_stack, {**where, "RoleARN": admin}),
+            (deploy_role.create_change_set, {**where, "ChangeSetName": "mine"}),
+            (deploy_role.delete_stack, {"StackName": stack_name}),
+        ]
+        for call, arguments in calls:
+            with pytest.raises(ClientError, match="AccessDenied"):
+                call(**arguments)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        deploy_role.update_termination_protection(StackName="codecommit-mirror-ci", EnableTerminationProtection=False)
+    assert mine.delete(RoleARN=execution) == "DELETE_COMPLETE"
 
 
 def test_an_administrators_policy_within_the_boundary_is_worth_nothing(cloud):

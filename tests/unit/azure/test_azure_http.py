@@ -53,7 +53,7 @@ def test_a_weak_token_is_told_the_scopes(status):
     http, _, _ = service(refused(status, "TF401027: no permission."))
     with pytest.raises(AzureError) as caught:
         http.get("x", "do it")
-    assert "Code (read & write) and Build (read & execute)" in str(caught.value)
+    assert "Code (read & write), Build (read & execute), and Project and team (read)" in str(caught.value)
     assert "TF401027: no permission" in str(caught.value)
     assert "canary-token" not in str(caught.value)
 
@@ -209,7 +209,7 @@ def test_logs_are_asked_for_as_text():
 
 def test_without_entra_the_sentence_names_the_scopes(monkeypatch):
     monkeypatch.setattr(azure_token.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MirrorError, match=r"AZURE_DEVOPS_EXT_PAT .*Code \(read & write\) and Build"):
+    with pytest.raises(MirrorError, match=r"AZURE_DEVOPS_EXT_PAT .*Code \(read & write\), Build"):
         find_token({})
 
 

@@ -74,6 +74,7 @@ def test_six_variables_are_mapped_and_nothing_else_holds_a_macro():
     assert step["env"] == {
         "BASH_ENV": "",
         "LD_PRELOAD": "",
+        "PS4": "",
         **{name: f"$({name})" for name in NAMES},
         "MIRROR_SOURCE": "https://dev.azure.com/contoso/Shop/_git/MyRepo",
         "MIRROR_REPLICA": "MyRepoReplica",

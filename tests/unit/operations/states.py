@@ -14,7 +14,7 @@ def azure_state(definition=None, **changes):
         "lfs": False,
         "definition": definition,
         "foreign_definitions": (),
-        "settings": ProjectSettings(),
+        "settings": ProjectSettings(False, True),
     }
     of_place = {name: changes.pop(name) for name in YamlPlace.__dataclass_fields__.keys() & changes.keys()}
     return AzureState(**{**values, "yaml": yaml_place(**of_place), **changes})

@@ -316,5 +316,7 @@ def test_a_project_where_anyone_sets_variables_gets_no_secret_unless_a_person_ac
     assert (
         connection.find_problems(MIRROR, azure_state(settings=ProjectSettings(False, True)), connection.Allowed()) == []
     )
-    (note,) = [note for note in connection.notes(MIRROR, azure_state()) if "settings were not checked" in note]
-    assert note.endswith("must be on.")
+    unseen = azure_state(settings=ProjectSettings(False, None))
+    (problem,) = connection.find_problems(MIRROR, unseen, connection.Allowed())
+    assert "cannot be seen, since the token lacks the scope Project and team (read)" in problem
+    assert connection.find_problems(MIRROR, unseen, connection.Allowed(settable_variables=True)) == []
