@@ -38,7 +38,7 @@ def propose(azure: AzureDevOps, name: str, branch: str, path: str, text: str) ->
     if tip is None:
         azure.set_branch(repository, BRANCH, old=None, new=base)
         tip = base
-    elif opened and azure.commit_comment(repository, tip) != TITLE:
+    elif opened and azure.commit_comment(repository, tip).strip() != TITLE:
         say(
             f"pull request {opened.id} into {branch!r} of {name!r} has a commit by someone else, so it was left "
             "unchanged; what it lacks is proposed once it is merged or abandoned"
