@@ -8,7 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
+from codecommit_mirror.errors import MirrorError
 from localcloud import sample
+from mirror_guard.vault.manifest import dump
+from mirror_guard.vault.public_key import PublicKey
+from mirror_guard.vault.signer import Signer
 
 from ..conftest import create_stack
 from .conftest import GUARD, RETENTION, SECTION
@@ -193,3 +197,25 @@ def test_a_guard_that_was_destroyed_goes_on_with_its_chains(guarded, rig):
     assert saved(guarded, rig)["kind"] == "unchanged"
     assert saved(guarded, rig, "one more")["kind"] == "incremental"
     sound(guarded, rig)
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_an_earlier_vaults_snapshots_do_not_count_in_this_one(guarded, rig):
+    sample.fill(rig.source)
+    saved(guarded, rig)
+    (last,) = sound(guarded, rig).complete
+    kms = guarded.cloud.client("kms")
+    key = kms.create_key(KeySpec="RSA_3072", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    earlier, ours = (PublicKey(kms.get_public_key(KeyId=one)["PublicKey"]) for one in (key, guarded.key))
+    bundle = last.bundle.replace(last.time, "20260101T000000Z")
+    changes = {"bucket": "earlier", "sequence": 400, "signed_by": earlier.fingerprint, "time": "20260101T000000Z"}
+    manifest = replace(last, **changes, chain_started="20260101T000000Z", bundle=bundle)
+    signature = Signer(kms, key).sign(dump(manifest))
+    put(guarded, f"keys/{earlier.fingerprint}.pem", earlier.pem.encode())
+    for name, body in ((manifest.key, dump(manifest)), (manifest.signature, signature), (bundle, b"")):
+        put(guarded, name, body)
+    pinned = (ours.fingerprint, earlier.fingerprint)
+    found = read_snapshots(guarded.session(), rig.name, pinned=pinned)
+    assert ([one.sequence for one in found.complete], found.unsigned) == ([1], (manifest.key,))
+    with pytest.raises(MirrorError, match="has snapshots of several vaults"):
+        read_snapshots(guarded.session(), rig.name, guarded.bucket, pinned)
