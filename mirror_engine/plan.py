@@ -57,11 +57,12 @@ def carried_name(ref: str) -> str:
 def by_original_name(replica: ReplicaRefs, namespaces: Sequence[str]) -> SourceRefs:
     """Return the replica's mirrored refs by the source's names.
 
-    Branches and tags have their own names: one that somebody put below ``CARRIED_PREFIX`` hides none of them.
+    Branches and tags have their own names: one that somebody put below ``CARRIED_PREFIX`` hides none of them. Of other
+    refs the one there counts, since a replica that has refused the name may keep an earlier one under it.
     """
     carried = {original_name(name): value for name, value in replica.items() if name.startswith(CARRIED_PREFIX)}
     others = {name: value for name, value in carried.items() if is_other(name)}
-    return SourceRefs({**select(others, namespaces), **select(replica, namespaces)})
+    return SourceRefs({**select(replica, namespaces), **select(others, namespaces)})
 
 
 def strays(replica: ReplicaRefs, namespaces: Sequence[str]) -> ReplicaRefs:

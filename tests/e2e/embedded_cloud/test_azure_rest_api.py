@@ -287,7 +287,8 @@ def test_bad_and_weak_tokens(project):
     assert weak.repository(project.rig.name) == project.repository
     with pytest.raises(AzureError, match=r"lacks a scope.*Build \(read & execute\)"):
         weak.find_definitions()
-    assert project.azure.settings == ProjectSettings()
+    assert weak.settings == ProjectSettings()
+    assert project.azure.settings == ProjectSettings(False, True)
     entra = project.client(project.cloud.entra_token, bearer=True)
     assert entra.settings.protects_repositories is False
 
