@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import zlib
 from typing import Iterator, NamedTuple, Sequence
 
@@ -13,7 +14,14 @@ from .plan import by_original_name, carried_name, halves, original_name, useful_
 from .refs import CARRIED_PREFIX, Advertisement, Command, Pack, Refs, ReplicaRefs, SourceRefs
 from .settings import Settings
 from .text import count, sanitize, say
-from .wire.packs import EMPTY_PACK, fetch_pack, is_ancestor, object_count, read_pack
+from .wire.packs import (
+    EMPTY_PACK,
+    fetch_commits,
+    fetch_pack,
+    is_ancestor,
+    object_count,
+    read_pack,
+)
 from .wire.protocol import push, read_refs
 from .wire.transport import Traffic
 
@@ -21,6 +29,10 @@ BUFFER_BYTES = 16 * 1024 * 1024
 """A pack up to this size is parsed before it is pushed; a larger one is streamed without being parsed."""
 MAX_OBJECTS_PER_PUSH = 1_000_000
 """A larger pack is pushed in increments of history."""
+PROOF_BYTES = 4 * 1024 * 1024
+"""How much is read of the commits between two tips: some 16,000 of them, beside a pack that is in memory already."""
+MAX_PROOFS = 10
+"""How many updates a run looks at more closely, to see whether they are fast-forwards; more are archived."""
 MAX_HALVINGS = 64
 """How often a run splits refused pushes to find the bad refs."""
 
@@ -84,6 +96,15 @@ class PackSource:
                 return bytes(start), pack
         return bytes(start), None
 
+    def commits(self, want: str, have: str) -> bytearray:
+        """Return the start of a pack with the commits between two tips; nothing if the source does not provide it."""
+        try:
+            offers = self._source.capabilities
+            return fetch_commits(self._settings.source, offers, want, have, self._traffic, PROOF_BYTES)
+        except (SourceRefused, RetryableError, MirrorFailure):
+            # Then nothing is shown, and the tip is archived.
+            return bytearray()
+
     def _stream(self, wants: Sequence[str], haves: Sequence[str], *, thin: bool, ofs_delta: bool) -> Iterator[bytes]:
         """Yield a pack; raise RetryableError if the source changed, SourceRefused if it cannot provide its refs."""
         try:
@@ -91,7 +112,8 @@ class PackSource:
             yield from fetch_pack(source, offers, wants, haves, self._traffic, thin=thin, ofs_delta=ofs_delta)
             self.has_provided, self.breaks = True, 0
         except SourceRefused as refusal:
-            if "not our ref" in str(refusal):
+            # As git and Azure Repos say it of an object that no ref has any longer.
+            if re.search("not our ref|TF401035", str(refusal)):
                 now = read_refs(self._settings.source, "git-upload-pack", self._traffic).refs
                 asked = set(wants)
                 if any(now.get(name) != value for name, value in self._refs.items() if value in asked):
@@ -130,6 +152,7 @@ class Transfer:
         self._broken_pushes = 0
         self._broken_other_pushes = 0
         self._halvings_left = MAX_HALVINGS
+        self._proofs_left = MAX_PROOFS
         self._head: str | None = None
         self._replica = Advertisement({})
         self._before: Refs = {}
@@ -281,11 +304,8 @@ class Transfer:
             self.traffic.objects = objects = object_count(start)
             if objects > MAX_OBJECTS_PER_PUSH:
                 raise TooLarge(f"the pack has {objects:,} objects")
-            if rest is None:
-                pack = start
-                fast_forwards = self._inspect(commands, start)
-            else:
-                pack = itertools.chain([start], rest)
+            pack = start if rest is None else itertools.chain([start], rest)
+            fast_forwards = self._fast_forwards(commands, start) if self._settings.archive_days else []
         commands = self.archive.keep(commands, fast_forwards)
         if not commands:
             return {}
@@ -300,15 +320,28 @@ class Transfer:
                     raise TooLarge(f"{error}, for the second time") from None
             raise
 
-    def _inspect(self, commands: Sequence[Command], pack: bytes) -> list[str]:
+    def _fast_forwards(self, commands: Sequence[Command], pack: bytes) -> list[str]:
+        """Return the refs whose update is shown to be a fast-forward, by the pack or by the commits alone.
+
+        A pack may have commits as deltas of what only the replica has, or be larger than what is parsed of it.
+        """
+        updates = [command for command in commands if command.old and command.new]
+        shown = self._inspect(updates, pack)
+        for command in updates:
+            if command.ref not in shown and not command.ref.startswith("refs/tags/") and self._proofs_left:
+                self._proofs_left -= 1
+                shown |= self._inspect([command], self._packs.commits(command.new or "", command.old or ""))
+        return sorted(shown)
+
+    def _inspect(self, updates: Sequence[Command], pack: bytes | bytearray) -> set[str]:
         """Count the LFS pointers in a pack, and return the refs whose update it shows to be a fast-forward."""
         try:
             contents = read_pack(pack)
-        except (zlib.error, IndexError):
-            return []
+        except (zlib.error, IndexError, RetryableError):
+            # The replica refuses what is malformed.
+            return set()
         self.lfs_pointers += contents.lfs_pointers
-        updates = [command for command in commands if command.old and command.new]
-        return [c.ref for c in updates if is_ancestor(c.old or "", c.new or "", contents.parents)]
+        return {c.ref for c in updates if is_ancestor(c.old or "", c.new or "", contents.parents)}
 
     def _by_git(self, commands: Sequence[Command]) -> dict[str, str]:
         git = self._git or Git(self._folder)

@@ -32,7 +32,7 @@ def is_kept(access: Access, old: str, new: str) -> bool | None:
 
 def _is_shown(access: Access, advertised: Advertisement, old: str, new: str, haves: Sequence[str]) -> bool | None:
     data = bytearray()
-    pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic(), thin=False)
+    pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic())
     try:
         for part in pack:
             data += part

@@ -400,11 +400,11 @@ class Snapshots:
 
 
 def _pack(endpoint: Endpoint, advertised: Sequence[str], part: BundlePlan) -> Iterator[bytes]:
-    """Yield the pack that brings a part's objects."""
+    """Yield the pack that brings a part's objects: never a thin one, since git before 2.50 refuses some of those."""
     if not part.wants:
         yield EMPTY_PACK
         return
-    pack = fetch_pack(endpoint, advertised, part.wants, part.prerequisites, Traffic(), thin=True)
+    pack = fetch_pack(endpoint, advertised, part.wants, part.prerequisites, Traffic())
     start = bytearray()
     for piece in pack:
         start += piece

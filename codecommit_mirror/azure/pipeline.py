@@ -11,7 +11,7 @@ SIGNATURE = "# Written by 'codecommit-mirror pipeline render'"
 """The line that identifies a rendered file."""
 _REPLICA_LINE = "#   replica: "
 _END_MARKER = "END_OF_MIRROR_ENGINE"
-MAX_PROGRAM_BYTES = 127_000
+MAX_PROGRAM_BYTES = 130_000
 """The agent passes a script to its handler in one environment variable, which Linux limits to 128 KiB (execve(2))."""
 
 

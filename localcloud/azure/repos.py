@@ -17,7 +17,9 @@ from pathlib import Path
 
 from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
 from ..isolated_git import isolated_environment
+from . import upload_pack
 from .tokens import Token, Tokens
+from .upload_pack import PackShape
 
 NO_OBJECT = "0" * 40
 SIGN_IN_PAGE = Answer(
@@ -278,16 +280,22 @@ class Repositories:
         ]
 
 
-def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callable[[Repository, Push], None]) -> Host:
+def azure_repos_host(
+    repositories: Repositories,
+    tokens: Tokens,
+    pushed: Callable[[Repository, Push], None],
+    shape: PackShape = PackShape.LATE_BASES,
+) -> Host:
     """Return the host function of the endpoint.
 
-    It only speaks protocol v0, wants ``multi_ack``, answers with a sign-in page if the token is wrong or if a personal
-    access token is sent as Bearer, and asks for the scope *Code (read)* or *Code (read & write)*.
+    It only speaks protocol v0, sends what ``upload_pack`` says, answers with a sign-in page if the token is wrong or if
+    a personal access token is sent as Bearer, and asks for the scope *Code (read)* or *Code (read & write)*.
 
     Args:
         repositories: what is served.
         tokens: what is taken as a password.
         pushed: called after each push.
+        shape: of the packs that it sends.
     """
 
     def host(request: GitRequest) -> Serve | Answer:
@@ -299,9 +307,9 @@ def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callabl
         found = find_served(repositories, tokens, token, request.repository, request.service == "git-receive-pack")
         if isinstance(found, Answer):
             return found
-        if request.first_line is not None and b"multi_ack" not in request.first_line:
-            return Answer(400, "multi_ack is required.\n")
-        if request.service != "git-receive-pack" or request.advertisement:
+        if request.service == "git-upload-pack":
+            return upload_pack.serve(found.path, request, shape)
+        if request.advertisement:
             return Serve(found.path)
         repository, before = found, found.refs()
 

@@ -21,6 +21,8 @@ MAX_BASES_BYTES = 8_000_000
 """How much of the parsed commits is kept for deltas that build on them; the oldest go first."""
 MAX_PARENTS = 100_000
 """How many parents of commits are kept; what they do not show to be a fast-forward is archived."""
+MAX_WAITING = 20_000
+"""How many objects are kept in mind that deltas before them build on; most of these are no commits."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 """The start of a Git LFS pointer: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
 EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
@@ -76,10 +78,29 @@ class PackContents(NamedTuple):
     """The number of files that Git LFS stores elsewhere."""
 
 
-def read_pack(pack: bytes) -> PackContents:
-    """Parse a whole pack for commits and LFS pointers, in bounded memory: of a large pack only part is known."""
-    bases = _Bases()
-    contents, links = PackContents({}, 0), 0
+def fetch_commits(
+    server: Endpoint, advertised: Sequence[str], want: str, have: str, traffic: Traffic, limit: int
+) -> bytearray:
+    """Return the start of a pack with the commits that ``want`` reaches and ``have`` does not, and nothing else.
+
+    It is empty if the server cannot leave trees out (``filter``). Raises SourceRefused and RetryableError.
+    """
+    words, start = offered(advertised, "side-band-64k", "filter", "no-progress", AGENT), bytearray()
+    if words[:2] == ["side-band-64k", "filter"]:
+        words += offered(advertised, "multi_ack_detailed", "multi_ack")[:1]
+        for part in request_pack(server, words, [want], [have], traffic, "tree:0"):
+            start += part
+            if len(start) > limit:
+                break
+    return start
+
+
+def read_pack(pack: bytes | bytearray) -> PackContents:
+    """Parse a pack, or the start of one, for commits and LFS pointers, in bounded memory: of a large one part is known.
+
+    What a delta builds on may come after it, anywhere in the pack (recorded of Azure Repos).
+    """
+    commits, lfs_pointers = _Commits(pack), 0
     position, end = 12, len(pack) - 20
     for _ in range(object_count(pack)):
         if position >= end:
@@ -89,24 +110,20 @@ def read_pack(pack: bytes) -> PackContents:
             position += 1
         position += 1
         base, position = _read_base(pack, position, start, kind)
-        built_on = bases.find(base)
+        built_on = commits.find(base)
         is_commit = kind == COMMIT or built_on is not None
+        if kind == 7 and built_on is None:
+            commits.await_base(base, position)
         data, position = _inflate(pack, position, end, MAX_COMMIT_BYTES + 1 if is_commit else len(LFS_POINTER))
         if built_on is not None:
             data = _apply_delta(built_on, data)
-        if is_commit and 0 < len(data) <= MAX_COMMIT_BYTES:
-            object_id = hashlib.sha1(b"commit %d\0%s" % (len(data), data)).hexdigest()
-            bases.add(start, object_id, data)
-            parents = commit_parents(data)
-            links += 1 + len(parents)
-            if links <= MAX_PARENTS:
-                contents.parents[object_id] = parents
-        elif kind == 3 and data == LFS_POINTER:
-            contents = contents._replace(lfs_pointers=contents.lfs_pointers + 1)
-    return contents
+        if is_commit:
+            commits.add(start, data)
+        lfs_pointers += kind == 3 and data == LFS_POINTER
+    return PackContents(commits.parents, lfs_pointers)
 
 
-def _read_base(pack: bytes, position: int, start: int, kind: int) -> tuple[object, int]:
+def _read_base(pack: bytes | bytearray, position: int, start: int, kind: int) -> tuple[object, int]:
     """Return what a delta builds on, the position or the id of another object, and where its data begin."""
     if kind == 7:
         return pack[position : position + 20].hex(), position + 20
@@ -119,20 +136,45 @@ def _read_base(pack: bytes, position: int, start: int, kind: int) -> tuple[objec
     return start - offset, position + 1
 
 
-class _Bases:
-    """The newest commits that a pack has shown so far, by their positions in it and by their ids."""
+class _Commits:
+    """The commits that a pack has shown so far; the newest ones with their data, by their positions and their ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, pack: bytes | bytearray) -> None:
+        self.parents: dict[str, tuple[str, ...]] = {}
+        self._pack, self._links = pack, 0
         self._known: dict[object, bytes] = {}
         self._order: list[tuple[int, str]] = []
         self._bytes = self._dropped = 0
+        self._waiting: dict[object, list[int]] = {}
 
     def find(self, base: object) -> bytes | None:
         return self._known.get(base)
 
-    def add(self, start: int, object_id: str, data: bytes) -> None:
-        self._known[start] = self._known[object_id] = data
-        self._order.append((start, object_id))
+    def await_base(self, base: object, position: int) -> None:
+        """Note a delta whose base has not come yet, and where its data begin; most are of no commits."""
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.setdefault(base, []).append(position)
+
+    def add(self, start: int, data: bytes) -> None:
+        """Take a commit, and those deltas that have waited for it."""
+        pending = [(start, data)]
+        while pending:
+            position, commit = pending.pop()
+            if not 0 < len(commit) <= MAX_COMMIT_BYTES:
+                continue
+            name = object_id(COMMIT, commit)
+            parents = commit_parents(commit)
+            self._links += 1 + len(parents)
+            if self._links <= MAX_PARENTS:
+                self.parents[name] = parents
+            self._keep(position, name, commit)
+            for waiting in self._waiting.pop(name, ()):
+                delta, _ = _inflate(self._pack, waiting, len(self._pack) - 20, MAX_COMMIT_BYTES + 1)
+                pending.append((waiting, _apply_delta(commit, delta)))
+
+    def _keep(self, start: int, name: str, data: bytes) -> None:
+        self._known[start] = self._known[name] = data
+        self._order.append((start, name))
         self._bytes += len(data)
         while self._bytes > MAX_BASES_BYTES:
             position, oldest = self._order[self._dropped]
@@ -150,7 +192,7 @@ def commit_parents(commit: bytes) -> tuple[str, ...]:
     return tuple(line[7:].decode().lower() for line in header.group(1).splitlines()) if header else ()
 
 
-def _inflate(pack: bytes, position: int, end: int, limit: int) -> tuple[bytes, int]:
+def _inflate(pack: bytes | bytearray, position: int, end: int, limit: int) -> tuple[bytes, int]:
     """Return the first ``limit`` bytes of an object's data, and the next object's position."""
     stream, kept = zlib.decompressobj(), bytearray()
     while not stream.eof and position < end:

@@ -37,15 +37,21 @@ def read_refs(
 
 
 def request_pack(
-    source: Endpoint, capabilities: Sequence[str], wants: Sequence[str], haves: Sequence[str], traffic: Traffic
+    source: Endpoint,
+    capabilities: Sequence[str],
+    wants: Sequence[str],
+    haves: Sequence[str],
+    traffic: Traffic,
+    filter_spec: str = "",
 ) -> Iterator[bytes]:
     """Ask for one pack with everything reachable from ``wants`` and not from ``haves``; yield its bytes.
 
-    One stateless request: wants, haves and done together (gitprotocol-pack, "Packfile Negotiation"). Raises
-    SourceRefused with the source's message; RetryableError if the connection breaks.
+    One stateless request: wants, the filter if there is one, haves and done together (gitprotocol-pack, "Packfile
+    Negotiation"). Raises SourceRefused with the source's message; RetryableError if the connection breaks.
     """
     first = "".join(f" {word}" for word in capabilities).encode()
     lines = [b"want %s%s\n" % (want.encode(), first if not i else b"") for i, want in enumerate(wants)]
+    lines += [b"filter %s\n" % filter_spec.encode()] if filter_spec else []
     body = b"".join(map(pkt_line, lines)) + b"0000"
     body += b"".join(pkt_line(b"have %s\n" % have.encode()) for have in haves) + pkt_line(b"done\n")
     response = _ask(source, "git-upload-pack", [body], len(body))

@@ -137,7 +137,9 @@ IMPORTS = {
     "localcloud.azure.service_connections localcloud.azure.tokens localcloud.azure.triggers",
     "localcloud.azure.definitions": "localcloud.azure.agent localcloud.azure.repos",
     "localcloud.azure.lfs": "localcloud.azure.repos localcloud.azure.tokens localcloud.git_http",
-    "localcloud.azure.repos": "localcloud.azure.tokens localcloud.git_http localcloud.isolated_git",
+    "localcloud.azure.repos": "localcloud.azure.tokens localcloud.azure.upload_pack localcloud.git_http "
+    "localcloud.isolated_git",
+    "localcloud.azure.upload_pack": "localcloud.git_http localcloud.isolated_git",
     "localcloud.azure.service_connections": "localcloud.oidc",
     "localcloud.azure.agent": "",
     "localcloud.azure.tokens": "",

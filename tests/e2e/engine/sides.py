@@ -8,6 +8,8 @@ from pathlib import Path
 
 from localcloud import sample
 from localcloud.aws.codecommit.git_service import GitService, OtherRefs, create_repository
+from localcloud.azure import upload_pack
+from localcloud.azure.upload_pack import PackShape
 from localcloud.git_http import GitHttpServer, Serve
 from tests.program import program
 
@@ -15,9 +17,10 @@ NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 
 
 class Sides:
-    """A source on git http-backend, and a replica on CodeCommit's Git service as it was recorded."""
+    """A source on Azure Repos' Git service, and a replica on CodeCommit's, both as they were recorded."""
 
-    def __init__(self, folder: Path, other_refs: OtherRefs) -> None:
+    def __init__(self, folder: Path, other_refs: OtherRefs, shape: PackShape = PackShape.LATE_BASES) -> None:
+        self.shape = shape
         self.source, self.replica = folder / "source.git", folder / "replica.git"
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.source)], check=True)
         sample.git(self.source, "config", "core.fsync", "none")
@@ -28,6 +31,8 @@ class Sides:
         self.pauses: list[float] = []
 
     def serve_source(self, request):
+        if request.service == "git-upload-pack":
+            return upload_pack.serve(self.source, request, self.shape)
         return Serve(self.source)
 
     def serve_replica(self, request):

@@ -6,11 +6,14 @@ import threading
 import pytest
 
 from localcloud import sample
+from localcloud.aws.codecommit.git_service import OtherRefs
+from localcloud.azure import upload_pack
+from localcloud.azure.upload_pack import PackShape
 from localcloud.git_http import Answer
 from tests.program import program
 
 from . import servers
-from .sides import NAMESPACES, answering
+from .sides import NAMESPACES, Sides, answering, grow
 
 # ------------------------------------------------------------------------------------------------------ nothing lost
 
@@ -34,6 +37,54 @@ def test_a_fast_forward_leaves_no_archive_entry(sides):
         sample.commit(sides.source, "main", "next")
     sides.mirror()
     assert sides.archive() == {}
+
+
+@pytest.mark.parametrize("shape", PackShape, ids=lambda shape: shape.value)
+def test_ten_ordinary_runs_leave_no_archive_entry_whatever_the_packs_are_like(tmp_path, shape):
+    sides = Sides(tmp_path, OtherRefs.ABORTED, shape)
+    sample.fill(sides.source)
+    sides.mirror()
+    for number in range(10):
+        sample.commit(sides.source, "main", f"next {number}")
+        sample.commit(sides.source, "feature/1", f"next {number}")
+        sides.mirror()
+        sides.assert_equal()
+    assert sides.archive() == {}
+
+
+def test_a_fast_forward_with_more_than_is_parsed_leaves_no_archive_entry(strict_sides, monkeypatch):
+    sides = strict_sides
+    monkeypatch.setattr(program, "BUFFER_BYTES", 1_000_000)
+    sample.fill(sides.source)
+    sides.mirror()
+    grow(sides.source, 3)
+    sides.mirror()
+    sides.assert_equal()
+    assert sides.archive() == {}
+
+
+def test_what_the_source_cannot_show_to_be_a_fast_forward_is_archived(tmp_path, monkeypatch):
+    sides = Sides(tmp_path, OtherRefs.ABORTED, PackShape.COMMIT_DELTAS)
+    sample.fill(sides.source)
+    sides.mirror()
+    before = sides.refs()["refs/heads/main"]
+    words = " ".join(word for word in upload_pack.CAPABILITIES.split() if word != "filter")
+    monkeypatch.setattr(upload_pack, "CAPABILITIES", words)
+    sample.commit(sides.source, "main", "next")
+    sides.mirror()
+    assert sides.archive() == {"refs/heads/main": before}
+
+
+def test_a_run_looks_at_so_many_updates_more_closely_and_archives_the_others(strict_sides, monkeypatch):
+    sides = strict_sides
+    monkeypatch.setattr(program, "MAX_PROOFS", 1)
+    sides.shape = PackShape.COMMIT_DELTAS
+    sample.fill(sides.source)
+    sides.mirror()
+    for branch in ("main", "feature/0", "feature/1"):
+        sample.commit(sides.source, branch, "next")
+    sides.mirror()
+    assert len(sides.archive()) == 2
 
 
 def test_the_archive_can_be_turned_off(sides):
