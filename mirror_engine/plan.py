@@ -45,8 +45,9 @@ def is_own(ref: str) -> bool:
 
 
 def original_name(ref: str) -> str:
-    """Return the source's name of a ref that the replica may have below ``CARRIED_PREFIX``."""
-    return f"refs/{ref[len(CARRIED_PREFIX) :]}" if ref.startswith(CARRIED_PREFIX) else ref
+    """Return the source's name of a ref that the replica may have below ``CARRIED_PREFIX``: no branch and no tag."""
+    name = f"refs/{ref[len(CARRIED_PREFIX) :]}"
+    return name if ref.startswith(CARRIED_PREFIX) and is_other(name) else ref
 
 
 def carried_name(ref: str) -> str:
@@ -61,8 +62,7 @@ def by_original_name(replica: ReplicaRefs, namespaces: Sequence[str]) -> SourceR
     refs the one there counts, since a replica that has refused the name may keep an earlier one under it.
     """
     carried = {original_name(name): value for name, value in replica.items() if name.startswith(CARRIED_PREFIX)}
-    others = {name: value for name, value in carried.items() if is_other(name)}
-    return SourceRefs({**select(replica, namespaces), **select(others, namespaces)})
+    return SourceRefs({**select(replica, namespaces), **select(carried, namespaces)})
 
 
 def strays(replica: ReplicaRefs, namespaces: Sequence[str]) -> ReplicaRefs:

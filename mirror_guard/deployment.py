@@ -102,13 +102,12 @@ def _topic(client: Callable[[str], Any], arn: str) -> tuple[dict[str, str], int 
     pages = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=arn)
     confirmed = [one for page in pages for one in page["Subscriptions"] if one["SubscriptionArn"].startswith("arn:")]
     filters = {
-        f"{one['Protocol']} {one['Endpoint']}": sns.get_subscription_attributes(SubscriptionArn=one["SubscriptionArn"])[
-            "Attributes"
-        ].get("FilterPolicy", "")
+        f"subscription of {one['Endpoint']} ({one['Protocol']})": sns.get_subscription_attributes(
+            SubscriptionArn=one["SubscriptionArn"]
+        )["Attributes"].get("FilterPolicy", "")
         for one in confirmed
     }
-    parts["topic: what its subscriptions leave out"] = _short({who: text for who, text in filters.items() if text})
-    return parts, sum(not text for text in filters.values()) if is_usable else 0
+    return {**parts, **filters}, sum(not text for text in filters.values()) if is_usable else 0
 
 
 def _invoke_config(lambda_: Any, name: str) -> Any:

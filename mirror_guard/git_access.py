@@ -9,8 +9,10 @@ from mirror_engine.failures import RetryableError
 from mirror_engine.refs import Advertisement
 from mirror_engine.settings import Endpoint, make_endpoint
 from mirror_engine.wire.protocol import read_refs
-from mirror_engine.wire.transport import MAX_BODY_BYTES, retry_delay
+from mirror_engine.wire.transport import retry_delay
 
+MAX_LIST_BYTES = 16_000_000
+"""Of a list of refs; a name with a character beyond U+FFFF takes several times as much memory."""
 _TRIES = 4
 _MAX_WAIT_SECONDS = 60
 
@@ -22,7 +24,7 @@ def endpoint(url: str, user: str, password: str) -> Endpoint:
 
 def read_patiently(
     sign_in: Callable[[], Endpoint],
-    limit: int = MAX_BODY_BYTES,
+    limit: int = MAX_LIST_BYTES,
     sleep: Callable[[float], None] = clock.sleep,
 ) -> Advertisement:
     """Read a replica's refs, with retries: CodeCommit limits the requests of an account and region.

@@ -22,13 +22,14 @@ from typing import Any, cast
 import boto3
 from botocore.config import Config
 
+from mirror_engine.archive import archive_entries
 from mirror_engine.failures import AnswerTooLarge
 from mirror_engine.refs import CONFIRMED_TAG
 
 from . import deployment, replicas, watch
 from .changes import Change, Verdict, from_event, judge, lost_entries
 from .confirmation import digest, read_confirmation
-from .git_access import read_patiently
+from .git_access import MAX_LIST_BYTES, read_patiently
 from .history import is_kept
 from .messages import Message, archive_dropped
 from .names import LOOKS, NAMESPACE, SUBSCRIBERS
@@ -49,9 +50,8 @@ _TAGS_SECONDS = 120
 _FOUND: dict[str, tuple[Replica | None, float]] = {}
 """Replicas by ARN, with the time of their look-up: a push can be thousands of events."""
 _SHORT_LIST = 1_000_000
-_LONG_LIST = 24_000_000
-"""Bytes of a list of refs: several short ones are read at once, and long ones one after the other, since a ref of 75
-bytes takes 400 bytes of memory. One that is longer still cannot be looked at."""
+_LONG_LIST = MAX_LIST_BYTES
+"""Bytes of a list of refs: several short ones are read at once, and long ones one after the other."""
 _MAX_UNREADABLE = 10
 """If more replicas cannot be read, the function fails: the reason lies elsewhere."""
 _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_connections=2 * _WORKERS)
@@ -171,7 +171,7 @@ class Guard:
             self._update(replica.name, lambda state: self._noted(state, replica, change, verdict))
         # What has no tags may not be read.
         if change.ref == CONFIRMED_TAG and replica.writer:
-            self._look(replica, believe=verdict is not Verdict.BY_SOMEBODY_ELSE)
+            self._look(replica, heard=True, believe=verdict is not Verdict.BY_SOMEBODY_ELSE)
         return verdict.name
 
     def _noted(self, state: State, replica: Replica, change: Change, verdict: Verdict) -> tuple[State, list[Message]]:
@@ -277,8 +277,15 @@ class Guard:
         """Notify people of a replica that cannot be read, and of what is due all the same."""
         self._update(replica.name, lambda state: self._checked(state, replica, None, problem))
 
-    def _look(self, replica: Replica, *, believe: bool = True, limit: int = _LONG_LIST) -> None:
-        """Read a replica and its confirming tag; one that the mirror did not write is not believed."""
+    def _look(self, replica: Replica, *, heard: bool = False, believe: bool = True, limit: int = _LONG_LIST) -> None:
+        """Read a replica and its confirming tag; one that the mirror did not write is not believed.
+
+        Args:
+            replica: the replica.
+            heard: whether an event told of the tag: one of which none did is not taken for a run's.
+            believe: whether the mirror's own writer wrote it.
+            limit: bytes of the list of refs that are read.
+        """
         access = self._open(replica)
         advertised = read_patiently(access.endpoint, limit)
         tag = advertised.refs.get(CONFIRMED_TAG, "")
@@ -289,11 +296,16 @@ class Guard:
             state, more = watch.note_repository(state, access.id, access.head or "", **where)
             if tag and tag != state.confirmed_id and not believe:
                 state = watch.disbelieve(state, tag)
+            elif tag and state.confirmed_id and tag != state.confirmed_id and not heard:
+                state = watch.note_unheard(state, self.clock())
             elif tag and tag != state.confirmed_id:
                 confirmation = read_confirmation(access.endpoint(), advertised.capabilities, advertised.refs)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
+            entries = [name for name, _, _ in archive_entries(advertised.refs)]
+            days, now = replica.archive_days, self.clock()
+            state, lost = watch.note_archive(state, entries, archive_days=days, now=now, **where)
             state, rest = self._checked(state, replica, digest(advertised.refs))
-            return state, due + more + rest
+            return state, due + more + lost + rest
 
         state = self._update(replica.name, decide)
         _log(
@@ -389,7 +401,7 @@ class Guard:
             new=taken.kind == "full",
         )
         lost = lost_entries(taken.moved, replica.archive_days, self.clock())
-        return state, messages + ([archive_dropped(name, region, lost)] if lost else [])
+        return state, messages + ([archive_dropped(name, region, "in its last snapshot", lost)] if lost else [])
 
 
 def _safely(check: Callable[[], object]) -> str | None:

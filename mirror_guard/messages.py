@@ -102,12 +102,12 @@ def tags_changed(replica: str, region: str, before: str, now: str) -> Message:
     )
 
 
-def archive_dropped(replica: str, region: str, entries: Sequence[str]) -> Message:
+def archive_dropped(replica: str, region: str, when: str, entries: Sequence[str]) -> Message:
     """Return the message that archive entries are gone which no run deletes yet."""
     return _message(
         f"The archive of replica {replica} was changed",
-        f"These refs of the archive of the replica {replica} in {region} are in its last snapshot, and gone from the",
-        "replica, or changed, before their time:",
+        f"These refs of the archive of the replica {replica} in {region} were there {when}, and are gone or",
+        "changed before their time:",
         *_listed(entries),
         "If archive_days was not changed since then, somebody has deleted them: look for who pushed to the replica in",
         "CloudTrail (GitPush). The snapshots have what they kept:",

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from .changes import Change, Verdict
+from .changes import Change, Verdict, lost_entries
 from .confirmation import Confirmation
 from .deployment import Deployment, differences
 from .messages import (
     Message,
     another_head,
+    archive_dropped,
     begins,
     changed,
     created_again,
@@ -45,6 +46,8 @@ _MAX_STRANGERS = 10
 """How many of those who change a replica before a run confirms it are told, each once."""
 PATIENCE = timedelta(hours=2)
 """How long a run may take to confirm a change whose author the event does not name, or that no event tells of."""
+_MAX_ENTRIES = 1000
+"""How many archive entries are remembered from one look to the next; a snapshot has all of them."""
 _UNREADABLE_LOOKS = 2
 """After how many looks in a row that cannot read a replica people are notified: a service may be down for a while."""
 _UNHEARD = "differs from what the last run confirmed"
@@ -120,15 +123,42 @@ def note_deployment(state: State, found: Deployment, *, region: str) -> tuple[St
 
 
 def note_confirmation(state: State, object_id: str, confirmation: Confirmation | None, now: datetime) -> State:
-    """Return the state with the confirming tag that the replica has now.
+    """Return the state with the confirming tag that the replica has now; one that is no run's confirms nothing.
 
     A tag's own time is believed only if it lies before the moment at which the tag was first seen.
     """
     if object_id == state.confirmed_id:
         return state
-    time = min(confirmation.time, now) if confirmation else now
-    sha256 = confirmation.sha256 if confirmation else ""
-    return replace(state, confirmed_id=object_id, confirmed_sha256=sha256, confirmed_at=format_time(time))
+    if confirmation is None:
+        return disbelieve(state, object_id)
+    time = format_time(min(confirmation.time, now))
+    return replace(state, confirmed_id=object_id, confirmed_sha256=confirmation.sha256, confirmed_at=time)
+
+
+def note_unheard(state: State, now: datetime) -> State:
+    """Return the state with a confirming tag of which no event has told: it confirms nothing until one does."""
+    if state.unattributed_since:
+        return state
+    return replace(state, unattributed_since=format_time(now), unattributed=_UNHEARD)
+
+
+def note_archive(
+    state: State, entries: Sequence[str], *, archive_days: int, replica: str, region: str, now: datetime
+) -> tuple[State, list[Message]]:
+    """Return the state with the newest archive entries, and the message that is due if some went before their time.
+
+    Args:
+        state: the replica's.
+        entries: the entries that it has.
+        archive_days: how long one is kept.
+        replica: its name.
+        region: its region.
+        now: the time.
+    """
+    lost = lost_entries(sorted({*state.archive} - {*entries}), archive_days, now)
+    # What an event has told of is not told again.
+    messages = [archive_dropped(replica, region, "at the last look", lost)] if lost and not state.changed_since else []
+    return replace(state, archive=tuple(sorted(entries)[-_MAX_ENTRIES:])), messages
 
 
 def check(
@@ -166,7 +196,8 @@ def check(
     state, message = _check_changes(state, confirmed, refs_sha256, replica, region, log_group, now)
     messages += [message] if message else []
     shown = readable(confirmed) if confirmed else None
-    if state.changed_since and confirmed and confirmed > parse_time(state.changed_since):
+    is_restored = refs_sha256 is None or state.confirmed_sha256 == refs_sha256
+    if state.changed_since and confirmed and confirmed > parse_time(state.changed_since) and is_restored:
         since_text = readable(parse_time(state.changed_since))
         messages.append(unchanged_again(replica, region, since_text, str(shown)))
         state = replace(state, changed_since="", changed_by=())

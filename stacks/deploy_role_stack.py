@@ -117,7 +117,10 @@ class DeployRoleStack(Stack):
             iam.PolicyStatement(
                 actions=["iam:TagRole"],
                 resources=[self._roles()],
-                conditions={**_OURS, "ForAllValues:StringEquals": {"aws:TagKeys": list(RECORD_TAGS)}},
+                conditions={
+                    "StringEquals": {f"aws:ResourceTag/{PROVISIONED_FROM}": ci.owner},
+                    "ForAllValues:StringEquals": {"aws:TagKeys": list(RECORD_TAGS)},
+                },
             ),
             iam.PolicyStatement(
                 actions=["cloudformation:DeleteStack", "cloudformation:DescribeStackEvents"],

@@ -38,7 +38,7 @@ class GuardStack(Stack):
             self, "Notifications", email=guard.email, topic_arn=guard.topic_arn, deployer=vault.deployer
         )
         guarded = GuardFunction(self, "Guard", guard=guard, vault=vault, notifications=notifications)
-        Triggers(
+        triggers = Triggers(
             self,
             "Triggers",
             function=guarded.function,
@@ -48,6 +48,7 @@ class GuardStack(Stack):
             self,
             "SelfWatch",
             function=guarded.function,
+            check=triggers.check,
             log=guarded.log,
             topic=notifications.topic,
         )

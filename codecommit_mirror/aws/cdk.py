@@ -25,6 +25,8 @@ _DESTROY = ("--force",)
 """It has no option --progress, and prints events when it is not on a terminal."""
 _FOR_OTHERS = re.compile(
     "AZURE_(DEVOPS|GIT|CLIENT|TENANT)_.*|AWS_GIT_.*|RESTORE_GIT_.*|SYSTEM_ACCESSTOKEN|ACTIONS_ID_TOKEN_.*|GH_TOKEN"
+    # An option of the CLI, such as the app that it runs.
+    "|CDK_.*"
 )
 _QUALIFIERS = ("codecommit-mirror:qualifier", "@aws-cdk/core:bootstrapQualifier")
 """The keys of cdk.json with the qualifier of the bootstrap that mirrors are deployed with; the first that is set."""
@@ -218,7 +220,10 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
 
 
 def _without_other_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without what only signs in elsewhere: the CDK CLI and the app need AWS credentials."""
+    """Return the environment without what only signs in elsewhere, and without options of the CDK CLI.
+
+    The CLI and the app need AWS credentials, and the folder's cdk.json says what the app is.
+    """
     return {name: value for name, value in environment.items() if not _FOR_OTHERS.fullmatch(name)}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from ..config.ci import PREFIX
 from ..config.guard import STACK_NAME, VAULT_STACK_NAME
 from ..config.identity import IDENTITY_STACK_NAME
-from ..config.mirror import default_policy_name, default_user_name
+from ..config.mirror import RECORD_TAGS, default_policy_name, default_user_name
 
 BOUNDARY = "codecommit-mirror-boundary"
 """The name of the managed policy that is the boundary."""
@@ -43,6 +43,7 @@ _IDENTITIES = """
     DeleteRole DeleteUser GetRole GetRolePolicy GetUser ListAttachedRolePolicies ListAttachedUserPolicies
     ListGroupsForUser ListRolePolicies ListUserPolicies TagRole TagUser UntagRole UntagUser UpdateRole
 """
+_TAGGING = "TagRole TagUser UntagRole UntagUser"
 _POLICIES = """
     CreatePolicy DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion ListPolicyVersions
 """
@@ -74,11 +75,13 @@ def execution_policy(account: str, partition: str = "aws") -> Document:
     cleanup_role = f"{iam}:role/{_CLEANUP}"
     entities = [f"{iam}:user/{_WRITERS}", f"{iam}:role/{_WRITERS}", cleanup_role]
     bounded = {"StringEquals": {"iam:PermissionsBoundary": f"{iam}:policy/{BOUNDARY}"}}
+    of_the_record = {"ForAnyValue:StringEquals": {"aws:TagKeys": list(RECORD_TAGS)}}
     passed = {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
     return _document(
         _allow("Replicas", "codecommit", _REPOSITORIES, [regional("codecommit", "*")]),
         _allow("IdentitiesWithinTheBoundary", "iam", _IDENTITIES_WITHIN_THE_BOUNDARY, entities, bounded),
         _allow("Identities", "iam", _IDENTITIES, entities),
+        {**_allow("NoRecordOfAPipeline", "iam", _TAGGING, ["*"], of_the_record), "Effect": "Deny"},
         _allow("PushPolicies", "iam", _POLICIES, [f"{iam}:policy/{_PUSH_POLICIES}"]),
         _allow("TheCleanupsRole", "iam", "PassRole", [cleanup_role], passed),
         _allow("TheCleanup", "lambda", _FUNCTIONS, [regional("lambda", f"function:{_CLEANUP}")]),

@@ -132,8 +132,8 @@ def up(
                 board.say(f"note: {note}")
             contexts, project = contexts_of(mirrors, board), project_of(mirrors)
             in_azure = [context for context in contexts.values() if policy.covers_azure(context.mirror)]
-            if job and project.section and in_azure:
-                check_ci(in_azure[0], project.section)
+            if job and project.section and contexts:
+                check_ci((in_azure or list(contexts.values()))[0], project.section)
             result = upwards.up(contexts, board, project, policy, stages)
     if dry_run:
         _plan_up(mirrors, policy, summary, as_json, stages=stages)

@@ -24,6 +24,8 @@ from .context import MirrorContext
 from .loop import Policy
 from .state import MirrorState
 
+_LIMITED = "'Limit variables that can be set at queue time'"
+
 
 def account_problems(context: MirrorContext) -> list[str]:
     """Return what stops every deployment to a mirror's account and region, one sentence each."""
@@ -58,12 +60,17 @@ def check_ci(context: MirrorContext, section: Ci) -> None:
     if place is None:
         return
     server = context.mirror.azure.server
-    problems = _settable_variables(context, place.project)
+    try:
+        token = context.token
+    except MirrorError:
+        if place.service_connection:
+            raise
+        say(f"note: without a token CI may not see whether {_LIMITED} is on in {place.project!r}, where it must be on")
+        return
+    problems = _settable_variables(context, place.organization, place.project)
     for name in filter(None, (place.service_connection, section.deploy_role)):
         try:
-            found = read_connection(
-                server, place.organization, place.project, name, context.token, context.azure_transport
-            )
+            found = read_connection(server, place.organization, place.project, name, token, context.azure_transport)
         except AzureError as error:
             if error.status not in (401, 403, 404):
                 raise
@@ -76,17 +83,16 @@ def check_ci(context: MirrorContext, section: Ci) -> None:
         raise MirrorError("\n".join(problems))
 
 
-def _settable_variables(context: MirrorContext, project: str) -> list[str]:
+def _settable_variables(context: MirrorContext, organization: str, project: str) -> list[str]:
     """Return that whoever may queue CI's pipeline sets the environment of its jobs."""
-    azure = context.mirror.azure.model_copy(update={"project": project})
+    azure = context.mirror.azure.model_copy(update={"organization": organization, "project": project})
     limits = context.clients.azure(azure, context.token, context.azure_transport).settings.limits_variables
-    setting = "'Limit variables that can be set at queue time'"
     if limits is None:
-        say(f"note: CI may not see whether {setting} is on in {project!r}, where it must be on")
+        say(f"note: CI may not see whether {_LIMITED} is on in {project!r}, where it must be on")
     if limits is not False:
         return []
     return [
-        f"{setting} is off in the project {project!r}, so that whoever may queue a run there sets what CI's jobs run; "
+        f"{_LIMITED} is off in the project {project!r}, so that whoever may queue a run there sets what CI's jobs run; "
         "switch it on under Project settings, Pipelines, Settings."
     ]
 

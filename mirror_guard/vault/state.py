@@ -59,6 +59,8 @@ class State:
     """The id of its repository in CodeCommit."""
     head: str = ""
     """Its default branch, as a full ref name."""
+    archive: tuple[str, ...] = ()
+    """Its newest archive entries."""
     unreadable: int = 0
     """How many looks in a row could not read it."""
     unattributed_since: str = ""
@@ -160,7 +162,7 @@ class States:
             fields = json.loads(data)
             if (fields.pop("kind"), fields.pop("replica")) != (_KIND, name):
                 return None
-            fields |= {name: tuple(fields[name]) for name in ("changed_by", "replicas")}
+            fields |= {name: tuple(fields[name]) for name in ("archive", "changed_by", "replicas")}
             # Words that are not signed might be anybody's.
             outbox = fields["outbox"] if is_signed else ()
             fields["outbox"] = tuple((subject, body, queued) for subject, body, queued in outbox)

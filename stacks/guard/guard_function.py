@@ -30,7 +30,7 @@ _SETTINGS = (
     "lambda:GetPolicy",
 )
 _PACKAGES = ("mirror_engine", "mirror_guard")
-MEMORY_MB = 256
+MEMORY_MB = 512
 _ACCEPTED = {
     "CloudWatchLogGroupEncrypted": "It holds names of replicas and refs; CloudWatch's default key suffices.",
     "LambdaConcurrency": "A reservation comes out of the account's concurrency; small accounts have none to spare.",

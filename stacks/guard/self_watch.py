@@ -5,6 +5,7 @@ from __future__ import annotations
 from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_events as events
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
@@ -23,6 +24,7 @@ class SelfWatch(Construct):
 
     Args:
         function: the guard.
+        check: the rule that makes it look every hour.
         log: its log group, which has a line of JSON for each replica and hour.
         topic: where the alarms go.
     """
@@ -33,6 +35,7 @@ class SelfWatch(Construct):
         construct_id: str,
         *,
         function: lambda_.Function,
+        check: events.Rule,
         log: logs.ILogGroup,
         topic: sns.ITopic,
     ) -> None:
@@ -48,43 +51,61 @@ class SelfWatch(Construct):
             evaluation_periods=1,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
-        silence = cloudwatch.Alarm(
-            self,
+        silence = self._missing(
             "Silence",
-            alarm_description=f"The guard has not looked at the replicas for {_SILENT_HOURS} hours.",
+            f"The guard has not looked at the replicas for {_SILENT_HOURS} hours.",
             # Its own, since a call that is throttled or refused counts as an invocation, too.
-            metric=cloudwatch.Metric(namespace=NAMESPACE, metric_name=LOOKS, period=hour, statistic="Sum"),
-            comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
-            threshold=1,
-            evaluation_periods=_SILENT_HOURS,
-            treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
+            cloudwatch.Metric(namespace=NAMESPACE, metric_name=LOOKS, period=hour, statistic="Sum"),
         )
-        unheard = self._unheard(hour)
-        for alarm in (failures, silence):
+        stopped = self._missing(
+            "Stopped",
+            f"Nothing has made the guard look at the replicas for {_SILENT_HOURS} hours.",
+            _invocations(check, hour),
+        )
+        unheard = self._missing(
+            "Unheard",
+            "Nobody gets every message of the guard's topic; so this alarm is only shown.",
+            cloudwatch.Metric(namespace=NAMESPACE, metric_name=SUBSCRIBERS, period=hour, statistic="Maximum"),
+        )
+        acknowledge(unheard, {"CloudWatchAlarmAction": "It is about the topic that its action would use."})
+        for alarm in (failures, silence, stopped):
             alarm.add_alarm_action(actions.SnsAction(topic))
             alarm.add_ok_action(actions.SnsAction(topic))
+        self._show([failures, silence, stopped, unheard], log)
+
+    def _show(self, alarms: list[cloudwatch.IAlarm], log: logs.ILogGroup) -> None:
+        """Make the dashboard."""
         cloudwatch.Dashboard(
             self,
             "Dashboard",
             dashboard_name=STACK_NAME,
             default_interval=Duration.hours(_SILENT_HOURS),
-            widgets=[[cloudwatch.AlarmStatusWidget(alarms=[failures, silence, unheard], width=24)], [_table(log)]],
+            widgets=[[cloudwatch.AlarmStatusWidget(alarms=alarms, width=24)], [_table(log)]],
         )
 
-    def _unheard(self, hour: Duration) -> cloudwatch.Alarm:
-        """Return the alarm that nobody hears of the others."""
-        alarm = cloudwatch.Alarm(
+    def _missing(self, name: str, description: str, metric: cloudwatch.Metric) -> cloudwatch.Alarm:
+        """Return an alarm that is on if a metric has been missing, or zero, for some hours."""
+        return cloudwatch.Alarm(
             self,
-            "Unheard",
-            alarm_description="Nobody has confirmed a subscription to the guard's topic; so this alarm is only shown.",
-            metric=cloudwatch.Metric(namespace=NAMESPACE, metric_name=SUBSCRIBERS, period=hour, statistic="Maximum"),
+            name,
+            alarm_description=description,
+            metric=metric,
             comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
             threshold=1,
             evaluation_periods=_SILENT_HOURS,
             treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
         )
-        acknowledge(alarm, {"CloudWatchAlarmAction": "It is about the topic that its action would use."})
-        return alarm
+
+
+def _invocations(rule: events.Rule, period: Duration) -> cloudwatch.Metric:
+    """Return EventBridge's own metric, which nobody else can write, as anybody who may put metrics can ours."""
+    return cloudwatch.Metric(
+        namespace="AWS/Events",
+        metric_name="Invocations",
+        dimensions_map={"RuleName": rule.rule_name},
+        period=period,
+        statistic="Sum",
+    )
 
 
 def _table(log: logs.ILogGroup) -> cloudwatch.LogQueryWidget:

@@ -34,12 +34,12 @@ class Triggers(Construct):
             ),
             targets=[targets.LambdaFunction(function)],
         )
-        self._schedule("Check", 1, "check", "Looks at every replica", function)
+        self.check = self._schedule("Check", 1, "check", "Looks at every replica", function)
         if snapshots_every:
             self._schedule("Snapshots", snapshots_every, "snapshots", "Takes a snapshot of every replica", function)
 
-    def _schedule(self, name: str, hours: int, task: str, description: str, function: lambda_.Function) -> None:
-        events.Rule(
+    def _schedule(self, name: str, hours: int, task: str, description: str, function: lambda_.Function) -> events.Rule:
+        return events.Rule(
             self,
             name,
             description=description,

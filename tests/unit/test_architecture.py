@@ -55,7 +55,7 @@ IMPORTS = {
     f"{CLI}.errors": "",
     # What runs in a pipeline, and in the guard's function.
     GUARD: "",
-    f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {GUARD}.changes {GUARD}.confirmation "
+    f"{GUARD}.handler": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.refs {GUARD}.changes {GUARD}.confirmation "
     f"{GUARD}.deployment {GUARD}.git_access {GUARD}.history {GUARD}.messages {GUARD}.names {GUARD}.replicas "
     f"{GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
     f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.deployment {GUARD}.messages {GUARD}.vault",

@@ -51,13 +51,18 @@ def creating(kind: Kind, name: str, new: Properties) -> list[Call]:
     """Return the calls that create a resource."""
     arn, tags = kind.arn_of(name), _request_tags(new)
     first = [(action, arn, {**tags, **_boundary(action, new)}) for action in kind.create]
-    return first + [(action, arn, {}) for action in _sets(kind, {}, new)] + list(kind.more(arn, {}, new))
+    return (
+        first
+        + [(action, arn, _tagging(action, {}, new)) for action in _sets(kind, {}, new)]
+        + list(kind.more(arn, {}, new))
+    )
 
 
 def updating(kind: Kind, name: str, old: Properties, new: Properties) -> list[Call]:
     """Return the calls that make a resource what its new properties say."""
     arn = kind.arn_of(name)
-    return [(action, arn, {}) for action in _sets(kind, old, new)] + list(kind.more(arn, old, new))
+    sets = [(action, arn, _tagging(action, old, new)) for action in _sets(kind, old, new)]
+    return sets + list(kind.more(arn, old, new))
 
 
 def deleting(kind: Kind, name: str, old: Properties) -> list[Call]:
@@ -72,11 +77,24 @@ def _sets(kind: Kind, old: Properties, new: Properties) -> Iterator[str]:
             yield from actions
 
 
-def _request_tags(properties: Properties) -> dict[str, Any]:
+def _tags(properties: Properties) -> dict[str, Any]:
     tags = properties.get("Tags") or []
-    pairs = tags.items() if isinstance(tags, dict) else ((tag["Key"], tag["Value"]) for tag in tags)
-    keys: dict[str, Any] = {f"aws:RequestTag/{key}": value for key, value in pairs}
-    return {**keys, "aws:TagKeys": [key.partition("/")[2] for key in keys]} if keys else {}
+    return dict(tags) if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def _request_tags(properties: Properties) -> dict[str, Any]:
+    tags = _tags(properties)
+    keys: dict[str, Any] = {f"aws:RequestTag/{key}": value for key, value in tags.items()}
+    return {**keys, "aws:TagKeys": list(tags)} if keys else {}
+
+
+def _tagging(action: str, old: Properties, new: Properties) -> dict[str, Any]:
+    """Return the condition keys of a call that sets tags, or takes tags away; none for any other call."""
+    before, after, operation = _tags(old), _tags(new), action.partition(":")[2]
+    if operation.startswith("Tag"):
+        return _request_tags({"Tags": {key: value for key, value in after.items() if before.get(key) != value}})
+    removed = [key for key in before if key not in after]
+    return {"aws:TagKeys": removed} if operation.startswith("Untag") and removed else {}
 
 
 def _boundary(action: str, properties: Properties) -> dict[str, Any]:

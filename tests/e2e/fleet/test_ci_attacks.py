@@ -223,3 +223,22 @@ def test_a_command_that_writes_refuses_a_jobs_own_token_before_it_changes_anythi
     assert company.stacks() == before
     planned = company.run("codecommit-mirror", "plan", "--all", SYSTEM_ACCESSTOKEN=token)
     assert "+ stack 'shop'" in planned
+
+
+@pytest.mark.parametrize("more", [[], ["--no-azure"]], ids=["both sides", "AWS alone"])
+def test_a_variable_of_a_run_is_no_option_of_cdk(company, tmp_path, more):
+    bootstrap(company.cloud)
+    name_mirror(company)
+    loot = tmp_path / "loot"
+    company.run("codecommit-mirror", "up", "--all", "--job", *more, check=None, CDK_APP=f"env > {loot}; exit 1")
+    assert not loot.exists()
+
+
+def test_ci_is_not_run_where_variables_are_not_limited_whatever_its_mirrors_need(company):
+    bootstrap(company.cloud)
+    name_mirror(company)
+    company.cloud.azure.set_project_setting("contoso", "Platform", "enforceSettableVar", False)
+    token = {"AZURE_DEVOPS_ENTRA_TOKEN": company.cloud.entra_token}
+    said = company.run("codecommit-mirror", "up", "--all", "--job", "--no-azure", check=False, **token)
+    company.cloud.azure.set_project_setting("contoso", "Platform", "enforceSettableVar", True)
+    assert "is off in the project 'Platform'" in said

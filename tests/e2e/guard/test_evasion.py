@@ -6,8 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from codecommit_mirror import engine
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
 from localcloud import sample
+from mirror_engine.confirmation import confirmation, source_commit
+from mirror_engine.plan import by_original_name
+from mirror_engine.refs import ReplicaRefs
+from mirror_engine.wire.packs import COMMIT, TAG, TREE, object_id, pack_of
 from mirror_guard import handler, history
 from mirror_guard.handler import Guard
 from mirror_guard.snapshot import Snapshots
@@ -255,3 +260,64 @@ def test_an_overwrite_with_more_than_the_guard_reads(guarded, rig, monkeypatch):
     monkeypatch.setattr(history, "MAX_INSPECTED_BYTES", 20)
     assert guard_here(guarded).handle_change(event) == "UNPROVED"
     assert "perhaps not by its mirror" in " ".join(mail["subject"] for mail in guarded.mails(rig.name, 2))
+
+
+def forged_confirmation(rig):
+    """Write a confirming tag about what the replica has now, as a run writes one; return its name at the source."""
+    refs = sample.refs(rig.replica)
+    settings = engine.Settings(*(engine.make_endpoint(side, "https://x", "", "", "") for side in ("source", "replica")))
+    mirrored = by_original_name(ReplicaRefs(refs), ("refs/",))
+    tag = confirmation(settings, mirrored, datetime.now(UTC).timestamp())
+    pack = pack_of([(TREE, b""), (COMMIT, source_commit("https://x")), (TAG, tag)])
+    sample.git(rig.source, "unpack-objects", "-q", stdin=pack)
+    sample.git(rig.source, "update-ref", "refs/stolen/forged", object_id(TAG, tag))
+    return "refs/stolen/forged"
+
+
+def test_a_forged_confirmation_while_the_rule_is_disabled(guarded, rig, deaf):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.mails(rig.name)
+    guarded.invoke(task="check")
+    mallory = somebody(guarded.cloud, rig)
+    push(rig, "refs/heads/main~2:refs/heads/main", user=mallory)
+    push(rig, f"{forged_confirmation(rig)}:refs/tags/codecommit-mirror/confirmed", user=mallory)
+    deaf()
+    for hours in (0, 3):
+        later = datetime.now(UTC) + timedelta(hours=hours)
+        Guard(guarded.guard_environment(), guarded.as_guard(), lambda later=later: later).check()
+    (mail,) = guarded.mails(rig.name, 1)
+    assert "reported by no event" in mail["body"]
+
+
+def test_the_archive_goes_between_two_looks_while_the_rule_is_disabled(guarded, rig, request):
+    sample.fill(rig.source)
+    rig.run()
+    guarded.snapshot(rig.name)
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    rig.run()
+    guarded.mails(rig.name)
+    guarded.invoke(task="check")
+    (entry,) = sample.refs(rig.replica, "refs/tags/codecommit-mirror/archive/")
+    deaf = request.getfixturevalue("deaf")
+    push(rig, f":{entry}")
+    deaf()
+    guarded.invoke(task="check")
+    (mail,) = guarded.mails(rig.name, 1)
+    assert entry in mail["body"]
+
+
+def test_a_second_change_before_the_confirmation_is_no_all_clear(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    other = somebody(guarded.cloud, rig)
+    push(rig, "refs/heads/main~2:refs/heads/main", user=other)
+    assert len(guarded.mails(rig.name, 1)) == 1
+    time.sleep(1.1)
+    rig.run()
+    push(rig, "refs/heads/main~3:refs/heads/main", user=other)
+    guarded.invoke(task="check")
+    subjects = [mail["subject"] for mail in guarded.mails(rig.name)]
+    assert sample.refs(rig.replica)["refs/heads/main"] != sample.refs(rig.source)["refs/heads/main"]
+    # Whether the confirmation was looked at before the second push is the queue's affair.
+    assert subjects.count(f"Replica {rig.name} was changed, but not by its mirror") == 1 + (len(subjects) > 1)

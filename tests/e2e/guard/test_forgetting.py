@@ -132,7 +132,7 @@ def test_a_subscription_that_leaves_messages_out(guarded, kept):
     sns.set_subscription_attributes(**rule, AttributeValue="{}")
     guarded.invoke(task="check")
     last = [mail for mail in guarded.cloud.mail() if mail["subject"] == "The guard itself was changed"][-1]
-    assert "topic: what its subscriptions leave out was changed" in last["body"]
+    assert "subscription of ops@example.com (email) was changed" in last["body"]
 
 
 def test_the_topics_key_is_its_deployers(guarded):
@@ -142,3 +142,29 @@ def test_the_topics_key_is_its_deployers(guarded):
     refused("AccessDeniedException", kms.schedule_key_deletion, KeyId=key, PendingWindowInDays=7)
     policy = kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"]
     refused("AccessDeniedException", kms.put_key_policy, KeyId=key, PolicyName="default", Policy=policy)
+
+
+def test_another_recipient_is_told(guarded, kept):
+    sns, address = guarded.cloud.client("sns"), "mallory@example.com"
+    sns.subscribe(TopicArn=guarded.topic, Protocol="email", Endpoint=address)
+    guarded.cloud.aws.confirm_subscriptions(address)
+    listed = sns.list_subscriptions_by_topic(TopicArn=guarded.topic)["Subscriptions"]
+    (made,) = [one["SubscriptionArn"] for one in listed if one["Endpoint"] == address]
+    guarded.invoke(task="check")
+    last = [mail for mail in guarded.cloud.mail() if mail["subject"] == "The guard itself was changed"][-1]
+    assert f"subscription of {address} (email) is new" in last["body"]
+    sns.unsubscribe(SubscriptionArn=made)
+    guarded.invoke(task="check")
+
+
+def test_names_of_any_characters_leave_the_guard_alive(guarded, kept):
+    main = sample.refs(kept.replica)["refs/heads/main"]
+    sample.git(kept.replica, "pack-refs", "--all")
+    packed = kept.replica / "packed-refs"
+    lines = [line for line in packed.read_text().splitlines() if not line.startswith("#")]
+    # Of 15 MB: just below what is read.
+    lines += [f"{main} refs/heads/zz/{'z' * 240}\N{PILE OF POO}{number:06d}" for number in range(48_000)]
+    packed.write_text("\n".join(["# pack-refs with: peeled fully-peeled ", *lines]) + "\n")
+    assert "errorMessage" not in guarded.invoke(task="check")
+    assert guarded.snapshot(kept.name)["refs"] > 48_000
+    guarded.cloud.client("codecommit").delete_repository(repositoryName=kept.name)

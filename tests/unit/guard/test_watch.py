@@ -44,9 +44,12 @@ def test_a_change_is_told_once_until_a_run_confirms_the_replica():
     assert again is None
     state, messages = check(state, NOW + HOUR)
     assert messages == []
-    state, messages = check(confirm(state, "2", NOW + 2 * HOUR), NOW + 3 * HOUR)
+    confirmed = confirm(state, "2", NOW + 2 * HOUR)
+    # It was changed again since.
+    assert check(confirmed, NOW + 3 * HOUR)[1] == []
+    state, messages = check(confirmed, NOW + 3 * HOUR, sha256=SHA)
     assert [one.subject for one in messages] == ["Replica M is confirmed again"]
-    assert check(state, NOW + 3 * HOUR)[1] == []
+    assert check(state, NOW + 3 * HOUR, sha256=SHA)[1] == []
     assert note(state, now=NOW + 4 * HOUR)[1] is not None
 
 
@@ -62,7 +65,7 @@ def test_another_stranger_after_the_first_is_told_too():
     for number in range(20):
         state, _ = note(state, change=replace(CHANGE, caller=f"arn:aws:iam::1:user/{number}"))
     assert len(state.changed_by) == 10
-    state, _ = check(confirm(state, "2", NOW + HOUR), NOW + HOUR)
+    state, _ = check(confirm(state, "2", NOW + HOUR), NOW + HOUR, sha256=SHA)
     assert note(state, now=NOW + 2 * HOUR)[1] is not None
 
 
@@ -152,6 +155,27 @@ def test_what_nothing_shows_to_be_a_runs_is_told_as_that():
     assert "was changed, perhaps by something other than its mirror pipeline" in message.body
 
 
+def test_a_confirmation_that_no_event_told_of_is_told_unless_one_comes():
+    state = watch.note_unheard(confirm(State(), "1", NOW - HOUR), NOW)
+    assert check(state, NOW + HOUR, sha256=SHA)[1] == []
+    (message,) = check(state, NOW + 2 * HOUR, sha256=SHA)[1]
+    assert "reported by no event" in message.body
+    heard = confirm(state, "2", NOW - timedelta(minutes=1))
+    assert check(heard, NOW + 3 * HOUR, sha256=SHA)[1] == []
+
+
+def test_archive_entries_that_go_between_two_looks_are_told_unless_an_event_did():
+    prefix = "refs/tags/codecommit-mirror/archive"
+    young, old = f"{prefix}/20261101T000000Z/heads/x", f"{prefix}/20260801T000000Z/heads/y"
+    where = {"archive_days": 90, "replica": "M", "region": "eu-west-1", "now": NOW}
+    state, messages = watch.note_archive(State(), [old, young], **where)
+    assert messages == []
+    assert watch.note_archive(state, [young], **where)[1] == []
+    (message,) = watch.note_archive(state, [old], **where)[1]
+    assert young in message.body
+    assert watch.note_archive(note(state)[0], [old], **where)[1] == []
+
+
 def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
     state, messages = check(State())
     assert (messages, state.first_seen) == ([], "20261126T120000Z")
@@ -171,7 +195,7 @@ def test_a_forged_time_does_not_postpone_staleness():
     state = watch.note_confirmation(State(), "1", Confirmation(NOW + timedelta(days=900), "x", SHA), NOW)
     assert state.confirmed_at == "20261126T120000Z"
     assert watch.note_confirmation(state, "1", Confirmation(NOW + HOUR, "x", SHA), NOW + HOUR) == state
-    assert watch.note_confirmation(State(), "2", None, NOW).confirmed_at == "20261126T120000Z"
+    assert watch.note_confirmation(State(), "2", None, NOW).confirmed_at == ""
 
 
 def test_a_confirmation_by_somebody_else_confirms_nothing():

@@ -37,6 +37,7 @@ def test_there_are_these_resources_and_nothing_else():
         "AWS::CloudWatch::Alarm",
         "AWS::CloudWatch::Alarm",
         "AWS::CloudWatch::Alarm",
+        "AWS::CloudWatch::Alarm",
         "AWS::CloudWatch::Dashboard",
         "AWS::Events::Rule",
         "AWS::Events::Rule",
@@ -135,7 +136,7 @@ def test_a_topic_that_is_there_already_is_used_as_it_is():
     kinds = {resource["Type"] for resource in document["Resources"].values()}
     assert not kinds & {"AWS::SNS::Topic", "AWS::KMS::Key", "AWS::SNS::TopicPolicy"}
     alarms = [r["Properties"] for r in document["Resources"].values() if r["Type"] == "AWS::CloudWatch::Alarm"]
-    assert sorted(alarm.get("AlarmActions", []) for alarm in alarms) == [[], [TOPIC], [TOPIC]]
+    assert sorted(alarm.get("AlarmActions", []) for alarm in alarms) == [[], [TOPIC], [TOPIC], [TOPIC]]
 
 
 def test_what_the_function_cannot_handle_goes_to_the_topic():

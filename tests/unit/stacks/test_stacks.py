@@ -412,7 +412,10 @@ def test_the_roles_policies_are_these_documents():
             "Effect": "Allow",
             "Action": "iam:TagRole",
             "Resource": roles,
-            "Condition": {**ours, "ForAllValues:StringEquals": {"aws:TagKeys": record}},
+            "Condition": {
+                "StringEquals": {"aws:ResourceTag/codecommit-mirror:provisioned-from": "github.com/contoso/mirrors"},
+                "ForAllValues:StringEquals": {"aws:TagKeys": record},
+            },
         },
         {
             "Effect": "Allow",
