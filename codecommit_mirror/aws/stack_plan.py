@@ -81,6 +81,8 @@ def places(mirror: str, template: Mapping[str, Any], account: str, region: str) 
         ("account", f"{account} in {region}"),
         ("server", None if azure.get("server") == AZURE_DEVOPS_SERVICES else azure.get("server")),
         ("organization", azure.get("organization")),
+        # Whoever may change pipelines there reads what they store.
+        ("project", azure and f"{azure.get('organization')}/{azure.get('project')}"),
         *(("identity provider", arn) for arn in trusted if isinstance(arn, str)),
         *(("user or role", name) for name in writers if isinstance(name, str)),
         ("existing repository", None if "AWS::CodeCommit::Repository" in kinds else mirror),

@@ -133,7 +133,8 @@ def up(
             contexts, project = contexts_of(mirrors, board), project_of(mirrors)
             in_azure = [context for context in contexts.values() if policy.covers_azure(context.mirror)]
             if job and project.section and contexts:
-                check_ci((in_azure or list(contexts.values()))[0], project.section)
+                context = (in_azure or list(contexts.values()))[0]
+                check_ci(context, project.section, is_needed=bool(in_azure))
             result = upwards.up(contexts, board, project, policy, stages)
     if dry_run:
         _plan_up(mirrors, policy, summary, as_json, stages=stages)

@@ -14,7 +14,7 @@ from ..azure import connection
 from ..azure.organization import ServiceConnection, read_connection
 from ..azure.state import AzureState
 from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
-from ..config.ci import Ci
+from ..config.ci import AzurePipelines, Ci
 from ..config.identity import IDENTITY_STACK_NAME
 from ..config.mirror import Mirror
 from ..errors import AzureError, DeniedError, MirrorError, NotFoundError
@@ -46,12 +46,13 @@ def quota_problems(context: MirrorContext, templates: Iterable[Mapping[str, Any]
     return quotas.problems(needs, quotas.read_quotas(context.aws, needs))
 
 
-def check_ci(context: MirrorContext, section: Ci) -> None:
+def check_ci(context: MirrorContext, section: Ci, *, is_needed: bool) -> None:
     """Refuse to work as a CI whose service connections others may use: a pull request, or any pipeline of its project.
 
     Args:
         context: one of the mirrors'.
         section: the section ``ci`` of mirrors.yaml.
+        is_needed: whether CI works on the Azure side of a mirror; if not, it may have no token, and no way there.
 
     Raises:
         MirrorError: a connection is open; it says which, and what to change.
@@ -59,14 +60,20 @@ def check_ci(context: MirrorContext, section: Ci) -> None:
     place = section.azure
     if place is None:
         return
-    server = context.mirror.azure.server
     try:
-        token = context.token
-    except MirrorError:
-        if place.service_connection:
+        problems = _open_doors(context, section, place)
+    except MirrorError as error:
+        if is_needed:
             raise
-        say(f"note: without a token CI may not see whether {_LIMITED} is on in {place.project!r}, where it must be on")
+        say(f"note: CI's own project was not looked at, where {_LIMITED} must be on: {error}")
         return
+    if problems:
+        raise MirrorError("\n".join(problems))
+
+
+def _open_doors(context: MirrorContext, section: Ci, place: AzurePipelines) -> list[str]:
+    """Return what lets others act as CI, one sentence each."""
+    server, token = context.mirror.azure.server, context.token
     problems = _settable_variables(context, place.organization, place.project)
     for name in filter(None, (place.service_connection, section.deploy_role)):
         try:
@@ -79,8 +86,7 @@ def check_ci(context: MirrorContext, section: Ci) -> None:
             say(f"note: CI may not see who may use the service connection {name!r}; make its identity a Reader of it")
         else:
             problems += connection_problems(found, section.branch)
-    if problems:
-        raise MirrorError("\n".join(problems))
+    return problems
 
 
 def _settable_variables(context: MirrorContext, organization: str, project: str) -> list[str]:

@@ -20,6 +20,7 @@ def test_a_first_mirror_names_everything_for_the_first_time():
     assert newly_named({"MyRepoReplica": of()}, []) == {
         ("account", "111122223333 in eu-west-1"): ["MyRepoReplica"],
         ("organization", "contoso"): ["MyRepoReplica"],
+        ("project", "contoso/Shop"): ["MyRepoReplica"],
         ("user or role", "azure-devops-pipeline-MyRepoReplica"): ["MyRepoReplica"],
     }
 
@@ -31,7 +32,8 @@ def test_what_is_deployed_is_not_new():
 
 def test_each_change_of_where_something_goes_is_new():
     azure = synthesised_azure()
-    assert named(of(azure=azure.model_copy(update={"organization": "fabrikam"})), of()) == ["organization"]
+    assert named(of(azure=azure.model_copy(update={"organization": "fabrikam"})), of()) == ["organization", "project"]
+    assert named(of(azure=azure.model_copy(update={"project": "Theirs"})), of()) == ["project"]
     server = azure.model_validate({**azure.model_dump(exclude_unset=True), "server": "https://tfs.example.com/tfs"})
     assert named(of(azure=server), of()) == ["server"]
     assert named(of(region="us-east-1"), of()) == ["account"]
