@@ -79,9 +79,8 @@ def confirm(settings: Settings, after: Advertisement, traffic: Traffic, sleep: C
     problem = ""
     for number in range(CONFIRM_TRIES):
         try:
-            problem = push(settings.replica, after.capabilities, commands, pack_of(objects), traffic).get(
-                CONFIRMED_TAG, ""
-            )
+            refused = push(settings.replica, after.capabilities, commands, pack_of(objects), traffic)
+            problem = refused.get(CONFIRMED_TAG, "")
             break
         except RetryableError as error:
             problem = str(error)

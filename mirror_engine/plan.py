@@ -65,19 +65,9 @@ def by_original_name(replica: ReplicaRefs, namespaces: Sequence[str]) -> SourceR
     return SourceRefs({**select(replica, namespaces), **select(carried, namespaces)})
 
 
-def strays(replica: ReplicaRefs, namespaces: Sequence[str]) -> ReplicaRefs:
-    """Return the refs among the engine's own that no run has made."""
-    present = by_original_name(replica, namespaces)
-    return ReplicaRefs(
-        {
-            name: value
-            for name, value in replica.items()
-            if name.startswith(OWN_PREFIX)
-            and name not in (CONFIRMED_TAG, SOURCE_TAG)
-            and not name.startswith(ARCHIVE_PREFIX)
-            and not (name.startswith(CARRIED_PREFIX) and original_name(name) in present)
-        }
-    )
+def is_stray(ref: str) -> bool:
+    """Whether a ref that is not mirrored is among the engine's own, and no run makes such a one."""
+    return ref.startswith(OWN_PREFIX) and ref not in (CONFIRMED_TAG, SOURCE_TAG) and not ref.startswith(ARCHIVE_PREFIX)
 
 
 def is_other(ref: str) -> bool:
@@ -134,9 +124,8 @@ def plan_refs(
     present = by_original_name(replica, namespaces)
     names = replica_names(wanted, replica, refused_names)
     target = ReplicaRefs({names[name]: value for name, value in wanted.items()})
-    mirrored = {name: value for name, value in replica.items() if original_name(name) in present}
-    there = ReplicaRefs({**mirrored, **strays(replica, namespaces)})
-    return wanted, make_plan(target, there, source.head, given_up)
+    there = {name: value for name, value in replica.items() if original_name(name) in present or is_stray(name)}
+    return wanted, make_plan(target, ReplicaRefs(there), source.head, given_up)
 
 
 def make_plan(

@@ -26,7 +26,7 @@ from .wire.protocol import push, read_refs
 from .wire.transport import Traffic
 
 BUFFER_BYTES = 16 * 1024 * 1024
-"""A pack up to this size is parsed before it is pushed; a larger one is streamed without being parsed."""
+"""A pack up to this size is parsed before it is pushed; of a larger one, which is streamed, only so much is."""
 MAX_OBJECTS_PER_PUSH = 1_000_000
 """A larger pack is pushed in increments of history."""
 PROOF_BYTES = 4 * 1024 * 1024
@@ -305,7 +305,7 @@ class Transfer:
             if objects > MAX_OBJECTS_PER_PUSH:
                 raise TooLarge(f"the pack has {objects:,} objects")
             pack = start if rest is None else itertools.chain([start], rest)
-            fast_forwards = self._fast_forwards(commands, start) if self._settings.archive_days else []
+            fast_forwards = self._fast_forwards(commands, start)
         commands = self.archive.keep(commands, fast_forwards)
         if not commands:
             return {}
@@ -327,10 +327,11 @@ class Transfer:
         """
         updates = [command for command in commands if command.old and command.new]
         shown = self._inspect(updates, pack)
-        for command in updates:
-            if command.ref not in shown and not command.ref.startswith("refs/tags/") and self._proofs_left:
-                self._proofs_left -= 1
-                shown |= self._inspect([command], self._packs.commits(command.new or "", command.old or ""))
+        # Without an archive, nothing depends on it.
+        unproved = [c for c in updates if c.ref not in shown and not c.ref.startswith("refs/tags/")]
+        for command in unproved[: self._proofs_left] if self._settings.archive_days else ():
+            self._proofs_left -= 1
+            shown |= self._inspect([command], self._packs.commits(command.new or "", command.old or ""))
         return sorted(shown)
 
     def _inspect(self, updates: Sequence[Command], pack: bytes | bytearray) -> set[str]:

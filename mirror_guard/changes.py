@@ -171,7 +171,7 @@ def lost_entries(names: Iterable[str], archive_days: int, now: datetime) -> list
     """Return those among a replica's lost refs that are archive entries which no run deletes yet.
 
     Args:
-        names: refs that the last snapshot has, and the replica has not, or not any longer with the same id.
+        names: refs that were there, and that the replica has no longer, or not with the same id.
         archive_days: how long an entry is kept; 0 if there is no archive.
         now: the time.
     """

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mirror_engine.confirmation import ref_listing
 from mirror_engine.failures import MirrorFailure, PackRefused, SourceRefused
 from mirror_engine.plan import by_original_name
-from mirror_engine.refs import CONFIRMED_TAG, Refs, ReplicaRefs
+from mirror_engine.refs import Refs, ReplicaRefs
 from mirror_engine.settings import Endpoint
 from mirror_engine.wire.packs import TAG, object_id
 from mirror_engine.wire.protocol import offered, request_pack
@@ -38,12 +38,11 @@ class Confirmation:
     """Of the refs that the replica had after it; see ``digest``."""
 
 
-def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], refs: Mapping[str, str]) -> Confirmation | None:
-    """Read the confirming tag from the replica; None if it cannot be read within the first megabyte of a pack.
+def read_confirmation(endpoint: Endpoint, capabilities: Sequence[str], wanted: str) -> Confirmation | None:
+    """Read the confirming tag with this id from the replica; None if the first megabyte of a pack does not show it.
 
     The tag's commit has no history. Raises RetryableError if the replica is busy.
     """
-    wanted = refs[CONFIRMED_TAG]
     words = offered(capabilities, "side-band-64k", "no-progress") + offered(capabilities, "multi_ack_detailed")
     data = bytearray()
     pack = request_pack(endpoint, words, [wanted], [], Traffic())

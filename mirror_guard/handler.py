@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -195,15 +195,13 @@ class Guard:
         existing = list(replicas.find_all(self._tagging))
         # The session makes one client at a time; the threads share them.
         _ = self.vault, self._codecommit, self._sns
-        failures = [failure for check in (self._check_key, self._check_deployment) if (failure := _safely(check))]
         known = self.vault.states.names() | self.vault.store.saved_replicas()
-        for name in sorted(known - {replica.name for replica in existing}):
-            failure = _safely(partial(self._update, name, partial(self._noted_absence, name=name)))
-            failures += [failure] if failure else []
+        gone = sorted(known - {replica.name for replica in existing})
+        absences = [partial(self._update, name, partial(self._noted_absence, name=name)) for name in gone]
+        failures = _failures([self._check_key, self._check_deployment, *absences])
         failures += self._look_at_all(existing)
         # At last, so that a look knows which replicas are not new.
-        failure = _safely(partial(self._note_replicas, sorted(replica.name for replica in existing)))
-        failures += [failure] if failure else []
+        failures += _failures([partial(self._note_replicas, sorted(replica.name for replica in existing))])
         if not failures:
             # The alarm on silence goes by this: it says that the guard looked, and not that somebody called it.
             self._put_metric(LOOKS, 1)
@@ -221,8 +219,7 @@ class Guard:
         failed = [(replica, str(problem)) for replica, problem in zip(existing, problems, strict=True) if problem]
         if len(failed) > _MAX_UNREADABLE:
             return [f"{replica.name}: {problem}" for replica, problem in failed]
-        notes = (_safely(partial(self._note_unreadable, replica, problem)) for replica, problem in failed)
-        return [failure for failure in notes if failure]
+        return _failures([partial(self._note_unreadable, replica, problem) for replica, problem in failed])
 
     def _note_replicas(self, names: list[str]) -> None:
         """Tell people which repositories the guard has begun to keep: their tags may be anybody's."""
@@ -299,7 +296,7 @@ class Guard:
             elif tag and state.confirmed_id and tag != state.confirmed_id and not heard:
                 state = watch.note_unheard(state, self.clock())
             elif tag and tag != state.confirmed_id:
-                confirmation = read_confirmation(access.endpoint(), advertised.capabilities, advertised.refs)
+                confirmation = read_confirmation(access.endpoint(), advertised.capabilities, tag)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
             entries = [name for name, _, _ in archive_entries(advertised.refs)]
             days, now = replica.archive_days, self.clock()
@@ -404,14 +401,16 @@ class Guard:
         return state, messages + ([archive_dropped(name, region, "in its last snapshot", lost)] if lost else [])
 
 
-def _safely(check: Callable[[], object]) -> str | None:
-    """Do one part of the hourly look; return why it failed, if it did, since the others are done all the same."""
-    try:
-        check()
-    except Exception as error:
-        _log(error=f"{type(error).__name__}: {error}")
-        return str(error)
-    return None
+def _failures(checks: Iterable[Callable[[], object]]) -> list[str]:
+    """Do parts of the hourly look; return why some failed, since the others are done all the same."""
+    failures = []
+    for check in checks:
+        try:
+            check()
+        except Exception as error:
+            _log(error=f"{type(error).__name__}: {error}")
+            failures.append(str(error))
+    return failures
 
 
 def _log(**fields: object) -> None:

@@ -27,7 +27,7 @@ _WRITERS, _PUSH_POLICIES = default_user_name("*"), default_policy_name("*")
 _CLEANUP = "*CredentialCleanup*"
 """In the names that CDK gives the clean-up's function, role and log group."""
 
-_WITH_A_ROLE = "ContinueUpdateRollback CreateChangeSet CreateStack DeleteStack RollbackStack UpdateStack"
+_WITH_A_ROLE = "ContinueUpdateRollback CreateChangeSet CreateStack RollbackStack UpdateStack"
 _WITHOUT_A_ROLE = "DeleteChangeSet ExecuteChangeSet SetStackPolicy UpdateTerminationProtection"
 _BY_A_PERSON = (f"{PREFIX}-ci", STACK_NAME, IDENTITY_STACK_NAME, VAULT_STACK_NAME)
 """The stacks that a person deploys."""
@@ -81,7 +81,7 @@ def execution_policy(account: str, partition: str = "aws") -> Document:
         _allow("Replicas", "codecommit", _REPOSITORIES, [regional("codecommit", "*")]),
         _allow("IdentitiesWithinTheBoundary", "iam", _IDENTITIES_WITHIN_THE_BOUNDARY, entities, bounded),
         _allow("Identities", "iam", _IDENTITIES, entities),
-        {**_allow("NoRecordOfAPipeline", "iam", _TAGGING, ["*"], of_the_record), "Effect": "Deny"},
+        _deny("NoRecordOfAPipeline", "iam", _TAGGING, ["*"], of_the_record),
         _allow("PushPolicies", "iam", _POLICIES, [f"{iam}:policy/{_PUSH_POLICIES}"]),
         _allow("TheCleanupsRole", "iam", "PassRole", [cleanup_role], passed),
         _allow("TheCleanup", "lambda", _FUNCTIONS, [regional("lambda", f"function:{_CLEANUP}")]),
@@ -128,13 +128,16 @@ def deploy_policy(account: str, qualifier: str, partition: str = "aws") -> Docum
     """
     execution = f"arn:{partition}:iam::{account}:role/cdk-{qualifier}-cfn-exec-role-{account}-*"
     as_another = {"StringNotLike": {"cloudformation:RoleArn": execution}}
+    # The CDK CLI names no role when it deletes a mirror's stack whose creation failed.
+    of_another = {"StringNotEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}}
     stack = f"arn:{partition}:cloudformation:*:{account}:stack"
     own = [f"{stack}/{name}/*" for name in _BY_A_PERSON]
-    denied = [
-        _allow("OnlyAsTheExecutionRole", "cloudformation", _WITH_A_ROLE, ["*"], as_another),
-        _allow("NothingThatAPersonDeploys", "cloudformation", f"{_WITH_A_ROLE} {_WITHOUT_A_ROLE}", own),
-    ]
-    return _document(*({**statement, "Effect": "Deny"} for statement in denied))
+    changes = f"{_WITH_A_ROLE} {_WITHOUT_A_ROLE} DeleteStack"
+    return _document(
+        _deny("OnlyAsTheExecutionRole", "cloudformation", _WITH_A_ROLE, ["*"], as_another),
+        _deny("OnlyMirrorsAreDeleted", "cloudformation", "DeleteStack", ["*"], {**as_another, **of_another}),
+        _deny("NothingThatAPersonDeploys", "cloudformation", changes, own),
+    )
 
 
 def _document(*statements: Document) -> Document:
@@ -149,3 +152,7 @@ def _allow(sid: str, service: str, names: str, resources: list[str], condition: 
         "Resource": resources,
     }
     return {**statement, "Condition": condition} if condition else statement
+
+
+def _deny(sid: str, service: str, names: str, resources: list[str], condition: Document | None = None) -> Document:
+    return {**_allow(sid, service, names, resources, condition), "Effect": "Deny"}

@@ -85,6 +85,8 @@ def policy(account: str, boundary: bool, deploy: bool, qualifier: str, partition
         raise ConfigurationError(f"{account!r} is not the id of an AWS account; write its twelve digits.")
     if boundary and deploy:
         raise ConfigurationError("--boundary and --deploy are two documents; ask for one at a time.")
+    if not re.fullmatch("[A-Za-z0-9_-]{1,10}", qualifier):
+        raise ConfigurationError(f"{qualifier!r} is not a bootstrap's qualifier; write up to ten letters and digits.")
     if deploy:
         document = deploy_policy(account, qualifier, partition)
     else:

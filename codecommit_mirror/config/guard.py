@@ -111,7 +111,8 @@ class Guard(BaseModel):
         ]
         | None
     ) = None
-    """The role that CloudFormation acts as when it deploys the vault: nobody else changes the bucket's settings.
+    """The role that CloudFormation acts as when it deploys the vault and the guard: nobody else changes the bucket's
+    settings, or disables the topic's key.
     Default: the execution role of CDK's bootstrap."""
 
     @model_validator(mode="after")

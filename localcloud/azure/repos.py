@@ -19,7 +19,6 @@ from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
 from ..isolated_git import isolated_environment
 from . import upload_pack
 from .tokens import Token, Tokens
-from .upload_pack import PackShape
 
 NO_OBJECT = "0" * 40
 SIGN_IN_PAGE = Answer(
@@ -280,12 +279,7 @@ class Repositories:
         ]
 
 
-def azure_repos_host(
-    repositories: Repositories,
-    tokens: Tokens,
-    pushed: Callable[[Repository, Push], None],
-    shape: PackShape = PackShape.LATE_BASES,
-) -> Host:
+def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callable[[Repository, Push], None]) -> Host:
     """Return the host function of the endpoint.
 
     It only speaks protocol v0, sends what ``upload_pack`` says, answers with a sign-in page if the token is wrong or if
@@ -295,7 +289,6 @@ def azure_repos_host(
         repositories: what is served.
         tokens: what is taken as a password.
         pushed: called after each push.
-        shape: of the packs that it sends.
     """
 
     def host(request: GitRequest) -> Serve | Answer:
@@ -308,7 +301,7 @@ def azure_repos_host(
         if isinstance(found, Answer):
             return found
         if request.service == "git-upload-pack":
-            return upload_pack.serve(found.path, request, shape)
+            return upload_pack.serve(found.path, request)
         if request.advertisement:
             return Serve(found.path)
         repository, before = found, found.refs()

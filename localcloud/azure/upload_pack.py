@@ -7,7 +7,8 @@
   https://github.com/ConfigButler/gitops-reverser
 - ``filter`` knows ``blob:none`` and ``tree:0``: https://devblogs.microsoft.com/devops (November 2023)
 
-That a thin pack may have commits as deltas of what the client has is plausible, and not recorded: so it can be chosen.
+How a request with another filter fails is not recorded. That a thin pack may have commits as deltas of what the client
+has is plausible, and not recorded: so it can be chosen.
 """
 
 from __future__ import annotations
@@ -46,35 +47,28 @@ class PackShape(enum.Enum):
     """As ``LATE_BASES``; and the commits of a thin pack are deltas of a commit that the client says it has."""
 
 
-def serve(repository: Path, request: GitRequest, shape: PackShape, hidden: Sequence[str] = ()) -> Answer:
+def serve(repository: Path, request: GitRequest, shape: PackShape = PackShape.LATE_BASES) -> Answer:
     """Answer a fetch.
 
     Args:
         repository: the bare repository.
         request: the request.
         shape: of the packs.
-        hidden: prefixes of refs that are not listed.
     """
     if request.advertisement:
         content_type = "application/x-git-upload-pack-advertisement"
-        return Answer(200, advertisement(repository, hidden), {"Cache-Control": "no-cache"}, content_type)
+        return Answer(200, advertisement(repository), {"Cache-Control": "no-cache"}, content_type)
     return answer(repository, request.body.read(1 << 40), shape)
 
 
-def advertisement(repository: Path, hidden: Sequence[str] = ()) -> bytes:
-    """Return the list of refs.
-
-    Args:
-        repository: the bare repository.
-        hidden: prefixes of refs that are left out.
-    """
+def advertisement(repository: Path) -> bytes:
+    """Return the list of refs."""
     listing = _git(repository, "for-each-ref", "--format=%(objectname) %(refname) %(*objectname)")
     head = _git(repository, "symbolic-ref", "HEAD").strip()
     lines: list[tuple[str, str]] = []
     for line in filter(None, listing.split("\n")):
         value, name, peeled = line.split(" ")
-        if not name.startswith(tuple(hidden)):
-            lines += [(value, name), *([(peeled, f"{name}^{{}}")] if peeled else [])]
+        lines += [(value, name), *([(peeled, f"{name}^{{}}")] if peeled else [])]
     default = next((value for value, name in lines if name == head), None)
     words = f"{CAPABILITIES} symref=HEAD:{head}" if default else CAPABILITIES
     lines = [*([(default, "HEAD")] if default else []), *lines] or [(NO_OBJECT, "capabilities^{}")]
@@ -112,8 +106,7 @@ def answer(repository: Path, request: bytes, shape: PackShape) -> Answer:
     lines[0] = b" ".join([*first.split()[:2], *kept]) + b"\n" if first else first
     done = subprocess.run(
         [
-            *("git", "-c", "uploadpack.allowFilter=true", "-c", "uploadpack.allowTipSHA1InWant=true"),
-            *("-c", "uploadpack.allowAnySHA1InWant=true", "upload-pack", "--stateless-rpc", str(repository)),
+            *("git", "-c", "uploadpack.allowFilter=true", "upload-pack", "--stateless-rpc", str(repository)),
         ],
         input=b"".join(b"0000" if line is None else _packet(line) for line in lines),
         stdout=subprocess.PIPE,
@@ -217,10 +210,9 @@ def _packet(payload: bytes) -> bytes:
     return b"%04x%s" % (len(payload) + 4, payload)
 
 
-def _git(repository: Path, *arguments: str, text: str = "") -> str:
+def _git(repository: Path, *arguments: str) -> str:
     done = subprocess.run(
         ["git", "-C", str(repository), *arguments],
-        input=text.encode(),
         capture_output=True,
         env=isolated_environment(),
         check=False,

@@ -236,7 +236,8 @@ def test_requests_stay_small_when_there_are_many_tags(strict_sides, monkeypatch)
     assert sum(sizes) < wants + 20_000
 
 
-def test_a_run_says_that_files_of_git_lfs_are_not_mirrored(strict_sides):
+@pytest.mark.parametrize("days", ["90", "0"])
+def test_a_run_says_that_files_of_git_lfs_are_not_mirrored(strict_sides, days):
     sides = strict_sides
     fill(sides)
     assert not sides.mirror().lfs
@@ -245,6 +246,6 @@ def test_a_run_says_that_files_of_git_lfs_are_not_mirrored(strict_sides):
     tree = sample.git(sides.source, "mktree", stdin=f"100644 blob {blob}\tlarge.psd\n".encode()).strip()
     commit = sample.git(sides.source, "commit-tree", tree, "-p", "main", "-m", "a large file").strip()
     sample.git(sides.source, "update-ref", "refs/heads/main", commit)
-    outcome = sides.mirror()
+    outcome = sides.mirror(MIRROR_ARCHIVE_DAYS=days)
     assert (outcome.result, outcome.lfs) == ("Succeeded", True)
     assert any("its large files are not in the replica" in line for line in program.summary(outcome))

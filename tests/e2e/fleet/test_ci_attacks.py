@@ -230,7 +230,8 @@ def test_a_variable_of_a_run_is_no_option_of_cdk(company, tmp_path, more):
     bootstrap(company.cloud)
     name_mirror(company)
     loot = tmp_path / "loot"
-    company.run("codecommit-mirror", "up", "--all", "--job", *more, check=None, CDK_APP=f"env > {loot}; exit 1")
+    variables = {"CDK_APP": f"env > {loot}; exit 1", "AZURE_DEVOPS_ENTRA_TOKEN": company.cloud.entra_token}
+    company.run("codecommit-mirror", "up", "--all", "--job", *more, check=None, **variables)
     assert not loot.exists()
 
 

@@ -14,7 +14,7 @@ from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
 from codecommit_mirror.guard import Store
-from localcloud import LocalCloud
+from localcloud import LocalCloud, sample
 from localcloud.aws.codecommit.change_events import EventShape
 from mirror_guard import replicas
 from mirror_guard.snapshot import Retention, Snapshots
@@ -156,6 +156,17 @@ def guarded(recorded_cloud):
 def cloud(guarded):
     """The guard's cloud, for whatever asks for one."""
     return guarded.cloud
+
+
+@pytest.fixture
+def kept(guarded, rig):
+    """A replica that a run has confirmed and the guard has looked at, with a snapshot."""
+    sample.fill(rig.source)
+    rig.run()
+    guarded.invoke(task="check")
+    guarded.snapshot(rig.name)
+    guarded.mails(rig.name)
+    return rig
 
 
 @pytest.fixture(scope="session", params=EventShape, ids=lambda shape: shape.value)

@@ -14,17 +14,6 @@ from .test_attacks import operator, refused
 pytestmark = pytest.mark.long("guard")
 
 
-@pytest.fixture
-def kept(guarded, rig):
-    """A replica that the guard has looked at, with a snapshot."""
-    sample.fill(rig.source)
-    rig.run()
-    guarded.invoke(task="check")
-    guarded.snapshot(rig.name)
-    guarded.mails(rig.name)
-    return rig
-
-
 def forget(guarded, name):
     """Delete notes as the role that deploys the vault, which the bucket's policy lets delete what is not locked."""
     s3, key = guarded.session_as(guarded.deployer).client("s3"), f"state/{name}.json"

@@ -14,14 +14,10 @@ OWN = "refs/tags/codecommit-mirror"
 
 
 @pytest.fixture
-def watched(guarded, rig):
-    """A replica that a run has confirmed, with a snapshot; the source has lost the branch ``attack`` again."""
-    sample.fill(rig.source)
-    rig.run()
-    guarded.invoke(task="check")
-    guarded.snapshot(rig.name)
-    sample.commit(rig.source, "attack", "a back door", parent="main~8")
-    return rig
+def watched(kept):
+    """The replica, and a branch ``attack`` at the source that no run has seen."""
+    sample.commit(kept.source, "attack", "a back door", parent="main~8")
+    return kept
 
 
 def attack(rig, *refspecs):

@@ -12,9 +12,11 @@ import boto3
 import pytest
 from aws_cdk.assertions import Template
 from botocore.exceptions import WaiterError
+from click.testing import CliRunner
 
 from codecommit_mirror.aws.session import client
 from codecommit_mirror.aws.stack import deletion_policy, find_clone_url, read_template
+from codecommit_mirror.cli import cli
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.demo import inventory
 from codecommit_mirror.operations.preflight import repository_problem
@@ -268,6 +270,50 @@ def offline(tmp_path, *arguments):
     """Run the CLI without credentials, and with a proxy that refuses every connection."""
     closed = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "CDK_HOME": str(tmp_path)}
     return cdk(None, tmp_path, *arguments, **NOTHING, **closed)
+
+
+def policy_for_ci(account, *options):
+    done = CliRunner().invoke(cli, ["ci", "policy", account.account, *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_policies_for_ci_let_cdk_deploy_try_again_and_destroy(account, tmp_path):
+    """As docs/ci.md says, with the real bootstrap; CI's job may do nothing but assume that bootstrap's roles."""
+    iam, roles = account.client("iam"), f"arn:aws:iam::{account.account}:role/cdk-ccmirror-*"
+    made = iam.create_policy(PolicyName="codecommit-mirror-execution", PolicyDocument=policy_for_ci(account))
+    boundary = "codecommit-mirror-boundary"
+    iam.create_policy(PolicyName=boundary, PolicyDocument=policy_for_ci(account, "--boundary"))
+    new = ("--qualifier", "ccmirror", "--toolkit-stack-name", "ccmirror-toolkit")
+    execution = ("--cloudformation-execution-policies", made["Policy"]["Arn"])
+    done = cdk(account, tmp_path, "bootstrap", f"aws://{account.account}/{account.region}", *new, *execution)
+    assert done.returncode == 0, done.stdout
+    iam.put_role_policy(
+        RoleName=f"cdk-ccmirror-deploy-role-{account.account}-{account.region}",
+        PolicyName="codecommit-mirror",
+        PolicyDocument=policy_for_ci(account, "--deploy"),
+    )
+    assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": roles}
+    iam.create_user(UserName="ci-job")
+    document = json.dumps({"Version": "2012-10-17", "Statement": [assume]})
+    iam.put_user_policy(UserName="ci-job", PolicyName="assume", PolicyDocument=document)
+    key = iam.create_access_key(UserName="ci-job")["AccessKey"]
+    job = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    context = ("-c", "codecommit-mirror:qualifier=ccmirror", "-c", f"codecommit-mirror:boundary={boundary}")
+
+    def as_job(*arguments):
+        done = cdk(account, tmp_path, *arguments, *context, **job)
+        return done.returncode, done.stdout
+
+    # What is in the way makes the creation fail; once it is gone, CDK deletes what is left, and creates it again.
+    iam.create_user(UserName="azure-devops-pipeline-my.repo_1")
+    assert as_job("deploy", "my.repo_1", "--require-approval", "never")[0] == 1
+    iam.delete_user(UserName="azure-devops-pipeline-my.repo_1")
+    assert as_job("deploy", "my.repo_1", "--require-approval", "never")[0] == 0
+    code, said = as_job("deploy", "my.repo_1", "--require-approval", "never", "--method", "change-set", "--force")
+    assert code == 0, said
+    code, said = as_job("destroy", "my.repo_1", "--force")
+    assert code == 0, said
 
 
 def test_synth_needs_no_credentials_and_no_network(tmp_path):

@@ -322,3 +322,10 @@ def test_an_administrators_policy_within_the_boundary_is_worth_nothing(cloud):
 def test_an_account_is_twelve_digits():
     with pytest.raises(MirrorError, match="'shop' is not the id of an AWS account; write its twelve digits"):
         CliRunner().invoke(cli, ["ci", "policy", "shop"], catch_exceptions=False)
+
+
+def test_a_qualifier_is_no_pattern():
+    with pytest.raises(MirrorError, match=r"'\*' is not a bootstrap's qualifier; write up to ten letters and digits"):
+        CliRunner().invoke(
+            cli, ["ci", "policy", "111122223333", "--deploy", "--qualifier", "*"], catch_exceptions=False
+        )

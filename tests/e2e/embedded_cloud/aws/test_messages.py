@@ -75,6 +75,29 @@ def test_a_topic_whose_key_cannot_be_used_takes_no_message(cloud):
         sns.publish(TopicArn=topic, Message="lost")
 
 
+def test_an_alarm_is_lost_with_its_topics_key(moving_cloud):
+    sns, kms, address = moving_cloud.client("sns"), moving_cloud.client("kms"), f"{uuid.uuid4().hex}@example.com"
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    topic = sns.create_topic(Name="locked", Attributes={"KmsMasterKeyId": key})["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint=address)
+    moving_cloud.aws.confirm_subscriptions(address)
+    before = len([mail for mail in moving_cloud.mail() if mail["to"] == address])
+    kms.disable_key(KeyId=key)
+    alarm = {"AlarmName": "locked", "Namespace": "n", "MetricName": "locked", "Statistic": "Sum", "Period": 60}
+    moving_cloud.client("cloudwatch").put_metric_alarm(
+        **alarm,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="LessThanThreshold",
+        TreatMissingData="breaching",
+        AlarmActions=[topic],
+    )
+    moving_cloud.aws.move_clock(days=1)
+    (shown,) = moving_cloud.client("cloudwatch").describe_alarms(AlarmNames=["locked"])["MetricAlarms"]
+    assert shown["StateValue"] == "ALARM"
+    assert len([mail for mail in moving_cloud.mail() if mail["to"] == address]) == before
+
+
 def test_a_subscription_that_nobody_confirms_is_gone_after_three_days(moving_cloud):
     sns = moving_cloud.client("sns")
     topic = sns.create_topic(Name="topic")["TopicArn"]
