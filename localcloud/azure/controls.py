@@ -24,6 +24,30 @@ class AzureControls:
         """Give a branch a policy that refuses pushes."""
         self._call("protect_branch", organization, project, repository, branch)
 
+    def disable_repository(self, organization: str, project: str, repository: str, disabled: bool = True) -> None:
+        """Disable a repository, or enable it again."""
+        self._call("disable_repository", organization, project, repository, disabled)
+
+    def limit_refs(self, organization: str, project: str, repository: str, shown: list[str] | None) -> None:
+        """Show fetches under the plain URL only these refs, or all of them for None."""
+        self._call("limit_refs", organization, project, repository, shown)
+
+    def limit_pushes(self, megabytes: int, too_large_is: str = "each-ref") -> None:
+        """Refuse larger pushes; the report refuses ``each-ref`` or ``the-pack``."""
+        self._call("limit_pushes", megabytes, too_large_is)
+
+    def add_token(self, secret: str, scopes: list[str], identity: str | None = None) -> None:
+        """Give out another personal access token, or an Entra identity's access token."""
+        self._call("add_token", secret, scopes, identity)
+
+    def expire_token(self, secret: str) -> None:
+        """Let a token expire."""
+        self._call("expire_token", secret)
+
+    def fail_conditional_access(self, fails: bool = True) -> None:
+        """Let a conditional access policy stop everybody, or nobody any more."""
+        self._call("fail_conditional_access", fails)
+
     def rename_repository(self, organization: str, project: str, repository: str, name: str) -> None:
         """Give a repository another name; its id stays."""
         self._call("rename_repository", organization, project, repository, name)
@@ -94,9 +118,32 @@ class AzureControls:
         """
         self._call("permit_identity", identity, organization, project, rights)
 
+    def add_agent_pool(
+        self,
+        name: str,
+        *,
+        capabilities: dict[str, str] | None = None,
+        machine: dict[str, str] | None = None,
+        secrets: dict[str, str] | None = None,
+    ) -> None:
+        """Add an agent pool of the organization's own, with one agent.
+
+        Args:
+            name: the pool's name.
+            capabilities: the agent's; by default it is one on Linux.
+            machine: environment variables of its machine, and those that the agent sets for its jobs.
+            secrets: secret variables that the agent gives its jobs, such as ``Agent.ProxyPassword``.
+        """
+        known = {"Agent.OS": "Linux"} if capabilities is None else capabilities
+        self._call("add_agent_pool", name, known, machine or {}, secrets or {})
+
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""
         self._call("set_agent_online", online)
+
+    def set_api_version(self, newest: str) -> None:
+        """Have no newer version of the REST API than 6.0 or 7.0, as an older Azure DevOps Server, or 7.1 again."""
+        self._call("set_api_version", newest)
 
     def answer_next(self, status: int, count: int, retry_after: str | None = None) -> None:
         """Answer the next REST calls with this status, whatever they ask."""

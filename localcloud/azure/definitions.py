@@ -49,6 +49,10 @@ class Build:
     text: str | None
     problem: str | None = None
     """Why it fails before any step."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Values of runtime parameters that are not their defaults."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Variables that were set when it was queued."""
     status: str = "notStarted"
     result: str | None = None
     queued: str = field(default_factory=now)
@@ -56,6 +60,26 @@ class Build:
     finished: str | None = None
     run: Run = field(default_factory=Run)
     plan_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass
+class AgentPool:
+    """An agent pool of the organization's own.
+
+    https://learn.microsoft.com/azure/devops/pipelines/agents/agents#capabilities
+    """
+
+    capabilities: dict[str, str]
+    """Of its one agent."""
+    machine: dict[str, str]
+    """Environment variables of the agent's machine, and those that the agent sets for its jobs."""
+    secrets: dict[str, str]
+    """Secret variables that the agent gives its jobs, by name."""
+
+    def meets(self, demand: str) -> bool:
+        """Whether the agent meets a demand, ``capability`` or ``capability -equals value``."""
+        name, _, value = demand.partition(" -equals ")
+        return name in self.capabilities and value in ("", self.capabilities[name])
 
 
 @dataclass

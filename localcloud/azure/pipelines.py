@@ -5,17 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from . import triggers
-from .agent.definition import UnsupportedPipeline, read_definition, repository_resources, stages
-from .agent.execution import run_pipeline
-from .agent.run import Variable
+from .agent.definition import UnsupportedPipeline, own_pool, read_definition, repository_resources, stages
 from .definitions import Build, Definition, Lease
+from .jobs import Jobs, RunsIn
 from .repos import Push, RefUpdate, Repositories, Repository, ServiceError, now
 from .service_connections import ServiceConnections
 from .tokens import Tokens
@@ -30,10 +26,8 @@ class Pipelines:
     def __init__(
         self, repositories: Repositories, tokens: Tokens, connections: ServiceConnections, agent_path: str
     ) -> None:
-        self._repositories, self._tokens, self._agent_path = repositories, tokens, agent_path
-        self.connections = connections
-        self.url = ""
-        """The service's own address."""
+        self._repositories, self.connections = repositories, connections
+        self.jobs = Jobs(tokens, connections, agent_path)
         self.definitions: dict[int, Definition] = {}
         self.builds: dict[int, Build] = {}
         self.leases: dict[int, Lease] = {}
@@ -180,10 +174,17 @@ class Pipelines:
             )
         return commit, text
 
-    def validate(self, definition: Definition, text: str) -> dict[str, Any]:
+    def validate(
+        self, definition: Definition, text: str, parameters: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return the YAML as data, or refuse it as the service does."""
         try:
-            data = read_definition(text)
+            data = read_definition(text, parameters)
+            if (pool := own_pool(data)) and pool[0] not in self.jobs.pools:
+                raise UnsupportedPipeline(
+                    f"Job mirror: Could not find a pool with name {pool[0]}. The pool does not exist or has not been "
+                    "authorized for use. For authorization details, refer to https://aka.ms/yamlauthz."
+                )
             for resource in repository_resources(data):
                 self._resource(definition, resource)
         except UnsupportedPipeline as error:
@@ -236,14 +237,49 @@ class Pipelines:
                 build.run.cancel()
             self._changed.notify_all()
 
-    def queue(self, definition: Definition, ref: str | None, reason: str = "manual") -> Build:
-        """Queue a run by hand or by schedule; the YAML must be there and valid."""
+    def queue(
+        self,
+        definition: Definition,
+        ref: str | None,
+        reason: str = "manual",
+        parameters: Mapping[str, Any] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> Build:
+        """Queue a run by hand or by schedule; the YAML must be there and valid.
+
+        Args:
+            definition: the pipeline.
+            ref: the full name of a branch.
+            reason: who starts it.
+            parameters: values of runtime parameters.
+            variables: values for this run, which *Limit variables that can be set at queue time* limits.
+        """
         ref = ref or str(definition.body["repository"]["defaultBranch"])
         commit, text = self.yaml(definition, ref)
-        self.validate(definition, text)
+        self.validate(definition, text, parameters)
         if definition.body.get("queueStatus") == "disabled":
             raise ServiceError(400, "The pipeline is disabled.", "DefinitionDisabledException")
-        return self._add(definition, ref, commit, reason, text)
+        self._check_settable(definition, variables or {})
+        return self._add(definition, ref, commit, reason, text, parameters=parameters, variables=variables)
+
+    def _check_settable(self, definition: Definition, variables: Mapping[str, str]) -> None:
+        """Refuse variables that are not settable at queue time.
+
+        https://learn.microsoft.com/azure/devops/pipelines/security/inputs
+        """
+        settings = self.settings.get(self.project_id(definition.organization, definition.project), {})
+        if not settings.get("enforceSettableVar", True):
+            return
+        own = definition.body.get("variables", {})
+        refused = [name for name in variables if not own.get(name, {}).get("allowOverride")]
+        if refused:
+            raise ServiceError(
+                400,
+                f"You can't set the following variables ({', '.join(refused)}). If you want to be able to set these "
+                "variables, then edit the pipeline and select Settable at queue time on the variables tab of the "
+                "pipeline editor.",
+                "PipelineValidationException",
+            )
 
     def pushed(self, repository: Repository, push: Push) -> None:
         """Start what a push starts."""
@@ -352,6 +388,9 @@ class Pipelines:
         reason: str,
         text: str | None,
         problem: str | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> Build:
         with self._changed:
             waiting = (b for b in list(self.builds.values()) if b.definition is definition and b.status == "notStarted")
@@ -359,6 +398,7 @@ class Pipelines:
                 same.version, same.text = commit, text
                 return same
             build = Build(next(self._ids), definition, ref, commit, reason, text, problem)
+            build.parameters, build.variables = dict(parameters or {}), dict(variables or {})
             self.builds[build.id] = build
             self._changed.notify_all()
         return build
@@ -398,80 +438,21 @@ class Pipelines:
         resources = repository_resources(read_definition(build.text))
         return any(self._resource(build.definition, r).id not in build.definition.authorized for r in resources)
 
-    def refs_of_resources(self, build: Build) -> list[str]:
-        """Return the refs of the repositories that a run's YAML names beside its own."""
-        resources = repository_resources(read_definition(build.text or "{}"))
-        return [str(resource.get("ref", "refs/heads/main")) for resource in resources]
-
-    def entra_token(self, project: tuple[str, str], connection: str) -> str:
-        """Return an access token of a service connection's Entra identity."""
-        return self._tokens.issue_to_identity(self.connections.identity(project, connection)).secret
-
     def _execute(self, build: Build, text: str) -> None:
         definition = build.definition
-        variables = {
-            name: Variable(str(v["value"]), bool(v.get("isSecret"))) for name, v in definition.body["variables"].items()
-        }
-        data, repository = read_definition(text), self._repository(definition)
-        readable = None
-        if self.protects_repositories(definition):
-            jobs = [job for stage in stages(data) for job in stage["jobs"]]
-            used = {alias for job in jobs for alias in (job.get("uses") or {}).get("repositories", [])}
-            resources = [r for r in repository_resources(data) if r["repository"] in used]
-            own = [repository.id] if any({"checkout": "self"} in job["steps"] for job in jobs) else []
-            readable = frozenset([*own, *(self._resource(definition, resource).id for resource in resources)])
-        token = self._tokens.issue_to_job(readable, build.plan_id)
-        project = self.project_id(definition.organization, definition.project)
-        service = f"{self.url}/{definition.organization}/{project}"
-        asks_at = f"{service}/_apis/distributedtask/hubs/build/plans/{build.plan_id}/jobs/{uuid.uuid4()}/oidctoken"
-        variables["System.OidcRequestUri"] = Variable(asks_at)
-        variables["Build.BuildId"] = Variable(str(build.id))
-        address = "/".join((self.url, repository.organization, repository.project, "_git", repository.name))
-        variables["Build.Repository.Uri"], variables["Build.SourceVersion"] = Variable(address), Variable(build.version)
-        variables["Build.Reason"] = Variable(build.reason[0].upper() + build.reason[1:])
-        try:
-            run_pipeline(
-                text,
-                variables,
-                job_token=token.secret,
-                path=self._agent_path,
-                branch=build.ref,
-                run=build.run,
-                service=_ServiceOfRun(self, build, repository),
-                machine=self.connections.machine,
-            )
-        except UnsupportedPipeline as error:
-            build.run.result = "failed"
-            build.run.log.append(f"##[error]{error}")
-        finally:
-            self._tokens.revoke(token)
+        repository, project = self._repository(definition), self.project_id(definition.organization, definition.project)
+        readable = self._readable(build, text, repository) if self.protects_repositories(definition) else None
+        self.jobs.run(
+            build,
+            text,
+            RunsIn(project, repository, readable, lambda words, minutes: self.ask(build, words, minutes)),
+        )
 
-
-@dataclass(frozen=True)
-class _ServiceOfRun:
-    """What the service does for one run's steps."""
-
-    pipelines: Pipelines
-    build: Build
-    repository: Repository
-
-    def checkout(self, folder: Path) -> None:
-        self.repository.checkout(self.build.version, folder)
-
-    def denial_reason(self, kind: str, connection: str) -> str | None:
-        connections = self.pipelines.connections
-        refs = [self.build.ref, *self.pipelines.refs_of_resources(self.build)]
-        return connections.denial_reason(self._project, connection, kind, self.build.definition.id, refs)
-
-    def entra_token(self, connection: str) -> str:
-        return self.pipelines.entra_token(self._project, connection)
-
-    def aws_environment(self, connection: str, region: str, seconds: int) -> Mapping[str, str]:
-        return self.pipelines.connections.aws_environment(self._project, connection, region, seconds)
-
-    def approved(self, instructions: str, minutes: float) -> bool:
-        return self.pipelines.ask(self.build, instructions, minutes)
-
-    @property
-    def _project(self) -> tuple[str, str]:
-        return self.build.definition.organization, self.build.definition.project
+    def _readable(self, build: Build, text: str, repository: Repository) -> frozenset[str]:
+        """Return the ids of the repositories that a run's YAML checks out or uses."""
+        data = read_definition(text, build.parameters)
+        jobs = [job for stage in stages(data) for job in stage["jobs"]]
+        used = {alias for job in jobs for alias in (job.get("uses") or {}).get("repositories", [])}
+        resources = [r for r in repository_resources(data) if r["repository"] in used]
+        own = [repository.id] if any({"checkout": "self"} in job["steps"] for job in jobs) else []
+        return frozenset([*own, *(self._resource(build.definition, resource).id for resource in resources)])

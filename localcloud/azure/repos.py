@@ -1,7 +1,4 @@
-"""Azure Repos: bare Git repositories, what was pushed to them, and their Git endpoint.
-
-``/{organization}/{project}/_git/{repository}`` stands for that path of ``dev.azure.com``.
-"""
+"""Azure Repos: bare Git repositories, and what was pushed to them."""
 
 from __future__ import annotations
 
@@ -10,22 +7,14 @@ import shutil
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..git_http import CHALLENGE, Answer, GitRequest, Host, Serve
 from ..isolated_git import isolated_environment
-from . import upload_pack
-from .tokens import Token, Tokens
 
 NO_OBJECT = "0" * 40
-SIGN_IN_PAGE = Answer(
-    203,
-    "<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head><body></body></html>\n",
-    content_type="text/html; charset=utf-8",
-)
 _NAMESPACE = uuid.UUID("5d2d60c9-3b43-4a1f-9d2c-4a3b5a8d3f10")
 
 
@@ -68,6 +57,10 @@ class Repository:
     pushes: list[Push] = field(default_factory=list)
     protected: set[str] = field(default_factory=set)
     """Branches whose policies refuse a push."""
+    disabled: bool = False
+    """Whether nobody can fetch from it or push to it; it can still be listed, renamed and deleted."""
+    shown: frozenset[str] | None = None
+    """The refs that fetches see under the plain URL (*limited refs*); None for all of them."""
     pull_requests: list[dict[str, object]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
@@ -277,65 +270,6 @@ class Repositories:
             self._known.setdefault(path, self._at(path, organization, project, path.name.removesuffix(".git")))
             for path in sorted(folder.iterdir())
         ]
-
-
-def azure_repos_host(repositories: Repositories, tokens: Tokens, pushed: Callable[[Repository, Push], None]) -> Host:
-    """Return the host function of the endpoint.
-
-    It only speaks protocol v0, sends what ``upload_pack`` says, answers with a sign-in page if the token is wrong or if
-    a personal access token is sent as Bearer, and asks for the scope *Code (read)* or *Code (read & write)*.
-
-    Args:
-        repositories: what is served.
-        tokens: what is taken as a password.
-        pushed: called after each push.
-    """
-
-    def host(request: GitRequest) -> Serve | Answer:
-        token = tokens.find(request.password) if request.password is not None else None
-        if request.password is None:
-            return Answer(401, "", {"WWW-Authenticate": f'{CHALLENGE}"Azure DevOps"'})
-        if token is None or (request.username is None and not token.bearer_only):
-            return SIGN_IN_PAGE
-        found = find_served(repositories, tokens, token, request.repository, request.service == "git-receive-pack")
-        if isinstance(found, Answer):
-            return found
-        if request.service == "git-upload-pack":
-            return upload_pack.serve(found.path, request)
-        if request.advertisement:
-            return Serve(found.path)
-        repository, before = found, found.refs()
-
-        def done() -> None:
-            after = repository.refs()
-            names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-            changes = [RefUpdate(name, before.get(name, NO_OBJECT), after.get(name, NO_OBJECT)) for name in names]
-            if changes:
-                pushed(repository, repository.record(changes))
-
-        return Serve(repository.path, done)
-
-    return host
-
-
-def find_served(repositories: Repositories, tokens: Tokens, token: Token, path: str, push: bool) -> Repository | Answer:
-    """Return the repository at a URL path that a token may fetch from or push to, or the refusal."""
-    parts = path.strip("/").split("/")
-    if len(parts) != 4 or parts[2] != "_git":
-        return Answer(404, "The page was not found.\n")
-    rights = tokens.rights(token, parts[0], repositories.find_project(parts[0], parts[1]) or parts[1])
-    if not token.allows("vso.code_write" if push else "vso.code", rights):
-        needed = "GenericContribute" if push else "GenericRead"
-        return Answer(403, f"TF401027: You need the Git '{needed}' permission to perform this action.\n")
-    repository = repositories.find(parts[0], parts[1], parts[3])
-    hidden = repository and token.repositories is not None and repository.id not in token.repositories
-    if repository is None or hidden:
-        return Answer(
-            404,
-            f"TF401019: The Git repository with name or identifier {parts[3]} does not exist or you do not have "
-            "permissions for the operation you are attempting.\n",
-        )
-    return repository
 
 
 def repository_path(root: Path, organization: str, project: str, repository: str) -> Path:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from ..git_http import Answer, GitHttpServer
 from ..oidc import Issuers
-from .lfs import azure_lfs_host
+from .definitions import AgentPool
+from .git.endpoint import azure_repos_host
+from .git.lfs import azure_lfs_host
+from .git.receive_pack import Limits, TooLargeIs
 from .pipelines import Pipelines
-from .repos import Push, Repositories, Repository, azure_repos_host
-from .rest_api.api import QueuedResponses, azure_rest_api
+from .repos import Push, Repositories, Repository
+from .rest_api.api import ApiState, azure_rest_api
 from .service_connections import ServiceConnections
 from .tokens import BUILD_SERVICE, CONTRIBUTOR, Token, Tokens
 
@@ -43,11 +46,12 @@ class AzureDevOps:
         self._tokens = known
         self._repositories = Repositories(root)
         self._pipelines = Pipelines(self._repositories, known, ServiceConnections(issuers, aws), os.environ["PATH"])
-        self._queued = QueuedResponses()
-        host = azure_repos_host(self._repositories, known, self._pushed)
-        api = azure_rest_api(self._repositories, self._pipelines, known, self._queued)
+        self._api = ApiState()
+        self._limits = Limits()
+        host = azure_repos_host(self._repositories, known, self._limits, self._pushed)
+        api = azure_rest_api(self._repositories, self._pipelines, known, self._api)
         self._server = GitHttpServer(host, api, azure_lfs_host(self._repositories, known))
-        self.url = self._pipelines.url = self._server.url
+        self.url = self._pipelines.jobs.url = self._server.url
 
     @property
     def requests(self) -> dict[str, int]:
@@ -66,7 +70,36 @@ class AzureDevOps:
         found = self._repositories.find(organization, project, repository)
         assert found
         found.protected.add(f"refs/heads/{branch}")
-        found.git("config", "--add", "receive.hideRefs", f"refs/heads/{branch}")
+
+    def disable_repository(self, organization: str, project: str, repository: str, disabled: bool) -> None:
+        """Disable a repository, or enable it again."""
+        found = self._repositories.find(organization, project, repository)
+        assert found
+        found.disabled = disabled
+
+    def limit_refs(self, organization: str, project: str, repository: str, shown: list[str] | None) -> None:
+        """Show fetches under the plain URL only these refs, or all of them for None."""
+        found = self._repositories.find(organization, project, repository)
+        assert found
+        found.shown = None if shown is None else frozenset(shown)
+
+    def limit_pushes(self, megabytes: int, too_large_is: str) -> None:
+        """Refuse larger pushes, in the form that ``TooLargeIs`` names."""
+        self._limits.megabytes, self._limits.too_large_is = megabytes, TooLargeIs(too_large_is)
+
+    def add_token(self, secret: str, scopes: list[str], identity: str | None) -> None:
+        """Give out another personal access token, or an Entra identity's access token."""
+        self._tokens.add(Token(secret, frozenset(scopes), identity is not None, identity=identity))
+
+    def expire_token(self, secret: str) -> None:
+        """Let a token expire."""
+        found = self._tokens.find(secret)
+        assert found
+        self._tokens.revoke(found)
+
+    def fail_conditional_access(self, fails: bool) -> None:
+        """Let a conditional access policy stop everybody, or nobody any more."""
+        self._tokens.conditional_access_fails = fails
 
     def rename_repository(self, organization: str, project: str, repository: str, name: str) -> None:
         """Give a repository another name; its id stays."""
@@ -131,11 +164,21 @@ class AzureDevOps:
         """Give an identity rights in a project, by default what CI needs in a project of mirrors."""
         self._tokens.permit(identity, organization, project, CONTRIBUTOR if rights is None else frozenset(rights))
 
+    def add_agent_pool(
+        self, name: str, capabilities: dict[str, str], machine: dict[str, str], secrets: dict[str, str]
+    ) -> None:
+        """Add an agent pool of the organization's own, with one agent."""
+        self._pipelines.jobs.pools[name] = AgentPool(capabilities, machine, secrets)
+
     def set_agent_online(self, online: bool) -> None:
         """Empty the agent pool, or bring its agent back."""
         self._pipelines.set_agent_online(online)
 
+    def set_api_version(self, newest: str) -> None:
+        """Have no newer version of the REST API, as an older Azure DevOps Server."""
+        self._api.newest = newest
+
     def answer_next(self, status: int, count: int, retry_after: str | None = None) -> None:
         """Give this status to the next REST calls, whatever they ask."""
         headers = {} if retry_after is None else {"Retry-After": retry_after}
-        self._queued.responses += [Answer(status, "", headers)] * count
+        self._api.responses += [Answer(status, "", headers)] * count

@@ -42,6 +42,11 @@ class Token:
     identity: str | None = None
     """Whose rights in projects the token has, beside its scopes."""
 
+    @property
+    def is_entra(self) -> bool:
+        """Whether it is an access token of a service principal."""
+        return self.identity not in (None, BUILD_SERVICE)
+
     def allows(self, scope: str, rights: frozenset[str] = frozenset()) -> bool:
         """Whether one of the token's scopes, or of its identity's rights in a project, is or implies ``scope``."""
         return self._implies(self.scopes | rights, scope)
@@ -61,7 +66,10 @@ class Tokens:
     """All valid tokens."""
 
     def __init__(self) -> None:
+        self.conditional_access_fails = False
+        """Whether a conditional access policy stops everybody."""
         self._known: list[Token] = []
+        self._expired: set[str] = set()
         self._rights: dict[tuple[str, str, str], frozenset[str]] = {}
 
     def add(self, token: Token) -> None:
@@ -72,6 +80,10 @@ class Tokens:
         """Return the valid token with this secret."""
         matching = (t for t in list(self._known) if hmac.compare_digest(t.secret.encode(), (secret or "").encode()))
         return next(matching, None)
+
+    def was_valid(self, secret: str) -> bool:
+        """Whether a secret is that of a token which has expired or was revoked."""
+        return secret in self._expired
 
     def permit(self, identity: str, organization: str, project: str, rights: frozenset[str] = CONTRIBUTOR) -> None:
         """Give an identity rights in a project.
@@ -84,6 +96,10 @@ class Tokens:
     def rights(self, token: Token, organization: str, project: str) -> frozenset[str]:
         """Return what a token's identity may do in a project, whose name is percent-encoded."""
         return self._rights.get((token.identity or "", organization.lower(), unquote(project).lower()), frozenset())
+
+    def knows(self, token: Token, organization: str) -> bool:
+        """Whether a token's identity has rights in any project of an organization."""
+        return any(key[:2] == (token.identity, organization.lower()) for key in list(self._rights))
 
     def issue_to_identity(self, identity: str) -> Token:
         """Return a new access token of Entra for a service principal; it outlives the job that asked for it."""
@@ -101,3 +117,4 @@ class Tokens:
     def revoke(self, token: Token) -> None:
         """Make a token invalid."""
         self._known.remove(token)
+        self._expired.add(token.secret)

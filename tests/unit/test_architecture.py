@@ -126,20 +126,24 @@ IMPORTS = {
     "localcloud.aws.clock": "",
     "localcloud.aws.xml": "",
     "localcloud.azure": "",
-    "localcloud.azure.service": "localcloud.azure.lfs localcloud.azure.pipelines localcloud.azure.repos "
-    "localcloud.azure.rest_api localcloud.azure.service_connections localcloud.azure.tokens localcloud.git_http "
+    "localcloud.azure.service": "localcloud.azure.definitions localcloud.azure.git localcloud.azure.pipelines "
+    "localcloud.azure.repos localcloud.azure.rest_api localcloud.azure.service_connections localcloud.azure.tokens "
+    "localcloud.git_http "
     "localcloud.oidc",
     "localcloud.azure.controls": "",
-    "localcloud.azure.rest_api": "localcloud.azure.definitions localcloud.azure.pipelines localcloud.azure.repos "
+    "localcloud.azure.rest_api": "localcloud.azure.definitions localcloud.azure.pipelines localcloud.azure.refusals "
+    "localcloud.azure.repos "
     "localcloud.azure.service_connections "
     "localcloud.azure.tokens localcloud.git_http",
-    "localcloud.azure.pipelines": "localcloud.azure.agent localcloud.azure.definitions localcloud.azure.repos "
-    "localcloud.azure.service_connections localcloud.azure.tokens localcloud.azure.triggers",
+    "localcloud.azure.pipelines": "localcloud.azure.agent localcloud.azure.definitions localcloud.azure.jobs "
+    "localcloud.azure.repos localcloud.azure.service_connections localcloud.azure.tokens localcloud.azure.triggers",
+    "localcloud.azure.jobs": "localcloud.azure.agent localcloud.azure.definitions localcloud.azure.repos "
+    "localcloud.azure.service_connections localcloud.azure.tokens",
     "localcloud.azure.definitions": "localcloud.azure.agent localcloud.azure.repos",
-    "localcloud.azure.lfs": "localcloud.azure.repos localcloud.azure.tokens localcloud.git_http",
-    "localcloud.azure.repos": "localcloud.azure.tokens localcloud.azure.upload_pack localcloud.git_http "
-    "localcloud.isolated_git",
-    "localcloud.azure.upload_pack": "localcloud.git_http localcloud.isolated_git",
+    "localcloud.azure.git": "localcloud.azure.refusals localcloud.azure.repos localcloud.azure.tokens "
+    "localcloud.git_http localcloud.isolated_git",
+    "localcloud.azure.refusals": "localcloud.azure.tokens localcloud.git_http",
+    "localcloud.azure.repos": "localcloud.isolated_git",
     "localcloud.azure.service_connections": "localcloud.oidc",
     "localcloud.azure.agent": "",
     "localcloud.azure.tokens": "",

@@ -96,11 +96,13 @@ class GitService:
         other_refs: how refs outside branches and tags are taken.
         push_faults: what the next pushes meet in place of their answer, one each.
         max_updates: how many updates a push may have; a benchmark gives plain git more.
+        bases_first: whether a pack is refused in which a delta comes before its base; not known, so both are tried.
     """
 
     other_refs: OtherRefs = OtherRefs.ABORTED
     push_faults: list[Answer | HangUp] = field(default_factory=list)
     max_updates: int = MAX_UPDATES
+    bases_first: bool = False
 
     def break_pushes(self, count: int, after_bytes: int | None = None) -> None:
         """Throttle the next pushes (429), or end their connections once so many bytes have arrived."""
@@ -163,6 +165,8 @@ class GitService:
             quarantine = Path(folder)
             if any(not update.deletes for update in updates):
                 problem = _unpack(repository, quarantine, body)
+                if not problem and self.bases_first and _has_late_bases(repository, quarantine):
+                    problem = "unresolved deltas"
                 if problem:
                     return _render_report(problem, updates, dict.fromkeys((u.ref for u in updates), "unpacker error"))
             refused = _decide(repository, quarantine, updates)
@@ -196,8 +200,9 @@ def advertisement(repository: Path, service: str) -> bytes:
     capabilities: Sequence[str] = RECEIVE_PACK_CAPABILITIES
     if service == "git-upload-pack":
         capabilities = UPLOAD_PACK_CAPABILITIES
-        head = dict((name, value) for value, name in lines).get(_head(repository))
-        lines[:0] = [(head, "HEAD")] if head else []
+    # Recorded of upload-pack; of receive-pack it is what JGit does.
+    head = dict((name, value) for value, name in lines).get(_head(repository))
+    lines[:0] = [(head, "HEAD")] if head else []
     lines = lines or [(NO_OBJECT, "capabilities^{}")]
     first = f"\0{' '.join(capabilities)}"
     packets = [
@@ -278,6 +283,15 @@ def _unpack(repository: Path, quarantine: Path, body: Body) -> str | None:
     if indexer.returncode:
         return "index-pack: " + " ".join(words.split())[:200]
     return pack_files.problem(quarantine / "pack")
+
+
+def _has_late_bases(repository: Path, quarantine: Path) -> bool:
+    """Whether a delta comes before its base, and the repository does not have that yet."""
+    late = pack_files.late_bases(quarantine / "pack")
+    asked = "".join(f"{name}\n" for name in sorted(late)).encode()
+    command = ["git", "-C", str(repository), "cat-file", "--batch-check"]
+    done = subprocess.run(command, input=asked, capture_output=True, env=_environment(), check=True)
+    return b" missing\n" in done.stdout
 
 
 def _decide(repository: Path, quarantine: Path, updates: Sequence[Update]) -> dict[str, str]:

@@ -6,7 +6,7 @@ https://learn.microsoft.com/azure/devops/pipelines/yaml-schema
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -16,7 +16,19 @@ class UnsupportedPipeline(Exception):
     """The YAML has something that the agent does not run; the service might, or might refuse it."""
 
 
-_PIPELINE_KEYS = {"trigger", "pr", "schedules", "resources", "lockBehavior", "variables", "stages", "jobs"}
+_PIPELINE_KEYS = {
+    "trigger",
+    "pr",
+    "schedules",
+    "resources",
+    "lockBehavior",
+    "variables",
+    "parameters",
+    "stages",
+    "jobs",
+}
+_PARAMETER_KEYS = {"name", "displayName", "type", "default"}
+_PARAMETER = re.compile(r"\$\{\{ parameters\.(\w+) \}\}")
 _RESOURCE_KEYS = {"repository", "type", "name", "ref", "trigger"}
 _STAGE_KEYS = {"stage", "displayName", "dependsOn", "condition", "jobs"}
 _JOB_KEYS = {
@@ -48,19 +60,23 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HOSTED, _SERVER = {"vmImage": "ubuntu-24.04"}, "server"
 
 
-def read_definition(text: str) -> dict[str, Any]:
-    """Return a pipeline's YAML as data.
+def read_definition(text: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a pipeline's YAML as data, with its runtime parameters filled in.
+
+    Args:
+        text: the YAML.
+        given: the values of parameters that are not to have their defaults.
 
     Raises:
-        UnsupportedPipeline: it is not YAML, or has a key, a step or an expression that the agent does not know.
+        UnsupportedPipeline: it is not YAML, has a key, a step or an expression that the agent does not know, or has no
+            such parameter.
     """
-    if "${{" in text:
-        raise UnsupportedPipeline("expressions are not evaluated: ${{")
     try:
         definition: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506
     except yaml.YAMLError as error:
         raise UnsupportedPipeline(f"it is not YAML: {error}") from None
     _only(definition, _PIPELINE_KEYS, "pipeline")
+    definition = _filled_in(definition, _parameters(definition.pop("parameters", []), given or {}))
     for resource in repository_resources(definition):
         _only(resource, _RESOURCE_KEYS, "repository resource")
     for stage in stages(definition):
@@ -73,6 +89,42 @@ def read_definition(text: str) -> dict[str, Any]:
     return definition
 
 
+def _parameters(declared: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of runtime parameters, as expressions render them."""
+    values: dict[str, str] = {}
+    for parameter in declared:
+        _only(parameter, _PARAMETER_KEYS, "parameter")
+        name, kind = parameter["name"], parameter.get("type", "string")
+        value = given.get(name, parameter.get("default"))
+        match kind:
+            case "boolean" if str(value).lower() in ("true", "false"):
+                values[name] = str(value).capitalize()
+            case "string" if isinstance(value, str):
+                values[name] = value
+            case _:
+                raise UnsupportedPipeline(f"The value {value!r} of the parameter {name} is no valid {kind}.")
+    if unknown := given.keys() - values.keys():
+        raise UnsupportedPipeline(f"Unexpected parameter '{min(unknown)}'")
+    return values
+
+
+def _filled_in(value: Any, parameters: Mapping[str, str]) -> Any:
+    """Return YAML's data with ``${{ parameters.NAME }}`` replaced; the agent knows no other such expression."""
+    if isinstance(value, dict):
+        return {_filled_in(key, parameters): _filled_in(child, parameters) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(child, parameters) for child in value]
+    if not isinstance(value, str) or "${{" not in value:
+        return value
+    try:
+        filled = _PARAMETER.sub(lambda match: parameters[match[1]], value)
+    except KeyError as error:
+        raise UnsupportedPipeline(f"there is no parameter {error}") from None
+    if "${{" in _PARAMETER.sub("", value):
+        raise UnsupportedPipeline("expressions are not evaluated: ${{")
+    return filled
+
+
 def stages(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the stages; jobs without any are one stage of their own."""
     if ("stages" in definition) == ("jobs" in definition):
@@ -81,6 +133,15 @@ def stages(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not found or not all(stage.get("jobs") for stage in found):
         raise UnsupportedPipeline("it has no jobs")
     return list(found)
+
+
+def own_pool(definition: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """Return the name and the demands of the agent pool that the first job wants; None for Microsoft's agents."""
+    wanted = stages(definition)[0]["jobs"][0].get("pool")
+    if not isinstance(wanted, dict) or "name" not in wanted:
+        return None
+    demands = wanted.get("demands", [])
+    return wanted["name"], [demands] if isinstance(demands, str) else list(demands)
 
 
 def repository_resources(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -109,8 +170,9 @@ def service_connection(step: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _check_job(job: Mapping[str, Any]) -> None:
     _only(job, _JOB_KEYS, "job")
-    if job.get("pool") not in (_HOSTED, _SERVER):
-        raise UnsupportedPipeline(f"no such pool: {job.get('pool')}")
+    pool = job.get("pool")
+    if pool not in (_HOSTED, _SERVER):
+        _only(pool, {"name", "demands"}, "pool")
     for step in job["steps"]:
         if step in ({"checkout": "none"}, {"checkout": "self"}):
             continue

@@ -30,6 +30,7 @@ def run_pipeline(
     run: Run | None = None,
     service: Service | None = None,
     machine: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run every stage and job of a pipeline, one after another.
 
@@ -42,11 +43,12 @@ def run_pipeline(
         run: the record to fill, which other threads may read.
         service: for steps that need it: ``checkout: self`` and tasks.
         machine: environment variables of the agent's machine, beside ``PATH``.
+        parameters: values of runtime parameters other than their defaults.
 
     Raises:
         UnsupportedPipeline: as :func:`read_definition`.
     """
-    definition = read_definition(text)
+    definition = read_definition(text, parameters)
     ref = branch if branch.startswith("refs/") else f"refs/heads/{branch}"
     known = {
         "System.AccessToken": Variable(job_token, secret=True),

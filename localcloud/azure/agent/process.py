@@ -13,6 +13,9 @@ from pathlib import Path
 
 from .run import Run
 
+MAX_SCRIPT_BYTES = 131_058
+"""The agent hands an inline script over in an environment variable, which Linux limits (tried with execve(2))."""
+
 
 def run_script(
     text: str, environment: Mapping[str, str], work: Path, minutes: float, run: Run, on_line: Callable[[str], None]
@@ -30,6 +33,9 @@ def run_script(
     Returns:
         The exit status; None if the time-out or the cancellation ended the script.
     """
+    if len(text.encode()) > MAX_SCRIPT_BYTES:
+        on_line("##[error]An error occurred trying to start process: Argument list too long")
+        return 1
     script = work / "_temp" / f"{uuid.uuid4()}.sh"
     script.write_text(text)
     process = _start(script, environment, work)

@@ -14,11 +14,8 @@ from urllib.parse import quote, unquote
 
 from ...git_http import Answer, Api, ApiRequest
 from ..pipelines import Pipelines
-from ..repos import (
-    SIGN_IN_PAGE,
-    Repositories,
-    ServiceError,
-)
+from ..refusals import SIGN_IN_PAGE, credential_refusal, refused_credential
+from ..repos import Repositories, ServiceError
 from ..service_connections import organization_id
 from ..tokens import Token, Tokens
 from . import locations
@@ -33,10 +30,13 @@ _SETTINGS = ("enforceJobAuthScope", "enforceReferencedRepoScopedToken", "enforce
 
 
 @dataclass
-class QueuedResponses:
-    """Answers that the service gives before it answers anything else: throttling, outages."""
+class ApiState:
+    """What a test may change about the whole API."""
 
     responses: list[Answer] = field(default_factory=list)
+    """What is answered before anything else: throttling, outages."""
+    newest: str = "7.1"
+    """The newest version; that of an older Azure DevOps Server is lower."""
 
 
 def all_routes(repositories: Repositories, pipelines: Pipelines) -> Sequence[Route]:
@@ -48,21 +48,24 @@ def all_routes(repositories: Repositories, pipelines: Pipelines) -> Sequence[Rou
     )
 
 
-def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tokens, queued: QueuedResponses) -> Api:
+def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tokens, state: ApiState) -> Api:
     """Return what answers REST calls."""
     routes = all_routes(repositories, pipelines)
 
     def api(request: ApiRequest) -> Answer:
-        if queued.responses:
-            return queued.responses.pop(0)
+        if state.responses:
+            return state.responses.pop(0)
         if request.token is None:
             return Answer(302, "", {"Location": "https://spsprodweu1.vssps.visualstudio.com/_signin"})
+        if refusal := credential_refusal(tokens, request.token, unquote(request.path.strip("/").partition("/")[0])):
+            return refusal
         token = tokens.find(request.token)
         if token is None or token.bearer_only != (request.scheme == "bearer"):
             return SIGN_IN_PAGE
-        if description := _describe_service(request, pipelines.url):
+        if description := _describe_service(request, pipelines.jobs.url):
             return description
-        matches = ((route, route.match(request.path)) for route in routes if route.method == request.method)
+        there = (r for r in routes if r.method == request.method and str(r.since) <= state.newest)
+        matches = ((route, route.match(request.path)) for route in there)
         route, parts = next(((route, parts) for route, parts in matches if parts), (None, None))
         if route is None or parts is None:
             return _error(ServiceError(404, "The requested resource does not exist.", "VssException"))
@@ -70,7 +73,9 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
             parts["project"] = quote(name)
         # A token without the scope gets no explanation.
         rights = tokens.rights(token, parts["organization"], parts["project"])
-        return _call(route, parts, request, token) if token.allows(route.scope, rights) else Answer(401, "")
+        if not token.allows(route.scope, rights):
+            return refused_credential()
+        return _call(route, parts, request, token, state.newest)
 
     return api
 
@@ -89,14 +94,10 @@ def _describe_service(request: ApiRequest, url: str) -> Answer | None:
     return None
 
 
-def _call(route: Route, parts: dict[str, str], request: ApiRequest, token: Token) -> Answer:
-    version = request.query.get("api-version") or _version_in(request.accept)
-    if not route.takes(version):
-        return _error(
-            ServiceError(400, f"No api-version {version!r} of this resource.", "VssVersionNotSpecifiedException")
-        )
+def _call(route: Route, parts: dict[str, str], request: ApiRequest, token: Token, newest: str) -> Answer:
     organization, project = parts.pop("organization"), parts.pop("project")
     try:
+        route.check_version(request.query.get("api-version") or _version_in(request.accept), newest)
         body = json.loads(request.body) if request.body else None
         answer = route.handle(Call(organization, project, parts, request.query, body, token))
     except ServiceError as error:

@@ -10,8 +10,6 @@ from ..pipelines import Pipelines
 from ..repos import ServiceError
 from .operation import Call, Route
 
-_PREVIEW = "7.1-preview.1"
-
 
 class ConnectionOperations:
     """Service connections, their pipelines and their checks."""
@@ -23,9 +21,9 @@ class ConnectionOperations:
         """Return the operations with their scopes."""
         permissions = "pipelines/pipelinePermissions/{resourceType}/{resourceId}"
         return (
-            Route("GET", "serviceendpoint/endpoints", "vso.serviceendpoint", self.endpoints),
-            Route("GET", permissions, "vso.build", self.permissions, version=_PREVIEW),
-            Route("GET", "pipelines/checks/configurations", "vso.build", self.checks, version=_PREVIEW),
+            Route("GET", "serviceendpoint/endpoints", "vso.serviceendpoint", self.endpoints, released_in=7),
+            Route("GET", permissions, "vso.build", self.permissions, is_preview=True),
+            Route("GET", "pipelines/checks/configurations", "vso.build", self.checks, is_preview=True),
         )
 
     def _of_project(self, call: Call) -> Mapping[str, Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -62,19 +62,22 @@ class GitOperations:
 
     def update_repository(self, call: Call) -> Any:
         """Repositories - Update."""
-        repository, branch = self._repository(call), call.body["defaultBranch"]
-        if set(call.body) != {"defaultBranch"} or branch not in repository.refs():
-            raise ServiceError(400, "The embedded service only changes the default branch, to an existing one.")
-        repository.git("symbolic-ref", "HEAD", branch)
+        repository, branch = self._listed(call), call.body.get("defaultBranch")
+        known = set(call.body) <= {"defaultBranch", "isDisabled"} and (not branch or branch in repository.refs())
+        if not known:
+            raise ServiceError(400, "The embedded service only changes the default branch, and disables.")
+        repository.disabled = call.body.get("isDisabled", repository.disabled)
+        if branch:
+            repository.git("symbolic-ref", "HEAD", branch)
         return self.repository(call)
 
     def delete_repository(self, call: Call) -> Any:
         """Repositories - Delete."""
-        self._repositories.delete(self._repository(call))
+        self._repositories.delete(self._listed(call))
 
     def repository(self, call: Call) -> Any:
         """Repositories - Get."""
-        return self._describe(self._repository(call))
+        return self._describe(self._listed(call))
 
     def _describe(self, found: Repository) -> dict[str, Any]:
         path = quote(f"{found.organization}/{found.project}/_git/{found.name}")
@@ -82,8 +85,8 @@ class GitOperations:
             "id": found.id,
             "name": found.name,
             "project": {"id": found.project_id, "name": found.project},
-            "remoteUrl": f"{self._pipelines.url}/{path}",
-            "isDisabled": False,
+            "remoteUrl": f"{self._pipelines.jobs.url}/{path}",
+            "isDisabled": found.disabled,
             "size": 0,
         }
         return {**shown, **({"defaultBranch": found.default_branch} if found.default_branch else {})}
@@ -257,9 +260,16 @@ class GitOperations:
         )
 
     def _repository(self, call: Call) -> Repository:
+        """Return a repository to work with; one that is disabled can only be looked at and changed."""
+        return self._find(call, lambda found: not found.disabled)
+
+    def _listed(self, call: Call) -> Repository:
+        return self._find(call, lambda _: True)
+
+    def _find(self, call: Call, usable: Callable[[Repository], bool]) -> Repository:
         name = call.parts["repositoryId"]
         found = self._repositories.find(call.organization, call.project, name)
-        if not found:
+        if not found or not usable(found):
             raise ServiceError(
                 404,
                 f"TF401019: The Git repository with name or identifier {name} does not exist or you do not have "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +32,9 @@ class PipelineOperations:
             Route("GET", definition, see, lambda call: self._definition(call).shown()),
             Route("PUT", definition, run, self.update_definition),
             Route("DELETE", definition, run, lambda call: self._pipelines.delete(self._definition(call))),
-            Route("PATCH", f"{definition}/resources", run, self.authorize, version="7.1-preview.1"),
-            Route("POST", "pipelines/{pipelineId}/preview", see, self.preview),
+            Route("PATCH", f"{definition}/resources", run, self.authorize, is_preview=True),
+            Route("POST", "pipelines/{pipelineId}/preview", see, self.preview, since=7),
+            Route("POST", "pipelines/{pipelineId}/runs", run, self.run_pipeline, released_in=7),
             Route("GET", "build/builds", see, self.builds),
             Route("POST", "build/builds", run, self.queue),
             Route("GET", "build/builds/{buildId}", see, lambda call: self._shown(self._build(call))),
@@ -40,10 +42,10 @@ class PipelineOperations:
             Route("GET", "build/builds/{buildId}/timeline", see, self.timeline),
             Route("GET", "build/builds/{buildId}/logs", see, self.logs),
             Route("GET", "build/builds/{buildId}/logs/{logId}", see, self.log),
-            Route("GET", "build/retention/leases", see, self.leases),
-            Route("POST", "build/retention/leases", run, self.add_leases),
-            Route("DELETE", "build/retention/leases", run, self.delete_leases),
-            Route("GET", "build/generalsettings", "vso.project", self.settings),
+            Route("GET", "build/retention/leases", see, self.leases, released_in=7),
+            Route("POST", "build/retention/leases", run, self.add_leases, released_in=7),
+            Route("DELETE", "build/retention/leases", run, self.delete_leases, released_in=7),
+            Route("GET", "build/generalsettings", "vso.project", self.settings, released_in=7),
             Route("POST", "distributedtask/hubs/{hub}/plans/{planId}/jobs/{jobId}/oidctoken", JOB, self.identity_token),
         )
 
@@ -104,7 +106,7 @@ class PipelineOperations:
         text = call.body.get("yamlOverride")
         if text is None:
             text = self._pipelines.yaml(definition, ref or definition.body["repository"]["defaultBranch"])[1]
-        self._pipelines.validate(definition, text)
+        self._pipelines.validate(definition, text, call.body.get("templateParameters"))
         return {"finalYaml": text}
 
     def builds(self, call: Call) -> Any:
@@ -120,7 +122,21 @@ class PipelineOperations:
     def queue(self, call: Call) -> Any:
         """Builds - Queue."""
         definition = self._pipelines.find(call.organization, call.project, int(call.body["definition"]["id"]))
-        return self._shown(self._pipelines.queue(definition, call.body.get("sourceBranch")))
+        variables = json.loads(call.body.get("parameters") or "{}")
+        parameters = call.body.get("templateParameters")
+        queued = self._pipelines.queue(definition, call.body.get("sourceBranch"), "manual", parameters, variables)
+        return self._shown(queued)
+
+    def run_pipeline(self, call: Call) -> Any:
+        """Runs - Run Pipeline."""
+        if call.body.get("previewRun"):
+            return self.preview(call)
+        definition = self._pipelines.find(call.organization, call.project, int(call.parts["pipelineId"]))
+        ref = call.body.get("resources", {}).get("repositories", {}).get("self", {}).get("refName")
+        variables = {name: str(given["value"]) for name, given in call.body.get("variables", {}).items()}
+        parameters = call.body.get("templateParameters")
+        build = self._pipelines.queue(definition, ref, "manual", parameters, variables)
+        return {"id": build.id, "name": str(build.id), "state": "unknown", "createdDate": build.queued}
 
     def update_build(self, call: Call) -> Any:
         """Builds - Update Build."""

@@ -6,7 +6,7 @@ import http.client
 import pytest
 
 from localcloud import sample
-from localcloud.azure.upload_pack import PackShape, serve
+from localcloud.azure.git.upload_pack import PackShape, serve
 from localcloud.git_http import GitHttpServer
 from mirror_engine.wire.packs import read_pack
 from mirror_engine.wire.protocol import split_pkt_lines

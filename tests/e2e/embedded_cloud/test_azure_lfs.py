@@ -81,8 +81,8 @@ def test_content_that_is_not_its_ids_is_refused(server):
 def test_who_may_only_read_code_uploads_nothing(server):
     oid, reader = server.upload(b"x"), server.cloud.personal_access_token
     assert server.batch("download", (oid, 1), token=reader)[0] == 200
-    assert server.batch("upload", ("1" * 64, 1), token=reader)[0] == 403
-    assert server.ask(f"{server.url}/objects/{oid}", b"x", "PUT", token=reader)[0] == 403
+    assert server.batch("upload", ("1" * 64, 1), token=reader)[0] == 401
+    assert server.ask(f"{server.url}/objects/{oid}", b"x", "PUT", token=reader)[0] == 401
     assert server.batch("download", (oid, 1), token="wrong")[0] == 401
 
 

@@ -75,7 +75,10 @@ def test_receive_pack_advertises_byte_for_byte_what_was_recorded(service):
     assert body == start + b"006f" + b"0" * 40 + b" capabilities^{}\0" + capabilities + b"\n0000"
     push(service, "main")
     _, body = get(f"{service.replica_url}/r/info/refs?service=git-receive-pack")
-    assert body == start + b"006f%s refs/heads/main\0%s\n0000" % (tip(service).encode(), capabilities)
+    assert body == start + (b"0064%(id)s HEAD\0%(words)s\n003d%(id)s refs/heads/main\n0000") % {
+        b"id": tip(service).encode(),
+        b"words": capabilities,
+    }
 
 
 def test_protocol_version_2_is_not_spoken(service):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from localcloud import sample
 from localcloud.aws.codecommit.git_service import GitService, OtherRefs, create_repository
-from localcloud.azure import upload_pack
-from localcloud.azure.upload_pack import PackShape
+from localcloud.azure.git import upload_pack
+from localcloud.azure.git.upload_pack import PackShape
 from localcloud.git_http import GitHttpServer, Serve
 from tests.program import program
 

@@ -7,8 +7,8 @@ import pytest
 
 from localcloud import sample
 from localcloud.aws.codecommit.git_service import OtherRefs
-from localcloud.azure import upload_pack
-from localcloud.azure.upload_pack import PackShape
+from localcloud.azure.git import upload_pack
+from localcloud.azure.git.upload_pack import PackShape
 from localcloud.git_http import Answer
 from tests.program import program
 
@@ -49,6 +49,19 @@ def test_ten_ordinary_runs_leave_no_archive_entry_whatever_the_packs_are_like(tm
         sample.commit(sides.source, "feature/1", f"next {number}")
         sides.mirror()
         sides.assert_equal()
+    assert sides.archive() == {}
+
+
+@pytest.mark.parametrize("shape", PackShape, ids=lambda shape: shape.value)
+def test_a_replica_may_refuse_packs_whose_bases_come_late(tmp_path, shape):
+    sides = Sides(tmp_path, OtherRefs.ABORTED, shape)
+    sides.service.bases_first = True
+    sample.fill(sides.source)
+    sides.mirror()
+    sides.assert_equal()
+    sample.commit(sides.source, "main", "next")
+    sides.mirror()
+    sides.assert_equal()
     assert sides.archive() == {}
 
 

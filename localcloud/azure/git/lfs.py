@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..git_http import CHALLENGE, Answer, Body, LfsHost, LfsRequest
-from .repos import Repositories, Repository, find_served
-from .tokens import Tokens
+from ...git_http import CHALLENGE, Answer, Body, LfsHost, LfsRequest
+from ..repos import Repositories, Repository
+from ..tokens import Tokens
+from .endpoint import find_served, read_address
 
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -36,14 +37,16 @@ def azure_lfs_host(repositories: Repositories, tokens: Tokens) -> LfsHost:
         if not request.path.startswith("/objects/"):
             return _refusal(501, "Not implemented")
         # Azure DevOps Server 2019 is asked at /_git/NAME.git/info/lfs, as git-lfs does with other hosts.
-        name = request.repository.removesuffix(".git")
+        address = read_address(request.repository.removesuffix(".git"))
+        if address is None:
+            return _refusal(404, "Not found")
         batch = _parse_batch(request) if request.path == "/objects/batch" else None
         if isinstance(batch, Answer):
             return batch
         upload = batch["operation"] == "upload" if batch else request.method == "PUT"
-        found = find_served(repositories, tokens, token, name, upload)
+        found = find_served(repositories, tokens, token, address, upload)
         if isinstance(found, Answer):
-            return _refusal(found.status, str(found.body).strip())
+            return _refusal(found.status, str(found.body).strip() or "Unauthorized")
         if batch:
             return _plan_transfers(found, batch, f"{request.url}/objects")
         return _transfer(found, request)

@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..git_http import Answer, GitRequest
-from ..isolated_git import isolated_environment
+from ...git_http import Answer, GitRequest
+from ...isolated_git import isolated_environment
 
 CAPABILITIES = (
     "multi_ack thin-pack side-band side-band-64k no-progress multi_ack_detailed no-done shallow allow-tip-sha1-in-want "
@@ -32,7 +32,8 @@ _TOLERATED = (b"agent=", b"ofs-delta", b"include-tag")
 _FILTERS = (b"blob:none", b"tree:0")
 _MAX_SHAPED_BYTES = 8 * 1024 * 1024
 """Larger packs are sent as git made them: to shape one, all of it is inflated."""
-_BAND = 65_515
+BAND_BYTES = 65_515
+"""What a pkt-line carries of one band."""
 _COMMIT, _DELTA = 1, 7
 
 
@@ -47,47 +48,56 @@ class PackShape(enum.Enum):
     """As ``LATE_BASES``; and the commits of a thin pack are deltas of a commit that the client says it has."""
 
 
-def serve(repository: Path, request: GitRequest, shape: PackShape = PackShape.LATE_BASES) -> Answer:
+def serve(
+    repository: Path,
+    request: GitRequest,
+    shape: PackShape = PackShape.LATE_BASES,
+    shown: frozenset[str] | None = None,
+) -> Answer:
     """Answer a fetch.
 
     Args:
         repository: the bare repository.
         request: the request.
         shape: of the packs.
+        shown: the refs that there seem to be; None for all.
     """
     if request.advertisement:
         content_type = "application/x-git-upload-pack-advertisement"
-        return Answer(200, advertisement(repository), {"Cache-Control": "no-cache"}, content_type)
-    return answer(repository, request.body.read(1 << 40), shape)
+        return Answer(200, advertisement(repository, shown), {"Cache-Control": "no-cache"}, content_type)
+    return answer(repository, request.body.read(1 << 40), shape, shown)
 
 
-def advertisement(repository: Path) -> bytes:
+def advertisement(repository: Path, shown: frozenset[str] | None = None) -> bytes:
     """Return the list of refs."""
     listing = _git(repository, "for-each-ref", "--format=%(objectname) %(refname) %(*objectname)")
     head = _git(repository, "symbolic-ref", "HEAD").strip()
     lines: list[tuple[str, str]] = []
     for line in filter(None, listing.split("\n")):
         value, name, peeled = line.split(" ")
+        if shown is not None and name not in shown:
+            continue
         lines += [(value, name), *([(peeled, f"{name}^{{}}")] if peeled else [])]
     default = next((value for value, name in lines if name == head), None)
     words = f"{CAPABILITIES} symref=HEAD:{head}" if default else CAPABILITIES
     lines = [*([(default, "HEAD")] if default else []), *lines] or [(NO_OBJECT, "capabilities^{}")]
     packets = [
-        _packet(f"{value} {name}{'' if number else f'{chr(0)} {words}'}\n".encode("utf-8", "surrogateescape"))
+        packet(f"{value} {name}{'' if number else f'{chr(0)} {words}'}\n".encode("utf-8", "surrogateescape"))
         for number, (value, name) in enumerate(lines)
     ]
-    return _packet(b"# service=git-upload-pack\n") + b"0000" + b"".join(packets) + b"0000"
+    return packet(b"# service=git-upload-pack\n") + b"0000" + b"".join(packets) + b"0000"
 
 
-def answer(repository: Path, request: bytes, shape: PackShape) -> Answer:
+def answer(repository: Path, request: bytes, shape: PackShape, shown: frozenset[str] | None = None) -> Answer:
     """Answer a request for a pack.
 
     Args:
         repository: the bare repository.
         request: the body.
         shape: of the packs.
+        shown: the refs whose objects may be asked for; None for all.
     """
-    lines = list(_payloads(request))
+    lines = list(payloads(request))
     first = (lines[0] if lines else None) or b""
     words = first.split()[2:]
     if words and not any(word in (b"multi_ack", b"multi_ack_detailed") for word in words):
@@ -98,17 +108,17 @@ def answer(repository: Path, request: bytes, shape: PackShape) -> Answer:
         )
     for line in filter(None, lines):
         if line.startswith(b"filter ") and line.split()[1] not in _FILTERS:
-            return _result(_packet(b"ERR TF401041: The Git protocol sent is not as expected (filter)."))
+            return _result(packet(b"ERR TF401041: The Git protocol sent is not as expected (filter)."))
     wants = [line.split()[1].decode() for line in lines if line and line.startswith(b"want ")]
-    if missing := _missing(repository, wants):
-        return _result(_packet(f"\x03TF401035: The object '{missing}' does not exist.".encode()))
+    if missing := _missing(repository, wants, shown):
+        return _result(packet(f"\x03TF401035: The object '{missing}' does not exist.".encode()))
     kept = [word for word in words if not word.startswith(_TOLERATED)]
     lines[0] = b" ".join([*first.split()[:2], *kept]) + b"\n" if first else first
     done = subprocess.run(
         [
             *("git", "-c", "uploadpack.allowFilter=true", "upload-pack", "--stateless-rpc", str(repository)),
         ],
-        input=b"".join(b"0000" if line is None else _packet(line) for line in lines),
+        input=b"".join(b"0000" if line is None else packet(line) for line in lines),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=isolated_environment(),
@@ -126,22 +136,25 @@ def _result(body: bytes) -> Answer:
     return Answer(200, body, {"Cache-Control": "no-cache"}, "application/x-git-upload-pack-result")
 
 
-def _missing(repository: Path, wants: Sequence[str]) -> str | None:
+def _missing(repository: Path, wants: Sequence[str], shown: frozenset[str] | None) -> str | None:
     """Return the first of the wanted ids that is no ref's: only those may be asked for."""
-    tips = set(_git(repository, "for-each-ref", "--format=%(objectname)").split())
+    listing = (
+        line.split(" ") for line in _git(repository, "for-each-ref", "--format=%(objectname) %(refname)").split("\n")
+    )
+    tips = {words[0] for words in listing if shown is None or words[-1] in shown}
     return next((want for want in wants if want not in tips), None)
 
 
 def _shaped(repository: Path, body: bytes, haves: Sequence[str]) -> bytes:
     """Return an answer with its pack in another order, and with commits as deltas if there is something to build on."""
     before, data, after = b"", bytearray(), b""
-    for line in _payloads(body):
+    for line in payloads(body):
         if line is not None and line[:1] == b"\x01":
             data += line[1:]
         elif data:
-            after += b"0000" if line is None else _packet(line)
+            after += b"0000" if line is None else packet(line)
         else:
-            before += b"0000" if line is None else _packet(line)
+            before += b"0000" if line is None else packet(line)
     if len(data) < 32:
         return body
     pack = bytes(data)
@@ -155,8 +168,8 @@ def _shaped(repository: Path, body: bytes, haves: Sequence[str]) -> bytes:
     ordered = sorted(entries, key=lambda entry: entry[0] != _DELTA)
     shaped = pack[:12] + b"".join(raw for _, raw in ordered)
     shaped += hashlib.sha1(shaped).digest()  # noqa: S324
-    bands = (shaped[start : start + _BAND] for start in range(0, len(shaped), _BAND))
-    return before + b"".join(_packet(b"\x01" + band) for band in bands) + (after or b"0000")
+    bands = (shaped[start : start + BAND_BYTES] for start in range(0, len(shaped), BAND_BYTES))
+    return before + b"".join(packet(b"\x01" + band) for band in bands) + (after or b"0000")
 
 
 def _entries(pack: bytes) -> Iterator[tuple[int, bytes]]:
@@ -197,7 +210,7 @@ def _size(number: int) -> bytes:
     return bytes([*digits, number])
 
 
-def _payloads(data: bytes) -> Iterator[bytes | None]:
+def payloads(data: bytes) -> Iterator[bytes | None]:
     """Yield the payloads of pkt-lines; None for a flush packet."""
     position = 0
     while position + 4 <= len(data):
@@ -206,7 +219,8 @@ def _payloads(data: bytes) -> Iterator[bytes | None]:
         position += length or 4
 
 
-def _packet(payload: bytes) -> bytes:
+def packet(payload: bytes) -> bytes:
+    """Wrap data in a pkt-line (gitprotocol-common)."""
     return b"%04x%s" % (len(payload) + 4, payload)
 
 
