@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import TypeVar
 
 from mirror_engine import MODULES
-from mirror_engine.archive import archive_entries, to_archive
+from mirror_engine.archive import archive_entries, dropped_tips
 from mirror_engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from mirror_engine.git import Git, batches_by_command_line, git_environment
 from mirror_engine.plan import by_original_name, make_plan, mass_deletion, plan_refs, select, unmirrorable
 from mirror_engine.refs import ARCHIVE_PREFIX, CARRIED_PREFIX, CONFIRMED_TAG, Advertisement, Command, ReplicaRefs
 from mirror_engine.report import Outcome, carried_note, summary
-from mirror_engine.run import foreign_history, mirror, names_lfs, refs_by_rest_api
+from mirror_engine.run import foreign_history, hidden_refs, mirror, names_lfs, read_source
 from mirror_engine.settings import (
     Endpoint,
     Settings,
@@ -58,11 +59,13 @@ __all__ = [
     "carried_note",
     "check_credential",
     "count",
+    "dropped_tips",
     "equal_refs",
     "failures_as_mirror_errors",
     "foreign_history",
     "format_bytes",
     "git_environment",
+    "hidden_refs",
     "is_loopback",
     "list_refs",
     "make_endpoint",
@@ -77,21 +80,21 @@ __all__ = [
     "read_refs",
     "read_refs_patiently",
     "read_settings",
-    "refs_by_rest_api",
+    "read_source_patiently",
     "retry_delay",
     "role_replica",
     "sanitize",
     "select",
     "sign",
     "summary",
-    "to_archive",
     "unmirrorable",
     "whole_pack",
 ]
 
 _MAIN = 'if __name__ == "__main__":\n    sys.exit({})\n'
-_RULE_COLUMNS = 40
+_RULE_COLUMNS, _COLUMNS = 40, 120
 _LOG = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 
 
 @contextmanager
@@ -125,16 +128,37 @@ def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float
     """Read a server's refs, with retries.
 
     Args:
-        endpoint: the source or the replica.
+        endpoint: the replica, or the target of a restore.
         service: ``git-upload-pack``, or ``git-receive-pack`` for a user who may push but not fetch.
         sleep: waits between tries.
 
     Raises:
         MirrorFailure: the server refuses, or every try failed.
     """
+    return _patiently(lambda _: read_refs(endpoint, service), sleep)
+
+
+def read_source_patiently(
+    source: Endpoint, sleep: Callable[[float], None] = time.sleep
+) -> tuple[Endpoint, Advertisement]:
+    """Read the source's refs, with retries, and return them with the endpoint that shows them; see ``read_source``.
+
+    Args:
+        source: the source.
+        sleep: waits between tries.
+
+    Raises:
+        MirrorFailure: the server refuses, or every try failed.
+    """
+    endpoint, advertised = _patiently(lambda failures: read_source(source, failures=failures), sleep)
+    _LOG.info("git git-upload-pack of the source -> %s refs", len(advertised.refs))
+    return endpoint, advertised
+
+
+def _patiently(read: Callable[[int], _Found], sleep: Callable[[float], None]) -> _Found:
     for number in range(MAX_ROUNDS):
         try:
-            return read_refs(endpoint, service)
+            return read(number)
         except RetryableError as error:
             if number == MAX_ROUNDS - 1:
                 raise MirrorFailure(f"{error}; run again.") from None
@@ -267,4 +291,7 @@ def _merged_imports(modules: Mapping[str, _Module]) -> Iterator[str]:
     yield from (f"import {name}" for name in sorted({n for module in modules.values() for n in module.imports}))
     names = sorted({pair for module in modules.values() for pair in module.names})
     for source in sorted({source for source, _ in names}):
-        yield f"from {source} import {', '.join(name for where, name in names if where == source)}"
+        imported = [name for where, name in names if where == source]
+        line = f"from {source} import {', '.join(imported)}"
+        wrapped = [f"from {source} import (", *(f"    {name}," for name in imported), ")"]
+        yield line if len(line) <= _COLUMNS else "\n".join(wrapped)

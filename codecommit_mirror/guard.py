@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mirror_guard.history import read_entries
 from mirror_guard.vault.bundle import read_header
 from mirror_guard.vault.manifest import SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
 from mirror_guard.vault.public_key import PublicKey
@@ -24,5 +25,6 @@ __all__ = [
     "chain_of",
     "format_time",
     "parse_time",
+    "read_entries",
     "read_header",
 ]

@@ -10,6 +10,7 @@ MODULES = (
     "text",
     "refs",
     "settings",
+    "wire.connection",
     "wire.transport",
     "wire.role",
     "wire.protocol",

@@ -11,12 +11,11 @@ from .plan import by_original_name
 from .refs import CONFIRMED_TAG, SOURCE_TAG, Advertisement, Command, Refs, ReplicaRefs
 from .settings import Endpoint, Settings
 from .text import sanitize, say, to_bytes
-from .wire.packs import COMMIT, TAG, TREE, object_id, pack_of
+from .wire.packs import COMMIT, NOBODY, TAG, TREE, object_id, pack_of
 from .wire.protocol import push, read_refs
 from .wire.transport import Traffic, retry_delay
 
 CONFIRM_TRIES = 3
-_NOBODY = "codecommit-mirror <codecommit-mirror@localhost>"
 
 
 def ref_listing(refs: Refs) -> bytes:
@@ -31,7 +30,7 @@ def source_commit(source: str) -> bytes:
         source: the id of the source's repository, or its URL where the id is not known.
     """
     return to_bytes(
-        f"tree {object_id(TREE, b'')}\nauthor {_NOBODY} 0 +0000\ncommitter {_NOBODY} 0 +0000\n\n"
+        f"tree {object_id(TREE, b'')}\nauthor {NOBODY} 0 +0000\ncommitter {NOBODY} 0 +0000\n\n"
         f"The replica of this source\n\nsource: {source}\n"
     )
 
@@ -58,7 +57,7 @@ def confirmation(settings: Settings, refs: Refs, now: float) -> bytes:
     """
     return to_bytes(
         f"object {object_id(COMMIT, source_commit(_identity(settings)))}\ntype commit\n"
-        f"tag {CONFIRMED_TAG[len('refs/tags/') :]}\ntagger {_NOBODY} {int(now)} +0000\n\n"
+        f"tag {CONFIRMED_TAG[len('refs/tags/') :]}\ntagger {NOBODY} {int(now)} +0000\n\n"
         f"A run has brought the replica up to date with its source.\n\nsource: {settings.source.url}\n"
         f"{f'source-id: {settings.source_id}{chr(10)}' if settings.source_id else ''}refs: {len(refs)}\n"
         f"sha256: {hashlib.sha256(ref_listing(refs)).hexdigest()}\n"

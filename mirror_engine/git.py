@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import ssl
 import subprocess
+import urllib.parse
 from typing import Iterable, Iterator, Mapping, Sequence
 
 from .failures import MirrorFailure, RetryableError, SourceRefused
 from .refs import Command
-from .settings import Endpoint
+from .settings import Endpoint, is_set
 from .text import printable, sanitize, to_bytes
+from .wire.connection import proxy_for
 
 COMMITS_PER_INCREMENT = 2000
 """How much history one push of a large branch brings."""
@@ -21,10 +24,10 @@ _CREDENTIAL_HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$MIRROR_USERNAME" "$MIRROR_PASSWORD"; }; f'
 )
 _KEPT_VARIABLES = re.compile(
-    "PATH|LD_LIBRARY_PATH|TMPDIR|TEMP|TMP|SYSTEMROOT|(?i:(http|https|all|no)_proxy)|"
-    "SSL_CERT_(FILE|DIR)|GIT_SSL_CA(INFO|PATH)"
+    "PATH|LD_LIBRARY_PATH|TMPDIR|TEMP|TMP|SYSTEMROOT|SSL_CERT_(FILE|DIR)|GIT_SSL_CA(INFO|PATH)"
 )
 """What git gets of this program's environment: no secret, nothing that turns off TLS, and no HOME with a .netrc."""
+_CERTIFICATES = ("SSL_CERT_FILE", "AGENT_CAINFO")
 
 
 class Git:
@@ -47,11 +50,12 @@ class Git:
         if not refs:
             return
         refspecs = "".join(f"+{ref}:refs/mirror/{next(self._numbers)}\n" for ref in refs)
-        arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--stdin", source.url]
+        options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--stdin"]
+        arguments = ["fetch", *options, source.git_url or source.url]
         result = self._run(arguments, source, to_bytes(refspecs), check=False)
         if result.returncode:
             words = f"git could not fetch: {_last_words(result.stderr)}"
-            if re.search(b"remote: |remote error|not our ref", result.stderr):
+            if re.search(b"remote: |remote error|not our ref|TF401035", result.stderr):
                 raise SourceRefused(words)
             raise RetryableError(words)
 
@@ -158,6 +162,8 @@ def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -
         ("protocol.version", "0"),
     ]
     if endpoint:
+        proxy = proxy_for(urllib.parse.urlsplit(endpoint.url).hostname or "", environment)
+        kept.update({"https_proxy": proxy} if proxy else {}, **_certificates(environment))
         endpoint = endpoint.now()
         settings.append(("credential.helper", _CREDENTIAL_HELPER))
         kept.update(MIRROR_USERNAME=endpoint.username, MIRROR_PASSWORD=endpoint.password)
@@ -172,6 +178,16 @@ def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -
     for index, (key, value) in enumerate(settings):
         kept[f"GIT_CONFIG_KEY_{index}"], kept[f"GIT_CONFIG_VALUE_{index}"] = key, value
     return kept
+
+
+def _certificates(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which git trusts what this program trusts, which libcurl does not read itself."""
+    files = [environment[name] for name in _CERTIFICATES if is_set(environment.get(name, ""))]
+    if not files or "GIT_SSL_CAINFO" in environment:
+        return {}
+    system = ssl.get_default_verify_paths()
+    folder = environment.get("SSL_CERT_DIR") or system.capath or system.openssl_capath
+    return {"GIT_SSL_CAINFO": files[-1], "GIT_SSL_CAPATH": folder}
 
 
 def _last_words(stderr: bytes) -> str:

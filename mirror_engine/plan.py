@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator, Mapping, Sequence, Tuple
+from typing import Collection, Iterable, Iterator, Mapping, Sequence, Tuple
 
 from .refs import (
     ARCHIVE_PREFIX,
@@ -223,25 +223,19 @@ def halves(commands: Sequence[Command]) -> tuple[Sequence[Command], Sequence[Com
 
 
 def mass_deletion(
-    source: SourceRefs, replica: SourceRefs, listed: set[str] | None, allow_deletions: bool
+    source: SourceRefs, replica: SourceRefs, hidden: Collection[str], allow_deletions: bool
 ) -> str | None:
     """Return why this source must not be mirrored without confirmation: it lost too many refs at once.
 
     Args:
         source: the source's refs to mirror.
         replica: the replica's mirrored refs, by the source's names.
-        listed: the refs that Azure's REST API lists; None if it could not be asked.
+        hidden: refs that the source has and does not show, so that they are not deleted.
         allow_deletions: whether a person confirmed the deletions.
     """
     if allow_deletions:
         return None
-    confirm = "If that is intended, run once with the pipeline variable MIRROR_ALLOW_DELETIONS=1"
-    hidden = sorted(name for name in replica if name not in source and listed and name in listed)
-    if hidden:
-        return (
-            f"Azure DevOps has {list_refs(hidden)}, but does not show them to this user over Git (limited refs); give "
-            f"the user permission to read every ref. {confirm}."
-        )
+    confirm = "If that is intended, run once with 'codecommit-mirror pipeline run NAME --allow-deletions'"
     mirrorable = dict.fromkeys((name for name in source if not denial_reason(name)), "")
     for kinds, noun in (
         (("refs/heads/", "refs/tags/"), "branches and tags"),
@@ -249,7 +243,7 @@ def mass_deletion(
         (("refs/tags/",), "tags"),
     ):
         before = select(replica, kinds)
-        lost = sorted(name for name in before if name not in source)
+        lost = sorted(name for name in before if name not in source and name not in hidden)
         no_branch_left = "refs/heads/" in kinds and not select(mirrorable, kinds)
         if lost and (no_branch_left or (len(lost) > 10 and 2 * len(lost) > len(before))):
             left = "no" if no_branch_left else f"only {len(before) - len(lost):,} of the replica's {len(before):,}"

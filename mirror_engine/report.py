@@ -19,7 +19,7 @@ class Outcome:
     updated: int = 0
     deleted: int = 0
     archived: Refs = field(default_factory=dict)
-    """Archive entries that the run created, with the tips that they keep."""
+    """What the run put into the archive: refs with the tips that they had."""
     expired: int = 0
     carried: int = 0
     """Refs outside branches and tags that the replica only has below ``CARRIED_PREFIX``."""
@@ -54,7 +54,7 @@ def summary(outcome: Outcome) -> list[str]:
         lines.append(carried_note(outcome.carried))
     if outcome.lfs:
         lines.append("The source uses Git LFS: its large files are not in the replica, only the pointers to them.")
-    kept = {ref: f"keeps {value}" for ref, value in outcome.archived.items()}
+    kept = {ref: f"was {value}" for ref, value in outcome.archived.items()}
     for heading, refs in (
         ("Not mirrored", outcome.broken),
         ("Needs attention", outcome.needs_attention),

@@ -38,6 +38,8 @@ from .wire.transport import MAX_ROUNDS, Traffic, read_body, retry_delay, send
 
 MAX_COMPARED = 200
 MAX_PAGES = 1000
+MAX_FULL_FAILURES = 2
+"""After so many failures the plain URL is asked, in case only the other one fails."""
 
 
 def mirror(settings: Settings, folder: str, sleep: Callable[[float], None] = time.sleep) -> Outcome:
@@ -82,6 +84,8 @@ class _Run:
         self._unconfirmed: set[str] = set()
         """Refs for which the replica reported a change that it then did not list."""
         self._counted: set[Command] = set()
+        self._failures = 0
+        """How often the source could not be read."""
 
     def repeat_rounds(self) -> _Round:
         """Make rounds until one leaves nothing to retry, and return it."""
@@ -108,10 +112,15 @@ class _Run:
         raise MirrorFailure(f"gave up after {MAX_ROUNDS} tries: {problem}; what was pushed is safe, so run again.")
 
     def _round(self, *, is_first: bool, is_last: bool) -> _Round:
-        settings, transfer = self._settings, self._transfer
+        transfer = self._transfer
         # The replica first: a ref that appears at the source in between is then new, and never taken for a deletion.
-        replica = read_refs(settings.replica, "git-receive-pack")
-        source = read_refs(settings.source, "git-upload-pack", self._traffic)
+        replica = read_refs(self._settings.replica, "git-receive-pack")
+        try:
+            endpoint, source = read_source(self._settings.source, self._traffic, self._failures)
+        except RetryableError:
+            self._failures += 1
+            raise
+        settings = replace(self._settings, source=endpoint)
         wanted = select(source.refs, settings.namespaces)
         present = by_original_name(ReplicaRefs(replica.refs), settings.namespaces)
         _check_identity(settings, retry=not is_last)
@@ -120,11 +129,12 @@ class _Run:
                 f"Source {settings.source.url} has {count(wanted, 'ref')}, "
                 f"replica {settings.replica.url} has {len(present):,}."
             )
-        self._check_source(source.refs, wanted, present, retry=not is_last)
+        needs_attention = self._outcome.needs_attention
+        needs_attention.clear()
+        needs_attention.update(self._check_source(settings, source.refs, wanted, present, retry=not is_last))
         stop = None if transfer.done else foreign_history(settings, source, replica.refs, present)
         if stop:
             raise MirrorFailure(f"nothing was changed: {stop}")
-        needs_attention = self._outcome.needs_attention
         needs_attention.update(unmirrorable(source.refs, settings.namespaces))
         blocking_tag = OWN_PREFIX.rstrip("/")
         if blocking_tag in replica.refs:
@@ -134,23 +144,25 @@ class _Run:
         given_up = {*self._refusals, *needs_attention}
         refs, refused_names = ReplicaRefs(replica.refs), transfer.refused_names
         _, plan = plan_refs(source, refs, settings.namespaces, refused_names, given_up)
-        transfer.begin(source, replica, wanted)
+        transfer.begin(endpoint, source, replica, wanted)
         pushed, refused = self._push(plan, replica)
         after = read_refs(settings.replica, "git-receive-pack") if plan else replica
         return _Round(source, wanted, pushed, {**refused, **transfer.archive.skipped}, after)
 
-    def _check_source(self, refs: Refs, wanted: SourceRefs, present: SourceRefs, *, retry: bool) -> None:
-        """Stop before any push if the source looks wrong."""
-        settings = self._settings
+    def _check_source(
+        self, settings: Settings, refs: Refs, wanted: SourceRefs, present: SourceRefs, *, retry: bool
+    ) -> dict[str, str]:
+        """Stop before any push if the source looks wrong; return the refs that it hides, each with the remedy."""
         if refs and not wanted:
             raise MirrorFailure(
                 f"none of the source's {count(refs, 'ref')} is below {' or '.join(settings.namespaces)}; "
                 "correct refs: in mirrors.yaml and render the pipeline again."
             )
-        listed = refs_by_rest_api(settings, wanted, present, retry=retry)
-        stop = mass_deletion(wanted, present, listed, settings.allow_deletions)
+        hidden = hidden_refs(settings, refs, present, retry=retry)
+        stop = mass_deletion(wanted, present, hidden, settings.allow_deletions)
         if stop:
             raise MirrorFailure(f"nothing was changed: {stop}")
+        return hidden
 
     def _push(self, plan: Plan, replica: Advertisement) -> tuple[list[Command], dict[str, str]]:
         """Push what was planned; return the commands that were pushed, and the refused refs."""
@@ -221,7 +233,7 @@ class _Run:
         """Clean up the archive, compare both sides, confirm the run, and return its outcome."""
         settings, transfer, outcome, after = self._settings, self._transfer, self._outcome, last.after
         self._count(set(transfer.done) - self._counted, after.refs)
-        outcome.archived = dict(transfer.archive.created)
+        outcome.archived = dict(transfer.archive.kept)
         outcome.expired = remove_expired(settings, after, self._traffic)
         outcome.carried = sum(name.startswith(CARRIED_PREFIX) for name in after.refs)
         outcome.lfs = bool(transfer.lfs_pointers) or (bool(transfer.done) and _uses_lfs(settings, last.source.head))
@@ -284,6 +296,27 @@ def _check_identity(settings: Settings, *, retry: bool) -> None:
         )
 
 
+def read_source(source: Endpoint, traffic: Traffic | None = None, failures: int = 0) -> tuple[Endpoint, Advertisement]:
+    """Read the source's refs, and return them with the endpoint that shows them.
+
+    With *limited refs* the plain URL of Azure Repos hides most branches from a user, and ``/_git/_full/`` shows all
+    that the user may read. A server without that is asked as everybody asks it.
+
+    Args:
+        source: the source.
+        traffic: counts what was read.
+        failures: how often that has failed for reasons that may pass.
+    """
+    base, marker, name = source.url.partition("/_git/")
+    if marker and "/" not in name and failures < MAX_FULL_FAILURES:
+        full = replace(source, git_url=f"{base}/_git/_full/{name}")
+        try:
+            return full, read_refs(full, "git-upload-pack", traffic)
+        except MirrorFailure:
+            pass  # If the source itself is not there, the plain URL says so, too.
+    return source, read_refs(source, "git-upload-pack", traffic)
+
+
 def foreign_history(settings: Settings, source: Advertisement, replica: Refs, present: SourceRefs) -> str | None:
     """Return why a run must not replace what the replica has: no run brought it, and it is not the source's.
 
@@ -304,8 +337,8 @@ def foreign_history(settings: Settings, source: Advertisement, replica: Refs, pr
     return (
         f"the replica has {count(present, 'ref')} ({list_refs(sorted(present))}) that the source's history does not "
         "have, and no run has ever confirmed this replica for it. Check the names of both. If the source is to replace "
-        "what is there ('codecommit-mirror sync NAME --dry-run' shows what that means), run once with the pipeline "
-        f"variable MIRROR_REPLACE_HISTORY={mark}."
+        "what is there ('codecommit-mirror sync NAME --dry-run' shows what that means), run once with "
+        f"'codecommit-mirror pipeline run NAME --replace-history {mark}'."
     )
 
 
@@ -328,13 +361,36 @@ def names_lfs(gitattributes: str) -> bool:
     return bool(re.search(r"(?m)^[^#\n]*\sfilter=lfs(\s|$)", gitattributes))
 
 
-def refs_by_rest_api(settings: Settings, source: SourceRefs, replica: SourceRefs, *, retry: bool) -> set[str] | None:
-    """Return the refs that Azure's REST API lists, if a deletion is planned and the API is available (Refs - List).
+def hidden_refs(settings: Settings, refs: Refs, replica: SourceRefs, *, retry: bool) -> dict[str, str]:
+    """Return the refs that Azure Repos has and does not show over Git (*limited refs*), each with the remedy.
+
+    Its REST API is asked if the plain URL was read, or if the replica has a ref that the source does not show.
+
+    Args:
+        settings: with the endpoint that was read.
+        refs: what it showed.
+        replica: the replica's mirrored refs, by the source's names.
+        retry: whether to wait for an API that may be available in a moment, by RetryableError.
+    """
+    if settings.source.git_url and not replica.keys() - refs.keys():
+        return {}
+    listed = refs_by_rest_api(settings, retry=retry) or set()
+    hidden = select(dict.fromkeys(listed - refs.keys(), ""), settings.namespaces)
+    if hidden:
+        # A ref that was made a moment ago is not hidden.
+        now = read_refs(settings.source, "git-upload-pack").refs
+        hidden = select(dict.fromkeys(hidden.keys() - now.keys(), ""), settings.namespaces)
+    remedy = (
+        "Azure DevOps has it, and does not show it to this user over Git (limited refs); let the user see every ref"
+    )
+    return dict.fromkeys(hidden, remedy)
+
+
+def refs_by_rest_api(settings: Settings, *, retry: bool) -> set[str] | None:
+    """Return the refs that Azure's REST API lists; None if it is not available (Refs - List).
 
     Raises RetryableError if the API may be available in a moment and ``retry`` says to wait for that.
     """
-    if not replica.keys() - source.keys():
-        return None
     names: set[str] = set()
     token = ""
     try:
@@ -361,8 +417,8 @@ def _ask_rest_api(settings: Settings, path: str, query: str) -> tuple[Any, str] 
     base, marker, repository = settings.source.url.partition("/_git/")
     if not marker:
         return None
-    api = replace(settings.source, url=base)
-    response = send(api, "GET", f"/_apis/git/repositories/{repository}{path}?{query}api-version=7.1", {})
+    api = replace(settings.source, url=base, git_url="")
+    response = send(api, "GET", f"/_apis/git/repositories/{repository}{path}?{query}api-version=6.0", {})
     return json.loads(read_body(api, response)), response.headers.get("x-ms-continuationtoken", "")
 
 

@@ -46,6 +46,8 @@ class Endpoint:
     password: str = field(repr=False)
     remedy: str
     """What to check when this side refuses the credentials."""
+    git_url: str = ""
+    """Where its Git service answers, if not at the URL that people know."""
     sign_in: Callable[[], Endpoint] | None = field(default=None, repr=False)
     """Returns the same endpoint with a new password, if passwords are valid for minutes only."""
 

@@ -12,7 +12,7 @@ from .failures import MirrorFailure, PackRefused, RetryableError, SourceRefused,
 from .git import Git, batches_by_command_line
 from .plan import by_original_name, carried_name, halves, original_name, useful_haves
 from .refs import CARRIED_PREFIX, Advertisement, Command, Pack, Refs, ReplicaRefs, SourceRefs
-from .settings import Settings
+from .settings import Endpoint, Settings
 from .text import count, sanitize, say
 from .wire.packs import (
     EMPTY_PACK,
@@ -73,15 +73,15 @@ class PackSource:
         """Whether this run got a pack in the present form, so that the next refusal is a damaged ref's."""
         self.breaks = 0
         """How many packs in a row broke off."""
-        self._settings, self._traffic = settings, traffic
+        self.endpoint, self._traffic = settings.source, traffic
         self._isolating = False
         """Whether requests are split to find the refs at which the source keeps breaking the connection."""
         self._source = Advertisement({})
         self._refs = SourceRefs({})
 
-    def begin(self, source: Advertisement, wanted: SourceRefs) -> None:
-        """Start a round with what the source lists, and with those of its refs that are mirrored."""
-        self._source, self._refs, self._isolating = source, wanted, False
+    def begin(self, endpoint: Endpoint, source: Advertisement, wanted: SourceRefs) -> None:
+        """Start a round with what the source lists at an endpoint, and with those of its refs that are mirrored."""
+        self.endpoint, self._source, self._refs, self._isolating = endpoint, source, wanted, False
 
     def request(
         self, rung: Rung, replica: Advertisement, wants: Sequence[str], haves: Sequence[str]
@@ -100,25 +100,29 @@ class PackSource:
         """Return the start of a pack with the commits between two tips; nothing if the source does not provide it."""
         try:
             offers = self._source.capabilities
-            return fetch_commits(self._settings.source, offers, want, have, self._traffic, PROOF_BYTES)
+            return fetch_commits(self.endpoint, offers, want, have, self._traffic, PROOF_BYTES)
         except (SourceRefused, RetryableError, MirrorFailure):
             # Then nothing is shown, and the tip is archived.
             return bytearray()
 
+    def explain(self, refusal: SourceRefused, asked: set[str]) -> Exception:
+        """Return RetryableError if what was asked for has changed since it was read, and the refusal otherwise."""
+        # As git and Azure Repos say it of an object that no ref has any longer.
+        if not re.search("not our ref|TF401035", str(refusal)):
+            return refusal
+        now = read_refs(self.endpoint, "git-upload-pack", self._traffic).refs
+        if any(now.get(name) != value for name, value in self._refs.items() if value in asked):
+            return RetryableError("the source's refs changed while they were being read")
+        return refusal
+
     def _stream(self, wants: Sequence[str], haves: Sequence[str], *, thin: bool, ofs_delta: bool) -> Iterator[bytes]:
         """Yield a pack; raise RetryableError if the source changed, SourceRefused if it cannot provide its refs."""
         try:
-            source, offers = self._settings.source, self._source.capabilities
-            yield from fetch_pack(source, offers, wants, haves, self._traffic, thin=thin, ofs_delta=ofs_delta)
+            offers = self._source.capabilities
+            yield from fetch_pack(self.endpoint, offers, wants, haves, self._traffic, thin=thin, ofs_delta=ofs_delta)
             self.has_provided, self.breaks = True, 0
         except SourceRefused as refusal:
-            # As git and Azure Repos say it of an object that no ref has any longer.
-            if re.search("not our ref|TF401035", str(refusal)):
-                now = read_refs(self._settings.source, "git-upload-pack", self._traffic).refs
-                asked = set(wants)
-                if any(now.get(name) != value for name, value in self._refs.items() if value in asked):
-                    raise RetryableError("the source's refs changed while they were being read") from None
-            raise
+            raise self.explain(refusal, set(wants)) from None
         except RetryableError as error:
             if error.status == 429:
                 raise
@@ -157,10 +161,10 @@ class Transfer:
         self._replica = Advertisement({})
         self._before: Refs = {}
 
-    def begin(self, source: Advertisement, replica: Advertisement, wanted: SourceRefs) -> None:
+    def begin(self, endpoint: Endpoint, source: Advertisement, replica: Advertisement, wanted: SourceRefs) -> None:
         """Start a round with what both sides list, and with the source's refs that are mirrored."""
         self._head, self._replica = source.head, replica
-        self._packs.begin(source, wanted)
+        self._packs.begin(endpoint, source, wanted)
         self.archive.begin(replica)
         present = by_original_name(ReplicaRefs(replica.refs), self._settings.namespaces)
         self._before = {name: value for name, value in present.items() if not name.startswith("refs/heads/")}
@@ -279,7 +283,7 @@ class Transfer:
             return True
         try:
             git = Git(self._folder)
-            git.fetch(self._settings.source, self._names_at_source(commands))
+            git.fetch(self._packs.endpoint, self._names_at_source(commands))
         except (SourceRefused, RetryableError, MirrorFailure):
             return False
         say(f"Falling back to plain git: the source refuses every form of pack ({refusal}).")
@@ -346,7 +350,10 @@ class Transfer:
 
     def _by_git(self, commands: Sequence[Command]) -> dict[str, str]:
         git = self._git or Git(self._folder)
-        git.fetch(self._settings.source, self._names_at_source(commands))
+        try:
+            git.fetch(self._packs.endpoint, self._names_at_source(commands))
+        except SourceRefused as refusal:
+            raise self._packs.explain(refusal, {command.new for command in commands if command.new}) from None
         self._packs.has_provided = True
         updates = [c for c in commands if c.old and c.new and c.ref.startswith("refs/heads/")]
         fast_forwards = [c.ref for c in updates if git.is_ancestor(c.old or "", c.new or "")]

@@ -6,7 +6,8 @@ shape of events for refs outside branches and tags is not documented: what an ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -21,6 +22,8 @@ from .replicas import Replica
 from .vault.manifest import format_time, parse_time
 
 _MAX_FOLLOWERS = 5
+_MAX_ENTRIES = 50
+"""How many archive entries are looked at for one event."""
 _SKEW = timedelta(hours=1)
 """How far the clock of an agent may be from that of CodeCommit's events."""
 
@@ -88,6 +91,7 @@ def judge(
     replica: Replica,
     read: Callable[[], Advertisement],
     is_kept: Callable[[str, str], bool | None],
+    tips_of: Callable[[str], Mapping[str, str]],
     now: datetime,
 ) -> Verdict:
     """Decide what a change means.
@@ -97,11 +101,12 @@ def judge(
         replica: the replica, which knows its own writer.
         read: lists the replica's refs; only called if the answer depends on them.
         is_kept: whether one commit is in the history of another one; None if that would take too much to find out.
+        tips_of: the tips that the archive entry with an id keeps, by ref.
         now: the time.
     """
     if change.caller and not replica.is_writer(change.caller):
         return Verdict.BY_SOMEBODY_ELSE
-    drops = _drops_commits(change, replica, read, is_kept, now)
+    drops = _drops_commits(change, replica, read, is_kept, tips_of, now)
     if drops is None:
         return Verdict.UNPROVED
     if drops:
@@ -114,6 +119,7 @@ def _drops_commits(
     replica: Replica,
     read: Callable[[], Advertisement],
     is_kept: Callable[[str, str], bool | None],
+    tips_of: Callable[[str], Mapping[str, str]],
     now: datetime,
 ) -> bool | None:
     """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown."""
@@ -125,16 +131,27 @@ def _drops_commits(
     if not replica.archive_days or change.kind == "created":
         return False
     advertised = read()
+    archived = _archived(advertised.refs, change.moment or now, tips_of)
+    name = original_name(change.ref)
     if change.old is None:
         # Nothing shows what was there, but a run archives whatever it drops.
-        return change.kind == "deleted" and not _was_archived(change, advertised.refs)
+        return change.kind == "deleted" and not any(ref == name for ref, _ in archived)
     # An event may name a tag's commit in place of the tag.
     peeled = advertised.peeled if change.ref.startswith("refs/tags/") else ()
     if change.old in advertised.refs.values() or change.old in peeled:
         return False
     if change.kind == "deleted":
-        return True
-    answers = [is_kept(change.old, tip) for tip in _followers(change, advertised.refs)]
+        return not any(value == change.old for _, value in archived)
+    # Most updates are fast-forwards, for which nothing has to be read but the new tip's history.
+    current = change.new if change.new in advertised.refs.values() else advertised.refs.get(change.ref)
+    answers = [is_kept(change.old, current)] if current else []
+    if True in answers:
+        return False
+    kept = list(archived)
+    if any(value == change.old for _, value in kept):
+        return False
+    later = dict.fromkeys(value for ref, value in kept if ref == name and value != current)
+    answers += [is_kept(change.old, tip) for tip in [*later][:_MAX_FOLLOWERS] if current != change.new]
     if True in answers:
         return False
     return None if None in answers else True
@@ -152,19 +169,18 @@ def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: dateti
     return abs(age) > _SKEW if change.kind == "created" else age <= kept_for + timedelta(days=1) - _SKEW
 
 
-def _followers(change: Change, refs: Refs) -> list[str]:
-    """Return the tips that have what an update kept: its own, or those which the ref has had since then."""
-    if change.new in refs.values():
-        return [str(change.new)]
-    name = original_name(change.ref)
-    archived = [refs[entry] for entry, _, ref in archive_entries(refs) if ref == name]
-    return list(dict.fromkeys([*([refs[change.ref]] if change.ref in refs else []), *archived[-_MAX_FOLLOWERS:]]))
+def _archived(refs: Refs, moment: datetime, tips_of: Callable[[str], Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield refs with the tips that the archive keeps of them, from the entries nearest to an event.
 
-
-def _was_archived(change: Change, refs: Refs) -> bool:
-    """Whether there is an archive entry for a ref from the day before the event."""
-    since = format_time(change.moment - timedelta(days=1)) if change.moment else ""
-    return any(ref == original_name(change.ref) and stamp >= since for _, stamp, ref in archive_entries(refs))
+    A run archives what it drops just before it drops it, or at most a day before if the replica refused once.
+    """
+    entries: list[tuple[timedelta, str, str]] = []
+    for name, stamp, place in archive_entries(refs):
+        with suppress(ValueError):
+            if (age := moment - parse_time(stamp)) <= timedelta(days=1):
+                entries.append((abs(age), name, place))
+    for _, name, place in sorted(entries)[:_MAX_ENTRIES]:
+        yield from [(f"refs/{place}", refs[name])] if "/" in place else tips_of(refs[name]).items()
 
 
 def lost_entries(names: Iterable[str], archive_days: int, now: datetime) -> list[str]:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
 from typing import Any, cast
@@ -30,7 +30,7 @@ from . import deployment, replicas, watch
 from .changes import Change, Verdict, from_event, judge, lost_entries
 from .confirmation import digest, read_confirmation
 from .git_access import MAX_LIST_BYTES, read_patiently
-from .history import is_kept
+from .history import is_kept, read_entries
 from .messages import Message, archive_dropped
 from .names import LOOKS, NAMESPACE, SUBSCRIBERS
 from .replicas import Access, Replica
@@ -52,6 +52,7 @@ _FOUND: dict[str, tuple[Replica | None, float]] = {}
 _SHORT_LIST = 1_000_000
 _LONG_LIST = MAX_LIST_BYTES
 """Bytes of a list of refs: several short ones are read at once, and long ones one after the other."""
+_MAX_KNOWN_ENTRIES = 100
 _MAX_UNREADABLE = 10
 """If more replicas cannot be read, the function fails: the reason lies elsewhere."""
 _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_connections=2 * _WORKERS)
@@ -87,6 +88,8 @@ class Guard:
     environment: Mapping[str, str]
     session: boto3.Session
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _tips: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """What archive entries keep, by their ids: a push can be thousands of events."""
 
     @cached_property
     def vault(self) -> Vault:
@@ -144,6 +147,17 @@ class Guard:
     def _region(self) -> str:
         return str(self.session.region_name)
 
+    def _tips_of(self, access: Access, capabilities: Sequence[str], entry: str) -> Mapping[str, str]:
+        """Return the tips that an archive entry keeps, which its id decides for ever; none are read again."""
+        if entry not in self._tips:
+            found = read_entries(access.endpoint(), capabilities, [entry])[entry]
+            if not found:
+                return {}
+            if len(self._tips) >= _MAX_KNOWN_ENTRIES:
+                self._tips.clear()
+            self._tips[entry] = found
+        return self._tips[entry]
+
     def handle_change(self, event: Mapping[str, Any]) -> str:
         """Judge one change of a ref, and notify people if no run made it."""
         change = from_event(event)
@@ -151,12 +165,13 @@ class Guard:
         replica = self._find(arn) if change and arn else None
         if change is None or replica is None:
             return "not a change of a replica"
+        read = cache(lambda: read_patiently(self._open(replica).endpoint))
+
+        def tips_of(entry: str) -> Mapping[str, str]:
+            return self._tips_of(self._open(replica), read().capabilities, entry)
+
         verdict = judge(
-            change,
-            replica,
-            lambda: read_patiently(self._open(replica).endpoint),
-            lambda old, new: is_kept(self._open(replica), old, new),
-            self.clock(),
+            change, replica, read, lambda old, new: is_kept(self._open(replica), old, new), tips_of, self.clock()
         )
         if verdict is not Verdict.BY_A_RUN:
             _log(

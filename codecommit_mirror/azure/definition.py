@@ -56,6 +56,7 @@ def definition_body(
         changes: of its variables.
         stays: whether the pipeline still runs the file that it ran before.
     """
+    pool = mirror.azure.agent_pool.name if mirror.azure.agent_pool else "Azure Pipelines"
     base: Mapping[str, Any] = (state.definition.body if state.definition else None) or {
         "name": mirror.pipeline_name,
         "path": "\\",
@@ -63,7 +64,7 @@ def definition_body(
         "quality": "definition",
         "process": {"type": 2, "yamlFilename": mirror.pipeline_path},
         # Where jobs run that name no pool; each of ours names one.
-        "queue": {"name": "Azure Pipelines", "pool": {"name": "Azure Pipelines"}},
+        "queue": {"name": pool, "pool": {"name": pool}},
         "triggers": [],
     }
     from_yaml = {"triggerType": "continuousIntegration", "settingsSourceType": 2}

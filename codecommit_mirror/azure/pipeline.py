@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 from .. import engine
 from ..config.mirror import Mirror
 from ..rendering.templates import EXPANDED, load_template
@@ -11,7 +14,7 @@ SIGNATURE = "# Written by 'codecommit-mirror pipeline render'"
 """The line that identifies a rendered file."""
 _REPLICA_LINE = "#   replica: "
 _END_MARKER = "END_OF_MIRROR_ENGINE"
-MAX_PROGRAM_BYTES = 130_000
+MAX_PART_BYTES = 95_000
 """The agent passes a script to its handler in one environment variable, which Linux limits to 128 KiB (execve(2))."""
 
 
@@ -22,10 +25,10 @@ def render(mirror: Mirror) -> str:
         MirrorError: a name contains text that Azure Pipelines would replace.
     """
     program = engine.program(role=mirror.replica_auth == "role")
-    _check_program(program)
     return load_template("azure-pipelines.yml.j2").render(
         mirror=mirror,
-        program=program.rstrip("\n"),
+        parts=[part.removesuffix("\n") for part in cut(program)],
+        sha256=hashlib.sha256(program.encode()).hexdigest(),
         end_marker=_END_MARKER,
         variables=[variable.name for variable in wanted_variables(mirror, replica_url="")],
     )
@@ -39,7 +42,18 @@ def written_for(text: str) -> str | None:
     return next(lines, _REPLICA_LINE).removeprefix(_REPLICA_LINE)
 
 
-def _check_program(program: str) -> None:
+def cut(program: str) -> list[str]:
+    """Cut the engine between its modules into parts that a step each can write.
+
+    Raises:
+        AssertionError: the YAML cannot carry it.
+    """
+    parts = [""]
+    for module in re.split(r"(?m)^(?=# -+ \d+\. )", program):
+        if len(parts[-1]) + len(module) > MAX_PART_BYTES:
+            parts.append("")
+        parts[-1] += module
     conflicts = [text for text in (*EXPANDED, _END_MARKER, "\t") if text in program]
-    if conflicts or not program.isascii() or len(program) >= MAX_PROGRAM_BYTES:
+    if conflicts or not program.isascii() or max(map(len, parts)) > MAX_PART_BYTES:
         raise AssertionError(f"the engine cannot be carried by the YAML: {conflicts or 'not ASCII, or too long'}")
+    return parts

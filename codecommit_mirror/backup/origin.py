@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
@@ -14,7 +14,7 @@ from .. import engine
 from ..aws.session import aws_failures, client
 from ..aws.stack import find_clone_url
 from ..errors import MirrorError
-from ..guard import Manifest, format_time, parse_time, read_header
+from ..guard import Manifest, format_time, parse_time, read_entries, read_header
 from ..operations.verification import replica_endpoint
 from .repository import BareRepository, hashed
 from .snapshots import Snapshots, readable
@@ -124,7 +124,11 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
     description = f"the replica {name}"
     refs = _restorable(advertised.refs)
     if at:
-        refs = {**refs, **_restorable(dropped_since(advertised.refs, at))}
+        with engine.failures_as_mirror_errors():
+            dropped = dropped_since(
+                advertised.refs, at, lambda ids: read_entries(endpoint, advertised.capabilities, ids)
+            )
+        refs = {**refs, **_restorable(dropped)}
         description = f"the replica {name}, with the tips from its archive that runs dropped since {readable(at)}"
     return Origin(description, at, refs, head, capabilities=advertised.capabilities, endpoint=endpoint)
 
@@ -135,13 +139,24 @@ def _restorable(replica: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in refs.items() if not name.startswith("refs/replace/")}
 
 
-def dropped_since(replica: Mapping[str, str], at: datetime) -> dict[str, str]:
-    """Return the tip of each ref that was deleted or overwritten after a time: the first one that was dropped since."""
+def dropped_since(
+    replica: Mapping[str, str], at: datetime, read: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]]
+) -> dict[str, str]:
+    """Return the tip of each ref that was deleted or overwritten after a time: the first one that was dropped since.
+
+    Args:
+        replica: all refs on the replica.
+        at: the time.
+        read: returns what entries keep, by their ids.
+    """
     limit = format_time(at)
+    entries = [entry for entry in engine.archive_entries(dict(replica)) if entry[1] >= limit]
+    common = read([replica[name] for name, _, place in entries if "/" not in place])
     tips: dict[str, str] = {}
-    for name, stamp, ref in engine.archive_entries(dict(replica)):
-        if stamp >= limit:
-            tips.setdefault(ref, replica[name])
+    for name, _, place in entries:
+        kept = {f"refs/{place}": replica[name]} if "/" in place else common[replica[name]]
+        for ref, value in kept.items():
+            tips.setdefault(ref, value)
     return tips
 
 

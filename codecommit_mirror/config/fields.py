@@ -44,6 +44,12 @@ PIPELINE_PATH = matching(
     "the path of a YAML file in a repository",
     "write one like mirrors/MyRepoReplica.yml",
 )
+# https://learn.microsoft.com/azure/devops/pipelines/yaml-schema/pool-demands
+DEMAND = matching(
+    r"[\w.-]{1,100}( -equals [\w. -]{1,100})?",
+    "a demand",
+    "write a capability, like Agent.OS, or one with its value, like Agent.OS -equals Linux",
+)
 _MAX_TAGS = 44
 _TAG_TEXT = r"[\w\s.:/=+@-]"
 

@@ -12,7 +12,18 @@ from mirror_guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
 
 from ..errors import ConfigurationError
 from . import azure_url
-from .fields import ACCOUNT, AZURE_NAME, BRANCH, PIPELINE_PATH, REGION, REPOSITORY_ID, RefNamespace, matching, not_empty
+from .fields import (
+    ACCOUNT,
+    AZURE_NAME,
+    BRANCH,
+    DEMAND,
+    PIPELINE_PATH,
+    REGION,
+    REPOSITORY_ID,
+    RefNamespace,
+    matching,
+    not_empty,
+)
 from .fields import tags as check_tags
 from .identity import WHERE_THE_ID_IS, EarlierSignIn, Identity
 from .schedule import check as check_schedule
@@ -30,6 +41,17 @@ _USER_NAME_LIMIT = 64
 
 PIPELINE_TAG, SOURCE_TAG = RECORD_TAGS = ("codecommit-mirror:pipeline", "codecommit-mirror:source")
 """The tags of a mirror's user or role that record the ids of its pipeline and of its source."""
+
+
+class AgentPool(BaseModel):
+    """An agent pool of the organization's own, whose agents run on Linux or macOS."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AZURE_NAME]
+    """The pool's name."""
+    demands: tuple[Annotated[str, DEMAND], ...] = ()
+    """What an agent must have: ``capability``, or ``capability -equals value``. Default: none."""
 
 
 class AzureRepository(BaseModel):
@@ -58,6 +80,16 @@ class AzureRepository(BaseModel):
     pipeline_path: Annotated[str, PIPELINE_PATH] | None = None
     """Where the YAML is; a file that this project did not write is never overwritten. Default:
     ``azure-pipelines-mirror.yml``, or ``<name>.yml`` in ``pipelines_repository``."""
+
+    pool: AgentPool | None = None
+    """The agents that run the pipeline, if they are your own. Default: Microsoft's; with ``server`` the pool
+    ``Default``."""
+
+    @property
+    def agent_pool(self) -> AgentPool | None:
+        """The pool of the organization's own that runs the pipeline; None for Microsoft's agents."""
+        on_server = self.server != azure_url.AZURE_DEVOPS_SERVICES and not azure_url.is_this_machine(self.server)
+        return self.pool or (AgentPool(name="Default") if on_server else None)
 
     @property
     def yaml_branch(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import boto3
@@ -134,9 +134,9 @@ def compare_with(
     """
     with engine.failures_as_mirror_errors():
         replica = engine.read_refs_patiently(settings.replica, replica_service, sleep).refs
-        source = engine.read_refs_patiently(settings.source, "git-upload-pack", sleep).refs
+        _, source = engine.read_source_patiently(settings.source, sleep)
     return Comparison(
-        engine.select(source, settings.namespaces),
+        engine.select(source.refs, settings.namespaces),
         engine.by_original_name(engine.ReplicaRefs(replica), settings.namespaces),
         sum(name.startswith(engine.CARRIED_PREFIX) for name in replica),
     )
@@ -170,7 +170,7 @@ def check_source_credentials(mirror: Mirror, secrets: Mapping[str, str], named_s
             engine.check_credential(name, secrets[name])
         username, password = (secrets[name] for name in AZURE_SECRETS)
         endpoint = engine.make_endpoint("source", mirror.azure.clone_url, username, password, remedy)
-        engine.read_refs_patiently(endpoint, "git-upload-pack")
+        engine.read_source_patiently(endpoint)
 
 
 def _endpoint(side: str, url: str, user: str, password: str, remedy: str, *, bearer: bool = False) -> engine.Endpoint:
@@ -218,14 +218,15 @@ def preview(settings: engine.Settings) -> Preview:
     """
     with engine.failures_as_mirror_errors():
         replica = engine.read_refs_patiently(settings.replica, "git-receive-pack")
-        source = engine.read_refs_patiently(settings.source, "git-upload-pack")
-        denied = engine.unmirrorable(source.refs, settings.namespaces)
+        endpoint, source = engine.read_source_patiently(settings.source)
+        settings = replace(settings, source=endpoint)
         refs = engine.ReplicaRefs(replica.refs)
-        wanted, plan = engine.plan_refs(source, refs, settings.namespaces, given_up=denied)
         present = engine.by_original_name(refs, settings.namespaces)
-        listed = engine.refs_by_rest_api(settings, wanted, present, retry=False)
+        hidden = engine.hidden_refs(settings, source.refs, present, retry=False)
+        denied = {**engine.unmirrorable(source.refs, settings.namespaces), **hidden}
+        wanted, plan = engine.plan_refs(source, refs, settings.namespaces, given_up=denied)
         commands = tuple(command for push in plan for command in push)
-        kept = engine.to_archive(commands, (), refs, time.time()) if settings.archive_days else {}
-        stop = engine.mass_deletion(wanted, present, listed, settings.allow_deletions)
+        kept = engine.dropped_tips(commands, ()) if settings.archive_days else {}
+        stop = engine.mass_deletion(wanted, present, hidden, settings.allow_deletions)
         stop = stop or engine.foreign_history(settings, source, replica.refs, present)
         return Preview(commands, len(kept), denied, stop)

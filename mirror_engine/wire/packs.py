@@ -23,6 +23,8 @@ MAX_PARENTS = 100_000
 """How many parents of commits are kept; what they do not show to be a fast-forward is archived."""
 MAX_WAITING = 20_000
 """How many objects are kept in mind that deltas before them build on; most of these are no commits."""
+NOBODY = "codecommit-mirror <codecommit-mirror@localhost>"
+"""Who wrote our own commits and tags."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 """The start of a Git LFS pointer: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
 EMPTY_PACK = b"PACK" + (2).to_bytes(4, "big") + bytes(4)
@@ -76,6 +78,8 @@ class PackContents(NamedTuple):
     """Parent ids, by commit id."""
     lfs_pointers: int
     """The number of files that Git LFS stores elsewhere."""
+    commits: dict[str, bytes]
+    """The last of the commits, by their ids."""
 
 
 def fetch_commits(
@@ -88,7 +92,7 @@ def fetch_commits(
     words, start = offered(advertised, "side-band-64k", "filter", "no-progress", AGENT), bytearray()
     if words[:2] == ["side-band-64k", "filter"]:
         words += offered(advertised, "multi_ack_detailed", "multi_ack")[:1]
-        for part in request_pack(server, words, [want], [have], traffic, "tree:0"):
+        for part in request_pack(server, words, [want], [have], traffic, b"filter tree:0\n"):
             start += part
             if len(start) > limit:
                 break
@@ -120,7 +124,7 @@ def read_pack(pack: bytes | bytearray) -> PackContents:
         if is_commit:
             commits.add(start, data)
         lfs_pointers += kind == 3 and data == LFS_POINTER
-    return PackContents(commits.parents, lfs_pointers)
+    return PackContents(commits.parents, lfs_pointers, commits.by_id)
 
 
 def _read_base(pack: bytes | bytearray, position: int, start: int, kind: int) -> tuple[object, int]:
@@ -142,13 +146,14 @@ class _Commits:
     def __init__(self, pack: bytes | bytearray) -> None:
         self.parents: dict[str, tuple[str, ...]] = {}
         self._pack, self._links = pack, 0
-        self._known: dict[object, bytes] = {}
+        self.by_id: dict[str, bytes] = {}
+        self._by_position: dict[object, bytes] = {}
         self._order: list[tuple[int, str]] = []
         self._bytes = self._dropped = 0
         self._waiting: dict[object, list[int]] = {}
 
     def find(self, base: object) -> bytes | None:
-        return self._known.get(base)
+        return self._by_position.get(base) or self.by_id.get(str(base))
 
     def await_base(self, base: object, position: int) -> None:
         """Note a delta whose base has not come yet, and where its data begin; most are of no commits."""
@@ -173,14 +178,14 @@ class _Commits:
                 pending.append((waiting, _apply_delta(commit, delta)))
 
     def _keep(self, start: int, name: str, data: bytes) -> None:
-        self._known[start] = self._known[name] = data
+        self._by_position[start] = self.by_id[name] = data
         self._order.append((start, name))
         self._bytes += len(data)
         while self._bytes > MAX_BASES_BYTES:
             position, oldest = self._order[self._dropped]
             self._dropped += 1
-            self._bytes -= len(self._known.pop(position))
-            self._known.pop(oldest, None)
+            self._bytes -= len(self._by_position.pop(position))
+            self.by_id.pop(oldest, None)
 
 
 def commit_parents(commit: bytes) -> tuple[str, ...]:

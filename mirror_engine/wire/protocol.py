@@ -42,24 +42,24 @@ def request_pack(
     wants: Sequence[str],
     haves: Sequence[str],
     traffic: Traffic,
-    filter_spec: str = "",
+    limit: bytes = b"",
 ) -> Iterator[bytes]:
     """Ask for one pack with everything reachable from ``wants`` and not from ``haves``; yield its bytes.
 
-    One stateless request: wants, the filter if there is one, haves and done together (gitprotocol-pack, "Packfile
+    One stateless request: wants, a line with a filter or a depth, haves and done together (gitprotocol-pack, "Packfile
     Negotiation"). Raises SourceRefused with the source's message; RetryableError if the connection breaks.
     """
     first = "".join(f" {word}" for word in capabilities).encode()
     lines = [b"want %s%s\n" % (want.encode(), first if not i else b"") for i, want in enumerate(wants)]
-    lines += [b"filter %s\n" % filter_spec.encode()] if filter_spec else []
-    body = b"".join(map(pkt_line, lines)) + b"0000"
+    body = b"".join(map(pkt_line, [*lines, limit] if limit else lines)) + b"0000"
     body += b"".join(pkt_line(b"have %s\n" % have.encode()) for have in haves) + pkt_line(b"done\n")
     response = _ask(source, "git-upload-pack", [body], len(body))
-    remarks = b""
+    remarks, has_pack = b"", False
     try:
         for line in read_pkt_lines(response):
             traffic.from_source += len(line) + 4
             if line[:1] == b"\x01":
+                has_pack = True
                 yield line[1:]
             elif line[:1] == b"\x02":
                 remarks = (remarks + line[1:])[-600:]
@@ -67,12 +67,14 @@ def request_pack(
                 raise SourceRefused(f"{printable(line[1:])} {_complaints(remarks)}".rstrip())
             elif line.startswith(b"ERR "):
                 raise SourceRefused(printable(line[4:]))
-            elif not line.startswith((b"ACK ", b"NAK")):
+            elif not line.startswith((b"ACK ", b"NAK", b"shallow ")):
                 raise SourceRefused("the source's answer is not a pack")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise RetryableError(f"the connection to the source broke ({error_name(error)})") from None
     finally:
         response.close()
+    if not has_pack and _complaints(remarks):
+        raise SourceRefused(_complaints(remarks))
 
 
 def common_objects(
@@ -106,8 +108,9 @@ def _ask(endpoint: Endpoint, service: str, body: Iterable[bytes], length: int | 
 
 
 def _complaints(remarks: bytes) -> str:
-    """Return the error messages among a server's progress messages."""
-    lines = [line for line in re.split(rb"[\r\n]+", remarks) if line.startswith((b"fatal:", b"error:"))]
+    """Return the error messages among a server's progress messages: git's, and Azure Repos' with their codes."""
+    found = re.compile(rb"fatal:|error:|\??(TF|VS)[0-9]{5,6}")
+    lines = [line for line in re.split(rb"[\r\n]+", remarks) if found.match(line)]
     return f"({printable(b'; '.join(lines[-2:]))})" if lines else ""
 
 

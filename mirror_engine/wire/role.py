@@ -25,8 +25,9 @@ from typing import Mapping, NamedTuple
 
 from ..failures import MirrorFailure, RetryableError
 from ..settings import Endpoint, basic_auth_header, check_credential, is_loopback, replica_url, require
-from ..text import error_name, sanitize
-from .transport import TIMEOUT_SECONDS, open_connection, retry_after_seconds
+from ..text import sanitize
+from .connection import TIMEOUT_SECONDS, connection_failure, open_connection
+from .transport import retry_after_seconds
 
 RENEW_SECONDS = 300
 """So long before they expire, credentials are renewed."""
@@ -179,7 +180,7 @@ def _post(who: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[
         response = connection.getresponse()
         text = response.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
-        raise RetryableError(f"{who} could not be reached ({error_name(error)})") from None
+        raise connection_failure(who, url, error, was_sending=False) from None
     finally:
         connection.close()
     if response.status == 429 or response.status >= 500:

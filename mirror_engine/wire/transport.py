@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import email.message
 import email.utils
 import http.client
 import random
+import re
 import time
 import urllib.parse
-import urllib.request
 from typing import Iterable, Iterator, Mapping
 
 from ..failures import AnswerTooLarge, MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
-from ..settings import Endpoint, basic_auth_header
-from ..text import error_name, format_bytes, sanitize, say
+from ..settings import Endpoint
+from ..text import error_name, format_bytes, printable, sanitize, say
+from .connection import connection_failure, open_connection
 
 AGENT = "agent=codecommit-mirror"
 CHUNK_BYTES = 64 * 1024
-TIMEOUT_SECONDS = 300
 MAX_WAIT_SECONDS = 600
+MAX_REASON_BYTES = 8192
+"""Of an answer that refuses, in which the reason is looked for."""
 MAX_BODY_BYTES = 64_000_000
 """Of an answer that is read as a whole: a list of some 800,000 refs."""
 MAX_ROUNDS = 6
@@ -59,7 +62,8 @@ def send(
     PackRefused, SourceRefused or MirrorFailure, depending on the answer.
     """
     endpoint = endpoint.now()
-    url = urllib.parse.urlsplit(endpoint.url)
+    address = endpoint.git_url or endpoint.url
+    url = urllib.parse.urlsplit(address)
     connection = open_connection(url)
     try:
         connection.putrequest(method, f"{url.path}{path}", skip_accept_encoding=True)
@@ -74,13 +78,11 @@ def send(
         response = connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        problem = "could not be reached" if body is None else "broke the connection"
-        raise RetryableError(f"{endpoint} {problem} ({error_name(error)})") from None
+        raise connection_failure(str(endpoint), address, error, was_sending=body is not None) from None
     except BaseException:
         connection.close()
         raise
     if response.status != 200:
-        response.close()
         raise _failure(endpoint, response, has_body=body is not None)
     return response
 
@@ -100,7 +102,8 @@ def _send_body(connection: http.client.HTTPConnection, body: Iterable[bytes], *,
 
 def _failure(endpoint: Endpoint, response: http.client.HTTPResponse, *, has_body: bool) -> Exception:
     """Return the exception that an unsuccessful answer means."""
-    problem = f"{endpoint} answered {response.status}"
+    reason = server_reason(response)
+    problem = f"{endpoint} answered {response.status}{reason}"
     wait = retry_after_seconds(response.headers.get("Retry-After", ""))
     if response.status == 413 and has_body:
         return TooLarge(problem)
@@ -110,27 +113,28 @@ def _failure(endpoint: Endpoint, response: http.client.HTTPResponse, *, has_body
         return RetryableError(problem, wait, response.status)
     if response.status == 400 and has_body:
         return (PackRefused if endpoint.side == "replica" else SourceRefused)(f"{problem} to the request")
-    return MirrorFailure(access_problem(endpoint, response.status, response.headers.get("Location", "")))
+    return MirrorFailure(access_problem(endpoint, response.status, response.headers, reason))
 
 
-def open_connection(url: urllib.parse.SplitResult) -> http.client.HTTPConnection:
-    """Return a new connection to the URL's host, through the environment's proxy if there is one for https."""
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    host, port = url.hostname or "", url.port
-    proxy = urllib.request.getproxies().get(url.scheme)
-    if url.scheme != "https" or not proxy or urllib.request.proxy_bypass(host):
-        return kind(host, port, timeout=TIMEOUT_SECONDS)
+def server_reason(response: http.client.HTTPResponse) -> str:
+    """Return a service's own words for a refusal, in parentheses, with the id by which its support finds the request.
+
+    Azure DevOps gives a reason with a code, in a header, a text or the title of a page.
+    """
     try:
-        via = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        connection = kind(via.hostname or "", via.port or 80, timeout=TIMEOUT_SECONDS)
-    except ValueError:
-        raise MirrorFailure("https_proxy is not a valid proxy URL; correct it.") from None
-    authorization = {}
-    if via.username:
-        name, password = urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or "")
-        authorization["Proxy-Authorization"] = basic_auth_header(name, password)
-    connection.set_tunnel(host, port, authorization)
-    return connection
+        body = response.read(MAX_REASON_BYTES)
+    except (OSError, http.client.HTTPException):
+        body = b""
+    finally:
+        response.close()
+    found = re.search(rb"(TF|VS)[0-9]{5,6}: [^<\"\r\n]{1,300}", body)
+    words = urllib.parse.unquote_to_bytes(response.headers.get("X-TFS-ServiceError", "")) or (found and found[0]) or b""
+    if not words and response.headers.get_content_type() == "text/plain":
+        words = body[:200]
+    names = ("ActivityId", "X-VSS-E2EID", "x-amzn-RequestId")
+    ids = [f"request {sanitize(response.headers[name])[:64]}" for name in names if response.headers.get(name)]
+    parts = [*([printable(words).rstrip(".")] if words.strip() else []), *ids[:1]]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def read_body(endpoint: Endpoint, response: http.client.HTTPResponse, limit: int = MAX_BODY_BYTES) -> bytes:
@@ -157,18 +161,39 @@ def retry_after_seconds(retry_after: str) -> float:
         return 0.0
 
 
-def access_problem(endpoint: Endpoint, status: int, location: str = "") -> str:
-    """Return the sentence for an answer that is not a Git server's."""
-    subject = str(endpoint)
-    here = urllib.parse.urlsplit(endpoint.url).netloc
+def access_problem(
+    endpoint: Endpoint, status: int, headers: email.message.Message | None = None, reason: str = ""
+) -> str:
+    """Return the sentence for an answer that is not a Git server's.
+
+    Args:
+        endpoint: who answered.
+        status: with which HTTP status.
+        headers: of the answer.
+        reason: the service's own, in parentheses.
+    """
+    subject, headers = str(endpoint), headers or email.message.Message()
+    here, location = urllib.parse.urlsplit(endpoint.url).netloc, headers.get("Location", "")
     if 300 <= status < 400 and urllib.parse.urlsplit(location).netloc == here:
         return f"{subject} has moved to {sanitize(location.partition('?')[0])}; use the new URL."
+    if status == 404 and headers.get("X-VSS-UserData"):
+        return (
+            f"{subject} is not there for this user (404){reason}: it is disabled or gone, or the user may not read it; "
+            "check the repository's settings and its permission Read."
+        )
     if status == 404:
-        return f"{subject} does not exist (404); check the URL, and whether the repository was renamed or deleted."
+        return (
+            f"{subject} does not exist (404){reason}; check the URL, and whether it was renamed, disabled or deleted."
+        )
+    if "VS403463" in reason:
+        return (
+            f"{subject} refused access ({status}){reason}; a conditional access policy of Microsoft Entra stops it: "
+            "ask who administers that policy to let this identity, or the agent's network, through."
+        )
     if status in (401, 403) or status < 400:
         page = "a sign-in page" if status < 400 else str(status)
-        return f"{subject} refused access ({page}); {endpoint.remedy}."
-    return f"{subject} answered {status}, which a Git server would not do; check the URL."
+        return f"{subject} refused access ({page}){reason}; {endpoint.remedy}."
+    return f"{subject} answered {status}{reason}, which a Git server would not do; check the URL."
 
 
 def retry_delay(error: RetryableError, number: int) -> float:

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -162,7 +163,15 @@ class Rig:
             "AWS_GIT_PASSWORD": Variable(issued["ServicePassword"], secret=True),
         }
 
-    def run(self, *, path: str | None = None, mirror=None, stepping_down: bool = False, **variables: str):
+    def run(
+        self,
+        *,
+        path: str | None = None,
+        mirror=None,
+        stepping_down: bool = False,
+        parameters: dict[str, str] | None = None,
+        **variables: str,
+    ):
         """Run the rendered pipeline on the embedded agent, with some secret variables replaced.
 
         With ``stepping_down`` the engine starts with its last resort, plain git.
@@ -170,8 +179,8 @@ class Rig:
         chosen = {**self.variables, **{name: Variable(value, secret=True) for name, value in variables.items()}}
         text = pipeline.render(mirror or self.mirror)
         if stepping_down:
-            text = text.replace("MAX_OBJECTS_PER_PUSH = 1_000_000", "MAX_OBJECTS_PER_PUSH = 0")
-        return run_pipeline(text, chosen, job_token=self.cloud.job_token, path=path)
+            text = with_another_engine(text, "MAX_OBJECTS_PER_PUSH = 1_000_000", "MAX_OBJECTS_PER_PUSH = 0")
+        return run_pipeline(text, chosen, job_token=self.cloud.job_token, path=path, parameters=parameters)
 
     def context(self, mirror=None, **environment: str) -> MirrorContext:
         """Return a new context, as each process has."""
@@ -205,6 +214,12 @@ class Rig:
         mirrored = program.by_original_name(sample.refs(self.replica), NAMESPACES)
         assert mirrored == sample.refs(self.source, *NAMESPACES)
         sample.git(self.replica, "fsck", "--connectivity-only")
+
+
+def with_another_engine(text, old, new):
+    """Return a pipeline's YAML whose engine is another one than its checksum says, which is not looked at."""
+    assert old in text
+    return re.sub(r"if hashlib\..*:\n", "if False:\n", text.replace(old, new))
 
 
 counter = itertools.count()

@@ -49,7 +49,7 @@ IMPORTS = {
     f"{CLI}.markdown": "",
     f"{CLI}.progress": f"{CLI}.engine",
     f"{CLI}.config": f"{CLI}.engine {CLI}.errors {GUARD}.names",
-    f"{CLI}.guard": f"{GUARD}.vault",
+    f"{CLI}.guard": f"{GUARD}.history {GUARD}.vault",
     f"{CLI}.engine": f"{CLI}.errors {ENGINE} {ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan "
     f"{ENGINE}.refs {ENGINE}.report {ENGINE}.run {ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
     f"{CLI}.errors": "",
@@ -59,7 +59,6 @@ IMPORTS = {
     f"{GUARD}.deployment {GUARD}.git_access {GUARD}.history {GUARD}.messages {GUARD}.names {GUARD}.replicas "
     f"{GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
     f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.deployment {GUARD}.messages {GUARD}.vault",
-    f"{GUARD}.history": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.wire {GUARD}.git_access {GUARD}.replicas",
     f"{GUARD}.deployment": "",
     f"{GUARD}.messages": f"{ENGINE}.text {GUARD}.changes",
     f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {GUARD}.names {GUARD}.replicas {GUARD}.vault",
@@ -67,6 +66,8 @@ IMPORTS = {
     f"{GUARD}.replicas {GUARD}.vault",
     f"{GUARD}.confirmation": f"{ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings "
     f"{ENGINE}.wire",
+    f"{GUARD}.history": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access "
+    f"{GUARD}.replicas",
     f"{GUARD}.replicas": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names",
     f"{GUARD}.git_access": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire",
     f"{GUARD}.vault": f"{GUARD}.names",
@@ -77,7 +78,7 @@ IMPORTS = {
     f"{ENGINE}.report": f"{ENGINE}.refs {ENGINE}.settings {ENGINE}.text",
     f"{ENGINE}.transfer": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan {ENGINE}.refs "
     f"{ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
-    f"{ENGINE}.git": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.text",
+    f"{ENGINE}.git": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
     f"{ENGINE}.archive": f"{ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
     f"{ENGINE}.confirmation": f"{ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings {ENGINE}.text "
     f"{ENGINE}.wire",

@@ -1,6 +1,7 @@
 """A source and a replica for the engine, without AWS and Azure DevOps around them."""
 
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,9 +11,10 @@ from localcloud import sample
 from localcloud.aws.codecommit.git_service import GitService, OtherRefs, create_repository
 from localcloud.azure.git import upload_pack
 from localcloud.azure.git.upload_pack import PackShape
-from localcloud.git_http import GitHttpServer, Serve
+from localcloud.git_http import Answer, GitHttpServer, Serve
 from tests.program import program
 
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 
 
@@ -21,6 +23,9 @@ class Sides:
 
     def __init__(self, folder: Path, other_refs: OtherRefs, shape: PackShape = PackShape.LATE_BASES) -> None:
         self.shape = shape
+        self.shown: frozenset[str] | None = None
+        """The refs that the source's plain URL shows (limited refs); None for all."""
+        self.has_full_view = True
         self.source, self.replica = folder / "source.git", folder / "replica.git"
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.source)], check=True)
         sample.git(self.source, "config", "core.fsync", "none")
@@ -31,9 +36,12 @@ class Sides:
         self.pauses: list[float] = []
 
     def serve_source(self, request):
-        if request.service == "git-upload-pack":
-            return upload_pack.serve(self.source, request, self.shape)
-        return Serve(self.source)
+        if request.service != "git-upload-pack":
+            return Serve(self.source)
+        is_full = "/_full/" in request.repository
+        if is_full and not self.has_full_view:
+            return Answer(404, "TF401019: The Git repository with name or identifier _full does not exist.\n")
+        return upload_pack.serve(self.source, request, self.shape, None if is_full else self.shown)
 
     def serve_replica(self, request):
         return self.service.answer(self.replica, request)
@@ -70,13 +78,26 @@ class Sides:
 
     def archive(self):
         """Return the archived tips by their old names."""
-        return {
-            f"refs/{name.split('/', 5)[5]}": v for name, v in sample.refs(self.replica, program.ARCHIVE_PREFIX).items()
-        }
+        tips = {}
+        for name, value in sample.refs(self.replica, program.ARCHIVE_PREFIX).items():
+            place = name.split("/", 5)[5]
+            tips |= {f"refs/{place}": value} if "/" in place else kept_by(self.replica, value)
+        return tips
 
     def assert_equal(self):
         assert self.refs() == sample.refs(self.source, *NAMESPACES)
         sample.git(self.replica, "fsck", "--full")
+
+
+def kept_by(repository, entry):
+    """Return the tips that a commit of the archive keeps, by the refs that they had."""
+    commit = sample.git(repository, "cat-file", "commit", entry)
+    assert sample.git(repository, "rev-parse", f"{entry}^{{tree}}").strip() == EMPTY_TREE
+    parents = re.findall("^parent (.+)$", commit, re.MULTILINE)
+    earlier = re.findall("^earlier (.+)$", commit, re.MULTILINE)
+    tips = {ref: value for value, ref in re.findall("^([0-9a-f]{40}) (refs/.+)$", commit, re.MULTILINE)}
+    assert set(parents) == {*earlier, *tips.values()}
+    return {**tips, **(kept_by(repository, earlier[0]) if earlier else {})}
 
 
 def answering(serve, answers):

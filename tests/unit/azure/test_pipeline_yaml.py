@@ -1,5 +1,6 @@
 """The rendered pipeline: valid by Azure's schema, nothing breaks out of it, secrets are in ``env:`` alone."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from codecommit_mirror import engine
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.variables import wanted_variables
 from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.config.mirror import AgentPool
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.rendering import templates
 
@@ -35,9 +37,8 @@ def rendered(**changes):
 
 def mirror_step(document):
     (job,) = document["jobs"]
-    checkout, step = job["steps"]
-    assert checkout == {"checkout": "none"}
-    return step
+    assert job["steps"][0] == {"checkout": "none"}
+    return job["steps"][-1]
 
 
 @pytest.mark.parametrize("replica_auth", ["user", "role"])
@@ -75,6 +76,8 @@ def test_six_variables_are_mapped_and_nothing_else_holds_a_macro():
         "BASH_ENV": "",
         "LD_PRELOAD": "",
         "PS4": "",
+        "MIRROR_ALLOW_DELETIONS": "${{ parameters.allowDeletions }}",
+        "MIRROR_REPLACE_HISTORY": "${{ parameters.replaceHistory }}",
         **{name: f"$({name})" for name in NAMES},
         "MIRROR_SOURCE": "https://dev.azure.com/contoso/Shop/_git/MyRepo",
         "MIRROR_REPLICA": "MyRepoReplica",
@@ -99,12 +102,44 @@ def test_a_role_replaces_the_replicas_credentials_and_the_job_token_is_for_it_al
 
 
 def test_the_shell_is_strict_and_the_program_travels_unchanged():
-    script = mirror_step(rendered())["bash"]
-    assert script.startswith("set -euo pipefail\n")
-    _, _, rest = script.partition("<<'END_OF_MIRROR_ENGINE'\n")
-    program, _, after = rest.partition("END_OF_MIRROR_ENGINE\n")
+    program = ""
+    _, *steps = rendered()["jobs"][0]["steps"]
+    for step in steps:
+        script = step["bash"]
+        assert script.startswith("set -euo pipefail\n")
+        assert len(script) < 100_000
+        _, _, rest = script.partition("<<'END_OF_MIRROR_ENGINE'\n")
+        part, _, after = rest.partition("END_OF_MIRROR_ENGINE\n")
+        program += part
+        assert step["env"].items() >= {"BASH_ENV": "", "LD_PRELOAD": "", "PS4": ""}.items()
+        assert len(step["env"]) == 3 or step is steps[-1]
     assert program == PROGRAM
-    assert after == 'python3 -I "$program"\n'
+    assert hashlib.sha256(PROGRAM.encode()).hexdigest() in after
+    assert after.endswith('python3 -I "$program"\n')
+
+
+def test_own_agents_are_checked_and_their_proxys_password_is_mapped():
+    pool = AgentPool(name="On premises", demands=("Agent.OS -equals Linux", "git"))
+    document = rendered(azure=MIRROR.azure.model_copy(update={"pool": pool}))
+    assert document["jobs"][0]["pool"] == {"name": "On premises", "demands": ["Agent.OS -equals Linux", "git"]}
+    assert document["jobs"][0]["steps"][1]["displayName"] == "Check the agent"
+    assert mirror_step(document)["env"]["AGENT_PROXYPASSWORD"] == "$(Agent.ProxyPassword)"
+
+
+def test_a_servers_pool_is_its_default_one():
+    azure = MIRROR.azure.model_copy(update={"server": "https://azure.example.com/tfs"})
+    assert rendered(azure=azure)["jobs"][0]["pool"] == {"name": "Default"}
+
+
+def test_a_run_may_be_allowed_to_delete_by_parameters_alone():
+    document = rendered()
+    assert [(p["name"], p["type"], p["default"]) for p in document["parameters"]] == [
+        ("allowDeletions", "boolean", False),
+        ("replaceHistory", "string", " "),
+    ]
+    environment = mirror_step(document)["env"]
+    assert environment["MIRROR_ALLOW_DELETIONS"] == "${{ parameters.allowDeletions }}"
+    assert environment["MIRROR_REPLACE_HISTORY"] == "${{ parameters.replaceHistory }}"
 
 
 @pytest.mark.parametrize("text", ["$(", "${{", "$[", "END_OF_MIRROR_ENGINE", "\t", "é", "x" * 120_001])
@@ -134,8 +169,8 @@ def test_names_with_yaml_syntax_stay_names(branch):
     text = pipeline.render(MIRROR.model_copy(update={"azure": azure}))
     assert yaml.safe_load(text)["schedules"][0]["branches"]["include"] == [branch]
     read, expected = yaml.safe_load(text)["jobs"], rendered()["jobs"]
-    assert read[0]["steps"][1]["env"].pop("MIRROR_SOURCE") == azure.clone_url
-    expected[0]["steps"][1]["env"].pop("MIRROR_SOURCE")
+    assert read[0]["steps"][-1]["env"].pop("MIRROR_SOURCE") == azure.clone_url
+    expected[0]["steps"][-1]["env"].pop("MIRROR_SOURCE")
     assert read == expected
 
 

@@ -14,7 +14,8 @@ from mirror_engine.report import agent_command
 from mirror_engine.run import names_lfs
 from mirror_engine.settings import Endpoint, read_settings
 from mirror_engine.text import error_name, sanitize
-from mirror_engine.wire.transport import access_problem, open_connection, retry_after_seconds
+from mirror_engine.wire.connection import open_connection, proxy_for
+from mirror_engine.wire.transport import access_problem, retry_after_seconds
 
 ENVIRONMENT = {
     "AZURE_REPO_URL": "https://dev.azure.com/contoso/Shop/_git/MyRepo",
@@ -145,7 +146,7 @@ def test_the_http_librarys_own_words_are_not_printed(error):
 def test_a_proxy_that_is_no_url_is_a_sentence(monkeypatch, proxy):
     monkeypatch.setenv("https_proxy", proxy)
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(MirrorFailure, match="https_proxy is not a valid proxy URL") as caught:
+    with pytest.raises(MirrorFailure, match="is not the URL of an HTTP proxy") as caught:
         open_connection(urllib.parse.urlsplit("https://dev.azure.com/r"))
     assert "canary" not in str(caught.value)
 
@@ -220,13 +221,22 @@ def test_git_gets_one_sides_credentials_and_nothing_of_the_machines():
     assert not any("canary" in value for value in git_environment(machine, None).values())
 
 
+def headers(**fields):
+    message = email.message.Message()
+    for name, value in fields.items():
+        message[name] = value
+    return message
+
+
 def test_a_refused_request_says_what_to_check():
     endpoint = Endpoint("source", "https://h/r", "Basic canary", "user", "canary", "check the token")
     assert access_problem(endpoint, 203).endswith("refused access (a sign-in page); check the token.")
     assert access_problem(endpoint, 403).endswith("refused access (403); check the token.")
     assert "does not exist (404)" in access_problem(endpoint, 404)
-    assert "has moved to https://h/new" in access_problem(endpoint, 301, "https://h/new?token=x")
-    assert "a sign-in page" in access_problem(endpoint, 302, "https://login.example.com/")
+    assert "may not read it" in access_problem(endpoint, 404, headers(**{"X-VSS-UserData": "an-id:Ada"}))
+    assert "has moved to https://h/new" in access_problem(endpoint, 301, headers(Location="https://h/new?token=x"))
+    assert "a sign-in page" in access_problem(endpoint, 302, headers(Location="https://login.example.com/"))
+    assert "conditional access policy" in access_problem(endpoint, 403, reason=" (VS403463: it failed)")
     assert base64.b64encode(b"user:canary").decode() not in access_problem(endpoint, 401)
 
 
@@ -255,6 +265,32 @@ def test_a_proxy_of_the_environment_is_used_for_https(monkeypatch):
     assert (connection.host, connection.port, connection._tunnel_host) == ("proxy.example", 3128, "dev.azure.com")
     monkeypatch.setenv("no_proxy", "dev.azure.com")
     assert open_connection(url).host == "dev.azure.com"
+
+
+AGENT = {
+    "AGENT_PROXYURL": "http://proxy.example:3128",
+    "AGENT_PROXYUSERNAME": "me",
+    "AGENT_PROXYPASSWORD": "p@ss:word",
+    "AGENT_PROXYBYPASSLIST": '["git-codecommit\\\\..*\\\\.amazonaws\\\\.com"]',
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "host", "proxy"),
+    [
+        ({}, "dev.azure.com", ""),
+        (AGENT, "dev.azure.com", "http://me:p%40ss%3Aword@proxy.example:3128"),
+        (AGENT, "git-codecommit.eu-west-1.amazonaws.com", ""),
+        ({**AGENT, "AGENT_PROXYPASSWORD": "$(Agent.ProxyPassword)"}, "h", "http://me:@proxy.example:3128"),
+        ({"AGENT_PROXYURL": "proxy:80", "AGENT_PROXYBYPASSLIST": "no JSON"}, "h", "http://proxy:80"),
+        ({**AGENT, "HTTPS_PROXY": "other:1"}, "dev.azure.com", "http://other:1"),
+        ({"ALL_PROXY": "http://all:1"}, "h", "http://all:1"),
+        ({"https_proxy": "http://p:1", "NO_PROXY": "dev.azure.com,.example"}, "dev.azure.com", ""),
+        ({"https_proxy": "http://p:1", "NO_PROXY": ".example"}, "a.example", ""),
+    ],
+)
+def test_the_machines_proxy_goes_before_the_agents(environment, host, proxy):
+    assert proxy_for(host, environment) == proxy
 
 
 @pytest.mark.parametrize("refs", ["archive", "heads archive/x", "refs/heads"])

@@ -46,7 +46,7 @@ def event(name="referenceUpdated", caller=USER, ref="refs/heads/main", old=OLD, 
     }
 
 
-def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=()):
+def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=(), tips=None):
     def read():
         if refs is None:
             raise AssertionError("the replica was read")
@@ -54,7 +54,8 @@ def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=()):
 
     change = from_event(given)
     assert change
-    return judge(change, replica, read, kept if callable(kept) else lambda old, new: kept, NOW)
+    is_kept = kept if callable(kept) else lambda old, new: kept
+    return judge(change, replica, read, is_kept, lambda entry: (tips or {}).get(entry, {}), NOW)
 
 
 @pytest.mark.parametrize("name", ["referenceCreated", "referenceUpdated", "referenceDeleted"])
@@ -103,6 +104,31 @@ def test_a_fast_forward_that_was_followed_by_another_one_is_judged_by_that():
     assert asked == [(OLD, later), (OLD, later)]
     assert verdict(event(), {"refs/heads/other": later}, kept) is Verdict.DESTRUCTIVE
     assert verdict(event(), {"refs/heads/main": later}) is Verdict.DESTRUCTIVE
+
+
+ENTRY, COMMON = "c" * 40, f"{ARCHIVE}/20261126T115955Z/cccccccccccccccc"
+
+
+@pytest.mark.parametrize("name", ["referenceUpdated", "referenceDeleted"])
+def test_a_common_entry_keeps_what_it_is_shown_to_keep(name):
+    kept = {ENTRY: {"refs/heads/main": OLD, "refs/heads/other": NEW}}
+    assert verdict(event(name), {COMMON: ENTRY}, tips=kept) is Verdict.BY_A_RUN
+    assert verdict(event(name), {COMMON: ENTRY}, tips={ENTRY: {"refs/heads/main": NEW}}) is Verdict.DESTRUCTIVE
+    assert verdict(event(name), {COMMON: ENTRY}) is Verdict.DESTRUCTIVE
+    early = COMMON.replace("20261126", "20261124")
+    assert verdict(event(name), {early: ENTRY}, tips=kept) is Verdict.DESTRUCTIVE
+
+
+def test_without_the_old_id_a_common_entry_of_that_day_decides():
+    lacks = event("referenceDeleted", old=None)
+    assert verdict(lacks, {COMMON: ENTRY}, tips={ENTRY: {"refs/heads/main": NEW}}) is Verdict.BY_A_RUN
+    assert verdict(lacks, {COMMON: ENTRY}, tips={ENTRY: {"refs/heads/other": NEW}}) is Verdict.DESTRUCTIVE
+
+
+def test_what_an_update_kept_may_be_in_what_was_archived_later():
+    later, kept = "a" * 40, {ENTRY: {"refs/heads/main": "a" * 40}}
+    after = COMMON.replace("115955", "120500")
+    assert verdict(event(), {after: ENTRY}, lambda old, new: new == later, tips=kept) is Verdict.BY_A_RUN
 
 
 @pytest.mark.parametrize("stamp", ["20200101T000000Z", "20270101T000000Z", "99999999T999999Z"])

@@ -93,12 +93,18 @@ def test_the_archive_gives_the_first_tip_that_was_dropped_since():
         f"{ARCHIVE}/20261101T000000Z/heads/x": "1" * 40,
         f"{ARCHIVE}/20261103T000000Z/heads/x": "3" * 40,
         f"{ARCHIVE}/20261105T000000Z/heads/x": "5" * 40,
+        f"{ARCHIVE}/20261104T000000Z/eeeeeeeeeeeeeeee": "e" * 40,
         f"{ARCHIVE}/20261105T000000Z/tags/v": "6" * 40,
         "refs/heads/x": "9" * 40,
     }
-    found = dropped_since(replica, datetime(2026, 11, 2, tzinfo=UTC))
-    assert found == {"refs/heads/x": "3" * 40, "refs/tags/v": "6" * 40}
-    assert dropped_since(replica, datetime(2026, 11, 6, tzinfo=UTC)) == {}
+    common = {"e" * 40: {"refs/heads/x": "4" * 40, "refs/heads/y": "7" * 40}}
+
+    def read(entries):
+        return {entry: common[entry] for entry in entries}
+
+    found = dropped_since(replica, datetime(2026, 11, 2, tzinfo=UTC), read)
+    assert found == {"refs/heads/x": "3" * 40, "refs/heads/y": "7" * 40, "refs/tags/v": "6" * 40}
+    assert dropped_since(replica, datetime(2026, 11, 6, tzinfo=UTC), read) == {}
 
 
 @pytest.mark.parametrize(
