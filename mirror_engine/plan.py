@@ -109,6 +109,12 @@ def unmirrorable(source: Iterable[str], namespaces: Sequence[str]) -> dict[str, 
     return {name: why for name, why in reasons.items() if why}
 
 
+def outside(replica: Iterable[str], namespaces: Sequence[str]) -> dict[str, str]:
+    """Return the replica's refs that no run brought: outside of what is mirrored, and not the engine's own."""
+    why = "is on the replica, but is not among the refs that are mirrored; delete it there, or add it to refs:"
+    return {name: why for name in replica if not name.startswith(tuple(namespaces)) and not is_own(name)}
+
+
 def plan_refs(
     source: Advertisement,
     replica: ReplicaRefs,
@@ -153,7 +159,7 @@ def make_plan(
     deletions = [
         Command(name, value, None)
         for name, value in sorted(replica.items())
-        if name not in target and name not in ignored and carried_name(name) not in target
+        if name not in target and (name not in ignored or is_stray(name)) and carried_name(name) not in target
     ]
     blocking = _blocking(deletions, changes)
     first = _first_branch(changes, replica, default_branch)

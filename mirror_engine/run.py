@@ -23,6 +23,7 @@ from .plan import (
     is_other,
     mass_deletion,
     original_name,
+    outside,
     plan_refs,
     select,
     slash_positions,
@@ -136,6 +137,8 @@ class _Run:
         if stop:
             raise MirrorFailure(f"nothing was changed: {stop}")
         needs_attention.update(unmirrorable(source.refs, settings.namespaces))
+        if not settings.existing:
+            needs_attention.update(outside(replica.refs, settings.namespaces))
         blocking_tag = OWN_PREFIX.rstrip("/")
         if blocking_tag in replica.refs:
             needs_attention[blocking_tag] = (

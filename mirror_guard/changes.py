@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
 from mirror_engine.archive import archive_entries
 from mirror_engine.plan import original_name
-from mirror_engine.refs import CONFIRMED_TAG, SOURCE_TAG, Advertisement, Refs
+from mirror_engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG, SOURCE_TAG, Advertisement, Refs
 
 from .names import EVENT_KINDS
 from .replicas import Replica
@@ -44,11 +44,21 @@ class Change:
 
     @property
     def moment(self) -> datetime | None:
-        """When it was; None if the event does not say it in ISO 8601."""
+        """When it was; None if the event does not say it in ISO 8601, with its zone."""
         try:
-            return datetime.fromisoformat(self.time)
+            moment = datetime.fromisoformat(self.time)
         except ValueError:
             return None
+        return moment if moment.tzinfo else None
+
+    def not_after(self, now: datetime) -> Change:
+        """Return the change, made now if the event claims a later time."""
+        return replace(self, time=now.isoformat()) if self.moment and self.moment > now else self
+
+    @property
+    def is_of_archive(self) -> bool:
+        """Whether it is a change of an archive entry."""
+        return self.ref.startswith(ARCHIVE_PREFIX)
 
 
 class Verdict(Enum):

@@ -64,7 +64,10 @@ def read(client: Callable[[str], Any], environment: Mapping[str, str]) -> Deploy
     parts["signing key: policy"] = _digest(lambda: client("kms").get_key_policy(KeyId=key, PolicyName="default"))
     parts |= _alarms(client("cloudwatch"), name)
     found, subscribers = _topic(client, environment["TOPIC_ARN"])
-    return Deployment({**parts, **found}, subscribers, _deployed(client, environment))
+    deployed = _deployed(client, environment)
+    # Who deploys other code for a moment, and then the same again, leaves nothing else.
+    parts["last deployment of the stacks"] = deployed
+    return Deployment({**parts, **found}, subscribers, deployed)
 
 
 def _function_and_rules(client: Callable[[str], Any], name: str) -> Iterator[tuple[str, str]]:

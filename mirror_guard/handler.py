@@ -49,6 +49,8 @@ _SECONDS_BETWEEN_SNAPSHOTS = 0.2
 _TAGS_SECONDS = 120
 _FOUND: dict[str, tuple[Replica | None, float]] = {}
 """Replicas by ARN, with the time of their look-up: a push can be thousands of events."""
+_IDS: list[Any] = [{}, -math.inf]
+"""Names of replicas by the ids of their repositories, with the time of their look-up."""
 _SHORT_LIST = 1_000_000
 _LONG_LIST = MAX_LIST_BYTES
 """Bytes of a list of refs: several short ones are read at once, and long ones one after the other."""
@@ -90,6 +92,8 @@ class Guard:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _tips: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """What archive entries keep, by their ids: a push can be thousands of events."""
+    _ids: dict[str, str] = field(default_factory=dict)
+    """The replicas that were looked at, by the ids of their repositories."""
 
     @cached_property
     def vault(self) -> Vault:
@@ -133,6 +137,13 @@ class Guard:
             _FOUND[arn] = (replica, time.monotonic())
         return replica
 
+    def _renamed(self, arn: str, identifier: str) -> Replica | None:
+        """Return the replica that a repository without a replica's tags was at the last look, under another name."""
+        if time.monotonic() - _IDS[1] > _TAGS_SECONDS:
+            _IDS[:] = [self.vault.states.read(GUARD)[0].ids, time.monotonic()]
+        name = _IDS[0].get(identifier)
+        return Replica(name, arn, "", 0) if name and name != arn.rpartition(":")[2] else None
+
     def _is_watched(self, arn: str) -> bool:
         """Whether a repository without a replica's tags was one at the last look."""
         state, _ = self.vault.states.read(arn.rpartition(":")[2])
@@ -162,9 +173,11 @@ class Guard:
         """Judge one change of a ref, and notify people if no run made it."""
         change = from_event(event)
         arn = next(iter(event.get("resources") or []), "")
-        replica = self._find(arn) if change and arn else None
+        identifier = str((event.get("detail") or {}).get("repositoryId", ""))
+        replica = (self._find(arn) or self._renamed(arn, identifier)) if change and arn else None
         if change is None or replica is None:
             return "not a change of a replica"
+        change = change.not_after(self.clock())
         read = cache(lambda: read_patiently(self._open(replica).endpoint))
 
         def tips_of(entry: str) -> Mapping[str, str]:
@@ -186,7 +199,7 @@ class Guard:
             self._update(replica.name, lambda state: self._noted(state, replica, change, verdict))
         # What has no tags may not be read.
         if change.ref == CONFIRMED_TAG and replica.writer:
-            self._look(replica, heard=True, believe=verdict is not Verdict.BY_SOMEBODY_ELSE)
+            self._look(replica, heard=change.new or "", believe=verdict is not Verdict.BY_SOMEBODY_ELSE)
         return verdict.name
 
     def _noted(self, state: State, replica: Replica, change: Change, verdict: Verdict) -> tuple[State, list[Message]]:
@@ -238,7 +251,7 @@ class Guard:
 
     def _note_replicas(self, names: list[str]) -> None:
         """Tell people which repositories the guard has begun to keep: their tags may be anybody's."""
-        self._update(GUARD, lambda state: watch.note_replicas(state, names, region=self._region))
+        self._update(GUARD, lambda state: watch.note_replicas(state, names, self._ids, region=self._region))
 
     def _check_deployment(self) -> None:
         """Compare what the guard consists of with the last look, and count who hears of it."""
@@ -289,18 +302,23 @@ class Guard:
         """Notify people of a replica that cannot be read, and of what is due all the same."""
         self._update(replica.name, lambda state: self._checked(state, replica, None, problem))
 
-    def _look(self, replica: Replica, *, heard: bool = False, believe: bool = True, limit: int = _LONG_LIST) -> None:
+    def _look(
+        self, replica: Replica, *, heard: str | None = None, believe: bool = True, limit: int = _LONG_LIST
+    ) -> None:
         """Read a replica and its confirming tag; one that the mirror did not write is not believed.
 
         Args:
             replica: the replica.
-            heard: whether an event told of the tag: one of which none did is not taken for a run's.
+            heard: the id that an event named as the tag's, or as its commit's: a tag of which none told is not taken
+                for a run's. None in the hourly look.
             believe: whether the mirror's own writer wrote it.
             limit: bytes of the list of refs that are read.
         """
         access = self._open(replica)
         advertised = read_patiently(access.endpoint, limit)
         tag = advertised.refs.get(CONFIRMED_TAG, "")
+        is_heard = heard is not None and heard in (tag, *advertised.peeled)
+        self._ids[access.id] = replica.name
 
         def decide(state: State) -> tuple[State, list[Message]]:
             where = {"replica": replica.name, "region": self._region}
@@ -308,9 +326,9 @@ class Guard:
             state, more = watch.note_repository(state, access.id, access.head or "", **where)
             if tag and tag != state.confirmed_id and not believe:
                 state = watch.disbelieve(state, tag)
-            elif tag and state.confirmed_id and tag != state.confirmed_id and not heard:
+            elif tag and state.confirmed_id and tag != state.confirmed_id and heard is None:
                 state = watch.note_unheard(state, self.clock())
-            elif tag and tag != state.confirmed_id:
+            elif tag and tag != state.confirmed_id and (is_heard or not state.confirmed_id):
                 confirmation = read_confirmation(access.endpoint(), advertised.capabilities, tag)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
             entries = [name for name, _, _ in archive_entries(advertised.refs)]
@@ -395,11 +413,22 @@ class Guard:
             cast(Mode, self.environment["LOCK_MODE"]),
         )
         access = self._open(replica)
+        if self._is_exchanged(replica, access):
+            return {"kind": "exchanged"}
         taken = Snapshots(self.vault, retention, self.clock).take(replica.name, access)
         if taken.kind != "busy":
             self._update(replica.name, lambda state: self._noted_vault(state, replica, taken))
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)
         return {"kind": taken.kind, "refs": taken.refs, "bytes": taken.bytes}
+
+    def _is_exchanged(self, replica: Replica, access: Access) -> bool:
+        """Whether another repository has the replica's name than at the last look, and notify people of it."""
+        known, where = self.vault.states.read(replica.name)[0].repository, {"replica": replica.name}
+        if known in ("", access.id):
+            return False
+        head = access.head or ""
+        self._update(replica.name, lambda s: watch.note_repository(s, access.id, head, region=self._region, **where))
+        return True
 
     def _noted_vault(self, state: State, replica: Replica, taken: SnapshotResult) -> tuple[State, list[Message]]:
         name, region = replica.name, self._region

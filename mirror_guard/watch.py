@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -48,6 +48,7 @@ PATIENCE = timedelta(hours=2)
 """How long a run may take to confirm a change whose author the event does not name, or that no event tells of."""
 _MAX_ENTRIES = 1000
 """How many archive entries are remembered from one look to the next; a snapshot has all of them."""
+_OF_ARCHIVE = "archive: "
 _UNREADABLE_LOOKS = 2
 """After how many looks in a row that cannot read a replica people are notified: a service may be down for a while."""
 _UNHEARD = "differs from what the last run confirmed"
@@ -65,11 +66,14 @@ def note_change(
         if since <= state.unattributed_since:
             return state, None
         return replace(state, unattributed_since=since, unattributed=f"{change.kind} {change.ref}"), None
-    who = f"{verdict.name} {change.caller or 'nobody known'}"
-    if who in state.changed_by or len(state.changed_by) >= _MAX_STRANGERS:
+    # A harmless change must not hide what the same person does to the archive after it.
+    kind = _OF_ARCHIVE if change.is_of_archive else ""
+    who = f"{kind}{verdict.name} {change.caller or 'nobody known'}"
+    told = [other for other in state.changed_by if other.startswith(_OF_ARCHIVE) == change.is_of_archive]
+    if who in told or len(told) >= _MAX_STRANGERS:
         return state, None
     snapshot = readable(parse_time(state.snapshot_at)) if state.snapshot_at else None
-    is_last = len(state.changed_by) == _MAX_STRANGERS - 1
+    is_last = len(told) == _MAX_STRANGERS - 1
     message = changed(replica, region, change, verdict, snapshot, log_group, is_last=is_last)
     since = state.changed_since or format_time(now)
     return replace(state, changed_since=since, changed_by=(*state.changed_by, who)), message
@@ -107,10 +111,19 @@ def note_repository(
     return replace(state, repository=identifier, head=head), messages
 
 
-def note_replicas(state: State, names: Sequence[str], *, region: str) -> tuple[State, list[Message]]:
-    """Return the guard's own state after a look at which replicas there are, and the message about new ones."""
+def note_replicas(
+    state: State, names: Sequence[str], ids: Mapping[str, str], *, region: str
+) -> tuple[State, list[Message]]:
+    """Return the guard's own state after a look at which replicas there are, and the message about new ones.
+
+    Args:
+        state: the guard's own.
+        names: the replicas' names.
+        ids: their names by the ids of their repositories, which outlive another name.
+        region: their region.
+    """
     new = [name for name in names if name not in state.replicas]
-    return replace(state, replicas=tuple(names)), [kept(region, new)] if new else []
+    return replace(state, replicas=tuple(names), ids=dict(ids)), [kept(region, new)] if new else []
 
 
 def note_deployment(state: State, found: Deployment, *, region: str) -> tuple[State, list[Message]]:
@@ -157,7 +170,8 @@ def note_archive(
     """
     lost = lost_entries(sorted({*state.archive} - {*entries}), archive_days, now)
     # What an event has told of is not told again.
-    messages = [archive_dropped(replica, region, "at the last look", lost)] if lost and not state.changed_since else []
+    is_told = any(who.startswith(_OF_ARCHIVE) for who in state.changed_by)
+    messages = [archive_dropped(replica, region, "at the last look", lost)] if lost and not is_told else []
     return replace(state, archive=tuple(sorted(entries)[-_MAX_ENTRIES:])), messages
 
 

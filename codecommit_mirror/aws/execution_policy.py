@@ -29,7 +29,9 @@ _CLEANUP = "*CredentialCleanup*"
 
 _WITH_A_ROLE = "ContinueUpdateRollback CreateChangeSet CreateStack RollbackStack UpdateStack"
 _WITHOUT_A_ROLE = "DeleteChangeSet ExecuteChangeSet SetStackPolicy UpdateTerminationProtection"
-_BY_A_PERSON = (f"{PREFIX}-ci", STACK_NAME, IDENTITY_STACK_NAME, VAULT_STACK_NAME)
+_REFACTORING = "CreateStackRefactor ExecuteStackRefactor"
+"""CDK's bootstrap permits them, and they name no role."""
+_BY_A_PERSON = (f"{PREFIX}-ci", f"{PREFIX}-ci-*", STACK_NAME, IDENTITY_STACK_NAME, VAULT_STACK_NAME)
 """The stacks that a person deploys."""
 Document = dict[str, Any]
 
@@ -137,6 +139,7 @@ def deploy_policy(account: str, qualifier: str, partition: str = "aws") -> Docum
         _deny("OnlyAsTheExecutionRole", "cloudformation", _WITH_A_ROLE, ["*"], as_another),
         _deny("OnlyMirrorsAreDeleted", "cloudformation", "DeleteStack", ["*"], {**as_another, **of_another}),
         _deny("NothingThatAPersonDeploys", "cloudformation", changes, own),
+        _deny("NoResourceMovesToAnotherStack", "cloudformation", _REFACTORING, ["*"]),
     )
 
 

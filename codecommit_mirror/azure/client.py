@@ -5,7 +5,8 @@ https://learn.microsoft.com/rest/api/azure/devops/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ import httpx
 
 from ..config.mirror import AzureRepository
 from ..errors import AzureError
+from .agents import read_pool
 from .http import AzureHttp
 from .token import AzureToken
 
@@ -72,6 +74,11 @@ class Definition:
     def branch(self) -> str:
         """The branch whose YAML its runs take where they name no other."""
         return str(self.body.get("repository", {}).get("defaultBranch", "")).removeprefix("refs/heads/")
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it can run."""
+        return str(self.body.get("queueStatus", "enabled")) == "enabled"
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:
@@ -173,6 +180,7 @@ class AzureDevOps:
         base = f"{azure.server}/{quote(azure.organization, safe='')}/{quote(azure.project, safe='')}"
         self._http = AzureHttp(base, token, **({"sleep": sleep} if sleep else {}), transport=transport)
         self.project = f"{azure.organization}/{azure.project}"
+        self.agent_pool = functools.cache(functools.partial(read_pool, self._http))
 
     # -- repositories
 
@@ -418,10 +426,21 @@ class AzureDevOps:
 
     # -- runs
 
-    def queue(self, definition: Definition, branch: str) -> Build:
-        """Queue a run on a branch."""
-        body = {"definition": {"id": definition.id}, "sourceBranch": f"refs/heads/{branch}"}
+    def queue(self, definition: Definition, branch: str, parameters: Mapping[str, str] | None = None) -> Build:
+        """Queue a run on a branch (Builds - Queue; with parameters Runs - Run Pipeline, which every server has).
+
+        Args:
+            definition: the pipeline.
+            branch: the branch whose YAML is run.
+            parameters: values of runtime parameters.
+        """
         action = f"run the pipeline {definition.name!r} on {branch!r}"
+        ref = f"refs/heads/{branch}"
+        if parameters:
+            body = {"resources": {"repositories": {"self": {"refName": ref}}}, "templateParameters": dict(parameters)}
+            started = self._http.call("POST", f"pipelines/{definition.id}/runs", action, body=body)
+            return self.build(started["id"])
+        body = {"definition": {"id": definition.id}, "sourceBranch": ref}
         return _build(self._http.call("POST", "build/builds", action, body=body))
 
     def build(self, build_id: int) -> Build:

@@ -10,6 +10,7 @@ from ..actions import Action
 from ..config.mirror import Mirror
 from ..errors import AzureError, MirrorError
 from ..progress import say
+from .agents import pool_problems
 from .client import AzureDevOps, Definition, FileChange
 from .definition import definition_body, variable_changes
 from .pipeline import render, written_for
@@ -87,6 +88,7 @@ def find_problems(mirror: Mirror, state: AzureState, allowed: Allowed) -> list[s
         *_repository_problems(mirror, state),
         *_file_problems(mirror, state),
         *_pipeline_problems(mirror, state, allowed),
+        *pool_problems(mirror, state.pool),
     ]
 
 

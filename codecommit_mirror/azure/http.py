@@ -69,6 +69,11 @@ class AzureHttp:
                 "environment (a SOCKS proxy needs 'pip install httpx[socks]')."
             ) from None
 
+    @property
+    def organization_apis(self) -> str:
+        """The address of what belongs to the project's organization, and not to the project."""
+        return f"{str(self._client.base_url).removesuffix('/_apis/').rpartition('/')[0]}/_apis/"
+
     def get(self, path: str, action: str, **query: Any) -> Any:
         """Get one JSON document."""
         return self.call("GET", path, action, query=query)

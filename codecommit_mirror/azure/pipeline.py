@@ -34,6 +34,17 @@ def render(mirror: Mirror) -> str:
     )
 
 
+def run_parameters(*, allow_deletions: bool, replace_history: str | None) -> dict[str, str]:
+    """Return the runtime parameters of a run that may do more than others.
+
+    Args:
+        allow_deletions: whether it may delete most of the replica's refs.
+        replace_history: the mark of a history that it may replace.
+    """
+    deletions = {"allowDeletions": "true"} if allow_deletions else {}
+    return deletions | ({"replaceHistory": replace_history} if replace_history else {})
+
+
 def written_for(text: str) -> str | None:
     """Return the name of the mirror that a file was rendered for, or None if it was not rendered by this project."""
     if SIGNATURE not in text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..engine import sanitize
@@ -32,19 +32,27 @@ class RunResult:
         return self.build.result in GOOD_RESULTS
 
 
-def run(azure: AzureDevOps, definition: Definition, branch: str, *, timeout_minutes: float = 150) -> RunResult:
+def run(
+    azure: AzureDevOps,
+    definition: Definition,
+    branch: str,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    timeout_minutes: float = 150,
+) -> RunResult:
     """Queue a run and follow it.
 
     Args:
         azure: the project.
         definition: the pipeline.
         branch: the branch whose YAML to run.
+        parameters: values of runtime parameters.
         timeout_minutes: how long to wait for the run to end.
 
     Raises:
         MirrorError: the run did not end in time; it continues nevertheless.
     """
-    build = azure.queue(definition, branch)
+    build = azure.queue(definition, branch, parameters)
     say(f"queued run {build.id} on {branch!r}")
     return follow(azure, build, timeout_minutes=timeout_minutes)
 

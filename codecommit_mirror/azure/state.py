@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from .. import engine
 from ..config.mirror import Mirror
 from ..errors import MirrorError
+from .agents import FoundPool
 from .client import AzureDevOps, Definition, ProjectSettings, PullRequest, Repository
 from .pipeline import written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
@@ -63,9 +64,11 @@ class AzureState:
     foreign_definitions: tuple[Definition, ...]
     """Other pipelines with the mirror's pipeline name, or that run a file at its path, if the mirror has none."""
     leftovers: tuple[Definition, ...] = field(default=(), kw_only=True)
-    """Pipelines with the mark of one that was being created, if there are several: one may be a forgery."""
+    """Pipelines with the mark of one that was being created; many can read that, so none of them is the mirror's."""
     settings: ProjectSettings
     """The project's."""
+    pool: FoundPool | None = field(default=None, kw_only=True)
+    """The mirror's own agent pool, if it has one."""
 
     @property
     def variables(self) -> dict[str, dict[str, object]]:
@@ -118,8 +121,6 @@ def read_state(
     definition, foreign = _find_definition(mirror, azure, place, recorded, trusts_file=trusts_file)
     leftovers = tuple(other for other in foreign if pending and other.body.get("description") == pending)
     foreign = tuple(other for other in foreign if other not in leftovers)
-    if len(leftovers) == 1:
-        (definition,), leftovers = leftovers, ()
     return mirror, AzureState(
         source=source,
         yaml=place,
@@ -129,6 +130,7 @@ def read_state(
         foreign_definitions=foreign,
         leftovers=leftovers,
         settings=azure.settings,
+        pool=azure.agent_pool(mirror.azure.agent_pool.name) if mirror.azure.agent_pool else None,
     )
 
 
@@ -236,8 +238,9 @@ def _find_definition(
     file_is_ours = any(written_for(text) == mirror.name for text in texts)
     at_path = azure.definitions_of(place.repository, place.path)
     ours = [d for d in at_path if trusts_file and (file_is_ours or _is_marked_for(mirror, d))]
-    if ours:
-        return min(ours, key=lambda definition: definition.id), ()
+    # Of several, or of one that was disabled or has another name, the file does not show whose it is.
+    if len(ours) == 1 and ours[0].is_enabled and ours[0].name == mirror.pipeline_name:
+        return ours[0], ()
     similar = {definition.id: definition for definition in azure.find_definitions(at_path, name=mirror.pipeline_name)}
     return None, tuple(similar.values())
 

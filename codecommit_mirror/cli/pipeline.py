@@ -63,13 +63,24 @@ def variables(mirror: Mirror, as_json: bool) -> None:
 @click.option(
     "--timeout", default=RUN_MINUTES, show_default=True, metavar="MINUTES", help="How long to wait for it to end."
 )
-def run(mirror: Mirror, branch: str | None, timeout: float) -> None:
+@click.option("--allow-deletions", is_flag=True, help="Let this run delete most of the replica's refs.")
+@click.option(
+    "--replace-history",
+    metavar="MARK",
+    help="Let this run replace a history that is not the source's, whose mark an earlier run has printed.",
+)
+def run(
+    mirror: Mirror, branch: str | None, timeout: float, *, allow_deletions: bool, replace_history: str | None
+) -> None:
     """Run the pipeline now, follow it, and exit with its result.
+
+    Whoever may queue a run may allow it deletions; their tips stay in the archive.
 
     Exit status: 0 succeeded, 3 succeeded with issues, 1 anything else.
     """
     context = context_of(mirror)
     _, state = read_state(mirror, context.azure)
-    result = run_pipeline(context, state, branch=branch, timeout_minutes=timeout)
+    parameters = azure_pipeline.run_parameters(allow_deletions=allow_deletions, replace_history=replace_history)
+    result = run_pipeline(context, state, branch=branch, parameters=parameters, timeout_minutes=timeout)
     echo(f"Run {result.build.id} ended as {result.build.result}.")
     click.get_current_context().exit(_EXIT_STATUS.get(str(result.build.result), 1))

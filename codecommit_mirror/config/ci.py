@@ -30,6 +30,7 @@ from .identity import (
     WHERE_THE_ID_IS,
     azure_issuer,
 )
+from .mirror import AgentPool
 from .mirrors_file import MirrorsFile
 from .validation_messages import sentences
 
@@ -137,6 +138,8 @@ class AzurePipelines(BaseModel):
     side to people."""
     service_connection_type: Literal["azureDevOps", "azureRM"] = "azureDevOps"
     """``azureRM`` for a connection of the kind *Azure Resource Manager*."""
+    pool: AgentPool | None = None
+    """The agents that run CI's jobs, if they are your own. Default: Microsoft's."""
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:

@@ -88,8 +88,12 @@ class AzureRepository(BaseModel):
     @property
     def agent_pool(self) -> AgentPool | None:
         """The pool of the organization's own that runs the pipeline; None for Microsoft's agents."""
-        on_server = self.server != azure_url.AZURE_DEVOPS_SERVICES and not azure_url.is_this_machine(self.server)
-        return self.pool or (AgentPool(name="Default") if on_server else None)
+        return self.pool or (AgentPool(name="Default") if self.is_on_server else None)
+
+    @property
+    def is_on_server(self) -> bool:
+        """Whether the source is on an Azure DevOps Server (the embedded cloud stands for Azure DevOps Services)."""
+        return self.server != azure_url.AZURE_DEVOPS_SERVICES and not azure_url.is_this_machine(self.server)
 
     @property
     def yaml_branch(self) -> str:
@@ -183,6 +187,11 @@ class Mirror(BaseModel):
                 raise ValueError(f"replica_auth: role needs identity.organization_id; {WHERE_THE_ID_IS}")
             if self.policy_on == "group":
                 raise ValueError("policy_on: group is for users, and a role has none; remove it")
+            if self.azure.is_on_server:
+                raise ValueError(
+                    "replica_auth: role needs OpenID Connect tokens, which an Azure DevOps Server does not give its "
+                    "jobs; use replica_auth: user"
+                )
             if not re.fullmatch(r"[\x20-\xff]*", self.token_subject):
                 raise ValueError(
                     f"replica_auth: role needs names that IAM accepts in a policy, and {self.token_subject!r} has "

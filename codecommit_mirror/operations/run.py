@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .. import engine
 from ..azure import connection, runs
@@ -22,7 +22,12 @@ _POLL_SECONDS = 2.0
 
 
 def run(
-    context: MirrorContext, azure: AzureState, *, branch: str | None = None, timeout_minutes: float = RUN_MINUTES
+    context: MirrorContext,
+    azure: AzureState,
+    *,
+    branch: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+    timeout_minutes: float = RUN_MINUTES,
 ) -> runs.RunResult:
     """Queue a run of the mirror's pipeline and follow it to its end.
 
@@ -30,6 +35,7 @@ def run(
         context: the mirror's.
         azure: its state in Azure DevOps.
         branch: the branch whose YAML is run; None for the one that has it.
+        parameters: values of runtime parameters.
         timeout_minutes: how long to wait.
 
     Raises:
@@ -38,7 +44,7 @@ def run(
     if azure.definition is None:
         raise MirrorError(not_connected(context.mirror))
     branch = branch or connection.run_branch(context.mirror, azure)
-    result = runs.run(context.azure, azure.definition, branch, timeout_minutes=timeout_minutes)
+    result = runs.run(context.azure, azure.definition, branch, parameters=parameters, timeout_minutes=timeout_minutes)
     if result.summary:
         say(result.summary)
     return result

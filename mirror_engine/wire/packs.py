@@ -161,21 +161,34 @@ class _Commits:
             self._waiting.setdefault(base, []).append(position)
 
     def add(self, start: int, data: bytes) -> None:
-        """Take a commit, and those deltas that have waited for it."""
-        pending = [(start, data)]
-        while pending:
-            position, commit = pending.pop()
-            if not 0 < len(commit) <= MAX_COMMIT_BYTES:
+        """Take a commit, and those deltas that have waited for it; of what many build on, no more than is kept."""
+        waiting = self._take(start, data)
+        bases, held = [(data, waiting)] if waiting else [], len(data)
+        while bases:
+            base, waiting = bases[-1]
+            if not waiting:
+                bases.pop()
+                held -= len(base)
                 continue
-            name = object_id(COMMIT, commit)
-            parents = commit_parents(commit)
-            self._links += 1 + len(parents)
-            if self._links <= MAX_PARENTS:
-                self.parents[name] = parents
-            self._keep(position, name, commit)
-            for waiting in self._waiting.pop(name, ()):
-                delta, _ = _inflate(self._pack, waiting, len(self._pack) - 20, MAX_COMMIT_BYTES + 1)
-                pending.append((waiting, _apply_delta(commit, delta)))
+            position = waiting.pop()
+            delta, _ = _inflate(self._pack, position, len(self._pack) - 20, MAX_COMMIT_BYTES + 1)
+            commit = _apply_delta(base, delta)
+            more = self._take(position, commit)
+            if more and held + len(commit) <= MAX_BASES_BYTES:
+                bases.append((commit, more))
+                held += len(commit)
+
+    def _take(self, position: int, commit: bytes) -> list[int]:
+        """Take one commit; return where the deltas are that have waited for it."""
+        if not 0 < len(commit) <= MAX_COMMIT_BYTES:
+            return []
+        name = object_id(COMMIT, commit)
+        parents = commit_parents(commit)
+        self._links += 1 + len(parents)
+        if self._links <= MAX_PARENTS:
+            self.parents[name] = parents
+        self._keep(position, name, commit)
+        return self._waiting.pop(name, [])
 
     def _keep(self, start: int, name: str, data: bytes) -> None:
         self._by_position[start] = self.by_id[name] = data

@@ -91,6 +91,8 @@ class State:
     """Of the guard itself: what people were notified of, and when."""
     replicas: tuple[str, ...] = ()
     """Of the guard itself: the replicas that there were at the last look."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Of the guard itself: their names by the ids of their repositories."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """Of the guard itself: what it consists of, as of the last look."""
     outbox: tuple[tuple[str, str, str], ...] = ()

@@ -2,13 +2,15 @@
 
 import os
 
+import httpx
 import pytest
 
 from codecommit_mirror.azure import pipeline
+from codecommit_mirror.azure.client import AzureDevOps
 from codecommit_mirror.azure.connection import Allowed
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.azure.variables import AZURE_SECRETS
-from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.errors import AzureError, MirrorError
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
 from codecommit_mirror.operations.run import run as run_pipeline
 from codecommit_mirror.operations.state import read_azure
@@ -279,6 +281,70 @@ def test_the_log_of_a_failed_step_is_printed(filled, said, command):
     connect(filled, said)
     assert any(line.startswith("issued ") for line in said)
     assert run(filled).succeeded
+
+
+def test_a_run_may_be_allowed_deletions_and_no_variable_is(filled, said, command):
+    connect(filled, said)
+    for number in range(8):
+        sample.git(filled.source, "update-ref", f"refs/heads/more/{number}", "refs/heads/main")
+    assert run(filled).succeeded
+    for name in list(sample.refs(filled.source, "refs/heads/")):
+        if name != "refs/heads/main":
+            sample.git(filled.source, "update-ref", "-d", name)
+    url, token = filled.mirror.azure.clone_url, filled.cloud.operator_token
+
+    def run_pipeline_of(*options):
+        arguments = ("pipeline", "run", filled.name, "--azure-repo-url", url, *options)
+        return command(*arguments, AZURE_DEVOPS_EXT_PAT=token)
+
+    refused = run_pipeline_of()
+    assert refused.returncode == 1
+    assert "pipeline run NAME --allow-deletions" in refused.stderr
+    assert run_pipeline_of("--allow-deletions").returncode == 0
+    filled.assert_equal()
+    definition = read_state(filled.mirror, filled.context().azure)[1].definition
+    variables = '{"MIRROR_ALLOW_DELETIONS": "1"}'
+    queued = f"{filled.cloud.azure_url}/contoso/Shop/_apis/build/builds?api-version=7.1"
+    body = {"definition": {"id": definition.id}, "parameters": variables}
+    answer = httpx.post(queued, json=body, auth=("", token))
+    assert (answer.status_code, answer.json()["message"][:39]) == (400, "You can't set the following variables (")
+
+
+@pytest.mark.parametrize("refused", ["validate", "create_definition"])
+def test_the_mark_of_a_creation_that_failed_brings_no_secret(filled, said, monkeypatch, refused):
+    """Many can read it: on a pipeline that is there for a moment, or in the tags of the mirror's user."""
+    azure = filled.context().azure
+    connected = getattr(AzureDevOps, refused)
+
+    def refuse(self, *arguments):
+        raise AzureError("Azure DevOps refuses", 403)
+
+    monkeypatch.setattr(AzureDevOps, refused, refuse)
+    with pytest.raises(MirrorError, match="Azure DevOps refuses"):
+        connect(filled, said)
+    monkeypatch.setattr(AzureDevOps, refused, connected)
+    tags = filled.cloud.client("iam").list_user_tags(UserName=filled.user)["Tags"]
+    (mark,) = (tag["Value"].partition("/new-")[2] for tag in tags if "/new-" in tag["Value"])
+    theirs = azure.create_definition(
+        {
+            "name": filled.mirror.pipeline_name,
+            "path": "\\mallory",
+            "type": "build",
+            "quality": "definition",
+            "process": {"type": 2, "yamlFilename": "mine.yml"},
+            "repository": {
+                "id": azure.repository(filled.name).id,
+                "type": "TfsGit",
+                "defaultBranch": "refs/heads/main",
+            },
+            "queue": {"name": "Azure Pipelines", "pool": {"name": "Azure Pipelines"}},
+            "description": mark,
+            "variables": {},
+        }
+    )
+    state = connect(filled, said)
+    assert state.definition.id != theirs.id
+    assert azure.find_definition(theirs.id) is None
 
 
 def test_an_empty_agent_pool_is_waited_for_and_then_told(filled, said):

@@ -140,6 +140,17 @@ class CodeCommit:
             status, answer = 400, {"__type": error.code, "message": str(error)}
         return status, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
+    def rename(self, repository: Repository, name: str) -> None:
+        """Give a repository another name."""
+        where = (repository.account, repository.region)
+        if (*where, name) in self._repositories:
+            raise ServiceError("RepositoryNameExistsException", f"Repository named {name} already exists")
+        path = repository_path(self._root, *where, name)
+        repository.path.rename(path)
+        del self._repositories[(*where, repository.name)]
+        repository.name, repository.path = name, path
+        self._repositories[(*where, name)] = repository
+
     def metadata(self, repository: Repository) -> dict[str, Any]:
         """Return what the API reports about a repository (RepositoryMetadata)."""
         answer = {
@@ -203,6 +214,12 @@ def _list(service: CodeCommit, call: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _update_name(service: CodeCommit, call: dict[str, Any]) -> dict[str, Any]:
+    """Rename a repository: its id and tags stay, and its ARN and clone URL are others (UpdateRepositoryName)."""
+    service.rename(service.get(call["oldName"]), call["newName"])
+    return {}
+
+
 _OPERATIONS: dict[str, Callable[[CodeCommit, dict[str, Any]], dict[str, Any]]] = {
     "CreateRepository": lambda service, call: {
         "repositoryMetadata": service.metadata(
@@ -217,6 +234,7 @@ _OPERATIONS: dict[str, Callable[[CodeCommit, dict[str, Any]], dict[str, Any]]] =
     },
     "ListRepositories": _list,
     "UpdateRepositoryDescription": _update_description,
+    "UpdateRepositoryName": _update_name,
     "UpdateDefaultBranch": _update_default_branch,
     "ListBranches": lambda service, call: {"branches": list(service.get(call["repositoryName"]).branches())},
     "GetBranch": _get_branch,

@@ -23,6 +23,7 @@ from .connection_operations import ConnectionOperations
 from .git_operations import GitOperations
 from .operation import Call, Route, Text
 from .pipeline_operations import PipelineOperations
+from .pool_operations import PoolOperations
 
 _PAGE = 100
 _MAX_PAGE_SIZE = 1000
@@ -45,6 +46,7 @@ def all_routes(repositories: Repositories, pipelines: Pipelines) -> Sequence[Rou
         *GitOperations(repositories, pipelines).routes(),
         *PipelineOperations(pipelines).routes(),
         *ConnectionOperations(pipelines).routes(),
+        *PoolOperations(pipelines).routes(),
     )
 
 

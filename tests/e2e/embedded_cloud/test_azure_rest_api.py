@@ -171,8 +171,8 @@ def test_every_route_is_one_of_the_documents_with_its_scope_and_version():
     routes = [route for route in all_routes(None, None) if route.scope != JOB]
     assert len(routes) > 20
     for route in routes:
-        path = "/o/p/_apis/" + re.sub(r"\{\w+\}", "1", route.template)
-        found = CONTRACT.find(route.method, path)
+        path = re.sub(r"\{\w+\}", "1", route.template)
+        found = CONTRACT.find(route.method, f"/o/p/_apis/{path}") or CONTRACT.find(route.method, f"/o/_apis/{path}")
         assert found, route
         for _, operation in found:
             scopes = {scope for entry in operation["security"] for scopes in entry.values() for scope in scopes}

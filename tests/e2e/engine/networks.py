@@ -9,6 +9,7 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,37 @@ def _pass_on(client, server):
             if not data:
                 return
             other[end].sendall(data)
+
+
+class TlsFront:
+    """Speaks TLS in front of a server that does not."""
+
+    def __init__(self, url, authority):
+        self._target = urlsplit(url).port
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(authority.server_certificate, authority.server_key)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            client, _ = self._listener.accept()
+            threading.Thread(target=self._handle, args=(client,), daemon=True).start()
+
+    def _handle(self, client):
+        with (
+            contextlib.suppress(OSError),
+            self._context.wrap_socket(client, server_side=True) as encrypted,
+            socket.create_connection(("127.0.0.1", self._target)) as server,
+        ):
+            threading.Thread(target=self._answer, args=(server, encrypted), daemon=True).start()
+            while data := encrypted.recv(65536):
+                server.sendall(data)
+
+    @staticmethod
+    def _answer(server, encrypted):
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                encrypted.sendall(data)
+            encrypted.shutdown(socket.SHUT_RDWR)

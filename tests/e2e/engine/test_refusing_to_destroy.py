@@ -241,3 +241,26 @@ def test_a_confirmed_replica_follows_a_source_that_was_rewritten(sides):
     sample.git(sides.source, "gc", "-q", "--prune=now")
     sides.mirror(MIRROR_ALLOW_DELETIONS="1")
     sides.assert_equal()
+
+
+def test_what_somebody_else_put_beside_the_mirrored_refs_is_reported(strict_sides):
+    """Whoever has the pipeline's credential may push a tag where only branches are mirrored."""
+    sides = strict_sides
+    sample.fill(sides.source)
+    sides.mirror(MIRROR_REFS="heads")
+    tip = sample.refs(sides.replica)["refs/heads/main"]
+    sample.git(sides.replica, "update-ref", "refs/tags/v9.9.9", tip)
+    outcome = sides.mirror(MIRROR_REFS="heads")
+    assert outcome.result == "SucceededWithIssues"
+    assert "not among the refs that are mirrored" in outcome.needs_attention["refs/tags/v9.9.9"]
+
+
+def test_a_stray_goes_although_the_source_has_a_tag_of_that_name(strict_sides):
+    sides = strict_sides
+    sample.fill(sides.source)
+    sides.mirror()
+    planted, tip = f"{program.OWN_PREFIX}anything", sample.refs(sides.replica)["refs/heads/main"]
+    for side in (sides.source, sides.replica):
+        sample.git(side, "update-ref", planted, tip)
+    sides.mirror()
+    assert planted not in sample.refs(sides.replica)

@@ -1,5 +1,6 @@
 """A role in place of the user: no stored secret, and a change from one to the other without a gap."""
 
+import itertools
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -127,17 +128,22 @@ def test_at_every_moment_of_the_change_the_pipeline_works(templated, target):
     assert_role(journey) if target == "role" else journey.assert_up()
 
 
-def test_a_new_pipeline_of_a_role_is_taken_up_wherever_it_stopped(templated):
+def test_a_new_pipeline_of_a_role_is_finished_wherever_it_stopped(templated):
     journey = templated
     use(journey, "role")
     stopped = []
-    while "POST build/builds" not in stopped:
-        with pytest.raises(Killed):
-            journey.up(stop_after=1)
-        stopped += journey.effects.seen
-    creation = ["TagRole", "POST build/definitions", "TagRole"]
-    assert stopped == ["cdk deploy", *creation, "POST pushes", "POST build/builds"]
-    journey.up()
+    for effects in itertools.count(1):
+        try:
+            journey.up(stop_after=effects)
+            break
+        except Killed:
+            stopped.append(journey.effects.seen)
+    # A pipeline that nothing records is never taken for the mirror's: many can read the mark that it would go by.
+    assert stopped[:3] == [
+        ["cdk deploy"],
+        ["TagRole", "POST build/definitions"],
+        ["DELETE definition", "POST build/definitions", "TagRole"],
+    ]
     assert_role(journey)
 
 

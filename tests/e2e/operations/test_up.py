@@ -122,7 +122,7 @@ def test_a_history_that_is_not_the_sources_is_not_replaced(trip):
     assert "is connected to a repository that was there before" in trip.row.message
     with pytest.raises(MirrorError, match="correct what its log above reports"):
         trip.up()
-    assert "run once with the pipeline variable MIRROR_REPLACE_HISTORY=" in trip.said
+    assert "run once with 'codecommit-mirror pipeline run NAME --replace-history " in trip.said
     assert sample.refs(trip.replica, *NAMESPACES) == {"refs/heads/main": before}
 
 

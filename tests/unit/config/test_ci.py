@@ -306,3 +306,12 @@ def test_a_branch_that_is_quoted_stays_one_text():
     section = azure().model_copy(update={"branch": "it's"})
     (stage,) = [s for s in yaml.safe_load(render(section, "azure", "m.yaml"))["stages"] if s["stage"] == "deploy"]
     assert stage["condition"].endswith("'refs/heads/it''s'))")
+
+
+def test_ci_runs_in_a_pool_of_its_own():
+    section = azure(pool={"name": "On premises", "demands": ["Agent.OS -equals Linux"]})
+    document = yaml.safe_load(render(section, "azure", "mirrors.yaml", drill=True))
+    pools = [job["pool"] for stage in document["stages"] for job in stage["jobs"]]
+    assert {str(pool) for pool in pools if pool != "server"} == {
+        str({"name": "On premises", "demands": ["Agent.OS -equals Linux"]})
+    }

@@ -1,6 +1,7 @@
 """pkt-lines, advertisements, reports and packs: well-formed ones are read, and malformed ones refused."""
 
 import contextlib
+import hashlib
 import subprocess
 import tracemalloc
 import zlib
@@ -238,6 +239,34 @@ def test_a_huge_commit_takes_no_memory_and_shows_no_fast_forward(repository):
         tracemalloc.stop()
     assert huge not in parents
     assert parent in parents
+
+
+def test_many_early_deltas_of_a_large_commit_take_no_memory():
+    """Each of them was inflated before any was looked at: a pack of some kilobytes took half a gigabyte."""
+    base = b"tree " + b"0" * 40 + b"\nauthor A <a> 1 +0000\ncommitter A <a> 1 +0000\n\n" + b"x" * 900_000
+    name, size = bytes.fromhex(object_id(COMMIT, base)), len(base)
+    copy = bytes([0xF0]) + size.to_bytes(3, "little")
+    pack = b"PACK" + (2).to_bytes(4, "big") + (201).to_bytes(4, "big")
+    for number in range(200):
+        delta = _varint(size) + _varint(size + 10) + copy + bytes([10]) + b"%010d" % number
+        pack += bytes([0x80 | (7 << 4) | (len(delta) & 15), len(delta) >> 4]) + name + zlib.compress(delta)
+    pack += pack_of([(COMMIT, base)])[12:-20]
+    pack += hashlib.sha1(pack).digest()
+    tracemalloc.start()
+    try:
+        parents = read_pack(pack).parents
+        assert tracemalloc.get_traced_memory()[1] < 25_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(parents) == 201
+
+
+def _varint(number):
+    digits = []
+    while number > 127:
+        digits.append((number & 127) | 128)
+        number >>= 7
+    return bytes([*digits, number])
 
 
 def test_pointers_of_git_lfs_are_counted(repository):

@@ -173,7 +173,10 @@ def test_archive_entries_that_go_between_two_looks_are_told_unless_an_event_did(
     assert watch.note_archive(state, [young], **where)[1] == []
     (message,) = watch.note_archive(state, [old], **where)[1]
     assert young in message.body
-    assert watch.note_archive(note(state)[0], [old], **where)[1] == []
+    # A change of something else does not hide it.
+    assert watch.note_archive(note(state)[0], [old], **where)[1] == [message]
+    told = replace(note(state)[0], changed_by=("archive: DESTRUCTIVE somebody",))
+    assert watch.note_archive(told, [old], **where)[1] == []
 
 
 def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
