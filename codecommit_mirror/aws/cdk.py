@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from ..errors import ConfigurationError, MirrorError
 from ..progress import say
+from .session import environment_for_cdk
 
 _DEPLOY = ("--require-approval", "never", "--progress", "events", "--no-previous-parameters")
 """The parameter with the source's names takes those of the template, since ``up`` has compared the source's id."""
@@ -42,6 +44,8 @@ _ENDED = re.compile(r"\s*✅\s+(?P<mirror>[^\s:]+)")
 _FAILED = re.compile(r"\s*❌\s+(?P<mirror>[^\s:]+)")
 """A line about a stack that failed, possibly the only line about it."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_OLDEST_NODE = 22
+"""https://nodejs.org/en/about/previous-releases; Node 20 still works, and is tested."""
 _LAST_LINES = 15
 """How much of the CLI's output an error shows if no resource failed."""
 Report = Callable[[str, str], None]
@@ -76,20 +80,41 @@ def find_cli(folder: Path) -> str:
     return path
 
 
+@cache
+def _note_old_node() -> None:
+    """Say once that the version of Node has ended, if it has."""
+    found = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.match(r"v(\d+)", found)
+    if match and int(match[1]) < _OLDEST_NODE:
+        say(f"note: Node {match[1]} has ended, and gets no security updates; install Node {_OLDEST_NODE} or later.")
+
+
 def bootstrap_parameter(folder: Path) -> str:
     """Return the name of the SSM parameter that ``cdk bootstrap`` creates.
 
     Raises:
         MirrorError: the folder is not this project's.
     """
-    try:
-        context = json.loads((folder / "cdk.json").read_text(encoding="utf-8")).get("context", {})
-    except FileNotFoundError:
-        raise ConfigurationError(f"{folder} has no cdk.json; run this command in the project's folder.") from None
-    except ValueError as error:
-        raise ConfigurationError(f"{folder / 'cdk.json'} is not JSON ({error}); correct it.") from None
+    if not (folder / "cdk.json").is_file():
+        raise ConfigurationError(f"{folder} has no cdk.json; run this command in the project's folder.")
+    # As the CLI reads them: the project's own goes first, and the user's last.
+    context: dict[str, str] = {}
+    for path in (Path.home() / ".cdk.json", folder / "cdk.context.json", folder / "cdk.json"):
+        context |= _read_context(path)
     qualifier = next((context[key] for key in _QUALIFIERS if key in context), _DEFAULT_QUALIFIER)
     return f"/cdk-bootstrap/{qualifier}/version"
+
+
+def _read_context(path: Path) -> dict[str, str]:
+    """Return the context of a file of the CDK CLI; empty if there is no file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is not JSON ({error}); correct it.") from None
+    found = values if path.name == "cdk.context.json" else values.get("context", {})
+    return {str(key): str(value) for key, value in found.items()}
 
 
 def deploy(folder: Path, mirror: str, context: Sequence[str]) -> None:
@@ -192,6 +217,7 @@ def _where(assembly: Path | None, output: Path | None) -> list[str]:
 def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: Report | None) -> tuple[list[str], int]:
     """Return the lines of the CLI's output, and its exit status."""
     command = [find_cli(folder), *arguments, *where, "--no-notices"]
+    _note_old_node()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     began = time.monotonic()
     lines: list[str] = []
@@ -201,7 +227,7 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
         subprocess.Popen(
             command,
             cwd=folder,
-            env={**_without_other_secrets(os.environ), "PATH": path},
+            env={**_environment(), "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -219,12 +245,16 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
     return lines, process.returncode
 
 
-def _without_other_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """Return the environment without what only signs in elsewhere, and without options of the CDK CLI.
 
     The CLI and the app need AWS credentials, and the folder's cdk.json says what the app is.
     """
-    return {name: value for name, value in environment.items() if not _FOR_OTHERS.fullmatch(name)}
+    # jsii prints eleven lines about a version of Node that has ended, at each call; this program prints one.
+    quiet = {"JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
+    kept = {name: value for name, value in os.environ.items() if not _FOR_OTHERS.fullmatch(name)}
+    given = {**quiet, **kept, **environment_for_cdk()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 @contextmanager

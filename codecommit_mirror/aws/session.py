@@ -37,6 +37,7 @@ _CONFIG = Config(retries={"mode": "adaptive", "max_attempts": 4}, max_pool_conne
 _CLIENTS: WeakKeyDictionary[boto3.Session, dict[tuple[str, str | None], Any]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 """A session makes one client at a time."""
+_SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _UNKNOWN_KEY = {
     "InvalidAccessKeyId",
@@ -89,6 +90,7 @@ def session_in(region: str | None) -> boto3.Session:
     try:
         core = get_session()
         core.register_component("data_loader", _loader())
+        core.register_component("credential_provider", _SharedCredentials())
         result = boto3.Session(region_name=region, botocore_session=core)
     except exceptions.BotoCoreError as error:
         remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
@@ -96,6 +98,46 @@ def session_in(region: str | None) -> boto3.Session:
     result.events.register("after-call", _log_call)
     result.events.register("needs-retry", _say_unreachable)
     return result
+
+
+class _SharedCredentials:
+    """Gives all sessions the same credentials, so that a profile which asks for a code does so once."""
+
+    def load_credentials(self) -> Any:
+        return _credentials(_configuration())
+
+
+def _configuration() -> tuple[tuple[str, str], ...]:
+    """Return what of the environment decides which credentials are found."""
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "HOME"))))
+
+
+@cache
+def _credentials(_of: tuple[tuple[str, str], ...]) -> Any:
+    return get_session().get_credentials()
+
+
+def environment_for_cdk() -> dict[str, str | None]:
+    """Return the variables that give the CDK CLI credentials for which a person was asked; None removes one.
+
+    The CLI would ask again, and there is nobody at its input.
+
+    Raises:
+        MirrorError: there are no credentials.
+    """
+    core = get_session()
+    profiles = core.full_config.get("profiles", {})
+    name: str | None = core.profile or "default"
+    seen: set[str] = set()
+    while name and name not in seen and "mfa_serial" not in profiles.get(name, {}):
+        seen.add(name)
+        name = profiles.get(name, {}).get("source_profile")
+    if not name or name in seen:
+        return {}
+    with aws_failures("sign in to AWS"):
+        found = _credentials(_configuration()).get_frozen_credentials()
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    return {**dict(zip(keys, found, strict=False)), "AWS_PROFILE": None, "AWS_DEFAULT_PROFILE": None}
 
 
 @cache
@@ -113,7 +155,10 @@ def _say_unreachable(attempts: int, endpoint: Any, caught_exception: BaseExcepti
 
 def _log_call(http_response: Any, model: Any, **_: Any) -> None:
     """Log a call without its parameters and its answer, which can hold secrets."""
-    _LOG.info("%s %s -> %s", model.service_model.service_name, model.name, http_response.status_code)
+    headers = {str(name).lower(): value for name, value in http_response.headers.items()}
+    request = headers.get("x-amzn-requestid") or headers.get("x-amz-request-id") or "unknown"
+    service, status = model.service_model.service_name, http_response.status_code
+    _LOG.info("%s %s -> %s (request %s)", service, model.name, status, request)
 
 
 def account_of(aws: boto3.Session) -> str:
@@ -171,7 +216,21 @@ def aws_failures(action: str) -> Iterator[None]:
     """
     try:
         yield
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError):
+    except exceptions.CredentialRetrievalError as error:
+        raise MirrorError(
+            f"cannot {action}: the AWS profile's own way to credentials failed ({str(error).rstrip('.')}); run it by "
+            "hand, or use another AWS profile."
+        ) from None
+    except exceptions.MissingDependencyException:
+        raise MirrorError(
+            f"cannot {action}: this AWS profile needs a package that is not installed; run pip install 'botocore[crt]'."
+        ) from None
+    except FileNotFoundError as error:
+        raise MirrorError(
+            f"cannot {action}: {error.filename} is not there, which the AWS configuration names (for a web identity: "
+            "AWS_WEB_IDENTITY_TOKEN_FILE); correct it."
+        ) from None
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
         raise MirrorError(
             f"cannot {action}: there are no AWS credentials; run 'aws sso login' or 'aws configure', or set "
             "AWS_PROFILE."
@@ -183,35 +242,52 @@ def aws_failures(action: str) -> Iterator[None]:
             f"cannot {action}: AWS cannot be reached ({error}); check the region, the network and AWS_ENDPOINT_URL."
         ) from None
     except exceptions.ClientError as error:
-        if known := _known_failure(action, error):
-            raise known from None
-        raise
+        raise _known_failure(action, error) from None
     except exceptions.BotoCoreError as error:
         raise MirrorError(f"cannot {action}: {str(error).rstrip('.')}; check the AWS configuration.") from None
 
 
-def _known_failure(action: str, error: exceptions.ClientError) -> MirrorError | None:
-    """Return an AWS error that the user can act on as a sentence."""
+def _known_failure(action: str, error: exceptions.ClientError) -> MirrorError:
+    """Return AWS's error as a sentence."""
     code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
     if code == "NoSuchEntity":
         return NotFoundError(f"cannot {action}: {message.rstrip('.')}; 'codecommit-mirror up' restores it.")
-    if code in _EXPIRED:
-        return MirrorError(f"cannot {action}: the AWS credentials have expired; sign in again.")
-    if code in _UNKNOWN_KEY:
-        return MirrorError(
-            f"cannot {action}: AWS does not recognise these credentials ({code}); check AWS_PROFILE, or "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-        )
-    if code in _DENIED:
-        match = re.search(r"perform: (\S+)", message)
-        needed = match.group(1) if match else error.operation_name
-        return DeniedError(
-            f"cannot {action}: AWS denies {needed}; ask for that permission, or use another AWS profile."
-        )
-    if code in _BUSY:
-        return MirrorError(f"cannot {action}: AWS is busy ({code}); run again in a minute.")
-    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-        return MirrorError(f"cannot {action}: AWS has an outage ({code}); run again in a few minutes.")
+    if code in _DENIED and "MultiFactorAuthentication" not in message:
+        return _denial(action, message, error.operation_name)
     if code == "LimitExceeded":
         return MirrorError(f"cannot {action}: {message.rstrip('.')}; delete one first.")
+    if why := _credentials_problem(code, message):
+        return MirrorError(f"cannot {action}: {why}.")
+    if code in _BUSY:
+        return MirrorError(f"cannot {action}: AWS is busy ({code}); run again in a minute.")
+    metadata = error.response.get("ResponseMetadata", {})
+    if metadata.get("HTTPStatusCode", 0) >= 500:
+        return MirrorError(f"cannot {action}: AWS has an outage ({code}); run again in a few minutes.")
+    request = metadata.get("RequestId", "unknown")
+    return MirrorError(f"cannot {action}: AWS answered {code}: {message.rstrip('.')} (request {request}).")
+
+
+def _denial(action: str, message: str, operation: str) -> DeniedError:
+    match = re.search(r"perform: (\S+)", message)
+    needed = match.group(1) if match else operation
+    if found := re.search("explicit deny in a (service control policy|resource control policy)", message):
+        return DeniedError(
+            f"cannot {action}: a {found[1]} of your AWS organization denies {needed}; ask who administers it."
+        )
+    return DeniedError(f"cannot {action}: AWS denies {needed}; ask for that permission, or use another AWS profile.")
+
+
+def _credentials_problem(code: str, message: str) -> str | None:
+    """Return what is wrong with the credentials, or with the clock that signs with them, and what to do."""
+    if code in _SKEWED or re.search("not yet current|Signature expired", message):
+        return f"the clock of this machine is wrong, says AWS ({code}); set it, and run again"
+    if "MultiFactorAuthentication" in message:
+        return "AWS did not accept the code of your MFA device; run again with a new one"
+    if code in _EXPIRED:
+        return "the AWS credentials have expired; sign in again"
+    if code in _UNKNOWN_KEY:
+        return (
+            f"AWS does not recognise these credentials ({code}); check AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY"
+        )
     return None

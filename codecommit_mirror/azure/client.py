@@ -408,7 +408,9 @@ class AzureDevOps:
             "yamlOverride": yaml,
             "resources": {"repositories": {"self": {"refName": f"refs/heads/{branch}"}}},
         }
-        path = f"pipelines/{definition.id}/preview"
+        # Azure DevOps Server 2020 has no Preview, and runs nothing for this either.
+        operation = "runs" if self._http.is_older_than("7.0") else "preview"
+        path = f"pipelines/{definition.id}/{operation}"
         self._http.call("POST", path, f"use the YAML of {definition.name!r}", body=body)
 
     @cached_property

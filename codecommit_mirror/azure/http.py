@@ -7,10 +7,12 @@ import functools
 import json
 import logging
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 
@@ -19,7 +21,10 @@ from ..progress import say
 from .token import SCOPES, AzureToken
 
 API_VERSION = "7.1"
+"""The newest version that is asked for; an Azure DevOps Server says if it only has an older one."""
 TRIES = 5
+_NEWEST = re.compile(r"latest REST API version this server supports is ([0-9]\.[0-9])\b")
+_MUST_BE_PREVIEW = "VssInvalidPreviewVersionException"
 _LOG = logging.getLogger(__name__)
 _FIRST_CONNECT_SECONDS, _TIMEOUT = 3, httpx.Timeout(60, connect=15)
 """Without a network there is a word after three seconds; later tries give a slow one more time."""
@@ -53,6 +58,9 @@ class AzureHttp:
     ) -> None:
         token.check_destination(base)
         self._token, self._sleep = token, sleep
+        self._newest = API_VERSION
+        self._previews: set[str] = set()
+        """Areas and resources that the server only has as previews."""
         try:
             self._client = httpx.Client(
                 base_url=f"{base}/_apis/",
@@ -73,6 +81,10 @@ class AzureHttp:
     def organization_apis(self) -> str:
         """The address of what belongs to the project's organization, and not to the project."""
         return f"{str(self._client.base_url).removesuffix('/_apis/').rpartition('/')[0]}/_apis/"
+
+    def is_older_than(self, version: str) -> bool:
+        """Whether the server has said that it is older than a version of the API."""
+        return self._newest < version
 
     def get(self, path: str, action: str, **query: Any) -> Any:
         """Get one JSON document."""
@@ -142,7 +154,7 @@ class AzureHttp:
                 response = self._client.request(
                     method,
                     path,
-                    params={**asked, "api-version": version},
+                    params={**asked, "api-version": self._version(path, version)},
                     headers={"Accept": accept},
                     timeout=_TIMEOUT if number else httpx.Timeout(60, connect=_FIRST_CONNECT_SECONDS),
                     **({} if body is None else {"json": body}),
@@ -160,14 +172,35 @@ class AzureHttp:
                 if last or method == "POST":
                     raise self._unreachable(action, error) from None
                 continue
-            _LOG.info("%s %s -> %s", method, self._client.base_url.join(path).path, response.status_code)
+            address = self._client.base_url.join(path).path
+            _LOG.info("%s %s -> %s (request %s)", method, address, response.status_code, _request_id(response))
+            is_negotiated = self._is_negotiated(response, path)
             retry = response.status_code == 429 or (response.status_code in _RETRYABLE and method != "POST")
-            if retry and not last:
-                wait = max(wait, _retry_after(response))
-                continue
-            self._check(response, action)
-            return response
+            if last or not (is_negotiated or retry):
+                self._check(response, action)
+                return response
+            wait = 0.0 if is_negotiated else max(wait, _retry_after(response))
         raise AssertionError("the last try returns or raises")
+
+    def _version(self, path: str, version: str) -> str:
+        """Return the version to ask for: the wanted one, or the newest that the server has."""
+        number, preview, rest = version.partition("-")
+        asked = min(number, self._newest)
+        return f"{asked}-preview" if _area(path) in self._previews and not preview else f"{asked}{preview}{rest}"
+
+    def _is_negotiated(self, response: httpx.Response, path: str) -> bool:
+        """Whether a server refused a version, and another one is left to ask for."""
+        if response.status_code != 400:
+            return False
+        message, type_key = _error_message(response)
+        found = _NEWEST.search(message)
+        if found and found[1] < self._newest:
+            self._newest = found[1]
+            return True
+        if type_key == _MUST_BE_PREVIEW and _area(path) not in self._previews:
+            self._previews.add(_area(path))
+            return True
+        return False
 
     def _unreachable(self, action: str, error: Exception) -> AzureError:
         host = self._client.base_url.host
@@ -190,6 +223,13 @@ class AzureHttp:
             raise AzureError(
                 f"cannot {action}: the token from {origin} is wrong, expired, or lacks a scope{_quoted(message)}; it "
                 f"needs the scopes {SCOPES}{self._global_token_hint()}.",
+                status,
+                type_key,
+            )
+        if "VS403463" in message:
+            raise AzureError(
+                f"cannot {action}: a conditional access policy of Microsoft Entra stops the token from {origin}"
+                f"{_quoted(message)}; ask who administers it.",
                 status,
                 type_key,
             )
@@ -228,16 +268,28 @@ class AzureHttp:
             ) from None
 
 
+def _area(path: str) -> str:
+    """Return the area and the resource of an operation."""
+    return "/".join(path.partition("_apis/")[2].split("/")[:2] if "_apis/" in path else path.split("/")[:2])
+
+
+def _request_id(response: httpx.Response) -> str:
+    """Return the id by which Azure DevOps' support finds a request."""
+    return str(response.headers.get("ActivityId") or response.headers.get("X-VSS-E2EID") or "unknown")
+
+
 def _reason(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
 def _error_message(response: httpx.Response) -> tuple[str, str]:
+    """Return the service's own message, from JSON, a header or the title of a page, and the kind of error."""
     try:
-        body = response.json()
+        body = json.loads(response.content.decode("utf-8-sig"))
         return str(body["message"]).strip(), str(body.get("typeKey", ""))
-    except (json.JSONDecodeError, LookupError, TypeError, AttributeError):
-        return "", ""
+    except (ValueError, LookupError, TypeError, AttributeError):
+        found = re.search(r"(TF|VS)[0-9]{5,6}: [^<\r\n]{1,300}", response.text)
+        return unquote(response.headers.get("X-TFS-ServiceError", "")) or (found[0] if found else ""), ""
 
 
 def _quoted(message: str) -> str:

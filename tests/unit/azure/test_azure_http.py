@@ -235,3 +235,51 @@ def test_no_entra_sign_in_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
     with pytest.raises(MirrorError, match="or run 'az login'"):
         find_token({})
+
+
+def newest(version, asked="7.1"):
+    message = (
+        f"The requested REST API version of {asked} is out of range for this server. The latest REST API version this "
+        f"server supports is {version}."
+    )
+    return httpx.Response(400, json={"message": message, "typeKey": "VssVersionOutOfRangeException"})
+
+
+PREVIEW = httpx.Response(400, json={"message": "under preview", "typeKey": "VssInvalidPreviewVersionException"})
+
+
+def test_an_older_server_is_asked_for_what_it_has():
+    http, requests, waits = service(newest("6.0"), GOOD, PREVIEW, GOOD, GOOD)
+    assert http.get("git/repositories/x", "do it") == {"id": 1}
+    http.get("build/retention/leases", "do it")
+    http.get("build/retention/leases", "do it")
+    versions = [request.url.params["api-version"] for request in requests]
+    assert versions == ["7.1", "6.0", "6.0", "6.0-preview", "6.0-preview"]
+    assert waits == []
+    assert http.is_older_than("7.0")
+
+
+def test_a_preview_of_an_older_server_is_one():
+    http, requests, _ = service(newest("6.0"), GOOD)
+    http.call("GET", "pipelines/checks/configurations", "do it", version="7.1-preview.1")
+    assert requests[1].url.params["api-version"] == "6.0-preview.1"
+
+
+def test_a_server_that_has_no_version_at_all_is_told():
+    http, _, _ = service(newest("5.0"), newest("5.0", "5.0"))
+    with pytest.raises(AzureError, match=r"The latest REST API version this server supports is 5\.0"):
+        http.get("x", "do it")
+
+
+def test_azures_own_reason_is_told_whatever_the_answer_is():
+    page = "<html><head><title>VS403463: The conditional access policy has failed.</title></head></html>"
+    explained = {"X-TFS-ServiceError": "Access%20Denied%3A%20The%20token%20has%20expired."}
+    for answer, words in (
+        (httpx.Response(403, html=page), "VS403463: The conditional access policy has failed"),
+        (httpx.Response(401, headers=explained), "Access Denied: The token has expired"),
+        (httpx.Response(401, content=("\ufeff" + '{"message": "TF400813: The user"}').encode()), "TF400813: The user"),
+    ):
+        http, _, _ = service(answer)
+        with pytest.raises(AzureError) as caught:
+            http.get("x", "do it")
+        assert words in str(caught.value)
