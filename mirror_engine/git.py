@@ -63,7 +63,7 @@ class Git:
         """Whether an update from ``old`` to ``new`` drops nothing, judged by the fetched objects."""
         return self._run(["merge-base", "--is-ancestor", old, new], check=False).returncode == 0
 
-    def increments(self, command: Command, known: Iterable[str]) -> list[Command]:
+    def increments(self, command: Command, known: Iterable[str], size: int = COMMITS_PER_INCREMENT) -> list[Command]:
         """Return commands that push a branch's history piece by piece, all but the last piece.
 
         They follow first parents, and leave out what does not build on the old tip: no piece drops anything.
@@ -78,7 +78,7 @@ class Git:
         if command.old:
             commits = list(itertools.dropwhile(lambda commit: not self.is_ancestor(str(command.old), commit), commits))
         steps, old = [], command.old
-        for commit in commits[COMMITS_PER_INCREMENT - 1 : -1 : COMMITS_PER_INCREMENT]:
+        for commit in commits[size - 1 : -1 : size]:
             steps.append(Command(command.ref, old, commit))
             old = commit
         return steps
@@ -174,6 +174,9 @@ def git_environment(environment: Mapping[str, str], endpoint: Endpoint | None) -
         GIT_NO_REPLACE_OBJECTS="1",
         GIT_CONFIG_COUNT=str(len(settings)),
         LC_ALL="C.UTF-8",
+        # Git 3.0 announces others for new repositories.
+        GIT_DEFAULT_HASH="sha1",
+        GIT_DEFAULT_REF_FORMAT="files",
     )
     for index, (key, value) in enumerate(settings):
         kept[f"GIT_CONFIG_KEY_{index}"], kept[f"GIT_CONFIG_VALUE_{index}"] = key, value

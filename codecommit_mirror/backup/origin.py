@@ -51,9 +51,8 @@ class Origin:
         elif self.endpoint and refs:
             with engine.failures_as_mirror_errors():
                 pack = engine.whole_pack(self.endpoint, self.capabilities, sorted(set(refs.values())))
-                repository.add_pack(pack, "the pack from the replica", self_contained=True)
-        complete = self.chain[0].refs if self.chain else refs
-        repository.check_connected(refs, complete.values())
+                repository.add_pack(pack, "the pack from the replica")
+        repository.check_connected(refs)
 
 
 def _add_bundle(snapshots: Snapshots, manifest: Manifest, repository: BareRepository) -> None:
@@ -64,7 +63,7 @@ def _add_bundle(snapshots: Snapshots, manifest: Manifest, repository: BareReposi
     except ValueError as error:
         raise MirrorError(f"{manifest.bundle}: {error}; restore another snapshot with --at.") from None
     parts = iter(lambda: reader.read(1 << 18), b"")
-    repository.add_pack(parts, manifest.bundle, self_contained=manifest.full)
+    repository.add_pack(parts, manifest.bundle)
 
 
 class _Reader(io.RawIOBase):

@@ -43,20 +43,20 @@ class BareRepository:
         self._reported = time.monotonic()
         self._git("init", "--quiet", "--bare", "--template=", str(path), at=None)
 
-    def add_pack(self, pack: Iterable[bytes], description: str, *, self_contained: bool) -> None:
+    def add_pack(self, pack: Iterable[bytes], description: str) -> None:
         """Add a pack's objects; the bases of a thin pack must be here.
+
+        An object may come twice, and a base after what builds on it: git reads both.
 
         Args:
             pack: its bytes.
             description: what the pack is, for people.
-            self_contained: whether it must have everything that its objects refer to.
 
         Raises:
             MirrorError: the pack is damaged.
         """
-        options = ["--check-self-contained-and-connected"] if self_contained else ["--fix-thin"]
         indexer = subprocess.Popen(
-            ["git", "-C", str(self.path), "index-pack", "--stdin", *options],
+            ["git", "-C", str(self.path), "index-pack", "--stdin", "--fix-thin"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -104,19 +104,13 @@ class BareRepository:
         if chosen:
             (self.path / "HEAD").write_bytes(f"ref: {chosen}\n".encode("utf-8", "surrogateescape"))
 
-    def check_connected(self, refs: Mapping[str, str], known: Iterable[str]) -> None:
+    def check_connected(self, refs: Mapping[str, str]) -> None:
         """Check that everything the refs reach is here.
-
-        Args:
-            refs: the refs.
-            known: objects of a self-contained pack, which need no check.
 
         Raises:
             MirrorError: something is missing.
         """
-        tips = "".join(
-            [*(f"{value}\n" for value in set(refs.values())), *(f"^{value}\n" for value in set(known))]
-        ).encode()
+        tips = "".join(f"{value}\n" for value in set(refs.values())).encode()
         done = self._git("rev-list", "--objects", "--quiet", "--stdin", text=tips, check=False)
         if done.returncode:
             words = " ".join(done.stderr.decode(errors="replace").split())[:300]

@@ -1,4 +1,4 @@
-"""Restore a repository: decide what would be created, and create it; no ref is ever overwritten or deleted."""
+"""Restore a repository: decide what would be created, and create it; no ref is ever moved or deleted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import fnmatch
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from .. import engine
+from ..engine import list_refs
 from ..errors import MirrorError
 from ..progress import say
 from .origin import Origin
@@ -26,12 +26,14 @@ class RestorePlan:
 
     origin: Origin
     target: Target
-    wanted: Mapping[str, str]
-    """The refs to restore, by their own names."""
-    refs: Mapping[str, str]
-    """The same, by the names that they get at the target."""
     create: Mapping[str, str]
-    """Those of ``refs`` that the target lacks."""
+    """What the target lacks, by the names that the refs get there."""
+    present: int = 0
+    """How many refs the target has already."""
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    """The refs of which the target has another value, with that value: they stay as they are."""
+    left_out: tuple[str, ...] = ()
+    """The refs that the target keeps for itself, such as those of pull requests."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class Restored:
     """What a restore did."""
 
     created: int
-    present: int
     bytes: int
     objects: int
     seconds: float
@@ -90,26 +91,23 @@ def plan(origin: Origin, target: Target, *, patterns: Sequence[str] = (), under:
     """Decide what a restore would create.
 
     Raises:
-        MirrorError: there is nothing to restore, or the target has something else.
+        MirrorError: there is nothing to restore, or the target has other values for all of it.
     """
-    wanted = choose(origin.refs, patterns)
-    if not wanted:
+    refs = rename(choose(origin.refs, patterns), under)
+    if not refs:
         raise MirrorError(f"{origin.description} has no refs; there is nothing to restore.")
-    refs = rename(wanted, under)
+    left_out = tuple(sorted(name for name in refs if name.startswith(target.reserved)))
     existing = target.refs()
-    different = sorted(name for name, value in refs.items() if existing.get(name, value) != value)
-    if different:
+    able = {name: value for name, value in refs.items() if name not in left_out}
+    create = {name: value for name, value in able.items() if name not in existing}
+    conflicts = {name: existing[name] for name, value in able.items() if existing.get(name, value) != value}
+    present = len(able) - len(create) - len(conflicts)
+    if conflicts and not create and not present:
         raise MirrorError(
-            f"{target.name} has other values for {engine.list_refs(different)}, and nothing is overwritten; restore "
-            "with --under refs/heads/restored/, or into an empty repository."
+            f"{target.name} has other values for {list_refs(sorted(conflicts))}, and nothing is moved; restore with "
+            "--under refs/heads/restored/, or into another repository."
         )
-    if under is None and (strange := sorted(name for name in existing if name not in refs)):
-        raise MirrorError(
-            f"{target.name} is not empty: it has {engine.list_refs(strange)}; restore with --under "
-            "refs/heads/restored/, or into an empty repository."
-        )
-    create = {name: value for name, value in refs.items() if name not in existing}
-    return RestorePlan(origin, target, wanted, refs, create)
+    return RestorePlan(origin, target, create, present, conflicts, left_out)
 
 
 def apply(todo: RestorePlan) -> Restored:
@@ -119,12 +117,10 @@ def apply(todo: RestorePlan) -> Restored:
         MirrorError: something could not be read or created; it says what was.
     """
     began = time.monotonic()
-    present = len(todo.refs) - len(todo.create)
     if not todo.create:
-        return Restored(0, present, 0, 0, 0.0)
-    repository = todo.target.restore(todo.origin, todo.refs, todo.wanted)
-    seconds = time.monotonic() - began
-    return Restored(len(todo.create), present, repository.bytes, repository.objects, seconds)
+        return Restored(0, 0, 0, 0.0)
+    repository = todo.target.restore(todo.origin, todo.create)
+    return Restored(len(todo.create), repository.bytes, repository.objects, time.monotonic() - began)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,13 +16,14 @@ from ..aws.session import session_in
 from ..azure.client import AzureDevOps
 from ..errors import AzureError, MirrorError
 from ..operations.context import MirrorContext
-from ..progress import say
 from .origin import Origin
+from .pushing import Push
 from .repository import BareRepository
 
 USERNAME, PASSWORD = "RESTORE_GIT_USERNAME", "RESTORE_GIT_PASSWORD"
 """Environment variables with the Git credentials for a server that is neither CodeCommit nor the source's."""
-_TRIES = 3
+_RESERVED = ("refs/pull/", "refs/pull-requests/", "refs/merge-requests/", "refs/keep-around/")
+"""What Azure DevOps, GitHub, Bitbucket and GitLab refuse to take, because they write it themselves."""
 _CODECOMMIT = re.compile(r"git-codecommit(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?(?:/|$)")
 """A host; the embedded cloud has it at the beginning of the path."""
 
@@ -33,6 +33,8 @@ class Folder:
     """A bare repository in a new folder."""
 
     path: Path
+    reserved: tuple[str, ...] = ()
+    """No refs are kept for anybody."""
 
     @property
     def name(self) -> str:
@@ -49,7 +51,7 @@ class Folder:
             raise MirrorError(f"{self.path} exists and is not empty; name a new folder, since nothing is overwritten.")
         return {}
 
-    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str]) -> BareRepository:
+    def restore(self, origin: Origin, refs: Mapping[str, str]) -> BareRepository:
         """Restore into a folder beside it, which takes its name at the very end: it is complete, or not there."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ class Folder:
             raise MirrorError(f"{self.path} cannot be created ({error.strerror}); name another folder.") from None
         try:
             repository = BareRepository(beside)
-            origin.fetch(repository, wanted)
+            origin.fetch(repository, refs)
             repository.set_refs(refs, origin.head)
             if self.path.exists():
                 self.path.rmdir()
@@ -77,6 +79,8 @@ class Server:
     endpoint: Callable[[], engine.Endpoint] = field(repr=False)
     """Returns the endpoint, with a new password where one lasts for minutes only; creates the repository if needed."""
     exists: bool = True
+    reserved: tuple[str, ...] = _RESERVED
+    """The prefixes of the refs that only the server itself writes."""
 
     def refs(self) -> Mapping[str, str]:
         """Return the refs that are there.
@@ -89,7 +93,7 @@ class Server:
         with engine.failures_as_mirror_errors():
             return engine.read_refs_patiently(self.endpoint(), "git-receive-pack").refs
 
-    def restore(self, origin: Origin, refs: Mapping[str, str], wanted: Mapping[str, str]) -> BareRepository:
+    def restore(self, origin: Origin, refs: Mapping[str, str]) -> BareRepository:
         """Restore into a temporary folder, and push what the server lacks, the default branch first.
 
         Raises:
@@ -97,21 +101,16 @@ class Server:
         """
         with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine.failures_as_mirror_errors():
             repository = BareRepository(Path(folder, "repository.git"))
-            origin.fetch(repository, wanted)
-            refused: dict[str, str] = {}
-            git = engine.Git(str(repository.path))
-            present = {} if not self.exists else dict(self.refs())
-            there = engine.ReplicaRefs({name: value for name, value in present.items() if name in refs})
-            todo = engine.make_plan(engine.ReplicaRefs(dict(refs)), there, origin.head)
-            if changed := [command.ref for batch in todo for command in batch if command.old and command.new]:
+            origin.fetch(repository, refs)
+            present = dict(self.refs())
+            if changed := [name for name, value in refs.items() if present.get(name, value) != value]:
                 raise MirrorError(
                     f"{self.name} got other values for {engine.list_refs(changed)} meanwhile; nothing was pushed."
                 )
-            for batch in todo:
-                creations = [command for command in batch if command.new]
-                for commands in engine.batches_by_command_line(creations):
-                    say(f"pushing {engine.count(commands, 'ref')} to {self.name}")
-                    refused.update(self._push(git, commands))
+            there = engine.ReplicaRefs({name: value for name, value in present.items() if name in refs})
+            todo = engine.make_plan(engine.ReplicaRefs(dict(refs)), there, origin.head)
+            push = Push(engine.Git(str(repository.path)), self.endpoint, self.name, present)
+            refused = push.create([[command for command in batch if command.new] for batch in todo])
         if refused:
             ref, why = min(refused.items())
             raise MirrorError(
@@ -120,26 +119,18 @@ class Server:
             )
         return repository
 
-    def _push(self, git: engine.Git, commands: Sequence[engine.Command]) -> Mapping[str, str]:
-        for number in range(_TRIES):
-            try:
-                return git.push(self.endpoint(), commands)
-            except engine.RetryableError as error:
-                if number == _TRIES - 1:
-                    raise
-                time.sleep(engine.retry_delay(error, number))
-        raise AssertionError("the last try returns or raises")
-
 
 Target = Folder | Server
 
 
 def find_target(text: str, context: MirrorContext) -> Target:
-    """Return the target that ``--to`` names: a folder, a URL, or ``azure:PROJECT/REPOSITORY``.
+    """Return the target that ``--to`` names: ``source``, a folder, a URL, or ``azure:PROJECT/REPOSITORY``.
 
     Raises:
         MirrorError: it is none of these, or there are no credentials for it.
     """
+    if text == "source":
+        text = f"azure:{context.mirror.azure.project}/{context.mirror.azure.repository}"
     if text.startswith("azure:"):
         return _azure_repository(text, context)
     if "://" not in text:
@@ -156,7 +147,7 @@ def find_target(text: str, context: MirrorContext) -> Target:
             user, password = sign(aws, url)
             return _endpoint(url, user, password, "your AWS credentials need codecommit:GitPush on this repository")
 
-        return Server(url, sign_in)
+        return Server(url, sign_in, reserved=())
     if url.startswith(f"{context.mirror.azure.server}/"):
         return Server(url, lambda: _with_token(url, context))
     user, password = (context.environment.get(name, "") for name in (USERNAME, PASSWORD))

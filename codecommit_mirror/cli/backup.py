@@ -171,12 +171,16 @@ def key_(mirror: Mirror, as_json: bool) -> None:
     type=click.Choice(["replica", "snapshots"]),
     help="Where from: the replica and its archive, or the snapshots.  [default: snapshots with --at, else the replica]",
 )
-@click.option("--to", metavar="FOLDER|URL|azure:PROJECT/REPOSITORY", help="Where to: a new folder, or a Git server.")
+@click.option(
+    "--to",
+    metavar="source|FOLDER|URL|azure:PROJECT/REPOSITORY",
+    help="Where to: back to the source, a new folder, or a Git server.",
+)
 @click.option("--refs", "patterns", multiple=True, metavar="PATTERN", help="Only refs like 'release/*'; repeatable.")
 @click.option(
     "--under",
     metavar="PREFIX",
-    help="Restore below a prefix like refs/heads/restored/, into a repository that has refs.",
+    help="Restore below a prefix like refs/heads/restored/, beside what is there.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
 @click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
@@ -202,9 +206,10 @@ def restore(
 ) -> None:
     """Restore a repository from the replica, its archive, or a snapshot.
 
-    It never overwrites or deletes a ref: the target is empty, or --under gives the refs names of their own. Running it
-    again creates only what is missing. Credentials: AWS credentials to read; to push, AZURE_DEVOPS_EXT_PAT for the
-    source's server, AWS credentials for CodeCommit, RESTORE_GIT_USERNAME and RESTORE_GIT_PASSWORD for any other.
+    It creates what the target lacks, and never moves or deletes a ref: those of which the target has another value are
+    listed, and --under gives them names of their own. Running it again creates only what is missing. Credentials: AWS
+    credentials to read; to push, AZURE_DEVOPS_EXT_PAT for the source's server, AWS credentials for CodeCommit,
+    RESTORE_GIT_USERNAME and RESTORE_GIT_PASSWORD for any other.
     """
     if drill == bool(to):
         raise click.UsageError("give either --to or --drill.")
@@ -235,13 +240,16 @@ def _restore(mirror: Mirror, todo: restoring.RestorePlan, as_json: bool) -> None
     with _working_on(mirror, title):
         done = restoring.apply(todo)
     if as_json:
-        print_json({"from": origin.description, "to": target.name, **vars(done)})
+        print_json(
+            {"from": origin.description, "to": target.name, **vars(done), "present": todo.present, **_kept(todo)}
+        )
         return
     echo(
         f"Restored {origin.description} to {target.name}: {engine.count(done.created, 'ref')} created, "
-        f"{done.present:,} there already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, "
+        f"{todo.present:,} there already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, "
         f"{done.seconds:.1f} s."
     )
+    _print_kept(todo)
 
 
 @contextmanager
@@ -317,12 +325,39 @@ def _drilled(result: restoring.DrillResult) -> str:
 
 def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:
     if as_json:
-        print_json({"from": todo.origin.description, "to": todo.target.name, "create": dict(todo.create)})
+        print_json(
+            {"from": todo.origin.description, "to": todo.target.name, "create": dict(todo.create), **_kept(todo)}
+        )
         return
     size = f", {engine.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
     echo(f"From {todo.origin.description} to {todo.target.name}{size}.")
-    echo(f"Would create {engine.count(todo.create, 'ref')}; {len(todo.refs) - len(todo.create):,} are there already.")
-    for name, value in sorted(todo.create.items())[:_MAX_LISTED]:
-        echo(f"  {value} {engine.sanitize(name)}")
-    if len(todo.create) > _MAX_LISTED:
-        echo(f"  and {len(todo.create) - _MAX_LISTED:,} more; --json lists them all")
+    echo(f"Would create {engine.count(todo.create, 'ref')}; {todo.present:,} are there already.")
+    _print_refs([f"{value} {engine.sanitize(name)}" for name, value in sorted(todo.create.items())])
+    _print_kept(todo)
+
+
+def _kept(todo: restoring.RestorePlan) -> dict[str, object]:
+    """What stays as it is, for JSON."""
+    return {"conflicts": dict(todo.conflicts), "left_out": list(todo.left_out)}
+
+
+def _print_kept(todo: restoring.RestorePlan) -> None:
+    if todo.conflicts:
+        several = len(todo.conflicts) > 1
+        echo(
+            f"{engine.count(todo.conflicts, 'ref')} {'have other values' if several else 'has another value'} there, "
+            f"and {'stay as they are' if several else 'stays as it is'}; --under restores beside:"
+        )
+        _print_refs([f"{value} {engine.sanitize(name)}" for name, value in sorted(todo.conflicts.items())])
+    if todo.left_out:
+        echo(
+            f"Left out, because the server writes {'them' if len(todo.left_out) > 1 else 'it'} itself: "
+            f"{engine.list_refs(todo.left_out)}."
+        )
+
+
+def _print_refs(lines: Sequence[str]) -> None:
+    for line in lines[:_MAX_LISTED]:
+        echo(f"  {line}")
+    if len(lines) > _MAX_LISTED:
+        echo(f"  and {len(lines) - _MAX_LISTED:,} more; --json lists them all")

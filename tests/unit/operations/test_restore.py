@@ -29,6 +29,7 @@ class Existing:
     """A target that has these refs."""
 
     name = "https://git.example.com/r"
+    reserved = ("refs/pull/",)
 
     def __init__(self, refs):
         self._refs = refs
@@ -45,11 +46,24 @@ def test_what_is_there_already_is_not_created_again():
     assert plan(ORIGIN, Existing({"refs/heads/main": A})).create == {n: v for n, v in REFS.items() if "main" not in n}
 
 
-def test_nothing_is_overwritten():
-    with pytest.raises(MirrorError, match=r"other values for 1 ref \(refs/heads/main\), and nothing is overwritten"):
-        plan(ORIGIN, Existing({"refs/heads/main": B}))
-    with pytest.raises(MirrorError, match=r"is not empty: it has 1 ref \(refs/heads/mine\); restore with --under"):
-        plan(ORIGIN, Existing({"refs/heads/mine": B}))
+def test_nothing_is_moved_and_what_differs_is_listed():
+    todo = plan(ORIGIN, Existing({"refs/heads/main": B, "refs/heads/mine": B, "refs/tags/v1": A}))
+    assert todo.create == {"refs/heads/release/1": B, "refs/notes/commits": B}
+    assert (todo.conflicts, todo.present, todo.left_out) == ({"refs/heads/main": B}, 1, ())
+
+
+def test_if_the_target_has_other_values_for_all_of_it_that_is_an_error():
+    with pytest.raises(MirrorError, match=r"other values for 1 ref \(refs/heads/main\), and nothing is moved; restore"):
+        plan(ORIGIN, Existing({"refs/heads/main": B}), patterns=["main"])
+
+
+@pytest.mark.parametrize("under", [None, "refs/heads/restored/"])
+def test_what_a_server_writes_itself_is_left_out(under):
+    origin = Origin("the replica M", None, {**REFS, "refs/pull/7/merge": A}, "refs/heads/main")
+    todo = plan(origin, Existing({"refs/pull/1/merge": B}), under=under)
+    assert len(todo.create) == 4
+    assert todo.left_out == ("refs/pull/restored/7/merge" if under else "refs/pull/7/merge",)
+    assert len(plan(origin, Folder(Path("/no/such/folder"))).create) == 5
 
 
 def test_below_a_prefix_the_rest_of_the_target_does_not_matter():
