@@ -1,6 +1,7 @@
 """``restore`` as a person runs it: from the replica, its archive and snapshots, to folders and servers."""
 
 import json
+import os
 import re
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from localcloud import sample
 from localcloud.azure import repos
+from mirror_engine.refs import CARRIED_PREFIX
 
 from ..conftest import Rig, counter
 from ..engine.sides import NAMESPACES
@@ -50,12 +52,55 @@ def test_a_new_repository_in_azure_devops_gets_everything_and_running_again_noth
     assert "0 refs created, 16 there already" in restore("--to", f"azure:Shop/{name}")
     sample.commit(rig.source, "main", "one more")
     rig.run()
-    refused = restore("--to", f"azure:Shop/{name}", check=False)
-    assert "has other values for 1 ref (refs/heads/main), and nothing is overwritten" in refused
+    assert "0 refs created, 15 there already" in restore("--to", f"azure:Shop/{name}")
+    refused = restore("--to", f"azure:Shop/{name}", "--refs", "main", check=False)
+    assert "has other values for 1 ref (refs/heads/main), and nothing is moved" in refused
     below = restore("--to", f"azure:Shop/{name}", "--under", "refs/heads/restored/", "--refs", "main", "--refs", "v*")
     assert "4 refs created" in below
     assert azure_refs(cloud, name)["refs/heads/restored/main"] == sample.refs(rig.source)["refs/heads/main"]
     assert azure_refs(cloud, name)["refs/tags/restored/v2.0"] == sample.refs(rig.source)["refs/tags/v2.0"]
+
+
+def test_a_deleted_branch_comes_back_where_it_was(rig, restore):
+    """And nothing else is touched, whatever has happened to it since; a pull request does not stand in the way."""
+    sample.fill(rig.source)
+    rig.run()
+    time.sleep(1.1)
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time.sleep(1.1)
+    before = sample.refs(rig.source, "refs/heads/", "refs/tags/")
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    rewritten = sample.commit(rig.source, "feature/1", "rewritten", parent="main~3")
+    rig.run()
+    pull = f"{CARRIED_PREFIX}pull/77/merge"
+    sample.git(rig.replica, "update-ref", pull, rewritten)
+    planned = json.loads(restore("--at", at, "--from", "replica", "--to", "source", "--dry-run", "--json"))
+    assert planned["create"] == {"refs/heads/feature/0": before["refs/heads/feature/0"]}
+    assert planned["conflicts"] == {"refs/heads/feature/1": rewritten}
+    assert planned["left_out"] == ["refs/pull/77/merge"]
+    printed = restore("--at", at, "--from", "replica", "--to", "source")
+    assert "1 ref created, " in printed
+    assert f"1 ref has another value there, and stays as it is; --under restores beside:\n  {rewritten} " in printed
+    assert "Left out, because the server writes it itself: 1 ref (refs/pull/77/merge)." in printed
+    now = sample.refs(rig.source, "refs/heads/", "refs/tags/")
+    assert now == {**before, "refs/heads/feature/1": rewritten}
+
+
+@pytest.mark.parametrize("form", ["each-ref", "the-pack"])
+def test_a_repository_that_is_too_large_for_one_push_goes_in_increments(rig, restore, cloud, form):
+    sample.fill(rig.source, commits=3, branches=1, tags=1)
+    for _ in range(4):
+        stream = b"commit refs/heads/main\ncommitter A <a@b> 1 +0000\ndata 1\nx\nfrom refs/heads/main^0\n"
+        content = b"data 700000\n" + os.urandom(700_000) + b"\n"
+        sample.git(rig.source, "fast-import", "--quiet", stdin=stream + b"M 100644 inline large\n" + content)
+    rig.run()
+    name = f"{rig.name}-large"
+    cloud.azure.limit_pushes(1, form)
+    try:
+        assert "refs created, 0 there already" in restore("--to", f"azure:Shop/{name}")
+    finally:
+        cloud.azure.limit_pushes(5120)
+    assert azure_refs(cloud, name) == sample.refs(rig.source, *NAMESPACES)
 
 
 def test_another_replica_can_be_the_target(rig, restore, cloud):
