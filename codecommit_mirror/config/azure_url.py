@@ -2,11 +2,13 @@
 
 The forms that Azure DevOps shows are ``https://{organization}@dev.azure.com/{organization}/{project}/_git/{repository}``,
 the same without ``{project}/`` when the project has the repository's name, and the older
-``https://{organization}.visualstudio.com/...``. Azure DevOps Server has ``https://{host}/{path}/{collection}/...``.
+``https://{organization}.visualstudio.com/...``. Azure DevOps Server has ``https://{host}/{path}/{collection}/...``,
+where the path is ``tfs`` by default or nothing; a page's address has a query, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
 
@@ -16,6 +18,8 @@ from ..errors import ConfigurationError, MirrorError
 AZURE_DEVOPS_SERVICES = "https://dev.azure.com"
 SERVER_VARIABLE = "CODECOMMIT_MIRROR_AZURE_SERVER"
 """Names the only other server that tokens and passwords may go to: a file that somebody proposes cannot."""
+_VIRTUAL_DIRECTORY = "tfs"
+"""The path of a server's collections by default: https://learn.microsoft.com/azure/devops/server/admin/websitesettings"""
 _EXAMPLE = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 
 
@@ -107,13 +111,13 @@ def build_clone_url(server: str, organization: str, project: str, repository: st
 def parse_clone_url(url: str) -> dict[str, str]:
     """Parse an Azure Repos clone URL into ``server``, ``organization``, ``project`` and ``repository``.
 
-    A missing ``https://``, a ``user@`` and percent-encoding are all accepted.
+    A missing ``https://``, a ``user@``, percent-encoding, and the query of a page's address are all accepted.
 
     Raises:
         MirrorError: it is not a URL that Azure DevOps shows.
     """
     unusable = MirrorError(f"{_without_user(url)!r} is not an Azure Repos clone URL; it looks like {_EXAMPLE}.")
-    base, marker, tail = url.partition("/_git/")
+    base, marker, tail = re.split("[?#]", url, maxsplit=1)[0].partition("/_git/")
     if not marker or not tail.strip("/"):
         raise unusable
     server = normalise_server(base)
@@ -131,6 +135,8 @@ def parse_clone_url(url: str) -> dict[str, str]:
             raise unusable
         prefix: list[str] = []
     else:
+        if len(names) == 1 or (len(names) == 2 and names[0].lower() == _VIRTUAL_DIRECTORY):
+            names.append(repository)
         if len(names) < 2:
             raise unusable
         prefix = names[:-2]

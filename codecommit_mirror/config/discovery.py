@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ..errors import ConfigurationError
+from .fields import is_azure_name
 from .guard import STACK_NAME, VAULT_STACK_NAME
 from .mirror import REPLICA_NAME, Mirror, derive_stack_name
 
@@ -22,7 +23,7 @@ _TAKEN = ("cdktoolkit", STACK_NAME, VAULT_STACK_NAME)
 """Names of stacks that are no mirror's."""
 _MAX_NAME = 100
 _WIKI = ".wiki"
-State = Literal["new", "mirrored", "disabled", "empty", "wiki", "excluded"]
+State = Literal["new", "mirrored", "disabled", "empty", "wiki", "excluded", "unsupported"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def choose(
     ):
         place = (repository.project.lower(), repository.name.lower())
         state = _state(repository, mirrored, include, exclude, wikis)
+        if state == "unsupported":
+            result.append(Candidate(repository, state, None, "mirrors.yaml does not take a name with such characters"))
+            continue
         if state != "new":
             result.append(Candidate(repository, state, mirrored.get(place)))
             continue
@@ -97,6 +101,8 @@ def _state(
         return "disabled"
     if repository.name.endswith(_WIKI) and not wikis:
         return "wiki"
+    if not all(map(is_azure_name, (repository.project, repository.name))):
+        return "unsupported"
     return "new" if repository.default_branch else "empty"
 
 

@@ -21,8 +21,9 @@ def matching(pattern: str, expected: str, remedy: str) -> AfterValidator:
 
 
 # https://learn.microsoft.com/azure/devops/organizations/settings/naming-restrictions
+_AZURE_NAME = r"[^\x00-\x1f\x7f-\x9f/\\:*?\"'<>|;#$&~%@{}+,=\[\]]{1,64}"
 AZURE_NAME = matching(
-    r"[^\x00-\x1f\x7f-\x9f/\\:*?\"'<>|;#$&~%@{}+,=\[\]]{1,64}",
+    _AZURE_NAME,
     "a name that Azure DevOps allows",
     "copy it from the address of the repository's page (decode %20 and the like first)",
 )
@@ -100,3 +101,8 @@ def hours(value: object, most: int) -> int:
     if not 1 <= number <= most:
         raise ValueError(f"is not a duration from 1h to {most // 24}d; write one like 36h or 2d")
     return number
+
+
+def is_azure_name(text: str) -> bool:
+    """Whether a project or a repository may have this name in mirrors.yaml."""
+    return re.fullmatch(_AZURE_NAME, text) is not None

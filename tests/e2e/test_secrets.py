@@ -166,8 +166,9 @@ def test_no_token_and_no_new_password_leaves_the_azure_side(rig, command, tmp_pa
     watcher.done.set()
     watcher.join()
     printed = "".join(run.stdout + run.stderr for run in done).encode()
-    assert b"iam CreateServiceSpecificCredential -> 200" in printed
-    assert b"/_apis/build/definitions -> 200" in printed
+    # With the ids by which the support of each service finds a request.
+    assert re.search(rb"iam CreateServiceSpecificCredential -> 200 \(request [0-9A-Za-z-]{20,}\)", printed)
+    assert re.search(rb"/_apis/build/definitions -> 200 \(request [0-9a-f-]{36}\)", printed)
     assert [run.returncode for run in done] == [0] * len(done), printed.decode()
     files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     for text in (printed, b"\0".join(watcher.seen), files):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -79,7 +80,7 @@ def azure_rest_api(repositories: Repositories, pipelines: Pipelines, tokens: Tok
             return refused_credential()
         return _call(route, parts, request, token, state.newest)
 
-    return api
+    return lambda request: _identified(api(request))
 
 
 def _describe_service(request: ApiRequest, url: str) -> Answer | None:
@@ -107,6 +108,14 @@ def _call(route: Route, parts: dict[str, str], request: ApiRequest, token: Token
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         return _error(ServiceError(400, f"The request is not of this operation's form: {error!r}"))
     return _rendered(answer, request.query, request.accept)
+
+
+def _identified(answer: Answer) -> Answer:
+    """Return an answer with the id of its request, by which the service's support finds it.
+
+    Recorded: https://github.com/microsoft/vscode-vsce/issues/1115
+    """
+    return replace(answer, headers={**answer.headers, "ActivityId": str(uuid.uuid4())})
 
 
 def _version_in(accept: str) -> str:

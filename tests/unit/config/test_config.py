@@ -370,6 +370,11 @@ def test_a_context_mistake_is_one_sentence():
         ("https://o.visualstudio.com/DefaultCollection/p/_git/r", "https://dev.azure.com/o/p/_git/r"),
         ("https://o.visualstudio.com/_git/r", "https://dev.azure.com/o/r/_git/r"),
         ("https://tfs.contoso.com:8080/tfs/Main/p/_git/r", "https://tfs.contoso.com:8080/tfs/Main/p/_git/r"),
+        ("https://tfs.contoso.com/tfs/Main/_git/r", "https://tfs.contoso.com/tfs/Main/r/_git/r"),
+        ("https://ado.contoso.com/Main/_git/r", "https://ado.contoso.com/Main/r/_git/r"),
+        ("https://ado.contoso.com/Main/p/_git/r", "https://ado.contoso.com/Main/p/_git/r"),
+        ("https://dev.azure.com/o/p/_git/r?path=/a%2Fb&version=GBmain", "https://dev.azure.com/o/p/_git/r"),
+        ("https://dev.azure.com/o/p/_git/r/?_a=history#top", "https://dev.azure.com/o/p/_git/r"),
         ("http://127.0.0.1:9000/o/p/_git/r", "http://127.0.0.1:9000/o/p/_git/r"),
     ],
 )

@@ -23,6 +23,18 @@ def states(*repositories, **options):
     return {(c.repository.name, c.state) for c in choose(repositories, (), (), **options)}
 
 
+def test_a_name_that_the_file_does_not_take_does_not_stop_the_others(tmp_path):
+    """Older projects have names that Azure DevOps would refuse today."""
+    candidates = choose([found("Old", "R&D"), found("New")], (), ())
+    assert [(c.repository.name, c.state, c.name) for c in candidates] == [
+        ("Old", "unsupported", None),
+        ("New", "new", "New"),
+    ]
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(add(path, [c for c in candidates if c.state == "new"], "contoso", None))
+    assert [mirror.name for mirror in load_mirrors(path)] == ["New"]
+
+
 def test_each_repository_is_told_what_becomes_of_it():
     mirrored = single_mirror("Mine", "https://dev.azure.com/contoso/shop/_git/myrepo")
     repositories = [found("MyRepo"), found("Old", disabled=True), found("Empty", branch=None), found("Shop.wiki")]

@@ -11,8 +11,8 @@ from localcloud import sample
 from localcloud.azure.agent.execution import run_pipeline
 from localcloud.azure.agent.run import Variable
 
-from .engine import networks
-from .test_connect import connect, run
+from ..engine import networks
+from ..test_connect import connect, run
 
 numbers = itertools.count()
 PASSWORD = "canary:p@ss word"

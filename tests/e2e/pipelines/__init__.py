@@ -1,0 +1,1 @@
+"""The pipeline on its agents, and as a person runs it."""
