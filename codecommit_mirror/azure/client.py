@@ -188,14 +188,20 @@ class AzureDevOps:
         """Return a repository by its name or id.
 
         Raises:
-            AzureError: there is none (status 404), with the nearest name that there is; or the service refuses.
+            AzureError: there is none (status 404), with the nearest name that there is; it is disabled, and so only
+                listed (https://github.com/microsoft/terraform-provider-azuredevops/pull/1180); the service refuses.
         """
         try:
             return self._repository(name)
         except AzureError as error:
-            if error.status != _NOT_FOUND or not (near := self._nearest_repository(name)):
+            listed = self._listed_repositories() if error.status == _NOT_FOUND else {}
+            near = next(iter(get_close_matches(name.lower(), listed, 1)), None)
+            if near is None:
                 raise
-            raise AzureError(f"{str(error).rstrip('.')}; did you mean {near!r}?", _NOT_FOUND, error.type_key) from None
+            why = f"{str(error).rstrip('.')}; did you mean {listed[near]['name']!r}?"
+            if listed[near].get("isDisabled") and near == name.lower():
+                why = f"the repository {name!r} of {self.project} is disabled; enable it under Project settings."
+            raise AzureError(why, _NOT_FOUND, error.type_key) from None
 
     def find_repository(self, name: str) -> Repository | None:
         """Return a repository by its name or id, or None if there is none."""
@@ -209,13 +215,12 @@ class AzureDevOps:
             answer["id"], answer["name"], answer["project"]["id"], branch and branch.removeprefix("refs/heads/")
         )
 
-    def _nearest_repository(self, name: str) -> str | None:
-        """Return the name in the project that is most like one; None if none is, or they cannot be listed."""
+    def _listed_repositories(self) -> dict[str, dict[str, Any]]:
+        """Return the project's repositories by their names in small letters; nothing if they cannot be listed."""
         with suppress(AzureError):
             listed = self._http.get("git/repositories", f"list the repositories of {self.project}")["value"]
-            names = {str(repository["name"]).lower(): str(repository["name"]) for repository in listed}
-            return next((names[near] for near in get_close_matches(name.lower(), names, 1)), None)
-        return None
+            return {str(repository["name"]).lower(): repository for repository in listed}
+        return {}
 
     def create_repository(self, name: str) -> None:
         """Create an empty repository (Repositories - Create)."""

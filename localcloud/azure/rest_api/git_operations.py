@@ -69,7 +69,7 @@ class GitOperations:
         repository.disabled = call.body.get("isDisabled", repository.disabled)
         if branch:
             repository.git("symbolic-ref", "HEAD", branch)
-        return self.repository(call)
+        return self._describe(repository)
 
     def delete_repository(self, call: Call) -> Any:
         """Repositories - Delete."""
@@ -77,7 +77,7 @@ class GitOperations:
 
     def repository(self, call: Call) -> Any:
         """Repositories - Get."""
-        return self._describe(self._listed(call))
+        return self._describe(self._repository(call))
 
     def _describe(self, found: Repository) -> dict[str, Any]:
         path = quote(f"{found.organization}/{found.project}/_git/{found.name}")
@@ -260,7 +260,10 @@ class GitOperations:
         )
 
     def _repository(self, call: Call) -> Repository:
-        """Return a repository to work with; one that is disabled can only be looked at and changed."""
+        """Return a repository to look at or to work with; one that is disabled is listed, and can be enabled again.
+
+        Recorded: https://github.com/microsoft/terraform-provider-azuredevops/pull/1180
+        """
         return self._find(call, lambda found: not found.disabled)
 
     def _listed(self, call: Call) -> Repository:

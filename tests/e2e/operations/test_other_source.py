@@ -1,5 +1,6 @@
 """A mirror is its source's: a file that names another repository takes nothing over."""
 
+import httpx
 import pytest
 
 from codecommit_mirror.checks.judging import judge
@@ -8,7 +9,9 @@ from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import state
 from codecommit_mirror.operations.run import run_successfully
 from localcloud import sample
+from tests.e2e.conftest import azure_environment
 
+from .journeys import state_of
 from .test_moving import LIMITS, azure_of, configure
 
 
@@ -83,3 +86,45 @@ def test_a_person_lets_the_replica_follow_another_source(templated, other):
     configure(templated)
     with pytest.raises(MirrorError, match="it is another repository"):
         templated.up()
+
+
+def test_a_disabled_repository_is_named_by_status_and_taken_down(quick, command, monkeypatch):
+    url, place = quick.mirror.azure.clone_url, ("contoso", "Shop", quick.name)
+    quick.cloud.azure.disable_repository(*place)
+    seen = command("status", quick.name, "--azure-repo-url", url, **azure_environment(quick.cloud))
+    assert seen.returncode == 1
+    assert (
+        f"the repository '{quick.name}' of contoso/Shop is disabled; enable it under Project settings." in seen.stdout
+    )
+    with pytest.raises(MirrorError, match="is disabled; enable it"):
+        quick.up()
+    quick.down()
+    quick.cloud.azure.disable_repository(*place, False)
+    assert not quick.replica.exists()
+    assert state_of(quick.context()).definition is None
+
+
+def test_a_deleted_repository_is_restored_and_followed_again(templated, command):
+    """The replica outlives its source: what it has goes back, and the old pipeline is known by its record."""
+    configure(templated)
+    templated.up()
+    before = sample.refs(templated.source, "refs/heads/", "refs/tags/")
+    pipeline = state_of(templated.context()).definition.id
+    token = {**azure_environment(templated.cloud), "AZURE_DEVOPS_EXT_PAT": templated.cloud.manager_token}
+    found = templated.context().azure.repository(templated.name).id
+    api = f"{templated.cloud.azure_url}/contoso/Shop/_apis/git/repositories/{found}?api-version=7.1"
+    assert httpx.delete(api, auth=("", templated.cloud.manager_token)).status_code == 204
+    url = templated.mirror.azure.clone_url
+    lost = command("status", templated.name, "--azure-repo-url", url, **azure_environment(templated.cloud))
+    assert "does not exist or you do not have permissions" in lost.stdout
+    where = (templated.name, "--azure-repo-url", url)
+    done = command("restore", *where, "--to", f"azure:Shop/{templated.name}", **token)
+    assert done.returncode == 0, done.stderr
+    assert sample.refs(templated.source, "refs/heads/", "refs/tags/") == before
+    with pytest.raises(MirrorError, match="so it is another repository; if the replica is to follow it"):
+        templated.up()
+    templated.up(change_source=True)
+    current = state_of(templated.context())
+    assert (current.definition.id, current.source.id != found) == (pipeline, True)
+    assert templated.pipeline_works()
+    assert judge(read(templated.context()), LIMITS).notable == []
