@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError, MirrorError
 from ..progress import say
-from .session import environment_for_cdk
+from .session import AS_THE_ENVIRONMENT_SAYS, SignIn, environment_for_cdk
 
 _DEPLOY = ("--require-approval", "never", "--progress", "events", "--no-previous-parameters")
 """The parameter with the source's names takes those of the template, since ``up`` has compared the source's id."""
@@ -117,13 +117,13 @@ def _read_context(path: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()}
 
 
-def deploy(folder: Path, mirror: str, context: Sequence[str]) -> None:
+def deploy(folder: Path, mirror: str, context: Sequence[str], sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS) -> None:
     """Run ``cdk deploy`` for one mirror, passing on each event of its stack.
 
     Raises:
         MirrorError: it failed; the message has the reasons.
     """
-    run(folder, ["deploy", mirror, *_DEPLOY, *context], report=lambda _, line: say(line))
+    run(folder, ["deploy", mirror, *_DEPLOY, *context], report=lambda _, line: say(line), sign_in=sign_in)
 
 
 def synthesize(folder: Path, context: Sequence[str], assembly: Path) -> None:
@@ -136,7 +136,13 @@ def synthesize(folder: Path, context: Sequence[str], assembly: Path) -> None:
 
 
 def deploy_all(
-    folder: Path, mirrors: Mapping[str, str], assembly: Path, report: Report, *, concurrency: int
+    folder: Path,
+    mirrors: Mapping[str, str],
+    assembly: Path,
+    report: Report,
+    *,
+    concurrency: int,
+    sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS,
 ) -> dict[str, str]:
     """Run ``cdk deploy`` for many mirrors; return the reasons of those that failed.
 
@@ -148,23 +154,38 @@ def deploy_all(
         assembly: the output of ``synthesize``.
         report: receives each event of a stack.
         concurrency: how many stacks are deployed at a time.
+        sign_in: how their account is signed in to.
     """
-    return _run_for_all(folder, "deploy", mirrors, [*_DEPLOY, "--concurrency", str(concurrency)], assembly, report)
+    options = [*_DEPLOY, "--concurrency", str(concurrency)]
+    return _run_for_all(folder, "deploy", mirrors, options, assembly, report, sign_in)
 
 
 def destroy_all(
-    folder: Path, mirrors: Mapping[str, str], assembly: Path, report: Report, *, concurrency: int
+    folder: Path,
+    mirrors: Mapping[str, str],
+    assembly: Path,
+    report: Report,
+    *,
+    concurrency: int,
+    sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS,
 ) -> dict[str, str]:
     """Run ``cdk destroy`` for many mirrors like :func:`deploy_all`; return the reasons of those that failed."""
-    return _run_for_all(folder, "destroy", mirrors, [*_DESTROY, "--concurrency", str(concurrency)], assembly, report)
+    options = [*_DESTROY, "--concurrency", str(concurrency)]
+    return _run_for_all(folder, "destroy", mirrors, options, assembly, report, sign_in)
 
 
 def _run_for_all(
-    folder: Path, command: str, mirrors: Mapping[str, str], options: Sequence[str], assembly: Path, report: Report
+    folder: Path,
+    command: str,
+    mirrors: Mapping[str, str],
+    options: Sequence[str],
+    assembly: Path,
+    report: Report,
+    sign_in: SignIn,
 ) -> dict[str, str]:
     left, failures = dict(mirrors), dict[str, str]()
     while left:
-        lines, status = _run(folder, [command, *left, *options], _where(assembly, None), report)
+        lines, status = _run(folder, [command, *left, *options], _where(assembly, None), report, sign_in)
         lines = [_COLOURS.sub("", line) for line in lines]
         ended, named = (
             {match["mirror"] for line in lines if (match := pattern.match(line))} for pattern in (_ENDED, _FAILED)
@@ -190,6 +211,7 @@ def run(
     assembly: Path | None = None,
     report: Report | None = None,
     output: Path | None = None,
+    sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS,
 ) -> str:
     """Run the CLI in the project's folder and return its output.
 
@@ -199,12 +221,13 @@ def run(
         assembly: the output of an earlier ``cdk synth``; without it the app is synthesised anew.
         report: receives a line for each event of a stack, with the seconds since the start.
         output: where to synthesise; without it in a folder of its own, so that several runs do not wait for each other.
+        sign_in: how the account is signed in to.
 
     Raises:
         MirrorError: it failed; the message has the reasons of failed resources, or else the end of its output.
     """
     with tempfile.TemporaryDirectory(prefix="cdk-") as fresh:
-        lines, status = _run(folder, arguments, _where(assembly, output or Path(fresh)), report)
+        lines, status = _run(folder, arguments, _where(assembly, output or Path(fresh)), report, sign_in)
     if status:
         raise MirrorError(_failure(arguments, lines))
     return "\n".join(lines)
@@ -214,7 +237,9 @@ def _where(assembly: Path | None, output: Path | None) -> list[str]:
     return ["--output", str(output)] if assembly is None else ["--app", str(assembly.resolve())]
 
 
-def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: Report | None) -> tuple[list[str], int]:
+def _run(
+    folder: Path, arguments: Sequence[str], where: Sequence[str], report: Report | None, sign_in: SignIn
+) -> tuple[list[str], int]:
     """Return the lines of the CLI's output, and its exit status."""
     command = [find_cli(folder), *arguments, *where, "--no-notices"]
     _note_old_node()
@@ -227,7 +252,7 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
         subprocess.Popen(
             command,
             cwd=folder,
-            env={**_environment(), "PATH": path},
+            env={**_environment(sign_in), "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -245,7 +270,7 @@ def _run(folder: Path, arguments: Sequence[str], where: Sequence[str], report: R
     return lines, process.returncode
 
 
-def _environment() -> dict[str, str]:
+def _environment(sign_in: SignIn) -> dict[str, str]:
     """Return the environment without what only signs in elsewhere, and without options of the CDK CLI.
 
     The CLI and the app need AWS credentials, and the folder's cdk.json says what the app is.
@@ -253,7 +278,7 @@ def _environment() -> dict[str, str]:
     # jsii prints eleven lines about a version of Node that has ended, at each call; this program prints one.
     quiet = {"JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
     kept = {name: value for name, value in os.environ.items() if not _FOR_OTHERS.fullmatch(name)}
-    given = {**quiet, **kept, **environment_for_cdk()}
+    given = {**quiet, **kept, **environment_for_cdk(sign_in)}
     return {name: value for name, value in given.items() if value is not None}
 
 

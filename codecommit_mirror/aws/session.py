@@ -9,14 +9,15 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, overload
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import boto3
 from botocore import exceptions
 from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.session import get_session
 
 from ..config.mirror import Mirror
@@ -47,7 +48,25 @@ _UNKNOWN_KEY = {
     "InvalidSignatureException",
 }
 _BUSY = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_REGIONS = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
+"""Where a role is assumed if no region is configured, by partition."""
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+
+
+class SignIn(NamedTuple):
+    """How an account is signed in to: as the environment says, with a profile, or with a role that is assumed."""
+
+    profile: str | None = None
+    role: str | None = None
+
+
+AS_THE_ENVIRONMENT_SAYS = SignIn()
+
+
+def sign_in_of(mirror: Mirror) -> SignIn:
+    """Return how a mirror's account is signed in to."""
+    return SignIn(mirror.profile, mirror.assume_role)
 
 
 def session(mirror: Mirror) -> boto3.Session:
@@ -58,7 +77,7 @@ def session(mirror: Mirror) -> boto3.Session:
             account than the mirror's.
     """
     # boto3 only knows AWS_DEFAULT_REGION; the CDK CLI reads AWS_REGION first.
-    result = session_in(mirror.region or os.environ.get("AWS_REGION") or None)
+    result = session_in(mirror.region or os.environ.get("AWS_REGION") or None, sign_in_of(mirror))
     if not result.region_name:
         raise MirrorError(f"mirror {mirror.name!r} has no region; set AWS_REGION, or write region: in mirrors.yaml.")
     _check_region(mirror, result)
@@ -81,19 +100,20 @@ def _check_region(mirror: Mirror, aws: boto3.Session) -> None:
         raise MirrorError(f"mirror {mirror.name!r} is in region {region!r}, which AWS does not have; use {close[0]!r}.")
 
 
-def session_in(region: str | None) -> boto3.Session:
+def session_in(region: str | None, sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS) -> boto3.Session:
     """Return a session in a region, or in the region of the AWS configuration.
 
     Raises:
         MirrorError: the configured profile does not exist.
     """
     try:
-        core = get_session()
+        core = _core(sign_in)
         core.register_component("data_loader", _loader())
-        core.register_component("credential_provider", _SharedCredentials())
+        core.register_component("credential_provider", _SharedCredentials(sign_in))
         result = boto3.Session(region_name=region, botocore_session=core)
     except exceptions.BotoCoreError as error:
-        remedy = "correct AWS_PROFILE" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
+        key = "profile" if sign_in.profile else "AWS_PROFILE"
+        remedy = f"correct {key}" if isinstance(error, exceptions.ProfileNotFound) else "correct it"
         raise MirrorError(f"{str(error).rstrip('.')}; {remedy}.") from None
     result.events.register("after-call", _log_call)
     result.events.register("needs-retry", _say_unreachable)
@@ -103,8 +123,19 @@ def session_in(region: str | None) -> boto3.Session:
 class _SharedCredentials:
     """Gives all sessions the same credentials, so that a profile which asks for a code does so once."""
 
+    def __init__(self, sign_in: SignIn) -> None:
+        self._sign_in = sign_in
+
     def load_credentials(self) -> Any:
-        return _credentials(_configuration())
+        return _credentials(_configuration(), self._sign_in)
+
+
+def _core(sign_in: SignIn) -> Any:
+    """Return botocore's own session."""
+    core = get_session()
+    if sign_in.profile:
+        core.set_config_variable("profile", sign_in.profile)
+    return core
 
 
 def _configuration() -> tuple[tuple[str, str], ...]:
@@ -113,31 +144,48 @@ def _configuration() -> tuple[tuple[str, str], ...]:
 
 
 @cache
-def _credentials(_of: tuple[tuple[str, str], ...]) -> Any:
-    return get_session().get_credentials()
+def _credentials(of: tuple[tuple[str, str], ...], sign_in: SignIn) -> Any:
+    core = _core(sign_in)
+    if sign_in.role is None:
+        return core.get_credentials()
+    own = _credentials(of, AS_THE_ENVIRONMENT_SAYS)
+    if own is None:
+        return None
+    region = core.get_config_variable("region") or os.environ.get("AWS_REGION") or _REGIONS[sign_in.role.split(":")[1]]
+    fetcher = AssumeRoleCredentialFetcher(
+        partial(core.create_client, region_name=region), own, sign_in.role, {"RoleSessionName": "codecommit-mirror"}
+    )
+    return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
 
 
-def environment_for_cdk() -> dict[str, str | None]:
-    """Return the variables that give the CDK CLI credentials for which a person was asked; None removes one.
+def environment_for_cdk(sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS) -> dict[str, str | None]:
+    """Return the variables that give the CDK CLI the credentials of an account; None removes one.
 
-    The CLI would ask again, and there is nobody at its input.
+    Those for which a person was asked are handed over: the CLI would ask again, and there is nobody at its input.
 
     Raises:
         MirrorError: there are no credentials.
     """
-    core = get_session()
+    removed = dict.fromkeys((*_KEYS, "AWS_PROFILE", "AWS_DEFAULT_PROFILE"))
+    if sign_in.role is None and not _asks_a_person(sign_in):
+        return {**removed, "AWS_PROFILE": sign_in.profile} if sign_in.profile else {}
+    with aws_failures("sign in to AWS"):
+        found = _credentials(_configuration(), sign_in)
+        if found is None:
+            raise exceptions.NoCredentialsError()
+        return {**removed, **dict(zip(_KEYS, found.get_frozen_credentials(), strict=False))}
+
+
+def _asks_a_person(sign_in: SignIn) -> bool:
+    """Whether the profile, or one that it builds on, wants the code of an MFA device."""
+    core = _core(sign_in)
     profiles = core.full_config.get("profiles", {})
     name: str | None = core.profile or "default"
     seen: set[str] = set()
     while name and name not in seen and "mfa_serial" not in profiles.get(name, {}):
         seen.add(name)
         name = profiles.get(name, {}).get("source_profile")
-    if not name or name in seen:
-        return {}
-    with aws_failures("sign in to AWS"):
-        found = _credentials(_configuration()).get_frozen_credentials()
-    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    return {**dict(zip(keys, found, strict=False)), "AWS_PROFILE": None, "AWS_DEFAULT_PROFILE": None}
+    return bool(name) and name not in seen
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ NOT_CREATED_YET = "REVIEW_IN_PROGRESS"
 """The status of a stack that only has a change set that has not been executed."""
 SETTLING_MINUTES = 30
 """How long an operation of another run may take."""
+_CLEANUP_TYPE = "Custom::GitCredentials"
+"""What deletes a user's Git credentials when its stack goes (stacks/credential_cleanup.py)."""
 _POLL_SECONDS = 2
 _DELETION_SECONDS = 15 * 60
 
@@ -233,14 +235,43 @@ def read_template(cloudformation: CloudFormationClient, stack_name: str) -> Mapp
     return document
 
 
-def delete_stack(cloudformation: CloudFormationClient, stack_name: str) -> None:
+def delete_without_cleanup(cloudformation: CloudFormationClient, stack_name: str) -> bool:
+    """Delete a stack that was left because the function that deletes its user's credentials is gone, or failed.
+
+    The user must have no credentials any more.
+
+    Returns:
+        Whether that function was what failed, so that the stack is gone now.
+
+    Raises:
+        MirrorError: it was not deleted; it says why.
+    """
+    with aws_failures(f"read the resources of the stack {stack_name}"):
+        resources = cloudformation.describe_stack_resources(StackName=stack_name)["StackResources"]
+    # What comes after it counts as failed, too, because its own deletion was cancelled.
+    failed = [
+        resource["LogicalResourceId"]
+        for resource in resources
+        if (resource["ResourceType"], resource["ResourceStatus"]) == (_CLEANUP_TYPE, "DELETE_FAILED")
+    ]
+    if failed:
+        delete_stack(cloudformation, stack_name, retain=failed)
+    return bool(failed)
+
+
+def delete_stack(cloudformation: CloudFormationClient, stack_name: str, *, retain: Sequence[str] = ()) -> None:
     """Delete a stack, and wait until it is gone.
+
+    Args:
+        cloudformation: the client.
+        stack_name: the stack's name.
+        retain: logical ids of resources that could not be deleted, and are left.
 
     Raises:
         MirrorError: it was not deleted; it says why.
     """
     with aws_failures(f"delete the stack {stack_name}"):
-        cloudformation.delete_stack(StackName=stack_name)
+        cloudformation.delete_stack(StackName=stack_name, RetainResources=list(retain))
         try:
             cloudformation.get_waiter("stack_delete_complete").wait(
                 StackName=stack_name,

@@ -188,8 +188,7 @@ class AzureDevOps:
         """Return a repository by its name or id.
 
         Raises:
-            AzureError: there is none (status 404), with the nearest name that there is; it is disabled, and so only
-                listed (https://github.com/microsoft/terraform-provider-azuredevops/pull/1180); the service refuses.
+            AzureError: there is none (status 404), with the nearest name; it is disabled; or the service refuses.
         """
         try:
             return self._repository(name)
@@ -210,10 +209,8 @@ class AzureDevOps:
     def _repository(self, name: str) -> Repository:
         action = f"find the repository {name!r} in {self.project}"
         answer = self._http.get(f"git/repositories/{quote(name, safe='')}", action)
-        branch = answer.get("defaultBranch")
-        return Repository(
-            answer["id"], answer["name"], answer["project"]["id"], branch and branch.removeprefix("refs/heads/")
-        )
+        branch = answer.get("defaultBranch", "").removeprefix("refs/heads/") or None
+        return Repository(answer["id"], answer["name"], answer["project"]["id"], branch)
 
     def _listed_repositories(self) -> dict[str, dict[str, Any]]:
         """Return the project's repositories by their names in small letters; nothing if they cannot be listed."""
@@ -296,7 +293,7 @@ class AzureDevOps:
         path = f"git/repositories/{repository.id}/pullrequests"
         query = {"searchCriteria.sourceRefName": f"refs/heads/{source_branch}", "searchCriteria.status": "active"}
         open_ones = self._http.get(path, "list the pull requests", **query)["value"]
-        return _pull_request(open_ones[0]) if open_ones else None
+        return PullRequest(open_ones[0]["pullRequestId"]) if open_ones else None
 
     def open_pull_request(
         self, repository: Repository, source_branch: str, target_branch: str, title: str, description: str
@@ -309,7 +306,7 @@ class AzureDevOps:
             "description": description,
         }
         path = f"git/repositories/{repository.id}/pullrequests"
-        return _pull_request(self._http.call("POST", path, "open a pull request", body=body))
+        return PullRequest(self._http.call("POST", path, "open a pull request", body=body)["pullRequestId"])
 
     def abandon_pull_request(self, repository: Repository, pull_request: PullRequest) -> None:
         """Close a pull request without merging it."""
@@ -486,10 +483,6 @@ def _change(change: FileChange) -> dict[str, Any]:
     kind = "delete" if change.text is None else "edit" if change.exists else "add"
     content = {} if change.text is None else {"newContent": {"content": change.text, "contentType": "rawText"}}
     return {"changeType": kind, "item": {"path": f"/{change.path}"}, **content}
-
-
-def _pull_request(answer: dict[str, Any]) -> PullRequest:
-    return PullRequest(answer["pullRequestId"])
 
 
 def _build(answer: dict[str, Any]) -> Build:

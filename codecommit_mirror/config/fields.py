@@ -28,6 +28,13 @@ AZURE_NAME = matching(
     "copy it from the address of the repository's page (decode %20 and the like first)",
 )
 ACCOUNT = matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")
+# https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html; spaces and brackets need quotes there.
+PROFILE = matching(r"[\w.@:/+=-]{1,100}", "the name of an AWS profile", "write one of 'aws configure list-profiles'")
+ROLE_ARN = matching(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}",
+    "the ARN of a role",
+    "write one like arn:aws:iam::123456789012:role/Deployer",
+)
 REGION = matching(r"[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "an AWS region code", "write one like eu-west-1")
 # https://git-scm.com/docs/git-check-ref-format; $ { } are refused because Azure Pipelines replaces them.
 REPOSITORY_ID = matching(

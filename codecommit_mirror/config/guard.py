@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..errors import ConfigurationError
 from .ci import PREFIX, Ci
-from .fields import ACCOUNT, REGION, hours, matching
+from .fields import ACCOUNT, REGION, ROLE_ARN, hours, matching
 from .mirror import Mirror
 from .mirrors_file import MirrorsFile
 from .schedule import longest_gap_minutes
@@ -100,17 +100,7 @@ class Guard(BaseModel):
     ] = ()
     """The SHA-256 fingerprints of the signing keys that snapshots are read with, earlier vaults' too. Default: the key
     of the vault in AWS."""
-    deployed_by: (
-        Annotated[
-            str,
-            matching(
-                r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}",
-                "the ARN of an IAM role",
-                "write one like arn:aws:iam::123456789012:role/Deployer",
-            ),
-        ]
-        | None
-    ) = None
+    deployed_by: Annotated[str, ROLE_ARN] | None = None
     """The role that CloudFormation acts as when it deploys the vault and the guard: nobody else changes the bucket's
     settings, or disables the topic's key.
     Default: the execution role of CDK's bootstrap."""

@@ -74,6 +74,12 @@ def load(path: Path, only: str | None = None) -> Configuration:
         except MirrorError as error:
             mistakes.append(str(error))
             continue
+        if ci and (mirrors[-1].profile or mirrors[-1].assume_role):
+            key = "profile" if mirrors[-1].profile else "assume_role"
+            mistakes.append(
+                f"{file.where_value(name, (key,))}: mirror {name!r}: {key} is for people, and CI has a role in one "
+                "account; remove it, and write a file with a section ci for each account."
+            )
         if guard and (problem := guard_section.schedule_problem(guard, mirrors[-1])):
             mistakes.append(f"{file.where_value(name, ('schedule',))}: mirror {name!r}: {problem}")
     mistakes += _clashes(file, chosen)

@@ -18,8 +18,10 @@ from .fields import (
     BRANCH,
     DEMAND,
     PIPELINE_PATH,
+    PROFILE,
     REGION,
     REPOSITORY_ID,
+    ROLE_ARN,
     RefNamespace,
     matching,
     not_empty,
@@ -122,6 +124,11 @@ class Mirror(BaseModel):
     azure: AzureRepository
     account: Annotated[str, ACCOUNT] | None = None
     """The 12 digits of the replica's account. Default: that of your AWS configuration."""
+    profile: Annotated[str, PROFILE] | None = None
+    """The AWS profile of ``account``, so that one command serves several accounts. Default: that of your
+    environment."""
+    assume_role: Annotated[str, ROLE_ARN] | None = None
+    """The ARN of a role in ``account`` that your credentials assume, likewise. Default: none."""
     region: Annotated[str, REGION] | None = None
     """Where the replica is. Default: that of your AWS configuration."""
     description: (
@@ -173,6 +180,17 @@ class Mirror(BaseModel):
     """``true``: CloudFormation refuses to delete the stack."""
     policy_on: Literal["user", "group"] = "user"
     """``group``: the policy is attached to a single-member group, for rules that forbid policies on users."""
+
+    @model_validator(mode="after")
+    def _signs_in_to_its_account(self) -> Mirror:
+        if self.profile and self.assume_role:
+            raise ValueError("profile and assume_role are two ways into an account; remove one of them")
+        key = "profile" if self.profile else "assume_role"
+        if (self.profile or self.assume_role) and self.account is None:
+            raise ValueError(f"{key} needs account, so that no other one can be meant; write its 12 digits, in quotes")
+        if self.assume_role and self.assume_role.split(":")[4] != self.account:
+            raise ValueError(f"assume_role {self.assume_role!r} is in another account than {self.account}; correct one")
+        return self
 
     @model_validator(mode="after")
     def _is_never_deleted(self) -> Mirror:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ..aws import assembly as cdk_out
 from ..aws import cdk
+from ..aws.session import client, sign_in_of
+from ..aws.stack import delete_without_cleanup
 from ..aws.stack_plan import WantedStack
 from ..azure import connection
 from ..azure.connection import YamlFile
@@ -80,8 +83,21 @@ def _batches(names: Collection[str]) -> Iterator[list[str]]:
 
 
 def destroy(contexts: Mapping[str, MirrorContext], board: Board, output: Path, title: str) -> list[str]:
-    """Destroy the mirrors' stacks; return those that did not fail."""
-    return _run_cdk(cdk.destroy_all, contexts, board, output, title)
+    """Destroy the mirrors' stacks, whose users have no credentials any more; return those that did not fail."""
+
+    def destroy_all(*arguments: Any, **options: Any) -> dict[str, str]:
+        failures = cdk.destroy_all(*arguments, **options)
+        return {name: reason for name, reason in failures.items() if not _delete_without_cleanup(contexts[name])}
+
+    return _run_cdk(destroy_all, contexts, board, output, title)
+
+
+def _delete_without_cleanup(context: MirrorContext) -> bool:
+    try:
+        return delete_without_cleanup(client(context.aws, "cloudformation"), context.mirror.stack_name)
+    except MirrorError:
+        # Then the CDK CLI's reason says more.
+        return False
 
 
 def _run_cdk(run: _Run, contexts: Mapping[str, MirrorContext], board: Board, output: Path, title: str) -> list[str]:
@@ -90,13 +106,16 @@ def _run_cdk(run: _Run, contexts: Mapping[str, MirrorContext], board: Board, out
     rows = {context.mirror.stack_name: board.rows[name] for name, context in contexts.items()}
     for row in rows.values():
         row.begin(title)
-    failures = run(
-        next(iter(contexts.values())).folder,
-        {name: context.mirror.stack_name for name, context in contexts.items()},
-        output,
-        lambda stack, line: rows[stack].say(line) if stack in rows else None,
-        concurrency=CONCURRENCY,
-    )
+    failures: dict[str, str] = {}
+    for sign_in in dict.fromkeys(sign_in_of(context.mirror) for context in contexts.values()):
+        failures |= run(
+            next(iter(contexts.values())).folder,
+            {n: c.mirror.stack_name for n, c in contexts.items() if sign_in_of(c.mirror) == sign_in},
+            output,
+            lambda stack, line: rows[stack].say(line) if stack in rows else None,
+            concurrency=CONCURRENCY,
+            sign_in=sign_in,
+        )
     for name, reason in failures.items():
         board.rows[name].fail(reason)
     for row in rows.values():
@@ -110,7 +129,7 @@ def deploy_alone(context: MirrorContext, project: Project) -> None:
     Raises:
         MirrorError: it failed.
     """
-    cdk.deploy(project.folder, context.mirror.name, project.context)
+    cdk.deploy(project.folder, context.mirror.name, project.context, sign_in_of(context.mirror))
 
 
 def commit_yaml(files: Mapping[str, YamlFile], board: Board, policy: Policy, title: str) -> None:

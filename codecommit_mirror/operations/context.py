@@ -13,6 +13,7 @@ import boto3
 import httpx
 
 from ..aws import session
+from ..aws.session import AS_THE_ENVIRONMENT_SAYS, SignIn
 from ..aws.stack import ReplicaStackState, find_stack, list_stacks, of_mirror
 from ..aws.writer import PipelineRecord
 from ..azure.client import AzureDevOps
@@ -39,9 +40,9 @@ class ClientPool:
     def __init__(self, *, many: bool = False) -> None:
         self.many = many
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[str | None, str | None], boto3.Session] = {}
+        self._sessions: dict[tuple[str | None, str | None, SignIn], boto3.Session] = {}
         self._projects: dict[tuple[str, str, str, str], AzureDevOps] = {}
-        self._stacks: dict[str, dict[str, ReplicaStackState]] = {}
+        self._stacks: dict[tuple[str, SignIn], dict[str, ReplicaStackState]] = {}
         self._accounts: dict[boto3.Session, str] = {}
         self._token: AzureToken | None = None
 
@@ -51,7 +52,7 @@ class ClientPool:
         Raises:
             MirrorError: there is no region, or the credentials are for another account.
         """
-        key = (mirror.account, mirror.region)
+        key = (mirror.account, mirror.region, session.sign_in_of(mirror))
         with self._lock:
             if key not in self._sessions:
                 self._sessions[key] = session.session(mirror)
@@ -79,22 +80,22 @@ class ClientPool:
                 self._token = find_token(environment)
             return self._token
 
-    def stacks(self, aws: boto3.Session) -> dict[str, ReplicaStackState]:
-        """Return all stacks of a session's region, which are listed once.
+    def stacks(self, aws: boto3.Session, sign_in: SignIn) -> dict[str, ReplicaStackState]:
+        """Return all stacks of a session's account and region, which are listed once.
 
         Raises:
             MirrorError: the call failed.
         """
-        region = str(aws.region_name)
+        key = (str(aws.region_name), sign_in)
         with self._lock:
-            if region not in self._stacks:
-                self._stacks[region] = list_stacks(aws)
-            return self._stacks[region]
+            if key not in self._stacks:
+                self._stacks[key] = list_stacks(aws)
+            return self._stacks[key]
 
     def remember_stacks(self, stacks: Mapping[str, dict[str, ReplicaStackState]]) -> None:
         """Take listings of regions that were made elsewhere."""
         with self._lock:
-            self._stacks.update(stacks)
+            self._stacks.update({(region, AS_THE_ENVIRONMENT_SAYS): listed for region, listed in stacks.items()})
 
     def azure(self, azure: AzureRepository, token: AzureToken, transport: httpx.BaseTransport | None) -> AzureDevOps:
         """Return a client for a source's project."""
@@ -167,7 +168,7 @@ class MirrorContext:
         if again or not self.clients.many:
             return find_stack(self.aws, self.mirror)
         try:
-            stack = self.clients.stacks(self.aws).get(self.mirror.stack_name)
+            stack = self.clients.stacks(self.aws, session.sign_in_of(self.mirror)).get(self.mirror.stack_name)
         except DeniedError:
             # These credentials may only look at single stacks.
             return find_stack(self.aws, self.mirror)

@@ -17,7 +17,7 @@ from codecommit_mirror.aws import git_signature
 from codecommit_mirror.operations import verification
 from localcloud import sample
 
-from .conftest import ROOT
+from .conftest import ROOT, counter
 
 BIN = Path(sys.executable).parent
 
@@ -171,3 +171,51 @@ def test_a_code_is_asked_for_once_and_the_cdk_cli_gets_the_session(cloud, tmp_pa
     found, account = map(json.loads, done.stdout.replace("Enter MFA code", "\nEnter MFA code").splitlines()[-2:])
     assert found == {"accounts": [cloud.account] * 3, "removed": ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]}
     assert str(account).zfill(12) == cloud.account
+
+
+MIRRORS_OF_TWO_ACCOUNTS = """\
+defaults:
+  azure: {{organization: contoso, project: Shop}}
+  account: "{account}"
+  region: {region}
+mirrors:
+  by-profile-{number}: {{azure: {{repository: One}}, profile: team}}
+  by-role-{number}: {{azure: {{repository: Two}}, assume_role: "arn:aws:iam::{account}:role/deployer-{number}"}}
+"""
+
+
+def test_each_mirrors_account_is_signed_in_to_as_the_file_says(bootstrapped, tmp_path):
+    """One command; the environment's own credentials may do nothing but assume the role."""
+    cloud, number = bootstrapped, next(counter)
+    role_credentials(cloud, f"deployer-{number}", "*")
+    iam = cloud.client("iam")
+    iam.create_user(UserName=f"me-{number}")
+    statement = [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    iam.put_user_policy(UserName=f"me-{number}", PolicyName="p", PolicyDocument=policy)
+    key = iam.create_access_key(UserName=f"me-{number}")["AccessKey"]
+    keys = cloud.environment()
+    (tmp_path / "credentials").write_text(
+        f"[team]\naws_access_key_id = {keys['AWS_ACCESS_KEY_ID']}\n"
+        f"aws_secret_access_key = {keys['AWS_SECRET_ACCESS_KEY']}\n"
+    )
+    config = tmp_path / "mirrors.yaml"
+    config.write_text(MIRRORS_OF_TWO_ACCOUNTS.format(account=cloud.account, region=cloud.region, number=number))
+    environment = {
+        **keys,
+        "PATH": os.environ["PATH"],
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "codecommit_mirror", "up", "--all", "--config", str(config), "--no-azure", "--yes"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {one["repositoryName"] for one in cloud.client("codecommit").list_repositories()["repositories"]}
+    assert names >= {f"by-profile-{number}", f"by-role-{number}"}

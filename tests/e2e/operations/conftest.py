@@ -9,7 +9,7 @@ from pathlib import Path
 import aws_cdk as aws
 import pytest
 from aws_cdk.assertions import Template
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from codecommit_mirror.aws import cdk
 from codecommit_mirror.config.ci import REPLICA, TEMPLATE
@@ -55,12 +55,12 @@ class WithoutCli:
         }
         (output / "manifest.json").write_text(json.dumps({"artifacts": {name: stack}}))
 
-    def deploy_all(self, folder, mirrors, assembly, report, *, concurrency):
+    def deploy_all(self, folder, mirrors, assembly, report, *, concurrency, sign_in):
         for name in mirrors:
             self._deploy(name, assembly)
         return {}
 
-    def deploy(self, folder, mirror, context):
+    def deploy(self, folder, mirror, context, sign_in):
         with tempfile.TemporaryDirectory() as output:
             self.synthesize(folder, context, Path(output, "out"))
             self._deploy(mirror, Path(output, "out"))
@@ -84,12 +84,16 @@ class WithoutCli:
         except ClientError:
             return False
 
-    def destroy_all(self, folder, mirrors, assembly, report, *, concurrency):
+    def destroy_all(self, folder, mirrors, assembly, report, *, concurrency, sign_in):
+        failures = {}
         for name in mirrors:
             self.cloudformation.delete_stack(StackName=name)
             waiter = self.cloudformation.get_waiter("stack_delete_complete")
-            waiter.wait(StackName=name, WaiterConfig={"Delay": 0.2})
-        return {}
+            try:
+                waiter.wait(StackName=name, WaiterConfig={"Delay": 0.2})
+            except WaiterError as error:
+                failures[name] = str(error)
+        return failures
 
 
 @pytest.fixture

@@ -112,3 +112,16 @@ def test_without_a_record_a_source_that_is_not_to_be_seen_is_asked_about(quick):
         quick.down(confirm=no)
     assert "Azure DevOps is left alone, because the repository there does not exist" in asked[0]
     assert quick.effects.seen == []
+
+
+def test_a_mirror_whose_clean_up_function_is_gone_is_taken_down(swift):
+    swift.up()
+    functions = swift.cloud.client("lambda")
+    names = [one["FunctionName"] for one in functions.list_functions()["Functions"]]
+    (name,) = (name for name in names if name.startswith(swift.name))
+    functions.delete_function(FunctionName=name)
+    swift.down()
+    assert not swift.replica.exists()
+    iam = swift.cloud.client("iam")
+    with pytest.raises(iam.exceptions.NoSuchEntityException):
+        iam.get_user(UserName=swift.mirror.user_name)
