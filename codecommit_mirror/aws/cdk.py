@@ -111,10 +111,13 @@ def _read_context(path: Path) -> dict[str, str]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} is not JSON ({error}); correct it.") from None
-    found = values if path.name == "cdk.context.json" else values.get("context", {})
-    return {str(key): str(value) for key, value in found.items()}
+    if path.name != "cdk.context.json" and isinstance(values, dict):
+        values = values.get("context") or {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} has {values!r} where a mapping is expected; correct it.")
+    return {str(key): str(value) for key, value in values.items() if value is not None}
 
 
 def deploy(folder: Path, mirror: str, context: Sequence[str], sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS) -> None:

@@ -110,6 +110,7 @@ def session_in(region: str | None, sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS) ->
         core = _core(sign_in)
         core.register_component("data_loader", _loader())
         core.register_component("credential_provider", _SharedCredentials(sign_in))
+        core.get_scoped_config()
         result = boto3.Session(region_name=region, botocore_session=core)
     except exceptions.BotoCoreError as error:
         key = "profile" if sign_in.profile else "AWS_PROFILE"
@@ -151,7 +152,9 @@ def _credentials(of: tuple[tuple[str, str], ...], sign_in: SignIn) -> Any:
     own = _credentials(of, AS_THE_ENVIRONMENT_SAYS)
     if own is None:
         return None
-    region = core.get_config_variable("region") or os.environ.get("AWS_REGION") or _REGIONS[sign_in.role.split(":")[1]]
+    region = (
+        core.get_config_variable("region") or os.environ.get("AWS_REGION") or _REGIONS.get(sign_in.role.split(":")[1])
+    )
     fetcher = AssumeRoleCredentialFetcher(
         partial(core.create_client, region_name=region), own, sign_in.role, {"RoleSessionName": "codecommit-mirror"}
     )
@@ -166,14 +169,21 @@ def environment_for_cdk(sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS) -> dict[str, 
     Raises:
         MirrorError: there are no credentials.
     """
-    removed = dict.fromkeys((*_KEYS, "AWS_PROFILE", "AWS_DEFAULT_PROFILE"))
     if sign_in.role is None and not _asks_a_person(sign_in):
-        return {**removed, "AWS_PROFILE": sign_in.profile} if sign_in.profile else {}
+        return {**_without_credentials(sign_in), "AWS_PROFILE": sign_in.profile} if sign_in.profile else {}
     with aws_failures("sign in to AWS"):
         found = _credentials(_configuration(), sign_in)
         if found is None:
             raise exceptions.NoCredentialsError()
-        return {**removed, **dict(zip(_KEYS, found.get_frozen_credentials(), strict=False))}
+        keys = dict(zip(_KEYS, found.get_frozen_credentials(), strict=False))
+    return {**_without_credentials(sign_in), **keys}
+
+
+def _without_credentials(sign_in: SignIn) -> dict[str, str | None]:
+    """Return the variables that take other credentials away, and keep the region that the profile may have named."""
+    removed = dict.fromkeys((*_KEYS, "AWS_CREDENTIAL_EXPIRATION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"))
+    region = os.environ.get("AWS_REGION") or _core(sign_in).get_config_variable("region")
+    return {**removed, **({"AWS_REGION": region} if region else {})}
 
 
 def _asks_a_person(sign_in: SignIn) -> bool:

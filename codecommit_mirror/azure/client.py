@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 
 from ..config.mirror import AzureRepository
-from ..errors import AzureError
+from ..errors import AzureError, MirrorError
 from .agents import read_pool
 from .http import AzureHttp
 from .token import AzureToken
@@ -188,7 +188,8 @@ class AzureDevOps:
         """Return a repository by its name or id.
 
         Raises:
-            AzureError: there is none (status 404), with the nearest name; it is disabled; or the service refuses.
+            AzureError: there is none (status 404), with the nearest name; or the service refuses.
+            MirrorError: it is disabled.
         """
         try:
             return self._repository(name)
@@ -197,9 +198,10 @@ class AzureDevOps:
             near = next(iter(get_close_matches(name.lower(), listed, 1)), None)
             if near is None:
                 raise
-            why = f"{str(error).rstrip('.')}; did you mean {listed[near]['name']!r}?"
             if listed[near].get("isDisabled") and near == name.lower():
                 why = f"the repository {name!r} of {self.project} is disabled; enable it under Project settings."
+                raise MirrorError(why) from None
+            why = f"{str(error).rstrip('.')}; did you mean {listed[near]['name']!r}?"
             raise AzureError(why, _NOT_FOUND, error.type_key) from None
 
     def find_repository(self, name: str) -> Repository | None:
@@ -209,7 +211,7 @@ class AzureDevOps:
     def _repository(self, name: str) -> Repository:
         action = f"find the repository {name!r} in {self.project}"
         answer = self._http.get(f"git/repositories/{quote(name, safe='')}", action)
-        branch = answer.get("defaultBranch", "").removeprefix("refs/heads/") or None
+        branch = (answer.get("defaultBranch") or "").removeprefix("refs/heads/") or None
         return Repository(answer["id"], answer["name"], answer["project"]["id"], branch)
 
     def _listed_repositories(self) -> dict[str, dict[str, Any]]:

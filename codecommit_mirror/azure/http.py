@@ -150,11 +150,12 @@ class AzureHttp:
                 self._sleep(wait)
             last = number == TRIES - 1
             wait = random.uniform(0.5, 1) * 2**number  # noqa: S311
+            api_version = self._version(path, version)
             try:
                 response = self._client.request(
                     method,
                     path,
-                    params={**asked, "api-version": self._version(path, version)},
+                    params={**asked, "api-version": api_version},
                     headers={"Accept": accept},
                     timeout=_TIMEOUT if number else httpx.Timeout(60, connect=_FIRST_CONNECT_SECONDS),
                     **({} if body is None else {"json": body}),
@@ -174,7 +175,7 @@ class AzureHttp:
                 continue
             address = self._client.base_url.join(path).path
             _LOG.info("%s %s -> %s (request %s)", method, address, response.status_code, _request_id(response))
-            is_negotiated = self._is_negotiated(response, path)
+            is_negotiated = self._is_negotiated(response, path, api_version)
             retry = response.status_code == 429 or (response.status_code in _RETRYABLE and method != "POST")
             if last or not (is_negotiated or retry):
                 self._check(response, action)
@@ -188,16 +189,16 @@ class AzureHttp:
         asked = min(number, self._newest)
         return f"{asked}-preview" if _area(path) in self._previews and not preview else f"{asked}{preview}{rest}"
 
-    def _is_negotiated(self, response: httpx.Response, path: str) -> bool:
-        """Whether a server refused a version, and another one is left to ask for."""
+    def _is_negotiated(self, response: httpx.Response, path: str, asked: str) -> bool:
+        """Whether a server refused the version that was asked for, and another one is left to ask for."""
         if response.status_code != 400:
             return False
         message, type_key = _error_message(response)
         found = _NEWEST.search(message)
-        if found and found[1] < self._newest:
-            self._newest = found[1]
+        if found and found[1] < asked.partition("-")[0]:
+            self._newest = min(found[1], self._newest)
             return True
-        if type_key == _MUST_BE_PREVIEW and _area(path) not in self._previews:
+        if type_key == _MUST_BE_PREVIEW and "-preview" not in asked:
             self._previews.add(_area(path))
             return True
         return False

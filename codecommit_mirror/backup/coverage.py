@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import boto3
 
-from ..aws.session import aws_failures, client
+from ..aws.session import SignIn, aws_failures, client, sign_in_of
 from ..config.guard import STACK_NAME, Guard
 from ..errors import MirrorError, NotFoundError
 from ..operations.context import MirrorContext
@@ -49,19 +49,19 @@ def read_subscriptions(aws: boto3.Session) -> Subscriptions:
 
 
 def subscriptions_of(contexts: Sequence[MirrorContext]) -> dict[str, Subscriptions]:
-    """Return who gets the guard's messages about mirrors, by name, asked for once in each region.
+    """Return who gets the guard's messages about mirrors, by name, asked for once in each account and region.
 
     A mirror whose region has no guard, or cannot be asked, is left out.
     """
-    by_region: dict[str, Subscriptions | None] = {}
+    by_place: dict[tuple[SignIn, str], Subscriptions | None] = {}
     by_mirror: dict[str, Subscriptions] = {}
     for context in contexts:
         with suppress(MirrorError):
-            region = str(context.aws.region_name)
-            if region not in by_region:
-                by_region[region] = None  # If it cannot be read, it is not asked for again.
-                by_region[region] = read_subscriptions(context.aws)
-            if subscriptions := by_region[region]:
+            place = (sign_in_of(context.mirror), str(context.aws.region_name))
+            if place not in by_place:
+                by_place[place] = None  # If it cannot be read, it is not asked for again.
+                by_place[place] = read_subscriptions(context.aws)
+            if subscriptions := by_place[place]:
                 by_mirror[context.mirror.name] = subscriptions
     return by_mirror
 
@@ -69,12 +69,12 @@ def subscriptions_of(contexts: Sequence[MirrorContext]) -> dict[str, Subscriptio
 def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[str, Unguarded]:
     """Return why mirrors are not guarded, by name; nothing if mirrors.yaml has no guard.
 
-    CloudFormation is asked once for each region. A mirror whose account cannot be asked is left out.
+    CloudFormation is asked once for each account and region. A mirror whose account cannot be asked is left out.
     """
     if guard is None:
         return {}
     reasons: dict[str, Unguarded] = {}
-    by_region: dict[str, Unguarded | None] = {}
+    by_place: dict[tuple[SignIn, str], Unguarded | None] = {}
     for context in contexts:
         try:
             region = str(context.aws.region_name)
@@ -82,11 +82,12 @@ def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[st
                 why = f"the guard watches {guard.region}, but the replica is in {region}"
                 reasons[context.mirror.name] = Unguarded(why)
                 continue
-            if region not in by_region:
-                by_region[region] = _problem(context, region)
+            place = (sign_in_of(context.mirror), region)
+            if place not in by_place:
+                by_place[place] = _problem(context, region)
         except MirrorError:
             continue
-        if problem := by_region[region]:
+        if problem := by_place[place]:
             reasons[context.mirror.name] = problem
     return reasons
 

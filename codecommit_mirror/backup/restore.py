@@ -14,6 +14,7 @@ from ..engine import list_refs
 from ..errors import MirrorError
 from ..progress import say
 from .origin import Origin
+from .pushing import RESTORING_PREFIX
 from .repository import BareRepository
 from .target import Target
 
@@ -34,6 +35,8 @@ class RestorePlan:
     """The refs of which the target has another value, with that value: they stay as they are."""
     left_out: tuple[str, ...] = ()
     """The refs that the target keeps for itself, such as those of pull requests."""
+    left_over: tuple[str, ...] = ()
+    """Tips for which a restore that was stopped left a branch of its own."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def plan(origin: Origin, target: Target, *, patterns: Sequence[str] = (), under:
             f"{target.name} has other values for {list_refs(sorted(conflicts))}, and nothing is moved; restore with "
             "--under refs/heads/restored/, or into another repository."
         )
-    return RestorePlan(origin, target, create, present, conflicts, left_out)
+    left_over = tuple(value for value in set(able.values()) if f"{RESTORING_PREFIX}{value}" in existing)
+    return RestorePlan(origin, target, create, present, conflicts, left_out, left_over)
 
 
 def apply(todo: RestorePlan) -> Restored:
@@ -118,6 +122,8 @@ def apply(todo: RestorePlan) -> Restored:
     """
     began = time.monotonic()
     if not todo.create:
+        if todo.left_over:
+            todo.target.clear(todo.left_over)
         return Restored(0, 0, 0, 0.0)
     repository = todo.target.restore(todo.origin, todo.create)
     return Restored(len(todo.create), repository.bytes, repository.objects, time.monotonic() - began)

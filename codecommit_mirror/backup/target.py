@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .. import engine
 from ..aws.git_signature import sign
-from ..aws.session import session_in
+from ..aws.session import session_in, sign_in_of
 from ..azure.client import AzureDevOps
 from ..errors import AzureError, MirrorError
 from ..operations.context import MirrorContext
+from ..operations.state import read_record
 from .origin import Origin
 from .pushing import Push
 from .repository import BareRepository
@@ -70,6 +72,9 @@ class Folder:
         repository.path = self.path
         return repository
 
+    def clear(self, tips: Collection[str]) -> None:
+        """Do nothing: a folder is complete, or not there."""
+
 
 @dataclass
 class Server:
@@ -111,6 +116,7 @@ class Server:
             todo = engine.make_plan(engine.ReplicaRefs(dict(refs)), there, origin.head)
             push = Push(engine.Git(str(repository.path)), self.endpoint, self.name, present)
             refused = push.create([[command for command in batch if command.new] for batch in todo])
+            push.clear(set(refs.values()))
         if refused:
             ref, why = min(refused.items())
             raise MirrorError(
@@ -118,6 +124,16 @@ class Server:
                 f"{len(refs) - len(refused):,} are there, and running this again tries only what is missing."
             )
         return repository
+
+    def clear(self, tips: Collection[str]) -> None:
+        """Delete the branches that a restore of some tips left when it was stopped.
+
+        Raises:
+            MirrorError: the server cannot be reached.
+        """
+        with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine.failures_as_mirror_errors():
+            git = engine.Git(str(BareRepository(Path(folder, "repository.git")).path))
+            Push(git, self.endpoint, self.name, self.refs()).clear(tips)
 
 
 Target = Folder | Server
@@ -130,7 +146,7 @@ def find_target(text: str, context: MirrorContext) -> Target:
         MirrorError: it is none of these, or there are no credentials for it.
     """
     if text == "source":
-        text = f"azure:{context.mirror.azure.project}/{context.mirror.azure.repository}"
+        text = f"azure:{_source(context)}"
     if text.startswith("azure:"):
         return _azure_repository(text, context)
     if "://" not in text:
@@ -141,7 +157,7 @@ def find_target(text: str, context: MirrorContext) -> Target:
         url = engine.parse_repository_url("--to", text)
     host, path = urlsplit(url).hostname or "", urlsplit(url).path
     if match := _CODECOMMIT.match(f"{path.lstrip('/')}" if engine.is_loopback(host) else host):
-        aws = session_in(match.group(1))
+        aws = session_in(match.group(1), sign_in_of(context.mirror))
 
         def sign_in() -> engine.Endpoint:
             user, password = sign(aws, url)
@@ -157,6 +173,30 @@ def find_target(text: str, context: MirrorContext) -> Target:
         engine.check_credential(USERNAME, user)
         engine.check_credential(PASSWORD, password)
     return Server(url, lambda: _endpoint(url, user, password, f"check {USERNAME} and {PASSWORD}"))
+
+
+def _source(context: MirrorContext) -> str:
+    """Return the project and the name of the source, which may have another name than when it was connected.
+
+    Raises:
+        MirrorError: it is gone, or another repository has its name.
+    """
+    place, stack = context.mirror.azure, context.find_stack()
+    record = read_record(context, stack.outputs if stack else None)
+    known = place.repository_id or (record.source if record else None)
+    if known is None:
+        return f"{place.project}/{place.repository}"
+    azure = context.azure_of(record)
+    found = azure.find_repository(known)
+    if found is None:
+        with suppress(AzureError):
+            azure.repository(place.repository)  # One that is disabled is named.
+        raise MirrorError(
+            f"the source that the replica follows (id {known}) is gone, whatever has its name now; restore with --to "
+            f"azure:{place.project}/{place.repository}, then run 'codecommit-mirror up {context.mirror.name} "
+            "--change-source'."
+        )
+    return f"{place.project}/{found.name}"
 
 
 def _azure_repository(text: str, context: MirrorContext) -> Server:

@@ -98,6 +98,10 @@ def test_a_disabled_repository_is_named_by_status_and_taken_down(quick, command,
     )
     with pytest.raises(MirrorError, match="is disabled; enable it"):
         quick.up()
+    restored = command(
+        "restore", quick.name, "--azure-repo-url", url, "--to", "source", **azure_environment(quick.cloud)
+    )
+    assert (restored.returncode, "is disabled; enable it" in restored.stderr) == (1, True)
     quick.down()
     quick.cloud.azure.disable_repository(*place, False)
     assert not quick.replica.exists()
@@ -118,6 +122,8 @@ def test_a_deleted_repository_is_restored_and_followed_again(templated, command)
     lost = command("status", templated.name, "--azure-repo-url", url, **azure_environment(templated.cloud))
     assert "does not exist or you do not have permissions" in lost.stdout
     where = (templated.name, "--azure-repo-url", url)
+    gone = command("restore", *where, "--to", "source", **token)
+    assert "is gone, whatever has its name now; restore with --to azure:Shop/" in gone.stderr
     done = command("restore", *where, "--to", f"azure:Shop/{templated.name}", **token)
     assert done.returncode == 0, done.stderr
     assert sample.refs(templated.source, "refs/heads/", "refs/tags/") == before
@@ -128,3 +134,15 @@ def test_a_deleted_repository_is_restored_and_followed_again(templated, command)
     assert (current.definition.id, current.source.id != found) == (pipeline, True)
     assert templated.pipeline_works()
     assert judge(read(templated.context()), LIMITS).notable == []
+
+
+def test_a_source_with_another_name_is_restored_under_that(templated, command):
+    configure(templated)
+    templated.up()
+    tip = sample.refs(templated.source)["refs/heads/feature/0"]
+    templated.cloud.azure.rename_repository("contoso", "Shop", templated.name, f"{templated.name}-renamed")
+    where = (templated.name, "--azure-repo-url", templated.mirror.azure.clone_url, "--to", "source", "--dry-run")
+    planned = command("restore", *where, **azure_environment(templated.cloud))
+    assert planned.returncode == 0, planned.stderr
+    assert f"to azure:Shop/{templated.name}-renamed." in planned.stdout
+    assert tip not in planned.stdout

@@ -5,7 +5,8 @@ import re
 import pytest
 from botocore import exceptions
 
-from codecommit_mirror.aws.session import account_of, aws_failures, environment_for_cdk, session_in
+from codecommit_mirror.aws.cdk import bootstrap_parameter
+from codecommit_mirror.aws.session import SignIn, account_of, aws_failures, environment_for_cdk, session_in
 from codecommit_mirror.errors import DeniedError, MirrorError
 
 
@@ -109,3 +110,53 @@ def test_a_way_to_credentials_that_fails_is_a_sentence(profile, text, sentence):
 def test_cdk_finds_credentials_that_nobody_is_asked_for_by_itself(profile):
     profile("credential_process = sh -c 'exit 3'")
     assert environment_for_cdk() == {}
+
+
+@pytest.mark.parametrize("sign_in", [SignIn(), SignIn(profile="default")], ids=["environment", "file"])
+def test_a_profile_that_is_not_there_is_named_with_what_named_it(profile, monkeypatch, sign_in):
+    profile("region = eu-west-1")
+    key = "profile" if sign_in.profile else "AWS_PROFILE"
+    if key == "AWS_PROFILE":
+        monkeypatch.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(MirrorError, match=rf"\(nope\) could not be found; correct {key}\."):
+        session_in(None, sign_in._replace(profile="nope" if sign_in.profile else None))
+
+
+def test_cdk_gets_the_region_of_the_profile_that_is_taken_away(profile, monkeypatch):
+    profile("region = eu-west-1\naws_access_key_id = a\naws_secret_access_key = b")
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2026-11-29T00:00:00Z")
+    given = environment_for_cdk(SignIn(profile="default"))
+    assert (given["AWS_PROFILE"], given["AWS_REGION"]) == ("default", "eu-west-1")
+    assert (given["AWS_ACCESS_KEY_ID"], given["AWS_CREDENTIAL_EXPIRATION"]) == (None, None)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cdk.json").write_text("{}")
+    return tmp_path
+
+
+def test_the_qualifier_is_where_cdk_reads_it(project):
+    assert bootstrap_parameter(project) == "/cdk-bootstrap/hnb659fds/version"
+    key = "@aws-cdk/core:bootstrapQualifier"
+    for number, (file, text) in enumerate(
+        [
+            (".cdk.json", f'{{"context": {{"{key}": "q0"}}}}'),
+            ("cdk.context.json", f'{{"{key}": "q1"}}'),
+            ("cdk.json", f'{{"context": {{"{key}": "q2"}}}}'),
+        ]
+    ):
+        (project / file).write_text(text)
+        assert bootstrap_parameter(project) == f"/cdk-bootstrap/q{number}/version"
+    (project / "cdk.json").write_text(f'{{"context": {{"{key}": null}}}}')
+    assert bootstrap_parameter(project) == "/cdk-bootstrap/q1/version"
+
+
+@pytest.mark.parametrize(("file", "text"), [("cdk.context.json", "[]"), (".cdk.json", "[1]"), ("cdk.json", "{")])
+def test_a_file_of_cdk_that_is_no_mapping_is_a_sentence(project, file, text):
+    (project / file).write_text(text)
+    with pytest.raises(MirrorError, match=rf"{file} (has \[1?\] where a mapping is expected|is not JSON)"):
+        bootstrap_parameter(project)

@@ -259,6 +259,22 @@ def test_an_older_server_is_asked_for_what_it_has():
     assert http.is_older_than("7.0")
 
 
+def test_requests_at_the_same_time_each_learn_what_the_server_has():
+    """While the first one waits for its answer, the second one learns it."""
+    asked = []
+
+    def answer(request):
+        version = request.url.params["api-version"]
+        asked.append((request.url.path.rpartition("/")[2], version))
+        if len(asked) == 1:
+            http.get("second", "do it")
+        return GOOD if version == "6.0" else newest("6.0")
+
+    http = AzureHttp("https://dev.azure.com/o/p", TOKEN, transport=httpx.MockTransport(answer))
+    assert http.get("first", "do it") == {"id": 1}
+    assert asked == [("first", "7.1"), ("second", "7.1"), ("second", "6.0"), ("first", "6.0")]
+
+
 def test_a_preview_of_an_older_server_is_one():
     http, requests, _ = service(newest("6.0"), GOOD)
     http.call("GET", "pipelines/checks/configurations", "do it", version="7.1-preview.1")
