@@ -16,8 +16,6 @@ from .settings import Endpoint, is_set
 from .text import printable, sanitize, to_bytes
 from .wire.connection import proxy_for
 
-COMMITS_PER_INCREMENT = 2000
-"""How much history one push of a large branch brings."""
 MAX_COMMAND_LINE_BYTES = 500_000
 """macOS allows 1 MiB for arguments and environment together, Linux 2 MiB."""
 _CREDENTIAL_HELPER = (
@@ -63,8 +61,8 @@ class Git:
         """Whether an update from ``old`` to ``new`` drops nothing, judged by the fetched objects."""
         return self._run(["merge-base", "--is-ancestor", old, new], check=False).returncode == 0
 
-    def increments(self, command: Command, known: Iterable[str], size: int = COMMITS_PER_INCREMENT) -> list[Command]:
-        """Return commands that push a branch's history piece by piece, all but the last piece.
+    def increments(self, command: Command, known: Iterable[str], size: int) -> list[Command]:
+        """Return commands that push a branch's history in pieces of so many commits, all but the last piece.
 
         They follow first parents, and leave out what does not build on the old tip: no piece drops anything.
         """

@@ -29,6 +29,8 @@ BUFFER_BYTES = 16 * 1024 * 1024
 """A pack up to this size is parsed before it is pushed; of a larger one, which is streamed, only so much is."""
 MAX_OBJECTS_PER_PUSH = 1_000_000
 """A larger pack is pushed in increments of history."""
+COMMITS_PER_INCREMENT = 2000
+"""How much history one push of a large branch brings."""
 PROOF_BYTES = 4 * 1024 * 1024
 """How much is read of the commits between two tips: some 16,000 of them, beside a pack that is in memory already."""
 MAX_PROOFS = 10
@@ -369,7 +371,7 @@ class Transfer:
 
     def _push_increments(self, git: Git, command: Command) -> tuple[Command, dict[str, str]]:
         """Push a branch's history piece by piece; return the command for the last piece, and the refused refs."""
-        steps = git.increments(command, self._replica.refs.values())
+        steps = git.increments(command, self._replica.refs.values(), COMMITS_PER_INCREMENT)
         for number, step in enumerate(steps, 1):
             say(f"Pushing {sanitize(command.ref)} in increments of history ({number} of {len(steps) + 1}).")
             refused = git.push(self._settings.replica, [step])

@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,9 @@ import pytest
 from codecommit_mirror.aws.stack import read_outputs
 from codecommit_mirror.azure import token as azure_token
 from codecommit_mirror.azure.state import read_state
+from codecommit_mirror.backup.origin import dropped_since
 from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.guard import read_entries
 from codecommit_mirror.operations import verification
 from codecommit_mirror.operations.context import MirrorContext
 from codecommit_mirror.operations.run import run
@@ -212,15 +215,17 @@ def test_a_change_is_one_request_and_one_thin_pack(live):
 
 def test_what_is_deleted_or_rewritten_stays_in_the_archive(live):
     """CodeCommit takes tags with many slashes, and deletions beside them."""
+    began = datetime.now(UTC).replace(microsecond=0)
     old = sample.refs(live.clone)["refs/heads/feature/2"]
     rewritten = sample.refs(live.clone)["refs/heads/feature/3"]
     live.push(":refs/heads/feature/2")
     sample.commit(live.clone, "feature/3", "rewritten", parent="refs/heads/feature/3~1")
     live.push("+feature/3")
     assert live.run()[0] == "succeeded"
-    replica = live.replica()
-    archived = {value for name, value in replica.items() if name.startswith(program.ARCHIVE_PREFIX)}
-    assert {old, rewritten} <= archived
+    replica, endpoint = live.replica(), live.replica_endpoint()
+    offered = program.read_refs(endpoint, "git-upload-pack").capabilities
+    dropped = dropped_since(replica, began, lambda entries: read_entries(endpoint, offered, entries))
+    assert dropped == {"refs/heads/feature/2": old, "refs/heads/feature/3": rewritten}
     assert "refs/heads/feature/2" not in replica
 
 

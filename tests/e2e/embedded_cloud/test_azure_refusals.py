@@ -114,10 +114,12 @@ def test_one_answer_for_what_is_gone_disabled_or_not_permitted(azure, case):
     assert headers[USER_DATA]
 
 
-def test_a_disabled_repository_can_still_be_looked_at_and_enabled(azure):
+def test_a_disabled_repository_is_only_listed_and_can_be_enabled(azure):
     token = azure.cloud.manager_token
     assert azure.api("git/repositories/r", token, "PATCH", {"isDisabled": True})[0] == 200
-    assert json.loads(azure.api("git/repositories/r", token)[2])["isDisabled"] is True
+    assert azure.api("git/repositories/r", token)[0] == 404
+    listed = json.loads(azure.api("git/repositories", token)[2])["value"]
+    assert [one["isDisabled"] for one in listed if one["name"] == "r"] == [True]
     assert azure.api("git/repositories/r/refs", token)[0] == 404
     assert azure.api("git/repositories/r", token, "PATCH", {"isDisabled": False})[0] == 200
     assert azure.refs(token)[0] == 200

@@ -193,7 +193,7 @@ def test_increments_are_as_many_as_the_history_is_long(sides, monkeypatch, capsy
     assert not [line for line in steps if "refs/tags/" in line]
 
 
-def test_no_increment_drops_an_old_tip_that_was_merged_from_the_side(strict_sides, tmp_path, monkeypatch):
+def test_no_increment_drops_an_old_tip_that_was_merged_from_the_side(strict_sides, tmp_path):
     """After a merge the replica's old tip can be the second parent: pieces before the merge would overwrite it."""
     sample.fill(strict_sides.source, commits=300)
     old = sample.commit(strict_sides.source, "side", "the old tip", parent="main~250")
@@ -206,8 +206,7 @@ def test_no_increment_drops_an_old_tip_that_was_merged_from_the_side(strict_side
     tip = sample.git(strict_sides.source, "rev-parse", "main").strip()
     git = program.Git(str(tmp_path))
     git.fetch(strict_sides.settings().source, ["refs/heads/main"])
-    monkeypatch.setattr(program, "COMMITS_PER_INCREMENT", 50)
-    steps = git.increments(program.Command("refs/heads/main", old, tip), [old])
+    steps = git.increments(program.Command("refs/heads/main", old, tip), [old], 50)
     assert len(steps) == 2
     assert all(git.is_ancestor(step.old, step.new) for step in steps)
 
