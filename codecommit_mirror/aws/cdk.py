@@ -111,7 +111,9 @@ def _read_context(path: Path) -> dict[str, str]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); correct it.") from None
+    except ValueError as error:
         raise ConfigurationError(f"{path} is not JSON ({error}); correct it.") from None
     if path.name != "cdk.context.json" and isinstance(values, dict):
         values = values.get("context") or {}

@@ -169,14 +169,13 @@ def environment_for_cdk(sign_in: SignIn = AS_THE_ENVIRONMENT_SAYS) -> dict[str, 
     Raises:
         MirrorError: there are no credentials.
     """
-    if sign_in.role is None and not _asks_a_person(sign_in):
-        return {**_without_credentials(sign_in), "AWS_PROFILE": sign_in.profile} if sign_in.profile else {}
     with aws_failures("sign in to AWS"):
+        if sign_in.role is None and not _asks_a_person(sign_in):
+            return {**_without_credentials(sign_in), "AWS_PROFILE": sign_in.profile} if sign_in.profile else {}
         found = _credentials(_configuration(), sign_in)
         if found is None:
             raise exceptions.NoCredentialsError()
-        keys = dict(zip(_KEYS, found.get_frozen_credentials(), strict=False))
-    return {**_without_credentials(sign_in), **keys}
+        return {**_without_credentials(sign_in), **dict(zip(_KEYS, found.get_frozen_credentials(), strict=False))}
 
 
 def _without_credentials(sign_in: SignIn) -> dict[str, str | None]:

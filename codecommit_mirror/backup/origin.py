@@ -16,7 +16,7 @@ from ..aws.stack import find_clone_url
 from ..errors import MirrorError
 from ..guard import Manifest, format_time, parse_time, read_entries, read_header
 from ..operations.verification import replica_endpoint
-from .pushing import RESTORING_PREFIX
+from .pushing import GROWING
 from .repository import BareRepository, hashed
 from .snapshots import Snapshots, readable
 
@@ -136,7 +136,7 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
 def _restorable(replica: Mapping[str, str]) -> dict[str, str]:
     """Return the mirrored refs by the source's names, without what a restore left, and what shows other contents."""
     refs = engine.by_original_name(engine.ReplicaRefs(dict(replica)), ("refs/",))
-    return {name: value for name, value in refs.items() if not name.startswith(("refs/replace/", RESTORING_PREFIX))}
+    return {name: value for name, value in refs.items() if not name.startswith(("refs/replace/", *GROWING))}
 
 
 def dropped_since(

@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from .. import engine
 from ..progress import say
 
-RESTORING_PREFIX = "refs/heads/codecommit-mirror/restoring-"
-"""The branch that a large branch's history grows on, and which the last push deletes: the branch itself never moves."""
+GROWING = ("refs/heads/codecommit-mirror/restoring-", "refs/tags/codecommit-mirror/restoring-")
+"""What a large branch's history grows on, with the id of its tip: the branch itself never moves. It is a branch where
+there are others, because who creates one may delete it; elsewhere a tag, because the first branch becomes the default
+one, which nobody can delete."""
 _COMMITS = (2000, 100, 5, 1)
 """How much history an increment has, from the first size that is tried to the last."""
-_TOO_LARGE = re.compile(r"unpack|exceed|too large|TF402462|\b413\b|could not push|hung up|index-pack", re.IGNORECASE)
-_OTHER_CAUSES = re.compile(r"resolve|connect to|timed out|Authentication|error: (40[0-7]|50[0-3])", re.IGNORECASE)
-"""What servers and git say about a push that is too large, and of pushes that fail in small pieces as well."""
+_TOO_LARGE = re.compile(r"unpack|exceed|too large|TF402462|\b413\b|hung up|disconnect|index-pack", re.IGNORECASE)
+"""What servers and git say about a push that is too large."""
 _TRIES = 3
 
 
@@ -34,6 +35,8 @@ class Push:
     ) -> None:
         self._git, self._endpoint, self._name = git, endpoint, name
         self._present = dict(present)
+        has_branches = any(ref.startswith("refs/heads/") for ref in present)
+        self._growing = GROWING[0] if has_branches else GROWING[1]
 
     def create(self, batches: Sequence[Sequence[engine.Command]]) -> dict[str, str]:
         """Push each batch after the one before it; return the refused refs with the reasons.
@@ -49,33 +52,49 @@ class Push:
         return refused
 
     def clear(self, tips: Collection[str]) -> None:
-        """Delete the branches on which the history of some tips grew, or say that they stay."""
-        grown = [f"{RESTORING_PREFIX}{tip}" for tip in tips]
+        """Delete what the history of some tips grew on, or say that it stays."""
+        grown = [f"{prefix}{tip}" for prefix in GROWING for tip in tips]
         left = [engine.Command(ref, self._present[ref], None) for ref in grown if ref in self._present]
         for ref, why in self._push(left).items() if left else ():
             say(f"note: {ref} helped to push, and could not be deleted ({why}); delete it.")
 
     def _create(self, commands: Sequence[engine.Command]) -> Mapping[str, str]:
         refused = self._push(commands)
-        if len(refused) < len(commands) or not all(map(_is_too_large, refused.values())):
+        if len(refused) < len(commands) or not _is_too_large(refused):
             return refused
+        if len(commands) > 1:
+            return {ref: why for command in commands for ref, why in self._create([command]).items()}
         say(f"{self._name} refuses a push of this size; pushing in increments of history")
-        return {ref: why for command in commands for ref, why in self._in_increments(command).items()}
+        return self._in_increments(commands[0], refused)
 
-    def _in_increments(self, command: engine.Command) -> Mapping[str, str]:
-        """Let a branch of our own grow until the server has so much that it accepts the ref itself."""
-        growing = f"{RESTORING_PREFIX}{command.new}"
-        refused = self._push([command])
-        for size in _COMMITS:
-            if not refused or not all(map(_is_too_large, refused.values())):
-                break
-            grown = engine.Command(growing, self._present.get(growing), command.new)
-            for step in self._git.increments(grown, self._present.values(), size):
-                say(f"pushing {engine.sanitize(command.ref)} in increments of {size:,} commits")
-                if self._push([step]):
-                    break
-            refused = self._push([command])
+    def _in_increments(self, command: engine.Command, refused: Mapping[str, str]) -> Mapping[str, str]:
+        """Let the server's history grow until it accepts the ref itself; what is refused is tried in smaller pieces."""
+        level, is_refused = 0, True
+        while level < len(_COMMITS):
+            pushed, is_next = self._grow(command, level)
+            if is_next and (pushed or not is_refused):
+                refused = self._push([command])
+                if not refused or not _is_too_large(refused):
+                    return refused
+            is_refused = is_next or (is_refused and not pushed)
+            level = max(level - 1, 0) if pushed else level + 1
         return refused
+
+    def _grow(self, command: engine.Command, level: int) -> tuple[int, bool]:
+        """Push pieces of one size, as many as a piece of the next size has.
+
+        Returns:
+            How many were pushed, and whether the ref itself comes next.
+        """
+        size, growing = _COMMITS[level], f"{self._growing}{command.new}"
+        grown = engine.Command("refs/heads/x", self._present.get(growing), command.new)
+        steps = self._git.increments(grown, self._present.values(), size)
+        chosen = steps[: _COMMITS[level - 1] // size] if level else steps
+        for number, step in enumerate(chosen):
+            say(f"pushing {engine.sanitize(command.ref)} in increments of {size:,} commits")
+            if self._push([step._replace(ref=growing)]):
+                return number, False
+        return len(chosen), len(chosen) == len(steps)
 
     def _push(self, commands: Sequence[engine.Command]) -> Mapping[str, str]:
         refused = self._push_patiently(commands)
@@ -88,10 +107,13 @@ class Push:
                 return self._git.push(self._endpoint(), commands)
             except engine.RetryableError as error:
                 if number == _TRIES - 1:
+                    refused = {command.ref: str(error) for command in commands}
+                    if _is_too_large(refused):
+                        return refused
                     raise
                 time.sleep(engine.retry_delay(error, number))
         raise AssertionError("the last try returns or raises")
 
 
-def _is_too_large(why: str) -> bool:
-    return _TOO_LARGE.search(why) is not None and _OTHER_CAUSES.search(why) is None
+def _is_too_large(refused: Mapping[str, str]) -> bool:
+    return all(map(_TOO_LARGE.search, refused.values()))

@@ -14,7 +14,7 @@ from ..engine import list_refs
 from ..errors import MirrorError
 from ..progress import say
 from .origin import Origin
-from .pushing import RESTORING_PREFIX
+from .pushing import GROWING
 from .repository import BareRepository
 from .target import Target
 
@@ -36,7 +36,9 @@ class RestorePlan:
     left_out: tuple[str, ...] = ()
     """The refs that the target keeps for itself, such as those of pull requests."""
     left_over: tuple[str, ...] = ()
-    """Tips for which a restore that was stopped left a branch of its own."""
+    """Tips for which a restore that was stopped left a ref of its own."""
+    of_others: tuple[str, ...] = ()
+    """The same of restores of something else."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def plan(origin: Origin, target: Target, *, patterns: Sequence[str] = (), under:
     refs = rename(choose(origin.refs, patterns), under)
     if not refs:
         raise MirrorError(f"{origin.description} has no refs; there is nothing to restore.")
-    left_out = tuple(sorted(name for name in refs if name.startswith(target.reserved)))
+    left_out = tuple(sorted(name for name in refs if name.startswith((*target.reserved, *GROWING))))
     existing = target.refs()
     able = {name: value for name, value in refs.items() if name not in left_out}
     create = {name: value for name, value in able.items() if name not in existing}
@@ -110,8 +112,10 @@ def plan(origin: Origin, target: Target, *, patterns: Sequence[str] = (), under:
             f"{target.name} has other values for {list_refs(sorted(conflicts))}, and nothing is moved; restore with "
             "--under refs/heads/restored/, or into another repository."
         )
-    left_over = tuple(value for value in set(able.values()) if f"{RESTORING_PREFIX}{value}" in existing)
-    return RestorePlan(origin, target, create, present, conflicts, left_out, left_over)
+    left = {name: name.rpartition("-")[2] for name in sorted(existing) if name.startswith(GROWING)}
+    ours = tuple(tip for tip in left.values() if tip in able.values())
+    others = tuple(name for name, tip in left.items() if tip not in ours)
+    return RestorePlan(origin, target, create, present, conflicts, left_out, ours, others)
 
 
 def apply(todo: RestorePlan) -> Restored:
@@ -121,12 +125,13 @@ def apply(todo: RestorePlan) -> Restored:
         MirrorError: something could not be read or created; it says what was.
     """
     began = time.monotonic()
-    if not todo.create:
-        if todo.left_over:
-            todo.target.clear(todo.left_over)
-        return Restored(0, 0, 0, 0.0)
-    repository = todo.target.restore(todo.origin, todo.create)
-    return Restored(len(todo.create), repository.bytes, repository.objects, time.monotonic() - began)
+    done = Restored(0, 0, 0, 0.0)
+    if todo.create:
+        repository = todo.target.restore(todo.origin, todo.create)
+        done = Restored(len(todo.create), repository.bytes, repository.objects, time.monotonic() - began)
+    if todo.left_over:
+        todo.target.clear(todo.left_over)
+    return done
 
 
 @dataclass(frozen=True)

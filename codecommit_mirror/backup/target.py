@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -176,25 +175,27 @@ def find_target(text: str, context: MirrorContext) -> Target:
 
 
 def _source(context: MirrorContext) -> str:
-    """Return the project and the name of the source, which may have another name than when it was connected.
+    """Return the project and the name of the source, which must be the one that the replica follows.
 
     Raises:
         MirrorError: it is gone, or another repository has its name.
     """
     place, stack = context.mirror.azure, context.find_stack()
     record = read_record(context, stack.outputs if stack else None)
-    known = place.repository_id or (record.source if record else None)
-    if known is None:
-        return f"{place.project}/{place.repository}"
-    azure = context.azure_of(record)
-    found = azure.find_repository(known)
-    if found is None:
-        with suppress(AzureError):
-            azure.repository(place.repository)  # One that is disabled is named.
+    followed = place.repository_id or (record.source if record else None)
+    try:
+        found = context.azure.repository(place.repository)
+    except AzureError as error:
+        if error.status != 404:
+            raise
         raise MirrorError(
-            f"the source that the replica follows (id {known}) is gone, whatever has its name now; restore with --to "
-            f"azure:{place.project}/{place.repository}, then run 'codecommit-mirror up {context.mirror.name} "
-            "--change-source'."
+            f"the source {place.names} does not exist, or you may not read it; if it was renamed, correct "
+            f"azure.repository; if it was deleted, create it again with --to azure:{place.project}/{place.repository}."
+        ) from None
+    if followed not in (None, found.id):
+        raise MirrorError(
+            f"{place.names} is another repository (id {found.id}) than the one that the replica follows (id "
+            f"{followed}); restore into a repository with a name of its own, by --to azure:PROJECT/REPOSITORY."
         )
     return f"{place.project}/{found.name}"
 

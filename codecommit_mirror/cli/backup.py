@@ -349,6 +349,11 @@ def _print_kept(todo: restoring.RestorePlan) -> None:
             f"and {'stay as they are' if several else 'stays as it is'}; --under restores beside:"
         )
         _print_refs([f"{value} {engine.sanitize(name)}" for name, value in sorted(todo.conflicts.items())])
+    if todo.of_others:
+        echo(
+            f"Another restore left {engine.list_refs(todo.of_others)}, which helped to push: delete what no restore "
+            "needs that is still going on."
+        )
     if todo.left_out:
         echo(
             f"Left out, because the server writes {'them' if len(todo.left_out) > 1 else 'it'} itself: "

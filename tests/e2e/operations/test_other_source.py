@@ -123,10 +123,12 @@ def test_a_deleted_repository_is_restored_and_followed_again(templated, command)
     assert "does not exist or you do not have permissions" in lost.stdout
     where = (templated.name, "--azure-repo-url", url)
     gone = command("restore", *where, "--to", "source", **token)
-    assert "is gone, whatever has its name now; restore with --to azure:Shop/" in gone.stderr
+    assert f"create it again with --to azure:Shop/{templated.name}." in gone.stderr
     done = command("restore", *where, "--to", f"azure:Shop/{templated.name}", **token)
     assert done.returncode == 0, done.stderr
     assert sample.refs(templated.source, "refs/heads/", "refs/tags/") == before
+    other = command("restore", *where, "--to", "source", **token)
+    assert "is another repository (id " in other.stderr
     with pytest.raises(MirrorError, match="so it is another repository; if the replica is to follow it"):
         templated.up()
     templated.up(change_source=True)
@@ -136,13 +138,11 @@ def test_a_deleted_repository_is_restored_and_followed_again(templated, command)
     assert judge(read(templated.context()), LIMITS).notable == []
 
 
-def test_a_source_with_another_name_is_restored_under_that(templated, command):
+def test_a_source_with_another_name_is_not_guessed(templated, command):
     configure(templated)
     templated.up()
-    tip = sample.refs(templated.source)["refs/heads/feature/0"]
     templated.cloud.azure.rename_repository("contoso", "Shop", templated.name, f"{templated.name}-renamed")
     where = (templated.name, "--azure-repo-url", templated.mirror.azure.clone_url, "--to", "source", "--dry-run")
     planned = command("restore", *where, **azure_environment(templated.cloud))
-    assert planned.returncode == 0, planned.stderr
-    assert f"to azure:Shop/{templated.name}-renamed." in planned.stdout
-    assert tip not in planned.stdout
+    assert planned.returncode == 1
+    assert "does not exist, or you may not read it; if it was renamed, correct azure.repository" in planned.stderr
