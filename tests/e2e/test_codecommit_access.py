@@ -169,7 +169,10 @@ def test_a_code_is_asked_for_once_and_the_cdk_cli_gets_the_session(cloud, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     found, account = map(json.loads, done.stdout.replace("Enter MFA code", "\nEnter MFA code").splitlines()[-2:])
-    assert found == {"accounts": [cloud.account] * 3, "removed": ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]}
+    assert found == {
+        "accounts": [cloud.account] * 3,
+        "removed": ["AWS_CREDENTIAL_EXPIRATION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"],
+    }
     assert str(account).zfill(12) == cloud.account
 
 
