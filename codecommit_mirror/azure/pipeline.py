@@ -45,6 +45,14 @@ def run_parameters(*, allow_deletions: bool, replace_history: str | None) -> dic
     return deletions | ({"replaceHistory": replace_history} if replace_history else {})
 
 
+def always_allows_deletions(text: str) -> bool:
+    """Whether a YAML file lets every run delete most of the replica's refs, and not only one that is told to."""
+    default = re.search(r"name: allowDeletions\n(?:[ ]{4}.*\n)*?[ ]{4}default: (\S+)", text)
+    value = re.search(r"MIRROR_ALLOW_DELETIONS: (.*)", text)
+    is_parameter = value is None or value[1].strip() == "${{ parameters.allowDeletions }}"
+    return not is_parameter or (default is not None and default[1] != "false")
+
+
 def written_for(text: str) -> str | None:
     """Return the name of the mirror that a file was rendered for, or None if it was not rendered by this project."""
     if SIGNATURE not in text:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ..azure.client import WITH_ISSUES, Build, Definition
 from ..azure.connection import LFS_NOTE
-from ..azure.pipeline import render
+from ..azure.pipeline import always_allows_deletions, render
 from ..backup.coverage import Subscriptions, Unguarded
 from ..config.mirror import Mirror
 from ..engine import count
@@ -195,6 +195,8 @@ def _yaml(readings: Readings, limits: Limits) -> Check:
         return Check("YAML", "warning", f"the pipeline runs {azure.former_yaml}, not {place}", up)
     if place.text is None:
         return Check("YAML", "failed", f"{place} is not there", up)
+    if always_allows_deletions(place.text):
+        return Check("YAML", "warning", f"{place} lets every run delete most of the replica's refs", up)
     if place.text != render(readings.mirror):
         return Check("YAML", "warning", f"{place} is not what this version renders", up)
     return Check("YAML", "ok", str(place))

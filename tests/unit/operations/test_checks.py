@@ -12,6 +12,7 @@ from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
 from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
 from codecommit_mirror.azure.client import NO_OBJECT, Build, Definition, PullRequest, PushedRef
+from codecommit_mirror.azure.pipeline import render
 from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
 from codecommit_mirror.backup.coverage import Subscriptions, Unguarded
 from codecommit_mirror.checks import reading
@@ -26,6 +27,8 @@ from .states import azure_state
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 LIMITS = Limits(NOW, timedelta(hours=1), 90)
 MIRROR = single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
+ALLOWED = render(MIRROR).replace("    default: false\n", "    default: true\n")
+FIXED = render(MIRROR).replace("MIRROR_ALLOW_DELETIONS: ${{ parameters.allowDeletions }}", "MIRROR_ALLOW_DELETIONS: 1")
 URL = "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/M"
 OUTPUTS = ReplicaOutputs(URL, "arn:M", "user", "policy")
 EQUAL = Comparison({"a": "1", "b": "2"}, {"a": "1", "b": "2"})
@@ -114,6 +117,8 @@ BEHIND = Comparison({"a": "1", "b": "2"}, {"a": "1"})
         ({"azure": azure(body={"queueStatus": "paused"})}, "pipeline", "failed", "is disabled or paused"),
         ({"azure": azure(text=None)}, "YAML", "failed", "is not there"),
         ({"azure": azure(text="edited")}, "YAML", "warning", "is not what this version renders"),
+        ({"azure": azure(text=ALLOWED)}, "YAML", "warning", "lets every run delete most of the replica's refs"),
+        ({"azure": azure(text=FIXED)}, "YAML", "warning", "lets every run delete most of the replica's refs"),
         ({"azure": azure(text=None, pull_request=PullRequest(5))}, "YAML", "warning", "is in pull request 5"),
         ({"azure": azure(body={"triggers": []})}, "trigger", "warning", "overrides the YAML's trigger"),
         ({"last_run": None}, "run", "failed", "it has never run"),
