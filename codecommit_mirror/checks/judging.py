@@ -178,7 +178,7 @@ def _pipeline(readings: Readings, limits: Limits) -> Check:
         problem = f"none is recorded; {others} is not known to be this mirror's" if others else "there is none"
         return Check("pipeline", "failed", problem, up)
     link = pipeline_link(readings.mirror, definition)
-    if definition.body.get("queueStatus", "enabled") != "enabled":
+    if not definition.is_enabled:
         return Check("pipeline", "failed", "is disabled or paused", up, link)
     return Check("pipeline", "ok", definition.name, link=link)
 

@@ -46,21 +46,27 @@ def with_tls(server, authority):
     return f"https://localhost:{server.server_port}"
 
 
+def _listen(handle):
+    """Let a thread of its own handle each connection to a port, and return the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=handle, args=(client,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()[1]
+
+
 class Proxy:
     """An HTTP proxy for CONNECT, which may want a user and a password, and may refuse hosts."""
 
     def __init__(self, user="", password="", status=200):
         self._login = base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
         self._status, self.targets = status, []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self.port = _listen(self._handle)
         self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            client, _ = self._listener.accept()
-            threading.Thread(target=self._handle, args=(client,), daemon=True).start()
 
     def _handle(self, client):
         with client, contextlib.suppress(OSError):
@@ -109,14 +115,7 @@ class TlsFront:
         self._target = urlsplit(url).port
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(authority.server_certificate, authority.server_key)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            client, _ = self._listener.accept()
-            threading.Thread(target=self._handle, args=(client,), daemon=True).start()
+        self.url = f"https://localhost:{_listen(self._handle)}"
 
     def _handle(self, client):
         with (
