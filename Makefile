@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-AUDIT := .venv-audit
+RELEASE := .venv-release
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
 .PHONY: help demo bench test tests test-live tools lint setup requirements audit sbom clean
@@ -13,7 +13,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 demo: setup  ## The whole journey on the embedded cloud. SOURCE=PATH|URL mirrors that repository, KEEP=1 leaves the cloud running, REPOS=N adds repositories
-	$(BIN)/codecommit-mirror demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep) \
+	$(BIN)/python -m demo $${SOURCE:+--source "$$SOURCE"} $(if $(filter-out 0,$(KEEP)),--keep) \
 	  $${REPOS:+--repositories "$$REPOS"}
 
 test:  ## Lint, type checks and every test
@@ -68,27 +68,26 @@ node_modules/.installed: package.json package-lock.json
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --generate-hashes \
   --custom-compile-command 'make requirements'
 
-# Third parties only, each with its hashes; all files get the same versions.
+# Third parties only, each with its hashes; both files of the package get the same versions.
 requirements:  ## Update every pinned package, for Python 3.11 and later
-	$(COMPILE) --upgrade --extra demo --extra dev --extra entra pyproject.toml -o requirements-dev.txt
+	$(COMPILE) --upgrade --extra deploy --extra entra --group demo --group dev pyproject.toml -o requirements-dev.txt
 	sed -n 's/ \\$$//; /==/p' requirements-dev.txt > .pins.txt
-	$(COMPILE) -c .pins.txt pyproject.toml -o requirements.txt
-	$(COMPILE) -c .pins.txt --extra ci pyproject.toml -o requirements-ci.txt
-	$(COMPILE) --upgrade requirements-audit.in -o requirements-audit.txt
+	$(COMPILE) -c .pins.txt --extra deploy pyproject.toml -o requirements.txt
+	$(COMPILE) --upgrade --group pyproject.toml:release -o requirements-release.txt
 	rm .pins.txt
 
-audit: $(AUDIT)/.installed  ## Ask the advisory service of PyPI about every pinned package; needs the internet
-	$(AUDIT)/bin/pip-audit --require-hashes --disable-pip -r requirements.txt -r requirements-ci.txt -r requirements-dev.txt
+audit: $(RELEASE)/.installed  ## Ask the advisory service of PyPI about every pinned package; needs the internet
+	$(RELEASE)/bin/pip-audit --require-hashes --disable-pip -r requirements.txt -r requirements-dev.txt
 	npm audit
 
-sbom: $(AUDIT)/.installed  ## Write a CycloneDX list of what an installation consists of to dist/sbom.json
+sbom: $(RELEASE)/.installed  ## Write a CycloneDX list of what an installation consists of to dist/sbom.json
 	@mkdir -p dist
-	$(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON -o dist/sbom.json requirements.txt
+	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON -o dist/sbom.json requirements.txt
 
-$(AUDIT)/.installed: requirements-audit.txt
-	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/pip install --quiet --no-compile --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+$(RELEASE)/.installed: requirements-release.txt
+	@$(PYTHON) -m venv $(RELEASE)
+	@$(RELEASE)/bin/pip install --quiet --no-compile --disable-pip-version-check --require-hashes --only-binary :all: -r $<
 	@touch $@
 
 clean:  ## Remove what the other targets created
-	rm -rf $(VENV) $(AUDIT) dist node_modules cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(RELEASE) dist node_modules cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from codecommit_mirror import engine
+from codecommit_mirror import engine_api
+from codecommit_mirror.engine.text import count, format_bytes
+from codecommit_mirror.rendering import engine_program
 from localcloud import sample
 from localcloud.aws.codecommit.git_service import GitService, OtherRefs, create_repository
 from localcloud.git_http import GitHttpServer, Host, Serve
-from mirror_engine.text import count, format_bytes
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Bench:
             "MIRROR_ALLOW_DELETIONS": "1",
         }
         program = self.folder / "program.py"
-        program.write_text(engine.program())
+        program.write_text(engine_program.program())
         return self._measure([[sys.executable, str(program)]], environment)
 
     def blog_post(self) -> Measurement:
@@ -150,8 +151,8 @@ class Bench:
     def check(self) -> None:
         """Fail unless both sides have the same branches, tags and notes."""
         namespaces = ("refs/heads/", "refs/tags/", "refs/notes/")
-        replica = engine.ReplicaRefs(sample.refs(self.replica))
-        if engine.by_original_name(replica, namespaces) != sample.refs(self.source, *namespaces):
+        replica = engine_api.ReplicaRefs(sample.refs(self.replica))
+        if engine_api.by_original_name(replica, namespaces) != sample.refs(self.source, *namespaces):
             raise SystemExit("the replica is not equal to the source")
 
 

@@ -23,14 +23,14 @@ import boto3
 from codecommit_mirror.backup.origin import from_snapshots
 from codecommit_mirror.backup.repository import BareRepository
 from codecommit_mirror.backup.snapshots import read_snapshots
+from codecommit_mirror.engine.text import format_bytes
+from codecommit_mirror.guard.git_access import endpoint
+from codecommit_mirror.guard.replicas import Access
+from codecommit_mirror.guard.snapshot import Retention, Snapshots
+from codecommit_mirror.guard.vault.signer import Signer
+from codecommit_mirror.guard.vault.vault import open_vault
 from localcloud import LocalCloud, sample
 from localcloud.aws.codecommit.git_service import create_repository
-from mirror_engine.text import format_bytes
-from mirror_guard.git_access import endpoint
-from mirror_guard.replicas import Access
-from mirror_guard.snapshot import Retention, Snapshots
-from mirror_guard.vault.signer import Signer
-from mirror_guard.vault.vault import open_vault
 
 from .mirror import Measurement, Server, grow, measure_commands, plain_environment
 

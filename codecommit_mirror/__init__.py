@@ -1,1 +1,1 @@
-"""The CLI beside the CDK app: what CloudFormation cannot do for a mirror."""
+"""Live replicas of Azure DevOps Git repositories in AWS CodeCommit."""

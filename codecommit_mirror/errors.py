@@ -9,7 +9,7 @@
     - ``ConcurrentRunError``: another command interfered
 
 Everything else that is raised is a bug of ours, and keeps its traceback. The engine, which is a program of its own, has
-its tree in ``mirror_engine/model.py``.
+its tree in ``engine/failures.py``.
 """
 
 

@@ -6,11 +6,11 @@ import linecache
 import sys
 import types
 
-from codecommit_mirror import engine
+from codecommit_mirror.rendering import engine_program
 
 
 def _load() -> types.ModuleType:
-    name, path, text = "mirror_program", "<mirror_program>", engine.program()
+    name, path, text = "mirror_program", "<mirror_program>", engine_program.program()
     module = types.ModuleType(name)
     sys.modules[name] = module
     # So that tracebacks show its lines.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import boto3
 
-from .. import engine
+from .. import engine_api
 from ..errors import MirrorError
 from .session import aws_failures
 
@@ -20,4 +20,4 @@ def sign(aws: boto3.Session, url: str) -> tuple[str, str]:
         credentials = provider.get_frozen_credentials() if provider else None
     if credentials is None or not credentials.access_key or not credentials.secret_key:
         raise MirrorError("there are no AWS credentials; run 'aws sso login' or 'aws configure', or set AWS_PROFILE.")
-    return engine.sign(url, str(aws.region_name), credentials.access_key, credentials.secret_key, credentials.token)
+    return engine_api.sign(url, str(aws.region_name), credentials.access_key, credentials.secret_key, credentials.token)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-from .. import engine
 from ..config.mirror import Mirror
+from ..rendering import engine_program
 from ..rendering.templates import EXPANDED, load_template
 from .variables import wanted_variables
 
@@ -24,7 +24,7 @@ def render(mirror: Mirror) -> str:
     Raises:
         MirrorError: a name contains text that Azure Pipelines would replace.
     """
-    program = engine.program(role=mirror.replica_auth == "role")
+    program = engine_program.program(role=mirror.replica_auth == "role")
     return load_template("azure-pipelines.yml.j2").render(
         mirror=mirror,
         parts=[part.removesuffix("\n") for part in cut(program)],

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..engine import sanitize
+from ..engine_api import sanitize
 from ..errors import MirrorError
 from ..progress import say
 from .client import GOOD_RESULTS, WITH_ISSUES, AzureDevOps, Build, Definition

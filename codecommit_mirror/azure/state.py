@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .. import engine
+from .. import engine_api
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 from .agents import FoundPool
@@ -195,7 +195,7 @@ def _with_id(mirror: Mirror, source: Repository) -> Mirror:
 def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:
     """Whether the .gitattributes of a repository's default branch names Git LFS."""
     text = azure.file(source, source.default_branch, ".gitattributes") if source.default_branch else None
-    return text is not None and engine.names_lfs(text)
+    return text is not None and engine_api.names_lfs(text)
 
 
 def read_place(mirror: Mirror, azure: AzureDevOps, repository: Repository, branch: str, path: str) -> YamlPlace:

@@ -10,11 +10,11 @@ from typing import cast
 
 import boto3
 
-from .. import engine
+from .. import engine_api
 from ..aws.session import aws_failures, client
 from ..aws.stack import find_clone_url
 from ..errors import MirrorError
-from ..guard import Manifest, format_time, parse_time, read_entries, read_header
+from ..guard_api import Manifest, format_time, parse_time, read_entries, read_header
 from ..operations.verification import replica_endpoint
 from .pushing import GROWING
 from .repository import BareRepository, hashed
@@ -38,7 +38,7 @@ class Origin:
     bytes: int = 0
     """How many bytes the snapshots have; 0 if that is not known."""
     snapshots: Snapshots | None = field(default=None, repr=False)
-    endpoint: engine.Endpoint | None = field(default=None, repr=False)
+    endpoint: engine_api.Endpoint | None = field(default=None, repr=False)
 
     def fetch(self, repository: BareRepository, refs: Mapping[str, str]) -> None:
         """Put every object that the refs need into a repository.
@@ -50,8 +50,8 @@ class Origin:
             for manifest in self.chain:
                 _add_bundle(self.snapshots, manifest, repository)
         elif self.endpoint and refs:
-            with engine.failures_as_mirror_errors():
-                pack = engine.whole_pack(self.endpoint, self.capabilities, sorted(set(refs.values())))
+            with engine_api.failures_as_mirror_errors():
+                pack = engine_api.whole_pack(self.endpoint, self.capabilities, sorted(set(refs.values())))
                 repository.add_pack(pack, "the pack from the replica")
         repository.check_connected(refs)
 
@@ -118,13 +118,13 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
             f"there is no CodeCommit repository {name!r} in region {aws.region_name}; restore it with --from snapshots."
         )
     endpoint = replica_endpoint(aws, url)
-    with engine.failures_as_mirror_errors():
-        advertised = engine.read_refs_patiently(endpoint, "git-upload-pack")
+    with engine_api.failures_as_mirror_errors():
+        advertised = engine_api.read_refs_patiently(endpoint, "git-upload-pack")
     head = default_branch(aws, name)
     description = f"the replica {name}"
     refs = _restorable(advertised.refs)
     if at:
-        with engine.failures_as_mirror_errors():
+        with engine_api.failures_as_mirror_errors():
             dropped = dropped_since(
                 advertised.refs, at, lambda ids: read_entries(endpoint, advertised.capabilities, ids)
             )
@@ -135,7 +135,7 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
 
 def _restorable(replica: Mapping[str, str]) -> dict[str, str]:
     """Return the mirrored refs by the source's names, without what a restore left, and what shows other contents."""
-    refs = engine.by_original_name(engine.ReplicaRefs(dict(replica)), ("refs/",))
+    refs = engine_api.by_original_name(engine_api.ReplicaRefs(dict(replica)), ("refs/",))
     return {name: value for name, value in refs.items() if not name.startswith(("refs/replace/", *GROWING))}
 
 
@@ -150,7 +150,7 @@ def dropped_since(
         read: returns what entries keep, by their ids.
     """
     limit = format_time(at)
-    entries = [entry for entry in engine.archive_entries(dict(replica)) if entry[1] >= limit]
+    entries = [entry for entry in engine_api.archive_entries(dict(replica)) if entry[1] >= limit]
     common = read([replica[name] for name, _, place in entries if "/" not in place])
     tips: dict[str, str] = {}
     for name, _, place in entries:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import engine
+from .. import engine_api
 from ..errors import MirrorError
 from ..progress import say
 
@@ -60,7 +60,7 @@ class BareRepository:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=engine.git_environment(os.environ, None),
+            env=engine_api.git_environment(os.environ, None),
         )
         assert indexer.stdin and indexer.stderr  # noqa: S101, PT018
         start = b""
@@ -69,7 +69,7 @@ class BareRepository:
                 start = (start + part)[:12] if len(start) < 12 else start
                 indexer.stdin.write(part)
                 self._count(len(part))
-            self.objects += engine.object_count(start)
+            self.objects += engine_api.object_count(start)
             indexer.stdin.close()
         except BrokenPipeError:
             pass  # It says why, below.
@@ -89,7 +89,7 @@ class BareRepository:
         self.bytes += number
         if time.monotonic() - self._reported >= 1:
             self._reported = time.monotonic()
-            say(f"{engine.format_bytes(self.bytes)} and {self.objects:,} objects received")
+            say(f"{engine_api.format_bytes(self.bytes)} and {self.objects:,} objects received")
 
     def set_refs(self, refs: Mapping[str, str], head: str | None) -> None:
         """Create all refs, packed: their names may be too long, or too much alike, for files of their own.
@@ -133,7 +133,7 @@ class BareRepository:
             done = subprocess.run(
                 ["git", *where, *arguments],
                 input=text,
-                env=engine.git_environment(os.environ, None),
+                env=engine_api.git_environment(os.environ, None),
                 capture_output=True,
                 check=False,
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ..engine import list_refs
+from ..engine_api import list_refs
 from ..errors import MirrorError
 from ..progress import say
 from .origin import Origin

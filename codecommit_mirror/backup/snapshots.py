@@ -14,7 +14,7 @@ from botocore import exceptions
 from ..aws.session import aws_failures, client
 from ..config.guard import STACK_NAME, VAULT_STACK_NAME
 from ..errors import MirrorError, NotFoundError
-from ..guard import (
+from ..guard_api import (
     KeyUnusableError,
     Listing,
     Manifest,

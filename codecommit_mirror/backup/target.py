@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .. import engine
+from .. import engine_api
 from ..aws.git_signature import sign
 from ..aws.session import session_in, sign_in_of
 from ..azure.client import AzureDevOps
@@ -80,7 +80,7 @@ class Server:
     """A repository on a Git server."""
 
     name: str
-    endpoint: Callable[[], engine.Endpoint] = field(repr=False)
+    endpoint: Callable[[], engine_api.Endpoint] = field(repr=False)
     """Returns the endpoint, with a new password where one lasts for minutes only; creates the repository if needed."""
     exists: bool = True
     reserved: tuple[str, ...] = _RESERVED
@@ -94,8 +94,8 @@ class Server:
         """
         if not self.exists:
             return {}
-        with engine.failures_as_mirror_errors():
-            return engine.read_refs_patiently(self.endpoint(), "git-receive-pack").refs
+        with engine_api.failures_as_mirror_errors():
+            return engine_api.read_refs_patiently(self.endpoint(), "git-receive-pack").refs
 
     def restore(self, origin: Origin, refs: Mapping[str, str]) -> BareRepository:
         """Restore into a temporary folder, and push what the server lacks, the default branch first.
@@ -103,24 +103,24 @@ class Server:
         Raises:
             MirrorError: the server refused a ref; it says which, and what was created stays.
         """
-        with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine.failures_as_mirror_errors():
+        with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine_api.failures_as_mirror_errors():
             repository = BareRepository(Path(folder, "repository.git"))
             origin.fetch(repository, refs)
             present = dict(self.refs())
             if changed := [name for name, value in refs.items() if present.get(name, value) != value]:
                 raise MirrorError(
-                    f"{self.name} got other values for {engine.list_refs(changed)} meanwhile; nothing was pushed."
+                    f"{self.name} got other values for {engine_api.list_refs(changed)} meanwhile; nothing was pushed."
                 )
-            there = engine.ReplicaRefs({name: value for name, value in present.items() if name in refs})
-            todo = engine.make_plan(engine.ReplicaRefs(dict(refs)), there, origin.head)
-            push = Push(engine.Git(str(repository.path)), self.endpoint, self.name, present)
+            there = engine_api.ReplicaRefs({name: value for name, value in present.items() if name in refs})
+            todo = engine_api.make_plan(engine_api.ReplicaRefs(dict(refs)), there, origin.head)
+            push = Push(engine_api.Git(str(repository.path)), self.endpoint, self.name, present)
             refused = push.create([[command for command in batch if command.new] for batch in todo])
             push.clear(set(refs.values()))
         if refused:
             ref, why = min(refused.items())
             raise MirrorError(
-                f"{self.name} refused {engine.list_refs(sorted(refused))} ({engine.sanitize(ref)}: {why}); the other "
-                f"{len(refs) - len(refused):,} are there, and running this again tries only what is missing."
+                f"{self.name} refused {engine_api.list_refs(sorted(refused))} ({engine_api.sanitize(ref)}: {why}); the "
+                f"other {len(refs) - len(refused):,} are there, and running this again tries only what is missing."
             )
         return repository
 
@@ -130,8 +130,8 @@ class Server:
         Raises:
             MirrorError: the server cannot be reached.
         """
-        with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine.failures_as_mirror_errors():
-            git = engine.Git(str(BareRepository(Path(folder, "repository.git")).path))
+        with tempfile.TemporaryDirectory(prefix="restore-") as folder, engine_api.failures_as_mirror_errors():
+            git = engine_api.Git(str(BareRepository(Path(folder, "repository.git")).path))
             Push(git, self.endpoint, self.name, self.refs()).clear(tips)
 
 
@@ -152,13 +152,13 @@ def find_target(text: str, context: MirrorContext) -> Target:
         if re.match(r"[^/]+@[^/]+:", text):
             raise MirrorError(f"--to {text!r} looks like an SSH address; give an HTTPS URL, or a folder.")
         return Folder(Path(text).absolute())
-    with engine.failures_as_mirror_errors():
-        url = engine.parse_repository_url("--to", text)
+    with engine_api.failures_as_mirror_errors():
+        url = engine_api.parse_repository_url("--to", text)
     host, path = urlsplit(url).hostname or "", urlsplit(url).path
-    if match := _CODECOMMIT.match(f"{path.lstrip('/')}" if engine.is_loopback(host) else host):
+    if match := _CODECOMMIT.match(f"{path.lstrip('/')}" if engine_api.is_loopback(host) else host):
         aws = session_in(match.group(1), sign_in_of(context.mirror))
 
-        def sign_in() -> engine.Endpoint:
+        def sign_in() -> engine_api.Endpoint:
             user, password = sign(aws, url)
             return _endpoint(url, user, password, "your AWS credentials need codecommit:GitPush on this repository")
 
@@ -168,9 +168,9 @@ def find_target(text: str, context: MirrorContext) -> Target:
     user, password = (context.environment.get(name, "") for name in (USERNAME, PASSWORD))
     if not (user and password):
         raise MirrorError(f"{USERNAME} and {PASSWORD} are not set; export the Git credentials for {url}.")
-    with engine.failures_as_mirror_errors():
-        engine.check_credential(USERNAME, user)
-        engine.check_credential(PASSWORD, password)
+    with engine_api.failures_as_mirror_errors():
+        engine_api.check_credential(USERNAME, user)
+        engine_api.check_credential(PASSWORD, password)
     return Server(url, lambda: _endpoint(url, user, password, f"check {USERNAME} and {PASSWORD}"))
 
 
@@ -215,7 +215,7 @@ def _azure_repository(text: str, context: MirrorContext) -> Server:
         exists = False
     server = Server(text, lambda: _with_token(place.clone_url, context), exists)
 
-    def create_first() -> engine.Endpoint:
+    def create_first() -> engine_api.Endpoint:
         if not server.exists:
             azure.create_repository(repository)
             server.exists = True
@@ -225,12 +225,14 @@ def _azure_repository(text: str, context: MirrorContext) -> Server:
     return server
 
 
-def _with_token(url: str, context: MirrorContext) -> engine.Endpoint:
+def _with_token(url: str, context: MirrorContext) -> engine_api.Endpoint:
     token = context.token
     token.check_writing()
     token.check_destination(url)
-    return engine.make_endpoint("target", url, "operator", token.secret, f"check {token.origin}", bearer=token.bearer)
+    return engine_api.make_endpoint(
+        "target", url, "operator", token.secret, f"check {token.origin}", bearer=token.bearer
+    )
 
 
-def _endpoint(url: str, user: str, password: str, remedy: str) -> engine.Endpoint:
-    return engine.make_endpoint("target", url, user, password, remedy)
+def _endpoint(url: str, user: str, password: str, remedy: str) -> engine_api.Endpoint:
+    return engine_api.make_endpoint("target", url, user, password, remedy)

@@ -13,8 +13,8 @@ from ..azure.connection import LFS_NOTE
 from ..azure.pipeline import always_allows_deletions, render
 from ..backup.coverage import Subscriptions, Unguarded
 from ..config.mirror import Mirror
-from ..engine import count
-from ..guard import parse_time
+from ..engine_api import count
+from ..guard_api import parse_time
 from ..operations.state import other_source
 from ..operations.verification import differing_refs
 from .reading import Readings

@@ -18,7 +18,6 @@ COMMANDS = {
     "ci": ("ci", "Render the pipeline that brings the mirrors up from CI, and print its policies."),
     "config": ("mirrors_file", "Check and complete mirrors.yaml, and print its JSON Schema for editors."),
     "credentials": ("credentials", "Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."),
-    "demo": ("demo", "Show the whole journey on an embedded cloud; no account is needed or touched."),
     "discover": ("mirrors_file", "List the repositories of an organization, and add them to mirrors.yaml."),
     "down": ("operations", "Take mirrors down: disconnect, revoke, destroy."),
     "init": ("mirrors_file", "Write a commented mirrors.yaml to start from; never overwrites an existing one."),

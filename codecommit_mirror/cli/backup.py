@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from .. import engine
+from .. import engine_api
 from ..backup import restore as restoring
 from ..backup.origin import Origin, from_replica, from_snapshots
 from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable, signing_key
@@ -80,7 +80,7 @@ def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
             readable(snapshot.time),
             "full" if snapshot.full else "incremental",
             f"{len(snapshot.refs):,}",
-            engine.format_bytes(snapshot.size),
+            engine_api.format_bytes(snapshot.size),
             readable(until) if until else "not locked",
         )
         for snapshot, until in rows
@@ -126,7 +126,7 @@ def _report_snapshot(
         return
     _note_unsigned(snapshots)
     rows = [
-        (snapshot.bundle, engine.format_bytes(snapshot.size), readable(until) if until else "not locked")
+        (snapshot.bundle, engine_api.format_bytes(snapshot.size), readable(until) if until else "not locked")
         for snapshot, until in locks
     ]
     print_table(("BUNDLE", "SIZE", "LOCKED UNTIL"), rows)
@@ -134,14 +134,14 @@ def _report_snapshot(
         echo(f"wrong: {problem}")
     verdict = "is NOT sound" if wrong else "is sound"
     echo(
-        f"{origin.description[0].upper()}{origin.description[1:]} {verdict}: {engine.count(checked.refs, 'ref')}, "
-        f"{engine.format_bytes(checked.bytes)}, {checked.objects:,} objects, {checked.seconds:.1f} s."
+        f"{origin.description[0].upper()}{origin.description[1:]} {verdict}: {engine_api.count(checked.refs, 'ref')}, "
+        f"{engine_api.format_bytes(checked.bytes)}, {checked.objects:,} objects, {checked.seconds:.1f} s."
     )
 
 
 def _note_unsigned(snapshots: Snapshots) -> None:
     if snapshots.unsigned:
-        number = engine.count(snapshots.unsigned, "manifest")
+        number = engine_api.count(snapshots.unsigned, "manifest")
         echo(f"note: {number} without a valid signature count for nothing; the first is {min(snapshots.unsigned)}")
 
 
@@ -245,8 +245,8 @@ def _restore(mirror: Mirror, todo: restoring.RestorePlan, as_json: bool) -> None
         )
         return
     echo(
-        f"Restored {origin.description} to {target.name}: {engine.count(done.created, 'ref')} created, "
-        f"{todo.present:,} there already; {engine.format_bytes(done.bytes)}, {done.objects:,} objects, "
+        f"Restored {origin.description} to {target.name}: {engine_api.count(done.created, 'ref')} created, "
+        f"{todo.present:,} there already; {engine_api.format_bytes(done.bytes)}, {done.objects:,} objects, "
         f"{done.seconds:.1f} s."
     )
     _print_kept(todo)
@@ -319,7 +319,7 @@ def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
 
 def _drilled(result: restoring.DrillResult) -> str:
     age = duration(timedelta(seconds=result.age_seconds))
-    contents = f"{engine.count(result.refs, 'ref')} and {result.objects:,} objects"
+    contents = f"{engine_api.count(result.refs, 'ref')} and {result.objects:,} objects"
     return f"{result.description}, {age} old, has {contents}, all sound"
 
 
@@ -329,10 +329,10 @@ def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:
             {"from": todo.origin.description, "to": todo.target.name, "create": dict(todo.create), **_kept(todo)}
         )
         return
-    size = f", {engine.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
+    size = f", {engine_api.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
     echo(f"From {todo.origin.description} to {todo.target.name}{size}.")
-    echo(f"Would create {engine.count(todo.create, 'ref')}; {todo.present:,} are there already.")
-    _print_refs([f"{value} {engine.sanitize(name)}" for name, value in sorted(todo.create.items())])
+    echo(f"Would create {engine_api.count(todo.create, 'ref')}; {todo.present:,} are there already.")
+    _print_refs([f"{value} {engine_api.sanitize(name)}" for name, value in sorted(todo.create.items())])
     _print_kept(todo)
 
 
@@ -345,19 +345,19 @@ def _print_kept(todo: restoring.RestorePlan) -> None:
     if todo.conflicts:
         several = len(todo.conflicts) > 1
         echo(
-            f"{engine.count(todo.conflicts, 'ref')} {'have other values' if several else 'has another value'} there, "
-            f"and {'stay as they are' if several else 'stays as it is'}; --under restores beside:"
+            f"{engine_api.count(todo.conflicts, 'ref')} {'have other values' if several else 'has another value'} "
+            f"there, and {'stay as they are' if several else 'stays as it is'}; --under restores beside:"
         )
-        _print_refs([f"{value} {engine.sanitize(name)}" for name, value in sorted(todo.conflicts.items())])
+        _print_refs([f"{value} {engine_api.sanitize(name)}" for name, value in sorted(todo.conflicts.items())])
     if todo.of_others:
         echo(
-            f"Another restore left {engine.list_refs(todo.of_others)}, which helped to push: delete what no restore "
-            "needs that is still going on."
+            f"Another restore left {engine_api.list_refs(todo.of_others)}, which helped to push: delete what no "
+            "restore needs that is still going on."
         )
     if todo.left_out:
         echo(
             f"Left out, because the server writes {'them' if len(todo.left_out) > 1 else 'it'} itself: "
-            f"{engine.list_refs(todo.left_out)}."
+            f"{engine_api.list_refs(todo.left_out)}."
         )
 
 

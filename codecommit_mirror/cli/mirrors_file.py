@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from .. import engine
+from .. import engine_api
 from ..azure.client import AzureDevOps
 from ..azure.organization import list_repositories, read_organization_id
 from ..azure.proposal import propose
@@ -177,8 +177,8 @@ def _print(candidates: Sequence[Candidate], config: Path, *, written: bool, as_j
         return
     rows = [
         (
-            engine.sanitize(candidate.repository.project),
-            engine.sanitize(candidate.repository.name),
+            engine_api.sanitize(candidate.repository.project),
+            engine_api.sanitize(candidate.repository.name),
             candidate.state,
             candidate.name or "-",
             candidate.note,
@@ -191,7 +191,7 @@ def _print(candidates: Sequence[Candidate], config: Path, *, written: bool, as_j
     new = counts.pop("new", 0)
     rest = "".join(f", {number:,} {state}" for state, number in sorted(counts.items()))
     outcome = f"added to {config}" if written else "new; add them with --write" if new else "new"
-    echo(f"{engine.count(len(candidates), 'repository', 'repositories')}: {new:,} {outcome}{rest}.")
+    echo(f"{engine_api.count(len(candidates), 'repository', 'repositories')}: {new:,} {outcome}{rest}.")
 
 
 @click.group()

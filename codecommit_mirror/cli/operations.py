@@ -19,7 +19,7 @@ from ..azure import agents
 from ..azure.connection import Allowed
 from ..config.load import load
 from ..config.mirror import Mirror
-from ..engine import sanitize
+from ..engine_api import sanitize
 from ..errors import ConfigurationError, MirrorError
 from ..operations import down as downwards
 from ..operations import rotate as rotation

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from .. import engine
 from ..aws.session import session
 from ..aws.stack import read_outputs
 from ..azure import pipeline as azure_pipeline
@@ -16,6 +15,7 @@ from ..azure.variables import wanted_variables
 from ..config.mirror import Mirror
 from ..operations.run import RUN_MINUTES
 from ..operations.run import run as run_pipeline
+from ..rendering import engine_program
 from .options import context_of, json_option, mirror_argument
 from .output import echo, print_json, print_table, write_rendered
 
@@ -39,7 +39,7 @@ def render(mirror: Mirror, output: Path | None) -> None:
 @click.option("--role", is_flag=True, help="As pipelines with replica_auth: role carry it.")
 def program(role: bool) -> None:
     """Print the engine as the pipeline carries it, for auditors: one readable program."""
-    click.echo(engine.program(role=role), nl=False)
+    click.echo(engine_program.program(role=role), nl=False)
 
 
 @pipeline.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..engine import sanitize
+from ..engine_api import sanitize
 from ..markdown import cell
 from ..progress import Row
 

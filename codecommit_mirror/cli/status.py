@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from .. import engine
+from .. import engine_api
 from ..azure.client import WITH_ISSUES
 from ..backup.coverage import subscriptions_of, unguarded
 from ..checks import status_page
@@ -172,12 +172,12 @@ def _print_checks(mirror: Judged) -> None:
     width = max(len(check.name) for check in mirror.checks)
     for check in mirror.checks:
         head = f"{_INDENT}{check.verdict:11}  {check.name:{width}}  "
-        print_paragraph(engine.sanitize(check.message), first=head, rest=" " * len(head))
+        print_paragraph(engine_api.sanitize(check.message), first=head, rest=" " * len(head))
         for note in (check.remedy, check.link):
             if note:
                 print_paragraph(note, first=_INDENT * 2, rest=_INDENT * 2)
     if readings.comparison and readings.comparison.carried:
-        echo(engine.carried_note(readings.comparison.carried))
+        echo(engine_api.carried_note(readings.comparison.carried))
 
 
 def _print_overview(judged: Sequence[Judged], now: datetime) -> None:
@@ -190,7 +190,7 @@ def _print_overview(judged: Sequence[Judged], now: datetime) -> None:
         for check in mirror.notable:
             if check.message == mirror.readings.error:
                 continue
-            message = f"{mirror.name}: {check.verdict}: {check.name}: {engine.sanitize(check.message)}"
+            message = f"{mirror.name}: {check.verdict}: {check.name}: {engine_api.sanitize(check.message)}"
             print_paragraph(message, rest=_INDENT)
             if check.remedy:
                 print_paragraph(check.remedy, first=_INDENT * 2, rest=_INDENT * 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from .. import engine
+from .. import engine_api
 from ..actions import SYMBOLS, Action, Verb
 from ..aws.session import session
 from ..aws.stack import read_outputs
@@ -64,18 +64,18 @@ def sync(mirror: Mirror, credentials: Path | None, dry_run: bool, as_json: bool)
         _show_preview(preview(settings), as_json)
         return
     with (
-        engine.failures_as_mirror_errors(),
+        engine_api.failures_as_mirror_errors(),
         tempfile.TemporaryDirectory(prefix="mirror-") as folder,
         contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
     ):
-        outcome = engine.mirror(settings, folder)
+        outcome = engine_api.mirror(settings, folder)
     if as_json:
         # The key's name is older than the field's.
         renamed = {"needs_attention": "needs_a_person"}
         fields = {renamed.get(name, name): value for name, value in vars(outcome).items()}
         print_json({"result": outcome.result, **fields})
     else:
-        echo("\n".join(engine.summary(outcome)))
+        echo("\n".join(engine_api.summary(outcome)))
     sys.exit(FAILED if outcome.broken else DIFFERS if outcome.needs_attention else 0)
 
 
@@ -96,13 +96,13 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
         )
         return
     for action in actions:
-        echo(engine.sanitize(str(action)))
+        echo(engine_api.sanitize(str(action)))
     for ref, why in sorted(preview.unmirrorable.items()):
-        echo(f"! ref {engine.sanitize(ref)}: {why}")
+        echo(f"! ref {engine_api.sanitize(ref)}: {why}")
     if preview.stop:
         echo(f"A run would change nothing: {preview.stop}")
     counted = ", ".join(f"{counts[verb]:,} to {verb}" for verb in SYMBOLS if counts[verb])
-    archived = engine.count(preview.archived_at_most, "tip")
+    archived = engine_api.count(preview.archived_at_most, "tip")
     echo(f"{counted}; at most {archived} archived." if counted else "Nothing would change.")
 
 
@@ -179,10 +179,10 @@ def _compare(context: MirrorContext, row: Row, begin: str = "", *, may_differ: b
         url = read_outputs(context.aws, context.mirror).replica_url
         comparison = compare(context.mirror, url, context.aws, context.token)
         if comparison.different and not may_differ:
-            names = ", ".join(engine.sanitize(name) for name in comparison.different[:5])
+            names = ", ".join(engine_api.sanitize(name) for name in comparison.different[:5])
             row.differ(f"{differing_refs(len(comparison.different))}: {names}")
             return
-    row.succeed(f"{begin}{engine.equal_refs(len(comparison.source) - len(comparison.different))}.")
+    row.succeed(f"{begin}{engine_api.equal_refs(len(comparison.source) - len(comparison.different))}.")
 
 
 def _verify_one(mirror: Mirror, credentials: Path | None, as_json: bool) -> None:
@@ -197,15 +197,15 @@ def _verify_one(mirror: Mirror, credentials: Path | None, as_json: bool) -> None
         refs = {name: {"source": source.get(name), "replica": replica.get(name)} for name in different}
         print_json({"equal": not different, "refs": len(source), "carried": comparison.carried, "different": refs})
     elif different:
-        rows = [(engine.sanitize(n), source.get(n, "-"), replica.get(n, "-")) for n in different]
+        rows = [(engine_api.sanitize(n), source.get(n, "-"), replica.get(n, "-")) for n in different]
         print_table(("REF", "SOURCE", "REPLICA"), rows)
         echo(f"{differing_refs(len(different))}, out of {len({*source, *replica}):,}.")
     else:
-        echo(f"{engine.equal_refs(len(source))}.")
+        echo(f"{engine_api.equal_refs(len(source))}.")
     if comparison.carried and not as_json:
-        echo(engine.carried_note(comparison.carried))
+        echo(engine_api.carried_note(comparison.carried))
     sys.exit(DIFFERS if different else 0)
 
 
-def _settings(mirror: Mirror, credentials: Path | None) -> engine.Settings:
+def _settings(mirror: Mirror, credentials: Path | None) -> engine_api.Settings:
     return pipeline_settings(mirror, read_outputs(session(mirror), mirror).replica_url, os.environ, credentials)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
 
-from ..engine import is_loopback
+from ..engine_api import is_loopback
 from ..errors import ConfigurationError, MirrorError
 
 AZURE_DEVOPS_SERVICES = "https://dev.azure.com"

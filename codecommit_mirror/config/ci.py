@@ -15,9 +15,8 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from mirror_guard.names import REPLICA_TAG
-
 from ..errors import ConfigurationError
+from ..guard.names import REPLICA_TAG
 from .fields import ACCOUNT, AZURE_NAME, BRANCH, REGION, matching
 from .identity import (
     AUDIENCE,

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mirror_guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
-
 from ..errors import ConfigurationError
+from ..guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
 from . import azure_url
 from .fields import (
     ACCOUNT,

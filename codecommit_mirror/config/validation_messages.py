@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..engine import sanitize
+from ..engine_api import sanitize
 
 _NOT_TEXT = (("tags",), ("refs",), ("snapshots",), ("github",), ("azure",))
 """Fields that are not text, so that the sentence does not begin with the value."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from .. import engine
+from .. import engine_api
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential, IssuedCredential
 from ..azure.client import AzureDevOps, Definition
@@ -218,9 +218,9 @@ def _wait_until_accepted(replica_url: str, issued: IssuedCredential, check: Call
     deadline, pause = time.monotonic() + _PROPAGATION_SECONDS, 0.5
     while True:
         try:
-            engine.read_refs(endpoint, "git-receive-pack")
+            engine_api.read_refs(endpoint, "git-receive-pack")
             return
-        except (engine.MirrorFailure, engine.RetryableError) as failure:
+        except (engine_api.MirrorFailure, engine_api.RetryableError) as failure:
             if time.monotonic() + pause > deadline:
                 raise MirrorError(
                     f"{issued.id} was issued, but the replica did not accept it within {_PROPAGATION_SECONDS} seconds "

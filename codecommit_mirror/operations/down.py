@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .. import engine
+from .. import engine_api
 from ..actions import Action
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential
@@ -271,10 +271,10 @@ def _describe_repository(context: MirrorContext) -> str:
     if url is None:
         return f"the stack, whose CodeCommit repository {name!r} is already gone"
     refs = verification.replica_refs(context.aws, url)
-    archived = sum(ref.startswith(engine.ARCHIVE_PREFIX) for ref in refs)
+    archived = sum(ref.startswith(engine_api.ARCHIVE_PREFIX) for ref in refs)
     return (
-        f"the CodeCommit repository {name!r} with {engine.count(refs, 'ref')} ({archived:,} of them archived) and all "
-        "history"
+        f"the CodeCommit repository {name!r} with {engine_api.count(refs, 'ref')} ({archived:,} of them archived) and "
+        "all history"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from .. import engine
+from .. import engine_api
 from ..actions import KNOWN_AFTER_APPLY, Action
 from ..aws.stack import ReplicaOutputs
 from ..aws.template_changes import template_changes
@@ -220,7 +220,7 @@ def _finish_actions(state: MirrorState, *, pull_request: bool) -> list[Action]:
 def summary(state: MirrorState) -> str:
     """Return the closing message of a mirror that is up."""
     refs = len(state.comparison.source) - len(state.comparison.different) if state.comparison else 0
-    message = f"{state.mirror.name} is up: {engine.equal_refs(refs)} on both sides."
+    message = f"{state.mirror.name} is up: {engine_api.equal_refs(refs)} on both sides."
     azure = state.azure
     if azure and azure.yaml.pull_request and azure.former_yaml:
         message += (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from .. import engine
+from .. import engine_api
 from ..azure import connection, runs
 from ..azure.client import GOOD_RESULTS, WITH_ISSUES, Build
 from ..azure.state import AzureState
@@ -80,9 +80,9 @@ def run_until_equal(context: MirrorContext, state: MirrorState) -> Comparison:
         result = run_successfully(context, state.azure_side)
         comparison = verification.compare(state.mirror, replica_url, context.aws, context.token)
         if not comparison.different:
-            say(engine.equal_refs(len(comparison.source)))
+            say(engine_api.equal_refs(len(comparison.source)))
             return comparison
-    named = ", ".join(engine.sanitize(name) for name in comparison.different[:5])
+    named = ", ".join(engine_api.sanitize(name) for name in comparison.different[:5])
     differ = f"{verification.differing_refs(len(comparison.different))} ({named})"
     if result.build.result == WITH_ISSUES:
         say(f"{differ} until a person acts: see the run's summary in Azure DevOps")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import boto3
 
-from .. import engine
+from .. import engine_api
 from ..aws.git_signature import sign
 from ..azure.token import AzureToken
 from ..azure.variables import AZURE_SECRETS
@@ -48,31 +48,31 @@ class Comparison:
 
 def differing_refs(number: int) -> str:
     """Return the statement that so many refs differ."""
-    return f"{engine.count(number, 'ref')} {'differs' if number == 1 else 'differ'}"
+    return f"{engine_api.count(number, 'ref')} {'differs' if number == 1 else 'differ'}"
 
 
-def source_endpoint(mirror: Mirror, token: AzureToken) -> engine.Endpoint:
+def source_endpoint(mirror: Mirror, token: AzureToken) -> engine_api.Endpoint:
     """Return the source, to be read with the user's token."""
     token.check_destination(mirror.azure.clone_url)
     remedy = f"check {token.origin}"
     return _endpoint("source", mirror.azure.clone_url, "operator", token.secret, remedy, bearer=token.bearer)
 
 
-def replica_endpoint(aws: boto3.Session, replica_url: str) -> engine.Endpoint:
+def replica_endpoint(aws: boto3.Session, replica_url: str) -> engine_api.Endpoint:
     """Return the replica, to be read with the user's AWS credentials."""
     user, password = sign(aws, replica_url)
     remedy = "your AWS credentials need codecommit:GitPull on this repository"
     return _endpoint("replica", replica_url, user, password, remedy)
 
 
-def password_endpoint(replica_url: str, user_name: str, password: str) -> engine.Endpoint:
+def password_endpoint(replica_url: str, user_name: str, password: str) -> engine_api.Endpoint:
     """Return the replica, to be read with a Git credential as the pipeline does."""
     return _endpoint("replica", replica_url, user_name, password, "the Git credential was not accepted")
 
 
 def pipeline_settings(
     mirror: Mirror, replica_url: str, environment: Mapping[str, str], credentials_file: Path | None
-) -> engine.Settings:
+) -> engine_api.Settings:
     """Return the engine's settings as a run of the pipeline has them.
 
     Args:
@@ -102,8 +102,8 @@ def pipeline_settings(
         MIRROR_ARCHIVE_DAYS=str(mirror.archive_days),
         MIRROR_EXISTING="1" if mirror.existing else "",
     )
-    with engine.failures_as_mirror_errors():
-        return engine.read_settings(values)
+    with engine_api.failures_as_mirror_errors():
+        return engine_api.read_settings(values)
 
 
 def compare(mirror: Mirror, replica_url: str, aws: boto3.Session, token: AzureToken) -> Comparison:
@@ -113,12 +113,12 @@ def compare(mirror: Mirror, replica_url: str, aws: boto3.Session, token: AzureTo
         MirrorError: a side cannot be read.
     """
     namespaces = tuple(f"refs/{name}/" for name in mirror.refs)
-    settings = engine.Settings(source_endpoint(mirror, token), replica_endpoint(aws, replica_url), namespaces)
+    settings = engine_api.Settings(source_endpoint(mirror, token), replica_endpoint(aws, replica_url), namespaces)
     return compare_with(settings, "git-upload-pack")
 
 
 def compare_with(
-    settings: engine.Settings,
+    settings: engine_api.Settings,
     replica_service: str = "git-receive-pack",
     sleep: Callable[[float], None] = time.sleep,
 ) -> Comparison:
@@ -132,13 +132,13 @@ def compare_with(
     Raises:
         MirrorError: a side cannot be read.
     """
-    with engine.failures_as_mirror_errors():
-        replica = engine.read_refs_patiently(settings.replica, replica_service, sleep).refs
-        _, source = engine.read_source_patiently(settings.source, sleep)
+    with engine_api.failures_as_mirror_errors():
+        replica = engine_api.read_refs_patiently(settings.replica, replica_service, sleep).refs
+        _, source = engine_api.read_source_patiently(settings.source, sleep)
     return Comparison(
-        engine.select(source.refs, settings.namespaces),
-        engine.by_original_name(engine.ReplicaRefs(replica), settings.namespaces),
-        sum(name.startswith(engine.CARRIED_PREFIX) for name in replica),
+        engine_api.select(source.refs, settings.namespaces),
+        engine_api.by_original_name(engine_api.ReplicaRefs(replica), settings.namespaces),
+        sum(name.startswith(engine_api.CARRIED_PREFIX) for name in replica),
     )
 
 
@@ -148,8 +148,8 @@ def replica_refs(aws: boto3.Session, replica_url: str) -> Mapping[str, str]:
     Raises:
         MirrorError: it cannot be read.
     """
-    with engine.failures_as_mirror_errors():
-        return engine.read_refs_patiently(replica_endpoint(aws, replica_url), "git-upload-pack").refs
+    with engine_api.failures_as_mirror_errors():
+        return engine_api.read_refs_patiently(replica_endpoint(aws, replica_url), "git-upload-pack").refs
 
 
 def check_source_credentials(mirror: Mirror, secrets: Mapping[str, str], named_server: str | None) -> None:
@@ -165,20 +165,22 @@ def check_source_credentials(mirror: Mirror, secrets: Mapping[str, str], named_s
     """
     azure_url.check_destination(mirror.azure.clone_url, named_server)
     remedy = "check AZURE_GIT_USERNAME and AZURE_GIT_PASSWORD, which need the scope Code (read)"
-    with engine.failures_as_mirror_errors():
+    with engine_api.failures_as_mirror_errors():
         for name in AZURE_SECRETS:
-            engine.check_credential(name, secrets[name])
+            engine_api.check_credential(name, secrets[name])
         username, password = (secrets[name] for name in AZURE_SECRETS)
-        endpoint = engine.make_endpoint("source", mirror.azure.clone_url, username, password, remedy)
-        engine.read_source_patiently(endpoint)
+        endpoint = engine_api.make_endpoint("source", mirror.azure.clone_url, username, password, remedy)
+        engine_api.read_source_patiently(endpoint)
 
 
-def _endpoint(side: str, url: str, user: str, password: str, remedy: str, *, bearer: bool = False) -> engine.Endpoint:
-    with engine.failures_as_mirror_errors():
-        engine.check_credential(f"the password for the {side}", password, bearer=bearer)
-        engine.check_credential(f"the user name for the {side}", user)
-        checked = engine.parse_repository_url(f"the URL of the {side}", url)
-    return engine.make_endpoint(side, checked, user, password, remedy, bearer=bearer)
+def _endpoint(
+    side: str, url: str, user: str, password: str, remedy: str, *, bearer: bool = False
+) -> engine_api.Endpoint:
+    with engine_api.failures_as_mirror_errors():
+        engine_api.check_credential(f"the password for the {side}", password, bearer=bearer)
+        engine_api.check_credential(f"the user name for the {side}", user)
+        checked = engine_api.parse_repository_url(f"the URL of the {side}", url)
+    return engine_api.make_endpoint(side, checked, user, password, remedy, bearer=bearer)
 
 
 def _read_csv(path: Path) -> tuple[str, str]:
@@ -200,7 +202,7 @@ def _read_csv(path: Path) -> tuple[str, str]:
 class Preview:
     """What a run would do, from what both sides list now."""
 
-    commands: tuple[engine.Command, ...]
+    commands: tuple[engine_api.Command, ...]
     """In the order of the pushes, by the replica's names."""
     archived_at_most: int
     """How many tips it would keep in the archive, unless it finds that an update drops nothing."""
@@ -210,23 +212,23 @@ class Preview:
     """Why the run would change nothing."""
 
 
-def preview(settings: engine.Settings) -> Preview:
+def preview(settings: engine_api.Settings) -> Preview:
     """Return what a run would do; changes nothing.
 
     Raises:
         MirrorError: a side cannot be read.
     """
-    with engine.failures_as_mirror_errors():
-        replica = engine.read_refs_patiently(settings.replica, "git-receive-pack")
-        endpoint, source = engine.read_source_patiently(settings.source)
+    with engine_api.failures_as_mirror_errors():
+        replica = engine_api.read_refs_patiently(settings.replica, "git-receive-pack")
+        endpoint, source = engine_api.read_source_patiently(settings.source)
         settings = replace(settings, source=endpoint)
-        refs = engine.ReplicaRefs(replica.refs)
-        present = engine.by_original_name(refs, settings.namespaces)
-        hidden = engine.hidden_refs(settings, source.refs, present, retry=False)
-        denied = {**engine.unmirrorable(source.refs, settings.namespaces), **hidden}
-        wanted, plan = engine.plan_refs(source, refs, settings.namespaces, given_up=denied)
+        refs = engine_api.ReplicaRefs(replica.refs)
+        present = engine_api.by_original_name(refs, settings.namespaces)
+        hidden = engine_api.hidden_refs(settings, source.refs, present, retry=False)
+        denied = {**engine_api.unmirrorable(source.refs, settings.namespaces), **hidden}
+        wanted, plan = engine_api.plan_refs(source, refs, settings.namespaces, given_up=denied)
         commands = tuple(command for push in plan for command in push)
-        kept = engine.dropped_tips(commands, ()) if settings.archive_days else {}
-        stop = engine.mass_deletion(wanted, present, hidden, settings.allow_deletions)
-        stop = stop or engine.foreign_history(settings, source, replica.refs, present)
+        kept = engine_api.dropped_tips(commands, ()) if settings.archive_days else {}
+        stop = engine_api.mass_deletion(wanted, present, hidden, settings.allow_deletions)
+        stop = stop or engine_api.foreign_history(settings, source, replica.refs, present)
         return Preview(commands, len(kept), denied, stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .. import engine
+from .. import engine_api
 
 
 def clean(text: str) -> str:
@@ -13,4 +13,4 @@ def clean(text: str) -> str:
     Lines stay. Azure Pipelines runs ``##vso[...]`` wherever it stands in a line, GitHub Actions ``::command::`` at the
     start of one.
     """
-    return "\n".join(re.sub(r"^(\s*):(?=:)", r"\1: ", engine.sanitize(line)) for line in text.splitlines())
+    return "\n".join(re.sub(r"^(\s*):(?=:)", r"\1: ", engine_api.sanitize(line)) for line in text.splitlines())

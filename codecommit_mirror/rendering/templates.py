@@ -8,6 +8,7 @@ from importlib import resources
 import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
+from .. import pipeline_templates
 from ..errors import MirrorError
 
 EXPANDED = ("$(", "${{", "$[")
@@ -30,7 +31,7 @@ def load_template(name: str, variable_start: str = "{{", variable_end: str = "}}
         variable_end_string=variable_end,
     )
     environment.filters.update(scalar=scalar, comment=comment)
-    return environment.from_string((resources.files("pipeline_templates") / name).read_text(encoding="utf-8"))
+    return environment.from_string((resources.files(pipeline_templates) / name).read_text(encoding="utf-8"))
 
 
 def scalar(value: str) -> str:

@@ -32,11 +32,11 @@ from codecommit_mirror.operations.plan import STAGES
 from codecommit_mirror.operations.rotate import rotate
 from codecommit_mirror.operations.up import up
 from codecommit_mirror.progress import Board
+from codecommit_mirror.stacks import ReplicaStack
 from localcloud import LocalCloud, sample
 from localcloud.aws.codecommit.git_service import OtherRefs
 from localcloud.azure.agent.execution import run_pipeline
 from localcloud.azure.agent.run import Variable
-from stacks import ReplicaStack
 from tests.program import program
 
 from .engine import servers

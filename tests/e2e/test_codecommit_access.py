@@ -12,7 +12,7 @@ import boto3
 import git_remote_codecommit
 import pytest
 
-from codecommit_mirror import engine
+from codecommit_mirror import engine_api
 from codecommit_mirror.aws import git_signature
 from codecommit_mirror.operations import verification
 from localcloud import sample
@@ -107,7 +107,7 @@ def test_git_remote_codecommit_signs_as_we_do(replica, kind):
     theirs = git_remote_codecommit.sign(urlsplit(url).hostname, urlsplit(url).path, aws.region_name, credentials)
     user = credentials.access_key + (f"%{credentials.token}" if credentials.token else "")
     endpoint = verification.password_endpoint(url, user, theirs)
-    assert "refs/heads/main" in engine.read_refs(endpoint, "git-upload-pack").refs
+    assert "refs/heads/main" in engine_api.read_refs(endpoint, "git-upload-pack").refs
     assert git_signature.sign(aws, url)[0] == user
     assert "refs/heads/main" in verification.replica_refs(aws, url)
 

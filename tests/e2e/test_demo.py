@@ -1,4 +1,4 @@
-"""``codecommit-mirror demo``: the main job, as ``make demo`` runs it."""
+"""``python -m demo``: the main job, as ``make demo`` runs it."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def without_numbers(line):
 def demo(*arguments, **variables):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return subprocess.run(
-        [sys.executable, "-m", "codecommit_mirror", "demo", *arguments],
+        [sys.executable, "-m", "demo", *arguments],
         cwd=ROOT,
         env={**environment, **variables},
         capture_output=True,

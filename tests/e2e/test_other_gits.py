@@ -17,13 +17,13 @@ from codecommit_mirror.backup.origin import Origin
 from codecommit_mirror.backup.restore import apply, drill, plan
 from codecommit_mirror.backup.snapshots import readable
 from codecommit_mirror.backup.target import Folder
-from codecommit_mirror.guard import Manifest, format_time
+from codecommit_mirror.engine.git import Git
+from codecommit_mirror.engine.wire.packs import COMMIT, pack_of
+from codecommit_mirror.guard.vault import bundle
+from codecommit_mirror.guard_api import Manifest, format_time
 from localcloud import sample
 from localcloud.azure.git import upload_pack
 from localcloud.azure.git.upload_pack import PackShape
-from mirror_engine.git import Git
-from mirror_engine.wire.packs import COMMIT, pack_of
-from mirror_guard.vault import bundle
 
 from .conftest import ROOT
 

@@ -8,8 +8,8 @@ import dunamai
 import pytest
 import setuptools_scm
 
+from codecommit_mirror.engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
 from localcloud import sample
-from mirror_engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
 
 from .conftest import ROOT
 

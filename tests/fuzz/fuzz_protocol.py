@@ -12,10 +12,10 @@ import zlib
 import atheris
 
 with atheris.instrument_imports():
-    from mirror_engine.failures import PackRefused, RetryableError
-    from mirror_engine.text import sanitize
-    from mirror_engine.wire.packs import read_pack, verify_checksum
-    from mirror_engine.wire.protocol import parse_advertisement, parse_report
+    from codecommit_mirror.engine.failures import PackRefused, RetryableError
+    from codecommit_mirror.engine.text import sanitize
+    from codecommit_mirror.engine.wire.packs import read_pack, verify_checksum
+    from codecommit_mirror.engine.wire.protocol import parse_advertisement, parse_report
 
 EXPECTED = (ValueError, IndexError, zlib.error, PackRefused, RetryableError)
 

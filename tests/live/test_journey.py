@@ -23,7 +23,7 @@ from codecommit_mirror.azure import token as azure_token
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.backup.origin import dropped_since
 from codecommit_mirror.config.load import single_mirror
-from codecommit_mirror.guard import read_entries
+from codecommit_mirror.guard_api import read_entries
 from codecommit_mirror.operations import verification
 from codecommit_mirror.operations.context import MirrorContext
 from codecommit_mirror.operations.run import run

@@ -13,44 +13,45 @@ from pathlib import Path
 import grimp
 import pytest
 
-from mirror_engine import MODULES
+from codecommit_mirror.engine import MODULES
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("benchmarks", "codecommit_mirror", "localcloud", "mirror_engine", "mirror_guard", "stacks")
-FILES = [
-    path for package in (*PACKAGES, "pipeline_templates", "tests") for path in sorted((ROOT / package).rglob("*.py"))
-]
+PACKAGES = ("benchmarks", "codecommit_mirror", "demo", "localcloud")
+FILES = [path for package in (*PACKAGES, "tests") for path in sorted((ROOT / package).rglob("*.py"))]
 FOLDERS = sorted({path.parent for path in FILES})
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")])
 
 CLI = "codecommit_mirror"
-ENGINE = "mirror_engine"
-GUARD = "mirror_guard"
+ENGINE = f"{CLI}.engine"
+GUARD = f"{CLI}.guard"
+STACKS = f"{CLI}.stacks"
 IMPORTS = {
-    "benchmarks": f"{CLI}.backup {CLI}.engine localcloud localcloud.aws.codecommit "
+    "benchmarks": f"{CLI}.backup {CLI}.engine_api localcloud localcloud.aws.codecommit "
     f"localcloud.azure.service_connections localcloud.git_http localcloud.sample {ENGINE}.text {GUARD}.git_access "
     f"{GUARD}.replicas {GUARD}.snapshot {GUARD}.vault",
+    "demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.operations {CLI}.progress "
+    "localcloud localcloud.sample",
     # The CLI and what it calls.
     CLI: "",
     f"{CLI}.__main__": f"{CLI}.cli",
-    f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.backup {CLI}.checks {CLI}.config {CLI}.demo {CLI}.engine "
+    f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.backup {CLI}.checks {CLI}.config {CLI}.engine_api "
     f"{CLI}.errors {CLI}.markdown {CLI}.operations {CLI}.progress {CLI}.rendering",
-    f"{CLI}.demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.operations {CLI}.progress "
-    "localcloud localcloud.sample",
-    f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.engine {CLI}.errors {CLI}.guard "
-    f"{CLI}.markdown {CLI}.operations",
-    f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.guard {CLI}.operations "
+    f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.engine_api {CLI}.errors "
+    f"{CLI}.guard_api {CLI}.markdown {CLI}.operations",
+    f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.guard_api "
+    f"{CLI}.operations {CLI}.progress",
+    f"{CLI}.operations": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors "
     f"{CLI}.progress",
-    f"{CLI}.operations": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
-    f"{CLI}.aws": f"{CLI}.actions {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress",
-    f"{CLI}.azure": f"{CLI}.actions {CLI}.config {CLI}.engine {CLI}.errors {CLI}.progress {CLI}.rendering",
-    f"{CLI}.rendering": f"{CLI}.config {CLI}.errors",
+    f"{CLI}.aws": f"{CLI}.actions {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress",
+    f"{CLI}.azure": f"{CLI}.actions {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress {CLI}.rendering",
+    f"{CLI}.rendering": f"{CLI}.config {CLI}.errors {CLI}.pipeline_templates {ENGINE}",
+    f"{CLI}.pipeline_templates": "",
     f"{CLI}.actions": "",
     f"{CLI}.markdown": "",
-    f"{CLI}.progress": f"{CLI}.engine",
-    f"{CLI}.config": f"{CLI}.engine {CLI}.errors {GUARD}.names",
-    f"{CLI}.guard": f"{GUARD}.history {GUARD}.vault",
-    f"{CLI}.engine": f"{CLI}.errors {ENGINE} {ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan "
+    f"{CLI}.progress": f"{CLI}.engine_api",
+    f"{CLI}.config": f"{CLI}.engine_api {CLI}.errors {GUARD}.names",
+    f"{CLI}.guard_api": f"{GUARD}.history {GUARD}.vault",
+    f"{CLI}.engine_api": f"{CLI}.errors {ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan "
     f"{ENGINE}.refs {ENGINE}.report {ENGINE}.run {ENGINE}.settings {ENGINE}.text {ENGINE}.wire",
     f"{CLI}.errors": "",
     # What runs in a pipeline, and in the guard's function.
@@ -89,23 +90,25 @@ IMPORTS = {
     f"{ENGINE}.text": "",
     f"{ENGINE}.failures": "",
     # What lives in AWS.
-    "stacks": "stacks.deploy_role_stack stacks.guard_stack stacks.identity_stack stacks.replica_stack "
-    "stacks.vault_stack",
-    "stacks.replica_stack": f"{CLI}.config stacks.credential_cleanup stacks.push_access stacks.replica_repository",
-    "stacks.deploy_role_stack": f"{CLI}.config stacks.federated_role stacks.identity_stack stacks.nag_suppressions "
-    "stacks.replica_stack",
-    "stacks.guard_stack": f"{CLI}.config stacks.guard stacks.vault_stack",
-    "stacks.guard": f"{CLI}.config {GUARD}.names stacks.nag_suppressions stacks.vault_stack",
-    "stacks.vault_stack": f"{CLI}.config stacks.nag_suppressions stacks.vault",
-    "stacks.vault": f"{GUARD}.names stacks.nag_suppressions",
-    "stacks.push_access": f"{CLI}.config stacks.federated_role stacks.identity_stack stacks.nag_suppressions",
-    "stacks.credential_cleanup": "stacks.nag_suppressions",
-    "stacks.identity_stack": f"{CLI}.config",
-    "stacks.template_digest": f"{CLI}.config",
-    "stacks.credential_cleanup_handler": "",
-    "stacks.federated_role": "",
-    "stacks.nag_suppressions": "",
-    "stacks.replica_repository": "",
+    f"{CLI}.app": f"{CLI}.config {CLI}.errors {STACKS} {STACKS}.template_digest",
+    STACKS: f"{STACKS}.deploy_role_stack {STACKS}.guard_stack {STACKS}.identity_stack {STACKS}.replica_stack "
+    f"{STACKS}.vault_stack",
+    f"{STACKS}.replica_stack": f"{CLI}.config {STACKS}.credential_cleanup {STACKS}.push_access "
+    f"{STACKS}.replica_repository",
+    f"{STACKS}.deploy_role_stack": f"{CLI}.config {STACKS}.federated_role {STACKS}.identity_stack "
+    f"{STACKS}.nag_suppressions {STACKS}.replica_stack",
+    f"{STACKS}.guard_stack": f"{CLI}.config {STACKS}.guard {STACKS}.vault_stack",
+    f"{STACKS}.guard": f"{CLI}.config {GUARD}.names {STACKS}.nag_suppressions {STACKS}.vault_stack",
+    f"{STACKS}.vault_stack": f"{CLI}.config {STACKS}.nag_suppressions {STACKS}.vault",
+    f"{STACKS}.vault": f"{GUARD}.names {STACKS}.nag_suppressions",
+    f"{STACKS}.push_access": f"{CLI}.config {STACKS}.federated_role {STACKS}.identity_stack {STACKS}.nag_suppressions",
+    f"{STACKS}.credential_cleanup": f"{STACKS}.nag_suppressions",
+    f"{STACKS}.identity_stack": f"{CLI}.config",
+    f"{STACKS}.template_digest": f"{CLI}.config",
+    f"{STACKS}.credential_cleanup_handler": "",
+    f"{STACKS}.federated_role": "",
+    f"{STACKS}.nag_suppressions": "",
+    f"{STACKS}.replica_repository": "",
     # The embedded cloud, which knows the clouds and not this project.
     "localcloud": "localcloud.cloud",
     "localcloud.cloud": "localcloud.aws.codecommit localcloud.aws.controls localcloud.azure.controls "
@@ -194,7 +197,7 @@ def test_a_forbidden_import_is_seen_between_any_two_rooms(graph):
 
 
 def test_arrows_go_down_only(graph):
-    rooms = [room for room in IMPORTS if not room.startswith(("stacks", "localcloud"))]
+    rooms = [room for room in IMPORTS if not room.startswith((STACKS, "localcloud"))]
     for room, others in IMPORTS.items():
         below = rooms[rooms.index(room) + 1 :] if room in rooms else rooms
         assert set(others.split()) & set(rooms) <= set(below)
@@ -204,8 +207,8 @@ def test_arrows_go_down_only(graph):
 
 def test_each_module_of_the_engine_imports_earlier_ones_in_the_order_of_reading(graph):
     for number, name in enumerate(MODULES):
-        imported = graph.find_modules_directly_imported_by(f"mirror_engine.{name}")
-        assert {module.partition(".")[2] for module in imported} <= set(MODULES[:number])
+        imported = graph.find_modules_directly_imported_by(f"{ENGINE}.{name}")
+        assert {module.removeprefix(f"{ENGINE}.") for module in imported} <= set(MODULES[:number])
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))

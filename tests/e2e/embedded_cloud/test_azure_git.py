@@ -5,11 +5,11 @@ import http.client
 
 import pytest
 
+from codecommit_mirror.engine.wire.packs import read_pack
+from codecommit_mirror.engine.wire.protocol import split_pkt_lines
 from localcloud import sample
 from localcloud.azure.git.upload_pack import PackShape, serve
 from localcloud.git_http import GitHttpServer
-from mirror_engine.wire.packs import read_pack
-from mirror_engine.wire.protocol import split_pkt_lines
 
 WORDS = (
     b"multi_ack thin-pack side-band side-band-64k no-progress multi_ack_detailed no-done shallow "

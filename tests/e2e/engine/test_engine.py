@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from codecommit_mirror import engine
+from codecommit_mirror.rendering import engine_program
 from localcloud import sample
 from localcloud.aws.codecommit.git_service import OtherRefs
 
@@ -146,7 +146,7 @@ def peak_of_a_run(sides, tmp_path):
         "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     file = tmp_path / "program.py"
-    file.write_text(engine.program())
+    file.write_text(engine_program.program())
     command = [sys.executable, "-c", launcher, sys.executable, str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     status, kilobytes = map(int, done.stdout.split())

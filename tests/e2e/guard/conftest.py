@@ -13,13 +13,13 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
-from codecommit_mirror.guard import Store
+from codecommit_mirror.guard import replicas
+from codecommit_mirror.guard.snapshot import Retention, Snapshots
+from codecommit_mirror.guard.vault.vault import open_vault
+from codecommit_mirror.guard_api import Store
+from codecommit_mirror.stacks import GuardStack, VaultStack
 from localcloud import LocalCloud, sample
 from localcloud.aws.codecommit.change_events import EventShape
-from mirror_guard import replicas
-from mirror_guard.snapshot import Retention, Snapshots
-from mirror_guard.vault.vault import open_vault
-from stacks import GuardStack, VaultStack
 
 from ..conftest import create_stack
 

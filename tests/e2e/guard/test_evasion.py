@@ -6,17 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from codecommit_mirror import engine
+from codecommit_mirror import engine_api
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
+from codecommit_mirror.engine.confirmation import confirmation, source_commit
+from codecommit_mirror.engine.plan import by_original_name
+from codecommit_mirror.engine.refs import ReplicaRefs
+from codecommit_mirror.engine.wire.packs import COMMIT, TAG, TREE, object_id, pack_of
+from codecommit_mirror.guard import handler, history
+from codecommit_mirror.guard.handler import Guard
+from codecommit_mirror.guard.snapshot import Snapshots
+from codecommit_mirror.guard.vault.state import States
 from localcloud import sample
-from mirror_engine.confirmation import confirmation, source_commit
-from mirror_engine.plan import by_original_name
-from mirror_engine.refs import ReplicaRefs
-from mirror_engine.wire.packs import COMMIT, TAG, TREE, object_id, pack_of
-from mirror_guard import handler, history
-from mirror_guard.handler import Guard
-from mirror_guard.snapshot import Snapshots
-from mirror_guard.vault.state import States
 
 from .test_attacks import operator, refused
 from .test_watch import push, somebody
@@ -273,7 +273,9 @@ def test_an_overwrite_with_more_than_the_guard_reads(guarded, rig, monkeypatch):
 def forged_confirmation(rig):
     """Write a confirming tag about what the replica has now, as a run writes one; return its name at the source."""
     refs = sample.refs(rig.replica)
-    settings = engine.Settings(*(engine.make_endpoint(side, "https://x", "", "", "") for side in ("source", "replica")))
+    settings = engine_api.Settings(
+        *(engine_api.make_endpoint(side, "https://x", "", "", "") for side in ("source", "replica"))
+    )
     mirrored = by_original_name(ReplicaRefs(refs), ("refs/",))
     tag = confirmation(settings, mirrored, datetime.now(UTC).timestamp())
     pack = pack_of([(TREE, b""), (COMMIT, source_commit("https://x")), (TAG, tag)])

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from codecommit_mirror.guard import handler
+from codecommit_mirror.guard.handler import Guard
 from localcloud import sample
-from mirror_guard import handler
-from mirror_guard.handler import Guard
 
 from .test_attacks import operator, refused
 

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from codecommit_mirror.engine.refs import CARRIED_PREFIX
 from localcloud import sample
 from localcloud.azure import repos
-from mirror_engine.refs import CARRIED_PREFIX
 
 from ..conftest import Rig, counter
 from ..engine.sides import NAMESPACES

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
-from codecommit_mirror.guard import Listing, parse_time
+from codecommit_mirror.engine.failures import RetryableError
+from codecommit_mirror.guard import snapshot
+from codecommit_mirror.guard.snapshot import Retention
+from codecommit_mirror.guard.vault.store import PART_BYTES, Store
+from codecommit_mirror.guard_api import Listing, parse_time
 from localcloud import sample
-from mirror_engine.failures import RetryableError
-from mirror_guard import snapshot
-from mirror_guard.snapshot import Retention
-from mirror_guard.vault.store import PART_BYTES, Store
 
 from ..conftest import ROOT
 from .conftest import RETENTION

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from codecommit_mirror.guard.handler import Guard
 from localcloud import sample
-from mirror_guard.handler import Guard
 
 pytestmark = pytest.mark.long("guard")
 

@@ -9,10 +9,10 @@ import pytest
 
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.guard.vault.manifest import dump
+from codecommit_mirror.guard.vault.public_key import PublicKey
+from codecommit_mirror.guard.vault.signer import Signer
 from localcloud import sample
-from mirror_guard.vault.manifest import dump
-from mirror_guard.vault.public_key import PublicKey
-from mirror_guard.vault.signer import Signer
 
 from ..conftest import create_stack
 from .conftest import GUARD, RETENTION, SECTION

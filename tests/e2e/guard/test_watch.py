@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
+from codecommit_mirror.guard.handler import Guard
 from localcloud import sample
-from mirror_guard.handler import Guard
 
 pytestmark = pytest.mark.long("guard")
 

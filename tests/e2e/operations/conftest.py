@@ -15,9 +15,9 @@ from codecommit_mirror.aws import cdk
 from codecommit_mirror.config.ci import REPLICA, TEMPLATE
 from codecommit_mirror.config.identity import parse_auth_migration
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
+from codecommit_mirror.stacks import ReplicaStack
 from localcloud import sample
 from localcloud.azure.service_connections import AUDIENCE, issuer
-from stacks import ReplicaStack
 
 from ..conftest import bring_up
 from .journeys import Effects, Journey

@@ -16,9 +16,9 @@ from codecommit_mirror.cli import cli
 from codecommit_mirror.config.guard import Guard
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
+from codecommit_mirror.stacks import GuardStack, ReplicaStack, VaultStack
+from codecommit_mirror.stacks.replica_stack import BOUNDARY_KEY
 from localcloud import LocalCloud
-from stacks import GuardStack, ReplicaStack, VaultStack
-from stacks.replica_stack import BOUNDARY_KEY
 
 from ..conftest import BOOTSTRAP_TEMPLATE, create_stack
 from ..embedded_cloud.aws.conftest import trust

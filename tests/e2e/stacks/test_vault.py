@@ -7,8 +7,8 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
+from codecommit_mirror.stacks import VaultStack
 from localcloud import LocalCloud
-from stacks import VaultStack
 
 from ..embedded_cloud.aws.stacks import Stack
 

@@ -10,16 +10,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror import engine
 from codecommit_mirror.azure import pipeline
 from codecommit_mirror.azure.variables import wanted_variables
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.config.mirror import AgentPool
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.rendering import templates
+from codecommit_mirror.rendering import engine_program, templates
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "contracts" / "azure-pipelines-schema.json").read_text("utf-8-sig"))
-PROGRAM = engine.program()
+PROGRAM = engine_program.program()
 MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
 NAMES = [
     "AZURE_REPO_URL",
@@ -144,7 +143,7 @@ def test_a_run_may_be_allowed_to_delete_by_parameters_alone():
 
 @pytest.mark.parametrize("text", ["$(", "${{", "$[", "END_OF_MIRROR_ENGINE", "\t", "é", "x" * 120_001])
 def test_a_program_that_the_yaml_cannot_carry_is_refused(monkeypatch, text):
-    monkeypatch.setattr(engine, "program", lambda role: PROGRAM + text)
+    monkeypatch.setattr(engine_program, "program", lambda role: PROGRAM + text)
     with pytest.raises(AssertionError, match="cannot be carried by the YAML"):
         pipeline.render(MIRROR)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror_engine.archive import ARCHIVE_TIME, archive_commits, dropped_tips, expired, plan_entries
-from mirror_engine.git import MAX_COMMAND_LINE_BYTES, _push_arguments, batches_by_command_line
-from mirror_engine.plan import (
+from codecommit_mirror.engine.archive import ARCHIVE_TIME, archive_commits, dropped_tips, expired, plan_entries
+from codecommit_mirror.engine.git import MAX_COMMAND_LINE_BYTES, _push_arguments, batches_by_command_line
+from codecommit_mirror.engine.plan import (
     MAX_HAVES,
     by_original_name,
     carried_name,
@@ -21,9 +21,9 @@ from mirror_engine.plan import (
     unmirrorable,
     useful_haves,
 )
-from mirror_engine.refs import ARCHIVE_PREFIX, OWN_PREFIX, Command
-from mirror_engine.report import Outcome
-from mirror_engine.wire.packs import COMMIT, commit_parents, object_id
+from codecommit_mirror.engine.refs import ARCHIVE_PREFIX, OWN_PREFIX, Command
+from codecommit_mirror.engine.report import Outcome
+from codecommit_mirror.engine.wire.packs import COMMIT, commit_parents, object_id
 
 NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 OLD, NEW = "1" * 40, "2" * 40

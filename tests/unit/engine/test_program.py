@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import mirror_engine
 from codecommit_mirror import engine
 from codecommit_mirror.cli import cli
+from codecommit_mirror.rendering import engine_program
 
-PROGRAM = engine.program()
-ROLE_PROGRAM = engine.program(role=True)
+PROGRAM = engine_program.program()
+ROLE_PROGRAM = engine_program.program(role=True)
 
 
 def test_it_is_python_3_8(tmp_path):
@@ -40,13 +40,13 @@ def test_it_is_one_readable_text_below_the_limit(program, limit, left_out):
     assert program.isascii()
     assert max(map(len, program.splitlines())) <= 120
     rules = [line for line in program.splitlines() if line.startswith("# ----")]
-    assert [rule.split()[-1] for rule in rules] == [name for name in mirror_engine.MODULES if name not in left_out]
+    assert [rule.split()[-1] for rule in rules] == [name for name in engine.MODULES if name not in left_out]
 
 
 def test_it_holds_every_line_of_every_module():
-    folder = Path(mirror_engine.__file__).parent
+    folder = Path(engine.__file__).parent
     files = {file: file.read_text() for file in folder.rglob("*.py") if file.name != "__init__.py"}
-    assert {".".join(file.relative_to(folder).with_suffix("").parts) for file in files} == set(mirror_engine.MODULES)
+    assert {".".join(file.relative_to(folder).with_suffix("").parts) for file in files} == set(engine.MODULES)
     for module in files.values():
         tree = ast.parse(module)
         last_import = max(n.end_lineno for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom))
@@ -61,20 +61,20 @@ def test_a_command_prints_it_for_auditors():
 @pytest.mark.parametrize(
     ("texts", "reason"),
     [
-        ({"a": "X = 1\n", "b": "X = 2\n"}, "a and b of mirror_engine both define X"),
-        ({"a": "def f(): ...\n", "b": "class f: ...\n"}, "a and b of mirror_engine both define f"),
-        ({"a": "from .b import X\n", "b": "X = 1\n"}, r"mirror_engine.a imports from b, which comes later"),
-        ({"a": "X = 1\n", "b": "from .a import X as Y\n"}, "mirror_engine.b imports a name as another one"),
-        ({"a": "import os.path as p\n"}, "mirror_engine.a imports a name as another one"),
+        ({"a": "X = 1\n", "b": "X = 2\n"}, "a and b of the engine both define X"),
+        ({"a": "def f(): ...\n", "b": "class f: ...\n"}, "a and b of the engine both define f"),
+        ({"a": "from .b import X\n", "b": "X = 1\n"}, r"engine.a imports from b, which comes later"),
+        ({"a": "X = 1\n", "b": "from .a import X as Y\n"}, "engine.b imports a name as another one"),
+        ({"a": "import os.path as p\n"}, "engine.a imports a name as another one"),
     ],
 )
 def test_what_means_something_else_in_one_file_is_refused(texts, reason):
     with pytest.raises(AssertionError, match=reason):
-        engine.join("A program.", texts)
+        engine_program.join("A program.", texts)
 
 
 def test_imports_are_merged():
-    joined = engine.join(
+    joined = engine_program.join(
         "A program.",
         {
             "a": '"""First."""\n\nimport re\nfrom typing import Dict\n\nX = re\n',

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from localcloud import sample
-from mirror_engine.confirmation import confirmation, source_commit
-from mirror_engine.failures import PackRefused, RetryableError
-from mirror_engine.settings import Settings, make_endpoint
-from mirror_engine.wire.packs import (
+from codecommit_mirror.engine.confirmation import confirmation, source_commit
+from codecommit_mirror.engine.failures import PackRefused, RetryableError
+from codecommit_mirror.engine.settings import Settings, make_endpoint
+from codecommit_mirror.engine.wire.packs import (
     COMMIT,
     EMPTY_PACK,
     TAG,
@@ -26,7 +25,8 @@ from mirror_engine.wire.packs import (
     read_pack,
     verify_checksum,
 )
-from mirror_engine.wire.protocol import offered, parse_advertisement, parse_report, split_pkt_lines
+from codecommit_mirror.engine.wire.protocol import offered, parse_advertisement, parse_report, split_pkt_lines
+from localcloud import sample
 
 ID = "a" * 40
 

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from mirror_engine.failures import MirrorFailure, RetryableError
-from mirror_engine.wire.role import role_replica
+from codecommit_mirror.engine.failures import MirrorFailure, RetryableError
+from codecommit_mirror.engine.wire.role import role_replica
 
 CLAIMS = {"sub": "p://contoso/Shop/codecommit-mirror-MyRepo"}
 TOKEN = f"canary-head.{base64.urlsafe_b64encode(json.dumps(CLAIMS).encode()).decode().rstrip('=')}.canary-signature"

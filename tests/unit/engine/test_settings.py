@@ -8,14 +8,14 @@ import urllib.parse
 
 import pytest
 
-from mirror_engine.failures import MirrorFailure
-from mirror_engine.git import git_environment
-from mirror_engine.report import agent_command
-from mirror_engine.run import names_lfs
-from mirror_engine.settings import Endpoint, read_settings
-from mirror_engine.text import error_name, sanitize
-from mirror_engine.wire.connection import open_connection, proxy_for
-from mirror_engine.wire.transport import access_problem, retry_after_seconds
+from codecommit_mirror.engine.failures import MirrorFailure
+from codecommit_mirror.engine.git import git_environment
+from codecommit_mirror.engine.report import agent_command
+from codecommit_mirror.engine.run import names_lfs
+from codecommit_mirror.engine.settings import Endpoint, read_settings
+from codecommit_mirror.engine.text import error_name, sanitize
+from codecommit_mirror.engine.wire.connection import open_connection, proxy_for
+from codecommit_mirror.engine.wire.transport import access_problem, retry_after_seconds
 
 ENVIRONMENT = {
     "AZURE_REPO_URL": "https://dev.azure.com/contoso/Shop/_git/MyRepo",

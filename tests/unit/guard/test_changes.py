@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mirror_engine.refs import Advertisement
-from mirror_guard.changes import Verdict, from_event, judge, lost_entries
-from mirror_guard.replicas import Replica, from_tags
+from codecommit_mirror.engine.refs import Advertisement
+from codecommit_mirror.guard.changes import Verdict, from_event, judge, lost_entries
+from codecommit_mirror.guard.replicas import Replica, from_tags
 
 ARN = "arn:aws:codecommit:eu-west-1:111122223333:MyRepoReplica"
 USER = "arn:aws:iam::111122223333:user/azure-devops-pipeline-MyRepoReplica"

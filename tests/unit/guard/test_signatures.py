@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror_guard.vault.public_key import PublicKey, parse_pem
+from codecommit_mirror.guard.vault.public_key import PublicKey, parse_pem
 
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=3072)
 

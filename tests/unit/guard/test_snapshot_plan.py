@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror_guard.snapshot import is_unchanged, plan
-from mirror_guard.vault.bundle import header, read_header
-from mirror_guard.vault.manifest import Manifest, as_of, chain_of, dump, parse
+from codecommit_mirror.guard.snapshot import is_unchanged, plan
+from codecommit_mirror.guard.vault.bundle import header, read_header
+from codecommit_mirror.guard.vault.manifest import Manifest, as_of, chain_of, dump, parse
 
 CONFIRMED = "refs/tags/codecommit-mirror/confirmed"
 IDS = st.integers(0, 2**160 - 1).map(lambda number: f"{number:040x}")

@@ -5,15 +5,15 @@ import zlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from mirror_engine.confirmation import confirmation
-from mirror_engine.settings import Settings, make_endpoint
-from mirror_engine.wire.packs import TAG, object_id, pack_of
-from mirror_guard import watch
-from mirror_guard.changes import Change, Verdict
-from mirror_guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
-from mirror_guard.deployment import Deployment
-from mirror_guard.vault.state import State
-from mirror_guard.vault.store import Version
+from codecommit_mirror.engine.confirmation import confirmation
+from codecommit_mirror.engine.settings import Settings, make_endpoint
+from codecommit_mirror.engine.wire.packs import TAG, object_id, pack_of
+from codecommit_mirror.guard import watch
+from codecommit_mirror.guard.changes import Change, Verdict
+from codecommit_mirror.guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
+from codecommit_mirror.guard.deployment import Deployment
+from codecommit_mirror.guard.vault.state import State
+from codecommit_mirror.guard.vault.store import Version
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -230,7 +230,7 @@ def test_a_replica_that_is_gone_is_told_once():
 
 
 def test_a_subject_is_short_and_ascii():
-    from mirror_guard.messages import stale
+    from codecommit_mirror.guard.messages import stale
 
     message = stale("é" + "M" * 99, "eu-west-1", None, HOUR)
     assert len(message.subject) <= 100

@@ -2,7 +2,7 @@
 
 import pytest
 
-from codecommit_mirror import engine
+from codecommit_mirror import engine_api
 from codecommit_mirror.backup.pushing import GROWING, Push
 
 TOO_LARGE = "TF402462: This push was rejected because its size is greater than the 1 MB limit"
@@ -46,14 +46,14 @@ class Server:
     def increments(self, command, known, size):
         first = max([int(value) for value in known] or [0])
         return [
-            engine.Command(command.ref, command.old if number == first + size else str(number - size), str(number))
+            engine_api.Command(command.ref, command.old if number == first + size else str(number - size), str(number))
             for number in range(first + size, int(command.new), size)
         ]
 
 
 def create(server, *refs):
     push = Push(server, lambda: None, "x", {})
-    refused = push.create([[engine.Command(ref, None, tip) for ref, tip in refs]])
+    refused = push.create([[engine_api.Command(ref, None, tip) for ref, tip in refs]])
     push.clear([tip for _, tip in refs])
     return refused
 

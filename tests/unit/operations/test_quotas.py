@@ -9,7 +9,7 @@ from codecommit_mirror.azure.agents import note
 from codecommit_mirror.config.identity import Identity
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.config.schedule import runs_a_day
-from stacks import ReplicaStack
+from codecommit_mirror.stacks import ReplicaStack
 
 MIRROR = single_mirror("MyRepoReplica", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
 ROLE = {"replica_auth": "role", "identity": Identity(organization_id="89abcdef-0123-4567-89ab-cdef01234567")}

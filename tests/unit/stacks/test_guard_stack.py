@@ -10,7 +10,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
-from stacks import GuardStack, VaultStack
+from codecommit_mirror.stacks import GuardStack, VaultStack
 
 from .test_stacks import CONTEXT, PACKS, findings, logical_id, of_type
 
@@ -156,8 +156,9 @@ def test_the_function_carries_the_engine_and_nothing_of_the_cli():
     synthesised.node.root.synth()
     folders = [path for path in Path(synthesised.node.root.outdir).glob("asset.*") if path.is_dir()]
     (folder,) = folders
-    assert sorted(path.name for path in folder.iterdir()) == ["mirror_engine", "mirror_guard"]
-    ask = "import mirror_guard.handler as h; print(h.handler.__name__)"
+    (package,) = folder.iterdir()
+    assert sorted(path.name for path in package.iterdir()) == ["__init__.py", "engine", "guard"]
+    ask = "import codecommit_mirror.guard.handler as h; print(h.handler.__name__)"
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {ask}"],
         capture_output=True,

@@ -14,7 +14,7 @@ from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 from codecommit_mirror.config.ci import Ci
 from codecommit_mirror.config.identity import EarlierSignIn, Identity, IdentityProvider
 from codecommit_mirror.config.load import single_mirror
-from stacks import DeployRoleStack, IdentityStack, ReplicaStack
+from codecommit_mirror.stacks import DeployRoleStack, IdentityStack, ReplicaStack
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
 CONTEXT = json.loads((Path(__file__).parents[3] / "cdk.json").read_text())["context"]

@@ -7,7 +7,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
-from stacks import VaultStack
+from codecommit_mirror.stacks import VaultStack
 
 from .test_stacks import CONTEXT, PACKS, findings, logical_id, of_type
 

@@ -14,7 +14,8 @@ PROBE = """
 import json, os, shutil, sys
 def handler(event, context):
     seen = {}
-    for name in ("boto3", "botocore", "dateutil", "urllib3", "cryptography", "jwt", "mirror_engine", "aws_cdk", "pip"):
+    carried = ("boto3", "botocore", "dateutil", "urllib3")
+    for name in (*carried, "cryptography", "jwt", "codecommit_mirror", "aws_cdk", "pip"):
         try:
             __import__(name)
             seen[name] = True

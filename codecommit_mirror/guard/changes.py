@@ -1,0 +1,205 @@
+"""Changes of a replica's refs, as CodeCommit reports them: which of them no run of the mirror makes.
+
+https://docs.aws.amazon.com/codecommit/latest/userguide/monitoring-events.html. An event may lack its caller, and the
+shape of events for refs outside branches and tags is not documented: what an event lacks is looked up on the replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from ..engine.archive import archive_entries
+from ..engine.plan import original_name
+from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG, SOURCE_TAG, Advertisement, Refs
+from .names import EVENT_KINDS
+from .replicas import Replica
+from .vault.manifest import format_time, parse_time
+
+_MAX_FOLLOWERS = 5
+_MAX_ENTRIES = 50
+"""How many archive entries are looked at for one event."""
+_SKEW = timedelta(hours=1)
+"""How far the clock of an agent may be from that of CodeCommit's events."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One ref's change."""
+
+    kind: str
+    """``created``, ``updated`` or ``deleted``."""
+    ref: str
+    old: str | None
+    """None if the ref did not exist, or the event does not say."""
+    new: str | None
+    caller: str | None
+    """Who did it; None if the event does not say."""
+    time: str
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it was; None if the event does not say it in ISO 8601, with its zone."""
+        try:
+            moment = datetime.fromisoformat(self.time)
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else None
+
+    def not_after(self, now: datetime) -> Change:
+        """Return the change, made now if the event claims a later time."""
+        return replace(self, time=now.isoformat()) if self.moment and self.moment > now else self
+
+    @property
+    def is_of_archive(self) -> bool:
+        """Whether it is a change of an archive entry."""
+        return self.ref.startswith(ARCHIVE_PREFIX)
+
+
+class Verdict(Enum):
+    """What a change means."""
+
+    BY_A_RUN = "made by a run of the mirror."
+    BY_SOMEBODY_ELSE = "made by a principal other than the mirror's user or role."
+    DESTRUCTIVE = "made with the pipeline's credential, but not by a run: a run archives every tip before dropping it."
+    UNPROVED = "made with the pipeline's credential, and brings so much that nothing shows what it keeps."
+    UNATTRIBUTED = "made by an unknown caller."
+    UNHEARD = "reported by no event: the guard found it by comparing. A run that failed leaves such a difference, too."
+
+
+def from_event(event: Mapping[str, Any]) -> Change | None:
+    """Return the change that an event reports; None if it does not report one of a ref."""
+    detail = event.get("detail") or {}
+    if detail.get("event") not in EVENT_KINDS:
+        return None
+    kind = str(detail["event"]).removeprefix("reference").lower()
+    ref = detail.get("referenceFullName") or _full_name(detail)
+    return Change(
+        kind,
+        ref,
+        (detail.get("oldCommitId") or (detail.get("commitId") if kind == "deleted" else None)),
+        detail.get("commitId") if kind != "deleted" else None,
+        detail.get("callerUserArn"),
+        str(event.get("time", "")),
+    )
+
+
+def _full_name(detail: Mapping[str, Any]) -> str:
+    name, kind = str(detail.get("referenceName", "")), detail.get("referenceType")
+    if name.startswith("refs/"):
+        return name
+    return f"refs/{'tags' if kind == 'tag' else 'heads'}/{name}" if name else "an unnamed ref"
+
+
+def judge(
+    change: Change,
+    replica: Replica,
+    read: Callable[[], Advertisement],
+    is_kept: Callable[[str, str], bool | None],
+    tips_of: Callable[[str], Mapping[str, str]],
+    now: datetime,
+) -> Verdict:
+    """Decide what a change means.
+
+    Args:
+        change: the change.
+        replica: the replica, which knows its own writer.
+        read: lists the replica's refs; only called if the answer depends on them.
+        is_kept: whether one commit is in the history of another one; None if that would take too much to find out.
+        tips_of: the tips that the archive entry with an id keeps, by ref.
+        now: the time.
+    """
+    if change.caller and not replica.is_writer(change.caller):
+        return Verdict.BY_SOMEBODY_ELSE
+    drops = _drops_commits(change, replica, read, is_kept, tips_of, now)
+    if drops is None:
+        return Verdict.UNPROVED
+    if drops:
+        return Verdict.DESTRUCTIVE if change.caller else Verdict.BY_SOMEBODY_ELSE
+    return Verdict.BY_A_RUN if change.caller else Verdict.UNATTRIBUTED
+
+
+def _drops_commits(
+    change: Change,
+    replica: Replica,
+    read: Callable[[], Advertisement],
+    is_kept: Callable[[str, str], bool | None],
+    tips_of: Callable[[str], Mapping[str, str]],
+    now: datetime,
+) -> bool | None:
+    """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown."""
+    if change.ref in (CONFIRMED_TAG, SOURCE_TAG):
+        return change.kind == "deleted"
+    entry = next(archive_entries({change.ref: ""}), None)
+    if entry:
+        return _spoils_archive(change, entry[1], timedelta(days=replica.archive_days), now)
+    if not replica.archive_days or change.kind == "created":
+        return False
+    advertised = read()
+    archived = _archived(advertised.refs, change.moment or now, tips_of)
+    name = original_name(change.ref)
+    if change.old is None:
+        # Nothing shows what was there, but a run archives whatever it drops.
+        return change.kind == "deleted" and not any(ref == name for ref, _ in archived)
+    # An event may name a tag's commit in place of the tag.
+    peeled = advertised.peeled if change.ref.startswith("refs/tags/") else ()
+    if change.old in advertised.refs.values() or change.old in peeled:
+        return False
+    if change.kind == "deleted":
+        return not any(value == change.old for _, value in archived)
+    # Most updates are fast-forwards, for which nothing has to be read but the new tip's history.
+    current = change.new if change.new in advertised.refs.values() else advertised.refs.get(change.ref)
+    answers = [is_kept(change.old, current)] if current else []
+    if True in answers:
+        return False
+    kept = list(archived)
+    if any(value == change.old for _, value in kept):
+        return False
+    later = dict.fromkeys(value for ref, value in kept if ref == name and value != current)
+    answers += [is_kept(change.old, tip) for tip in [*later][:_MAX_FOLLOWERS] if current != change.new]
+    if True in answers:
+        return False
+    return None if None in answers else True
+
+
+def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: datetime) -> bool:
+    """Whether no run makes a change of an archive entry, with this time in its name.
+
+    A run deletes entries a day after their time is over, changes none, and dates new ones by its own clock.
+    """
+    try:
+        age = (change.moment or now) - parse_time(stamp)
+    except ValueError:
+        return True
+    return abs(age) > _SKEW if change.kind == "created" else age <= kept_for + timedelta(days=1) - _SKEW
+
+
+def _archived(refs: Refs, moment: datetime, tips_of: Callable[[str], Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield refs with the tips that the archive keeps of them, from the entries nearest to an event.
+
+    A run archives what it drops just before it drops it, or at most a day before if the replica refused once.
+    """
+    entries: list[tuple[timedelta, str, str]] = []
+    for name, stamp, place in archive_entries(refs):
+        with suppress(ValueError):
+            if (age := moment - parse_time(stamp)) <= timedelta(days=1):
+                entries.append((abs(age), name, place))
+    for _, name, place in sorted(entries)[:_MAX_ENTRIES]:
+        yield from [(f"refs/{place}", refs[name])] if "/" in place else tips_of(refs[name]).items()
+
+
+def lost_entries(names: Iterable[str], archive_days: int, now: datetime) -> list[str]:
+    """Return those among a replica's lost refs that are archive entries which no run deletes yet.
+
+    Args:
+        names: refs that were there, and that the replica has no longer, or not with the same id.
+        archive_days: how long an entry is kept; 0 if there is no archive.
+        now: the time.
+    """
+    begin = format_time(now - timedelta(days=archive_days + 1) + _SKEW)
+    entries = archive_entries(dict.fromkeys(names, "")) if archive_days else ()
+    return [name for name, stamp, _ in entries if stamp > begin]

@@ -1,0 +1,414 @@
+"""Take a snapshot of a replica: one ref listing, and a pack of what the last snapshot lacks, as a locked git bundle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from ..engine.failures import RetryableError
+from ..engine.refs import CONFIRMED_TAG, Advertisement
+from ..engine.settings import Endpoint
+from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
+from ..engine.wire.transport import Traffic
+from .git_access import read_patiently
+from .replicas import Access
+from .vault.bundle import header
+from .vault.manifest import PREFIX, Manifest, bundle_key, digest, dump, format_time, parse_time
+from .vault.signed import Signed, SignedSnapshots
+from .vault.signer import KeyUnusableError
+from .vault.state import State
+from .vault.store import Listing, Lock, Mode, Version
+from .vault.vault import Vault
+
+_MAX_PREREQUISITES = 2000
+_MAX_HALVINGS = 8
+_SECOND = timedelta(seconds=1)
+_LONGEST_INVOCATION = timedelta(minutes=15)
+"""Lambda's limit: a snapshot that was begun longer ago has ended, one way or the other."""
+_SCHEDULE_SLACK = timedelta(minutes=15)
+"""By how much the time between two scheduled invocations may be shorter than ``every``: one lasts no longer."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How often snapshots are taken and a chain starts anew, and how long they are kept and locked."""
+
+    every: timedelta
+    keep: timedelta
+    full_every: timedelta
+    mode: Mode
+
+    @property
+    def longest(self) -> timedelta:
+        """For how long an object is locked at most; the vault's policy allows no more."""
+        return self.keep + self.full_every
+
+
+@dataclass(frozen=True)
+class BundlePlan:
+    """One bundle to write."""
+
+    refs: Mapping[str, str]
+    """Every ref that the replica's snapshots have once this part is written."""
+    wants: tuple[str, ...]
+    prerequisites: tuple[str, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class SnapshotResult:
+    """What was done."""
+
+    kind: str
+    """``full``, ``incremental``, ``unchanged``, ``empty``, ``waiting``, or ``busy``: see ``Snapshots.take``."""
+    refs: int
+    bytes: int = 0
+    lost: tuple[str, ...] = ()
+    """Objects of the last snapshot's chain that are gone, or not locked."""
+    foreign: tuple[Version, ...] = ()
+    """New versions that no signature of the guard's is about."""
+    moved: tuple[str, ...] = ()
+    """The last snapshot's refs that the replica lacks, or has with another id."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is of a replica in the vault."""
+
+    listing: Listing
+    state: State
+    tag: str | None
+    """The state's, for ``States.update``."""
+    last: Signed | None
+    locks: Mapping[Version, Lock | None]
+    """Of all that the last snapshot's chain consists of; nothing if something of that is gone."""
+    lost: tuple[str, ...]
+    foreign: tuple[Version, ...]
+
+
+def without_confirmation(refs: Mapping[str, str]) -> dict[str, str]:
+    """Return the refs without the confirming tag, which every run rewrites."""
+    return {name: value for name, value in refs.items() if name != CONFIRMED_TAG}
+
+
+def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) -> bool:
+    """Decide whether the next snapshot starts a new chain, with a full bundle.
+
+    One also starts where the last snapshot has no branch that a bundle could build on: see ``prerequisites``.
+
+    Args:
+        last: the last snapshot, complete or not; a chain does not end with one that is not.
+        now: the time.
+        full_every: how old a chain becomes.
+    """
+    return last is None or (last.complete and now - parse_time(last.chain_started) >= full_every)
+
+
+def plan(
+    refs: Mapping[str, str], head: str | None, last: Manifest | None, *, anew: bool, halvings: int
+) -> list[BundlePlan]:
+    """Split a snapshot into bundles: usually one.
+
+    Args:
+        refs: the replica's refs.
+        head: its default branch.
+        last: the last snapshot, complete or not.
+        anew: whether a new chain starts (``starts_chain``).
+        halvings: how often attempts were interrupted; each time the refs are kept in twice as many bundles, so that a
+            replica that is too large for one invocation is kept by several.
+    """
+    base = {} if anew or last is None else dict(last.refs)
+    order = sorted(refs, key=lambda name: (name != head, not name.startswith("refs/heads/"), name))
+    missing = [name for name in order if base.get(name) != refs[name]]
+    size = max(1, -(-len(missing) // 2 ** min(halvings, _MAX_HALVINGS)))
+    groups = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
+    parts: list[BundlePlan] = []
+    kept = {name: value for name, value in base.items() if refs.get(name) == value}
+    available = base
+    for number, group in enumerate(groups, 1):
+        kept |= {name: refs[name] for name in group}
+        bases = prerequisites(available, group)
+        known = set(available.values()) if bases else set()
+        wants = [value for name, value in kept.items() if value not in known]
+        parts.append(BundlePlan(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups)))
+        available = {**available, **kept}
+    return parts
+
+
+def prerequisites(available: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return commits that a bundle can build on: tips of branches, first those of the branches that it brings.
+
+    Only a branch's tip is certain to be a commit, as a prerequisite must be.
+    """
+    branches = {name: value for name, value in available.items() if name.startswith("refs/heads/")}
+    first = [branches[name] for name in names if name in branches]
+    return tuple(dict.fromkeys([*first, *branches.values()]))[:_MAX_PREREQUISITES]
+
+
+def moved(refs: Mapping[str, str], last: Manifest | None) -> tuple[str, ...]:
+    """Return the last snapshot's refs that the replica lacks, or has with another id."""
+    return tuple(name for name, value in (last.refs if last else {}).items() if refs.get(name) != value)
+
+
+def is_unchanged(refs: Mapping[str, str], last: Manifest | None) -> bool:
+    """Whether the last snapshot has all of these refs, and no others."""
+    return last is not None and last.complete and without_confirmation(last.refs) == without_confirmation(refs)
+
+
+def _lost(state: State, last: Signed | None, locks: Mapping[Version, Lock | None]) -> tuple[str, ...]:
+    """Return what the last snapshot needs and cannot be relied on: it is gone, or S3 does not lock it.
+
+    Args:
+        state: the replica's.
+        last: the last snapshot that is there.
+        locks: all that its chain consists of; nothing if something of that is gone.
+    """
+    if state.last_manifest and (last is None or last.manifest.key < state.last_manifest):
+        return (state.last_manifest,)
+    if last and not locks:
+        return (last.manifest.key,)
+    return tuple(version.key for version, lock in locks.items() if lock is None)
+
+
+class Snapshots:
+    """Takes one replica's snapshots.
+
+    Args:
+        vault: where to.
+        retention: for how long.
+        clock: returns the time.
+    """
+
+    def __init__(self, vault: Vault, retention: Retention, clock: Callable[[], datetime]) -> None:
+        self._vault, self._retention, self._clock = vault, retention, clock
+        self._store, self._states = vault.store, vault.states
+
+    def _now(self) -> datetime:
+        # Locks and keys are precise to the second.
+        return self._clock().replace(microsecond=0)
+
+    def take(self, replica: str, access: Access) -> SnapshotResult:
+        """Take a snapshot if the replica has changed, and keep its chain locked.
+
+        Snapshots build on what the guard's key has signed, and on nothing else. If something that the last one needs
+        is gone or not locked, a new chain starts, at most once in ``Retention.every``; until then the result is
+        ``waiting``. If another invocation takes one, or has just taken one, it is ``busy``. While the key does not
+        sign, snapshots are written all the same, unsigned: none builds on them, and the first one after that has
+        everything since the last one that was signed.
+
+        Raises:
+            RetryableError, MirrorFailure, SourceRefused: the replica could not be read; nothing is half-done, since
+                the manifest is written last.
+        """
+        now = self._now()
+        refs = (advertised := read_patiently(access.endpoint)).refs
+        found = self._look(replica)
+        state, last, lost, read = found.state, found.last, found.lost, (found.state, found.tag)
+        names = moved(refs, last.manifest if last else None)
+        result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign, moved=names)
+        if not refs and last is None:
+            # There is nothing to save, and nobody needs to hear that nothing was.
+            self._states.update(replica, lambda state: replace(state, snapshot_at=format_time(now)), read)
+            return result
+        if lost and state.mended_at and now - parse_time(state.mended_at) < self._retention.every - _SCHEDULE_SLACK:
+            return replace(result, kind="waiting")
+        if last and not lost and is_unchanged(refs, last.manifest):
+            self._keep_locked(found.locks, now)
+            self._finish(replica, last.manifest, found.listing, now, read)
+            return replace(result, kind="unchanged")
+        if not self._claim(replica, now, read):
+            return SnapshotResult("busy", len(refs))
+        try:
+            return self._save(replica, access, advertised, found, result, now)
+        finally:
+            self._states.update(replica, lambda state: replace(state, taking=""))
+
+    def _look(self, replica: str) -> _Found:
+        """Read what there is of a replica in the vault."""
+        # Before the objects: a snapshot that is written in between is not one that is gone.
+        state, tag = self._states.read(replica)
+        listing = self._store.listing(replica)
+        signed = SignedSnapshots(self._store, listing, self._vault.keys(), self._store.bucket)
+        last = signed.last(state.last_manifest, state.vault_seen)
+        chain = (signed.chain(last) or []) if last else []
+        locks = self._store.locks(version for one in chain for version in one.objects)
+        foreign = signed.foreign(state.vault_seen, chain or ([last] if last else []))
+        return _Found(listing, state, tag, last, locks, _lost(state, last, locks), tuple(foreign))
+
+    def _claim(self, replica: str, now: datetime, read: tuple[State, str | None]) -> bool:
+        """Note that this invocation takes the snapshot; return False if another one does or did: both would be next."""
+        stamp, seen = format_time(now), read[0]
+
+        def claim(state: State) -> State:
+            is_taken = state.taking and now - parse_time(state.taking) < _LONGEST_INVOCATION
+            is_done = (state.last_manifest, state.snapshot_at) != (seen.last_manifest, seen.snapshot_at)
+            return state if is_taken or is_done else replace(state, taking=stamp)
+
+        before, after = self._states.update(replica, claim, read)
+        return before != after
+
+    def _save(
+        self,
+        replica: str,
+        access: Access,
+        advertised: Advertisement,
+        found: _Found,
+        result: SnapshotResult,
+        now: datetime,
+    ) -> SnapshotResult:
+        """Write the snapshot that is due, in one part or several."""
+        state, last = found.state, found.last
+        base = last.manifest if last else None
+        anew = bool(found.lost) or starts_chain(base, now, self._retention.full_every)
+        if anew or (base and not base.complete):
+            # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
+            self._note_interruptible(replica, state, mended_at=format_time(now) if found.lost else "")
+        written: list[tuple[Manifest, str]] = []
+        for part in plan(advertised.refs, access.head, base, anew=anew, halvings=state.interrupted):
+            before = written[-1] if written else (last.manifest, last.sha256) if last else None
+            written.append(self._write(replica, access, advertised, part, before, state))
+        is_full = written[0][0].full
+        # Also of a chain that ends here: the snapshots that are kept include its last one.
+        self._keep_locked(found.locks, now)
+        self._finish(replica, written[-1][0], found.listing, now)
+        if is_full and written[-1][0].signed_by:
+            self._mark_expired(found.listing, written[-1][0], now)
+        size = sum(manifest.size for manifest, _ in written)
+        return replace(result, kind="full" if is_full else "incremental", bytes=size)
+
+    def _finish(
+        self,
+        replica: str,
+        last: Manifest,
+        listing: Listing,
+        now: datetime,
+        read: tuple[State, str | None] | None = None,
+    ) -> None:
+        """Note that the replica is equal to its last snapshot."""
+
+        def note(state: State) -> State:
+            state = replace(state, snapshot_at=format_time(now), interrupted=0)
+            if not last.signed_by:
+                return state
+            seen = max((version.written for version in listing.versions), default="")
+            until = format_time(now + self._retention.keep)
+            return replace(state, last_manifest=last.key, locked_until=until, vault_seen=seen)
+
+        self._states.update(replica, note, read)
+
+    def _write(
+        self,
+        replica: str,
+        access: Access,
+        advertisement: Advertisement,
+        part: BundlePlan,
+        last: tuple[Manifest, str] | None,
+        state: State,
+    ) -> tuple[Manifest, str]:
+        """Write one bundle and its manifest; return the manifest and its SHA-256."""
+        now = self._now()
+        time = format_time(now)
+        if last and time <= last[0].time:
+            time = format_time(parse_time(last[0].time) + _SECOND)
+        continued = bool(part.prerequisites) and last is not None
+        started = last[0].chain_started if continued and last else time
+        latest = now + self._retention.longest
+        until = min(latest, max(parse_time(started) + self._retention.full_every, now) + self._retention.keep)
+        key = bundle_key(replica, time)
+        parts = itertools.chain(
+            [header(part.prerequisites, part.refs, access.head)],
+            _pack(access.endpoint(), advertisement.capabilities, part),
+        )
+        size, sha256, version = self._store.put_bundle(
+            key, parts, self._retention.mode, until, lambda: self._note_interruptible(replica, state)
+        )
+        manifest = Manifest(
+            account=self._vault.account,
+            region=self._vault.region,
+            bucket=self._store.bucket,
+            replica=replica,
+            sequence=last[0].sequence + 1 if last else 1,
+            signed_by=self._fingerprint(),
+            time=time,
+            refs=part.refs,
+            head=access.head,
+            complete=part.complete,
+            bundle=key,
+            bundle_version=version,
+            size=size,
+            sha256=sha256,
+            prerequisites=part.prerequisites if continued else (),
+            previous=last[0].key if last else None,
+            previous_sha256=last[1] if last else None,
+            chain_started=started,
+            lock_mode=self._retention.mode,
+            locked_until=format_time(until),
+        )
+        return self._put(manifest, until)
+
+    def _put(self, manifest: Manifest, until: datetime) -> tuple[Manifest, str]:
+        """Write a manifest with its signature; return it as it was written, and its SHA-256."""
+        manifest, data, signature = self._sign(manifest)
+        if not self._store.put_manifest(manifest, data, signature, self._retention.mode, until):
+            raise RetryableError("another snapshot was taken in the same second")
+        return manifest, digest(data)
+
+    def _sign(self, manifest: Manifest) -> tuple[Manifest, bytes, bytes | None]:
+        """Return a manifest as it is written, its bytes, and their signature if the key makes one."""
+        data = dump(manifest)
+        if manifest.signed_by:
+            with suppress(KeyUnusableError):
+                return manifest, data, self._vault.signer.sign(data)
+        manifest = replace(manifest, signed_by="")
+        return manifest, dump(manifest), None
+
+    def _fingerprint(self) -> str:
+        """Return the fingerprint of the key that signs, and keep its public half beside the snapshots."""
+        try:
+            public = self._vault.signer.public_key()
+        except KeyUnusableError:
+            return ""
+        now = self._now()
+        longest = self._retention.longest
+        self._store.keep_public_key(public, self._retention.mode, now + self._retention.keep, now + longest)
+        return public.fingerprint
+
+    def _note_interruptible(self, replica: str, before: State, mended_at: str = "") -> None:
+        """Count the attempt, once, until ``_finish`` notes that it ended."""
+        self._states.update(
+            replica,
+            lambda state: replace(state, interrupted=before.interrupted + 1, mended_at=mended_at or state.mended_at),
+        )
+
+    def _keep_locked(self, locks: Mapping[Version, Lock | None], now: datetime) -> None:
+        """Extend the locks that may end before the last snapshot may."""
+        needed = now + self._retention.keep
+        self._store.extend(locks, self._retention.mode, needed, now + self._retention.longest)
+
+    def _mark_expired(self, listing: Listing, last: Manifest, now: datetime) -> None:
+        """Release what earlier chains hold once none of its locks lasts."""
+        begin = f"{PREFIX}{last.replica}/{last.chain_started}"
+        for version in listing.versions:
+            if version.key < begin and not version.deletes:
+                lock = self._store.lock_of(version)
+                if lock is None or lock[1] <= now:
+                    self._store.mark_expired(version)
+
+
+def _pack(endpoint: Endpoint, advertised: Sequence[str], part: BundlePlan) -> Iterator[bytes]:
+    """Yield the pack that brings a part's objects: never a thin one, since git before 2.50 refuses some of those."""
+    if not part.wants:
+        yield EMPTY_PACK
+        return
+    pack = fetch_pack(endpoint, advertised, part.wants, part.prerequisites, Traffic())
+    start = bytearray()
+    for piece in pack:
+        start += piece
+        if len(start) >= 12:
+            break
+    object_count(start)
+    yield bytes(start)
+    yield from pack

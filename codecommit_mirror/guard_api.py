@@ -1,0 +1,30 @@
+"""The one door to the guard for the CLI: what it reads of snapshots."""
+
+from __future__ import annotations
+
+from .guard.history import read_entries
+from .guard.vault.bundle import read_header
+from .guard.vault.manifest import SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
+from .guard.vault.public_key import PublicKey
+from .guard.vault.signed import Signed, SignedSnapshots
+from .guard.vault.signer import KeyUnusableError, Signer
+from .guard.vault.store import Listing, Store, Version
+
+__all__ = [
+    "SIGNATURE_SUFFIX",
+    "KeyUnusableError",
+    "Listing",
+    "Manifest",
+    "PublicKey",
+    "Signed",
+    "SignedSnapshots",
+    "Signer",
+    "Store",
+    "Version",
+    "as_of",
+    "chain_of",
+    "format_time",
+    "parse_time",
+    "read_entries",
+    "read_header",
+]

@@ -1,0 +1,1 @@
+"""The demo: the whole journey of one mirror on the embedded cloud."""
