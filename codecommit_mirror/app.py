@@ -34,7 +34,7 @@ def _add_stacks(app: cdk.App) -> None:
     mirrors, ci, guard = from_context(context)
     migrations = parse_auth_migration(context("auth_migration"))
     for mirror in mirrors:
-        ReplicaStack(app, mirror=mirror, provisioned_from=ci and ci.owner, earlier=migrations.get(mirror.name))
+        ReplicaStack(app, mirror=mirror, provisioned_from=ci.owner if ci else None, earlier=migrations.get(mirror.name))
     if context("mirror"):
         return
     provider = identity_provider(mirrors, ci)

@@ -25,9 +25,10 @@ from .engine.settings import (
     read_settings,
 )
 from .engine.text import count, equal_refs, format_bytes, list_refs, sanitize
+from .engine.version import VERSION
 from .engine.wire import protocol
 from .engine.wire.packs import fetch_pack, object_count
-from .engine.wire.role import role_replica, sign
+from .engine.wire.role import sign
 from .engine.wire.transport import MAX_ROUNDS, Traffic, retry_delay
 from .errors import MirrorError
 
@@ -35,6 +36,8 @@ __all__ = [
     "ARCHIVE_PREFIX",
     "CARRIED_PREFIX",
     "CONFIRMED_TAG",
+    "VERSION",
+    "Advertisement",
     "Command",
     "Endpoint",
     "Git",
@@ -71,7 +74,6 @@ __all__ = [
     "read_settings",
     "read_source_patiently",
     "retry_delay",
-    "role_replica",
     "sanitize",
     "select",
     "sign",

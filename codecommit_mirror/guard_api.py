@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .guard.confirmation import digest, read_confirmation
 from .guard.history import read_entries
 from .guard.vault.bundle import read_header
 from .guard.vault.manifest import SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
@@ -23,8 +24,10 @@ __all__ = [
     "Version",
     "as_of",
     "chain_of",
+    "digest",
     "format_time",
     "parse_time",
+    "read_confirmation",
     "read_entries",
     "read_header",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,136 +18,24 @@ import httpx
 
 from ..config.mirror import AzureRepository
 from ..errors import AzureError, MirrorError
-from .agents import read_pool
 from .http import AzureHttp
+from .objects import (
+    NO_OBJECT,
+    Build,
+    Definition,
+    FileChange,
+    ProjectSettings,
+    PullRequest,
+    PushedRef,
+    Record,
+    Repository,
+)
+from .organization import read_pool
 from .token import AzureToken
 
 Answer = TypeVar("Answer")
 
-NO_OBJECT = "0" * 40
 _NOT_FOUND = 404
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A Git repository (Repositories - Get)."""
-
-    id: str
-    name: str
-    project_id: str
-    default_branch: str | None
-    """Without ``refs/heads/``; None while the repository has no commit."""
-
-
-@dataclass(frozen=True)
-class PullRequest:
-    """A pull request (Pull Requests - Get)."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A pipeline definition (Definitions - Get)."""
-
-    id: int
-    body: dict[str, Any] = field(repr=False)
-    """The whole definition, as an update must send it; the values of secret variables are null."""
-
-    @property
-    def name(self) -> str:
-        """The pipeline's name."""
-        return str(self.body["name"])
-
-    @property
-    def yaml_path(self) -> str:
-        """The path of its YAML file, without a slash in front."""
-        return str(self.body.get("process", {}).get("yamlFilename", "")).lstrip("/")
-
-    @property
-    def repository_id(self) -> str:
-        """The id of the repository that holds its YAML file."""
-        return str(self.body.get("repository", {}).get("id", ""))
-
-    @property
-    def branch(self) -> str:
-        """The branch whose YAML its runs take where they name no other."""
-        return str(self.body.get("repository", {}).get("defaultBranch", "")).removeprefix("refs/heads/")
-
-    @property
-    def is_enabled(self) -> bool:
-        """Whether it can run."""
-        return str(self.body.get("queueStatus", "enabled")) == "enabled"
-
-    @property
-    def variables(self) -> dict[str, dict[str, Any]]:
-        """Its variables, by name; secret ones have no value."""
-        return dict(self.body.get("variables") or {})
-
-
-@dataclass(frozen=True)
-class ProjectSettings:
-    """Settings of a project's pipelines; None if the token may not read them."""
-
-    protects_repositories: bool | None = None
-    """*Protect access to repositories in YAML pipelines*."""
-    limits_variables: bool | None = None
-    """*Limit variables that can be set at queue time*."""
-
-
-WITH_ISSUES = "partiallySucceeded"
-"""What Azure DevOps calls a run that succeeded with issues: refs that need a person (``Outcome.needs_attention``)."""
-GOOD_RESULTS = ("succeeded", WITH_ISSUES)
-
-
-@dataclass(frozen=True)
-class Build:
-    """A run (Builds - Get)."""
-
-    id: int
-    status: str
-    result: str | None
-    reason: str
-    branch: str
-    queued: datetime
-    finished: datetime | None
-
-    @property
-    def done(self) -> bool:
-        """Whether the run has ended."""
-        return self.status == "completed"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One stage, job or step of a run (Timeline - Get)."""
-
-    kind: str
-    name: str
-    state: str
-    result: str | None
-    log_id: int | None
-    order: int
-    errors: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FileChange:
-    """A file's new text in a commit; None removes it."""
-
-    path: str
-    text: str | None = field(repr=False)
-    exists: bool
-    """Whether the branch has the file already."""
-
-
-@dataclass(frozen=True)
-class PushedRef:
-    """One ref's change in a push (Pushes - List)."""
-
-    name: str
-    new: str
-    date: datetime
 
 
 def _unless_missing(read: Callable[[], Answer]) -> Answer | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..actions import Action
 from ..config.mirror import Mirror
-from ..errors import AzureError, MirrorError
+from ..errors import AzureError
 from ..progress import say
-from .agents import pool_problems
-from .client import AzureDevOps, Definition, FileChange
+from .client import AzureDevOps
 from .definition import definition_body, variable_changes
+from .files import FilePlace, PlannedFile
+from .objects import Definition
+from .organization import pool_problems
 from .pipeline import render, written_for
-from .state import COMMIT_SUBJECT, AzureState, Remains, YamlPlace, pull_request_branch, read_place
+from .state import AzureState, Remains, pull_request_branch, runs_file_at
 from .variables import (
     AWS_ROLE,
     HELD_CREDENTIAL,
@@ -23,13 +25,7 @@ from .variables import (
     wanted_variables,
 )
 
-_SKIP_CI = "[skip ci]"
-"""Keeps the commit from starting a run: the variables may not be set yet."""
-_NO_PUSH = "TF402455"
-"""Azure's message number for a push that a branch policy refuses."""
 _LEASES_PER_REQUEST = 100
-_TRIES = 5
-_CONFLICT = 409
 _OURS = ("repository", "process", "queueStatus", "triggers", "variableGroups")
 """What a definition has beside variables that is ours to decide."""
 LFS_NOTE = "the source uses Git LFS: its large files are not in the replica, only the pointers to them"
@@ -44,7 +40,7 @@ class ConnectionPlan:
     yaml: str
     commit: bool
     """Whether the YAML is to be committed."""
-    leaves: YamlPlace | None
+    leaves: FilePlace | None
     """Where the file is that the pipeline ran before, if it is to be removed after that."""
     moves: bool
     """Whether the pipeline runs another file once both are done, so that it is planned again."""
@@ -205,11 +201,11 @@ def plan(
     commit = place.text != yaml and not proposed
     if commit:
         actions.append(_yaml_action(mirror, place, yaml, pull_request))
-    is_elsewhere = existing is not None and not place.is_run_by(existing)
+    is_elsewhere = existing is not None and not runs_file_at(existing, place)
     # Until a pull request is merged, the pipeline goes on where it is.
     moves = is_elsewhere and (place.text == yaml or not pull_request)
     removal_is_proposed = pull_request and former and former.pull_request and former.proposed_text is None
-    leaves = former if moves and former and former.has_file_of(mirror) and not removal_is_proposed else None
+    leaves = former if moves and former and former.has_file_of(mirror.name) and not removal_is_proposed else None
     if leaves:
         actions.append(_yaml_action(mirror, leaves, None, pull_request))
     if moves and existing:
@@ -238,7 +234,7 @@ def _creation_actions(mirror: Mirror, state: AzureState) -> list[Action]:
     return [*removed, *disabled, *created]
 
 
-def _yaml_action(mirror: Mirror, place: YamlPlace, text: str | None, pull_request: bool) -> Action:
+def _yaml_action(mirror: Mirror, place: FilePlace, text: str | None, pull_request: bool) -> Action:
     """Return what is done to a file; None removes it."""
     way = f" by a pull request from {pull_request_branch(mirror)!r}" if pull_request else ""
     before, after = (None if yaml is None else f"{len(yaml.encode()):,} bytes" for yaml in (place.text, text))
@@ -295,90 +291,6 @@ def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan, announce
     return definition
 
 
-@dataclass(frozen=True)
-class YamlFile:
-    """A mirror's YAML that is to be committed or removed."""
-
-    azure: AzureDevOps
-    mirror: Mirror
-    place: YamlPlace
-    text: str | None
-    """None removes it."""
-
-    @property
-    def change(self) -> FileChange:
-        """The change as a commit makes it."""
-        return FileChange(self.place.path, self.text, self.place.text is not None)
-
-
-def reread(file: YamlFile) -> YamlFile:
-    """Return a file whose place was read again, since another commit may have come to its branch."""
-    place = file.place
-    return replace(file, place=read_place(file.mirror, file.azure, place.repository, place.branch, place.path))
-
-
-def by_branch(files: Mapping[str, YamlFile]) -> dict[str, dict[str, YamlFile]]:
-    """Return the files of each branch by mirror, each group by the name of its first mirror."""
-    groups: dict[tuple[str, str, str], dict[str, YamlFile]] = {}
-    for name, file in files.items():
-        branch = (file.azure.project, file.place.repository.id, file.place.branch)
-        groups.setdefault(branch, {})[name] = file
-    return {next(iter(group)): group for group in groups.values()}
-
-
-def commit_group(files: Sequence[YamlFile]) -> None:
-    """Make one commit of all files of one branch; if the branch moves meanwhile, it is read again.
-
-    Raises:
-        MirrorError: policies forbid a push, or the branch moves all the time.
-    """
-    azure, place = files[0].azure, files[0].place
-    changes = [file.change for file in files]
-    for _ in range(_TRIES):
-        try:
-            _commit_yaml(azure, place, changes)
-        except AzureError as error:
-            if error.status != _CONFLICT:
-                raise
-            tip = azure.tip(place.repository, place.branch)
-            texts = [azure.file(place.repository, place.branch, change.path) for change in changes]
-            _check_owners(files, texts)
-            place = replace(place, tip=tip)
-            changes = [replace(c, exists=text is not None) for c, text in zip(changes, texts, strict=True)]
-            continue
-        return
-    raise MirrorError(f"the branch {place.branch!r} is being changed by something else; run this again later.")
-
-
-def _check_owners(files: Sequence[YamlFile], texts: Sequence[str | None]) -> None:
-    """Refuse to overwrite what came to the mirrors' paths since they were read."""
-    for file, text in zip(files, texts, strict=True):
-        if text is not None and written_for(text) != file.mirror.name:
-            raise MirrorError(f"{file.change.path!r} was changed by something else meanwhile; run this again.")
-
-
-def _commit_yaml(azure: AzureDevOps, place: YamlPlace, changes: Sequence[FileChange]) -> None:
-    repository, branch = place.repository, place.branch
-    try:
-        azure.commit_files(repository, branch, str(place.tip), changes, f"{_comment(changes)} {_SKIP_CI}")
-    except AzureError as error:
-        if _NO_PUSH not in str(error):
-            raise
-        raise MirrorError(
-            f"policies of the branch {branch!r} of {repository.name!r} forbid a push; run again with "
-            "--pull-request, or keep the YAML in an azure.pipelines_repository."
-        ) from None
-    for change in changes:
-        done = "removed" if change.text is None else "updated" if change.exists else "added"
-        say(f"{done} {change.path!r} on {branch!r} of {repository.name!r}")
-
-
-def _comment(changes: Sequence[FileChange]) -> str:
-    removed = all(change.text is None for change in changes)
-    verb = "Remove" if removed else "Update" if any(change.exists for change in changes) else "Add"
-    return f"{verb} {COMMIT_SUBJECT}"
-
-
 def run_branch(mirror: Mirror, state: AzureState) -> str:
     """Return the branch to run the pipeline on: the one with the YAML, or that of an open pull request."""
     if state.former_yaml:
@@ -388,7 +300,7 @@ def run_branch(mirror: Mirror, state: AzureState) -> str:
     return state.yaml.branch
 
 
-def disconnect(mirror: Mirror, azure: AzureDevOps, remains: Remains, *, pull_request: bool) -> list[YamlFile]:
+def disconnect(mirror: Mirror, azure: AzureDevOps, remains: Remains, *, pull_request: bool) -> list[PlannedFile]:
     """Delete the pipeline with the leases that retain its runs, and what brings its YAML in.
 
     Returns:
@@ -402,25 +314,25 @@ def disconnect(mirror: Mirror, azure: AzureDevOps, remains: Remains, *, pull_req
         azure.delete_definition(definition)
         say(f"deleted the pipeline {definition.name!r}, its runs and its variables")
     for repository_places in _by_repository(remains.places):
-        ours = any(place.has_file_of(mirror) for place in repository_places)
+        ours = any(place.has_file_of(mirror.name) for place in repository_places)
         _withdraw_proposal(mirror, azure, repository_places[0], leave=ours and pull_request)
     for place in remains.places:
-        if place.text is not None and not place.has_file_of(mirror):
+        if place.text is not None and not place.has_file_of(mirror.name):
             say(f"left {place} alone, because it does not belong to this mirror")
-    files = [YamlFile(azure, mirror, place, None) for place in remains.places if place.has_file_of(mirror)]
+    files = [PlannedFile(azure, mirror.name, place, None) for place in remains.places if place.has_file_of(mirror.name)]
     if not (definition or files or any(place.proposed_tip for place in remains.places)):
         say("nothing to disconnect: the pipeline is already gone")
     return files
 
 
-def _by_repository(places: Sequence[YamlPlace]) -> list[list[YamlPlace]]:
-    groups: dict[str, list[YamlPlace]] = {}
+def _by_repository(places: Sequence[FilePlace]) -> list[list[FilePlace]]:
+    groups: dict[str, list[FilePlace]] = {}
     for place in places:
         groups.setdefault(place.repository.id, []).append(place)
     return list(groups.values())
 
 
-def _withdraw_proposal(mirror: Mirror, azure: AzureDevOps, place: YamlPlace, *, leave: bool) -> None:
+def _withdraw_proposal(mirror: Mirror, azure: AzureDevOps, place: FilePlace, *, leave: bool) -> None:
     """Abandon what brings the YAML in, unless it is to bring it out."""
     branch = pull_request_branch(mirror)
     if not place.proposed_tip:
@@ -432,25 +344,3 @@ def _withdraw_proposal(mirror: Mirror, azure: AzureDevOps, place: YamlPlace, *, 
             azure.abandon_pull_request(place.repository, place.pull_request)
         azure.set_branch(place.repository, branch, old=place.proposed_tip, new=None)
         say(f"deleted the branch {branch!r}")
-
-
-def propose_yaml(file: YamlFile) -> None:
-    """Commit to the branch of a pull request, and open one unless it is open already."""
-    azure, place, change = file.azure, file.place, file.change
-    repository, branch, base = place.repository, pull_request_branch(file.mirror), str(place.tip)
-    comment = _comment([change])
-    tip, exists = place.proposed_tip, place.proposed_text is not None
-    if tip and not place.pull_request:
-        # Left by a pull request that was merged, or by a command that was killed before it opened one.
-        azure.set_branch(repository, branch, old=tip, new=None)
-        tip = None
-    if tip is None:
-        azure.set_branch(repository, branch, old=None, new=base)
-        tip, exists = base, place.text is not None
-    if tip == base or place.proposed_text != change.text:
-        proposed = FileChange(change.path, change.text, exists)
-        azure.commit_files(repository, branch, tip, [proposed], f"{comment} {_SKIP_CI}")
-    opened = place.pull_request or azure.open_pull_request(
-        repository, branch, place.branch, comment, "Created by codecommit-mirror; it contains no secret."
-    )
-    say(f"pull request {opened.id} into {place.branch!r} of {repository.name!r} is waiting to be merged")

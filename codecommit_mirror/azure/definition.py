@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.mirror import Mirror
-from .state import AzureState
+from .state import AzureState, runs_file_at
 from .variables import (
     HELD_CREDENTIAL,
     OF_ROLE,
@@ -77,7 +77,7 @@ def definition_body(
             "type": "TfsGit",
             "defaultBranch": f"refs/heads/{state.yaml.branch}",
         }
-        if state.definition and not state.yaml.is_run_by(state.definition):
+        if state.definition and not runs_file_at(state.definition, state.yaml):
             process["yamlFilename"] = state.yaml.path
     variables = {name: value for name, value in (base.get("variables") or {}).items() if name not in changes}
     variables.update({name: dict(value) for name, value in changes.items() if value is not None})

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ..engine_api import sanitize
 from ..errors import MirrorError
 from ..progress import say
-from .client import GOOD_RESULTS, WITH_ISSUES, AzureDevOps, Build, Definition
+from .client import AzureDevOps
+from .objects import GOOD_RESULTS, WITH_ISSUES, Build, Definition
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 5.0
 _NOTICE_SECONDS = 60.0

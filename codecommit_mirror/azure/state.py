@@ -7,45 +7,12 @@ from dataclasses import dataclass, field
 from .. import engine_api
 from ..config.mirror import Mirror
 from ..errors import MirrorError
-from .agents import FoundPool
-from .client import AzureDevOps, Definition, ProjectSettings, PullRequest, Repository
+from .client import AzureDevOps
+from .files import FilePlace, read_place
+from .objects import Definition, ProjectSettings, Repository
+from .organization import FoundPool
 from .pipeline import written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
-
-COMMIT_SUBJECT = "the pipeline that mirrors to CodeCommit"
-"""What the comment of every commit of this project says."""
-
-
-@dataclass(frozen=True)
-class YamlPlace:
-    """Where the YAML of a pipeline is, or belongs, and what is there."""
-
-    repository: Repository
-    branch: str
-    path: str
-    tip: str | None
-    """The branch's newest commit; None if there is no such branch."""
-    text: str | None
-    """The file on that branch."""
-    pull_request: PullRequest | None
-    """The open pull request that brings the file in or out."""
-    proposed_tip: str | None
-    """The newest commit of the branch that such pull requests come from."""
-    proposed_text: str | None
-    """The file on that branch."""
-    proposed_by_us: bool
-    """Whether that branch's newest commit was made by this project, so that the branch may be deleted."""
-
-    def __str__(self) -> str:
-        return f"{self.path!r} on {self.branch!r} of {self.repository.name!r}"
-
-    def is_run_by(self, definition: Definition) -> bool:
-        """Whether a pipeline runs the file at this path of this repository."""
-        return (definition.repository_id, definition.yaml_path) == (self.repository.id, self.path)
-
-    def has_file_of(self, mirror: Mirror) -> bool:
-        """Whether the file was rendered for a mirror."""
-        return self.text is not None and written_for(self.text) == mirror.name
 
 
 @dataclass(frozen=True)
@@ -53,9 +20,9 @@ class AzureState:
     """A mirror's state in Azure DevOps."""
 
     source: Repository
-    yaml: YamlPlace
+    yaml: FilePlace
     """In the source, or in a repository for pipelines, as mirrors.yaml says."""
-    former_yaml: YamlPlace | None
+    former_yaml: FilePlace | None
     """Where the pipeline still runs another file than that one, if the repository exists."""
     lfs: bool
     """Whether the source's default branch keeps files in Git LFS."""
@@ -81,7 +48,7 @@ class Remains:
     """What a mirror that is to be taken down has in Azure DevOps; its source may be gone."""
 
     definition: Definition | None
-    places: tuple[YamlPlace, ...]
+    places: tuple[FilePlace, ...]
     """Where its YAML is or may be: where mirrors.yaml says, and where the pipeline runs another file."""
     source_id: str | None = None
     """The id of the repository that has the source's name now; None if there is none, or it is not visible."""
@@ -90,6 +57,11 @@ class Remains:
     def variables(self) -> dict[str, dict[str, object]]:
         """The pipeline's variables; empty if there is no pipeline."""
         return self.definition.variables if self.definition else {}
+
+
+def runs_file_at(definition: Definition, place: FilePlace) -> bool:
+    """Whether a pipeline runs the file at a place."""
+    return (definition.repository_id, definition.yaml_path) == (place.repository.id, place.path)
 
 
 def pull_request_branch(mirror: Mirror) -> str:
@@ -117,7 +89,9 @@ def read_state(
     own = mirror.azure.pipelines_repository
     yaml_repository = azure.repository(own) if own else source
     mirror = _with_id(resolve_default_branches(mirror, source, yaml_repository), source)
-    place = read_place(mirror, azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path)
+    place = read_place(
+        azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path, pull_request_branch(mirror)
+    )
     definition, foreign = _find_definition(mirror, azure, place, recorded, trusts_file=trusts_file)
     leftovers = tuple(other for other in foreign if pending and other.body.get("description") == pending)
     foreign = tuple(other for other in foreign if other not in leftovers)
@@ -154,10 +128,14 @@ def read_remains(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None
     source_id = source.id if source else None
     if yaml_repository is None:
         definition = azure.find_definition(recorded) if recorded else None
+        if definition:
+            _check_recorded(mirror, definition, mirror.pipeline_path)
         former = _read_former_place(mirror, azure, None, definition)
         return Remains(definition, (former,) if former else (), source_id) if definition else None
     resolved = resolve_default_branches(mirror, source, yaml_repository)
-    place = read_place(resolved, azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path)
+    place = read_place(
+        azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path, pull_request_branch(mirror)
+    )
     definition, _ = _find_definition(resolved, azure, place, recorded, trusts_file=True)
     former = _read_former_place(resolved, azure, place, definition)
     return Remains(definition, (place, former) if former else (place,), source_id)
@@ -198,41 +176,24 @@ def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:
     return text is not None and engine_api.names_lfs(text)
 
 
-def read_place(mirror: Mirror, azure: AzureDevOps, repository: Repository, branch: str, path: str) -> YamlPlace:
-    """Return what is at a path of a branch."""
-    proposed = pull_request_branch(mirror)
-    proposed_tip, tip = azure.tip(repository, proposed), azure.tip(repository, branch)
-    return YamlPlace(
-        repository=repository,
-        branch=branch,
-        path=path,
-        tip=tip,
-        text=azure.file(repository, branch, path) if tip else None,
-        pull_request=azure.pull_request(repository, proposed) if proposed_tip else None,
-        proposed_tip=proposed_tip,
-        proposed_text=azure.file(repository, proposed, path) if proposed_tip else None,
-        proposed_by_us=proposed_tip is not None
-        and (proposed_tip == tip or COMMIT_SUBJECT in azure.commit_comment(repository, proposed_tip)),
-    )
-
-
 def _read_former_place(
-    mirror: Mirror, azure: AzureDevOps, place: YamlPlace | None, definition: Definition | None
-) -> YamlPlace | None:
+    mirror: Mirror, azure: AzureDevOps, place: FilePlace | None, definition: Definition | None
+) -> FilePlace | None:
     """Return where a pipeline runs another file than the one at a place, if that repository still exists."""
-    if definition is None or (place and place.is_run_by(definition)):
+    if definition is None or (place and runs_file_at(definition, place)):
         return None
     repository = azure.find_repository(definition.repository_id)
     if repository is None:
         return None
-    return read_place(mirror, azure, repository, definition.branch, definition.yaml_path)
+    return read_place(azure, repository, definition.branch, definition.yaml_path, pull_request_branch(mirror))
 
 
 def _find_definition(
-    mirror: Mirror, azure: AzureDevOps, place: YamlPlace, recorded: int | None, *, trusts_file: bool
+    mirror: Mirror, azure: AzureDevOps, place: FilePlace, recorded: int | None, *, trusts_file: bool
 ) -> tuple[Definition | None, tuple[Definition, ...]]:
     """Return the mirror's pipeline, or those that are in the way of a new one."""
     if recorded and (definition := azure.find_definition(recorded)):
+        _check_recorded(mirror, definition, place.path)
         return definition, ()
     texts = [text for text in (place.text, place.proposed_text) if text]
     file_is_ours = any(written_for(text) == mirror.name for text in texts)
@@ -243,6 +204,21 @@ def _find_definition(
         return ours[0], ()
     similar = {definition.id: definition for definition in azure.find_definitions(at_path, name=mirror.pipeline_name)}
     return None, tuple(similar.values())
+
+
+def _check_recorded(mirror: Mirror, definition: Definition, path: str) -> None:
+    """Refuse a recorded pipeline that has nothing of the mirror's: whoever may tag its writer can record any other.
+
+    Raises:
+        MirrorError: it has neither the name nor the file of the mirror's pipeline.
+    """
+    if definition.name != mirror.pipeline_name and definition.yaml_path != path:
+        raise MirrorError(
+            f"the tags of {mirror.writer.replace('/', ' ')!r} record pipeline {definition.id}, {definition.name!r}, "
+            f"which runs {definition.yaml_path!r} and has neither the name nor the file of this mirror's: if you "
+            f"renamed it, call it {mirror.pipeline_name!r} again; if not, look for who changed the tags in "
+            "CloudTrail, and remove the tag codecommit-mirror:pipeline."
+        )
 
 
 def _is_marked_for(mirror: Mirror, definition: Definition) -> bool:

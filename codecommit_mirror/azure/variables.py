@@ -15,7 +15,8 @@ from typing import Any
 
 from ..config.mirror import Mirror
 from ..errors import AzureError, ConcurrentRunError, MirrorError
-from .client import AzureDevOps, Definition
+from .client import AzureDevOps
+from .objects import Definition
 
 HELD_CREDENTIAL = "AWS_GIT_CREDENTIAL"
 AWS_GIT_USERNAME, AWS_GIT_PASSWORD = "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"

@@ -14,7 +14,7 @@ from .. import engine_api
 from ..aws.session import aws_failures, client
 from ..aws.stack import find_clone_url
 from ..errors import MirrorError
-from ..guard_api import Manifest, format_time, parse_time, read_entries, read_header
+from ..guard_api import Manifest, digest, format_time, parse_time, read_confirmation, read_entries, read_header
 from ..operations.verification import replica_endpoint
 from .pushing import GROWING
 from .repository import BareRepository, hashed
@@ -37,6 +37,8 @@ class Origin:
     capabilities: tuple[str, ...] = ()
     bytes: int = 0
     """How many bytes the snapshots have; 0 if that is not known."""
+    is_confirmed: bool = True
+    """Whether a run of the mirror has confirmed what a replica has now."""
     snapshots: Snapshots | None = field(default=None, repr=False)
     endpoint: engine_api.Endpoint | None = field(default=None, repr=False)
 
@@ -130,13 +132,35 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
             )
         refs = {**refs, **_restorable(dropped)}
         description = f"the replica {name}, with the tips from its archive that runs dropped since {readable(at)}"
-    return Origin(description, at, refs, head, capabilities=advertised.capabilities, endpoint=endpoint)
+    return Origin(
+        description,
+        at,
+        refs,
+        head,
+        capabilities=advertised.capabilities,
+        is_confirmed=_is_confirmed(endpoint, advertised),
+        endpoint=endpoint,
+    )
+
+
+def _is_confirmed(endpoint: engine_api.Endpoint, advertised: engine_api.Advertisement) -> bool:
+    """Whether a run has confirmed what a replica has now."""
+    tag = advertised.refs.get(engine_api.CONFIRMED_TAG)
+    try:
+        confirmation = read_confirmation(endpoint, advertised.capabilities, tag) if tag else None
+    except engine_api.RetryableError:
+        return False
+    return confirmation is not None and confirmation.sha256 == digest(advertised.refs)
 
 
 def _restorable(replica: Mapping[str, str]) -> dict[str, str]:
-    """Return the mirrored refs by the source's names, without what a restore left, and what shows other contents."""
+    """Return the mirrored refs by the source's names, without what a restore left, and what shows other contents.
+
+    Anyone who may push to the replica gives the engine's own refs any name, and one without a kind is no ref.
+    """
     refs = engine_api.by_original_name(engine_api.ReplicaRefs(dict(replica)), ("refs/",))
-    return {name: value for name, value in refs.items() if not name.startswith(("refs/replace/", *GROWING))}
+    left_out = ("refs/replace/", *GROWING)
+    return {n: value for n, value in refs.items() if n.count("/") > 1 and not n.startswith(left_out)}
 
 
 def dropped_since(

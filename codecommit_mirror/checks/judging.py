@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
 
-from ..azure.client import WITH_ISSUES, Build, Definition
 from ..azure.connection import LFS_NOTE
+from ..azure.objects import WITH_ISSUES, Build, Definition
 from ..azure.pipeline import always_allows_deletions, render
 from ..backup.coverage import Subscriptions, Unguarded
 from ..config.mirror import Mirror

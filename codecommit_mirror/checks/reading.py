@@ -13,7 +13,7 @@ from ..aws.git_credentials import Credential
 from ..aws.session import client
 from ..aws.stack import ReplicaOutputs, ReplicaStackState, find_clone_url, missing_repository, read_outputs
 from ..aws.writer import PipelineRecord
-from ..azure.client import NO_OBJECT, Build, PushedRef
+from ..azure.objects import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
 from ..backup.snapshots import Snapshots, read_snapshots

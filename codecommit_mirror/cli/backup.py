@@ -23,6 +23,7 @@ from ..operations.context import MirrorContext
 from ..operations.loop import Policy, for_each_mirror, refuse
 from ..progress import Board, Row, step, working_on
 from .options import (
+    confirmation,
     context_of,
     contexts_of,
     json_option,
@@ -36,6 +37,10 @@ from .options import (
 from .output import echo, print_json, print_table, report_mirrors
 
 _MAX_LISTED = 20
+_CHANGED = (
+    "note: no run of the mirror has confirmed what the replica has now: look for refs that are not the source's, or "
+    "restore a snapshot from before with --at"
+)
 _DRILLS = 2
 """How many repositories are restored at a time: an agent has two processors, and room for few."""
 
@@ -183,6 +188,7 @@ def key_(mirror: Mirror, as_json: bool) -> None:
     help="Restore below a prefix like refs/heads/restored/, beside what is there.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
+@click.option("--yes", is_flag=True, help="With --to source: do not ask before refs are created there.")
 @click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
 @bucket_option
 @click.option("--job", is_flag=True, help="With --drill: for a job in CI; the mirrors come in random order.")
@@ -197,6 +203,7 @@ def restore(
     patterns: tuple[str, ...],
     under: str | None,
     dry_run: bool,
+    yes: bool,
     drill: bool,
     bucket: str | None,
     job: bool,
@@ -230,8 +237,22 @@ def restore(
     todo = restoring.plan(origin, find_target(str(to), context), patterns=patterns, under=under)
     if dry_run:
         _print_plan(todo, as_json)
-    else:
-        _restore(mirrors[0], todo, as_json)
+        return
+    if to == "source":
+        _ask(todo, yes=yes)
+    _restore(mirrors[0], todo, as_json)
+
+
+def _ask(todo: restoring.RestorePlan, *, yes: bool) -> None:
+    """Show what is going to be created in the source, where pushes start pipelines, and ask."""
+    if not todo.create:
+        return
+    if not todo.origin.is_confirmed:
+        click.echo(_CHANGED, err=True)
+    for line in _listed([f"{value} {engine_api.sanitize(name)}" for name, value in sorted(todo.create.items())]):
+        click.echo(line, err=True)
+    number = engine_api.count(todo.create, "ref")
+    confirmation(yes, done="created")(f"Create {number} in {todo.target.name}? What is pushed there starts pipelines.")
 
 
 def _restore(mirror: Mirror, todo: restoring.RestorePlan, as_json: bool) -> None:
@@ -326,9 +347,17 @@ def _drilled(result: restoring.DrillResult) -> str:
 def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:
     if as_json:
         print_json(
-            {"from": todo.origin.description, "to": todo.target.name, "create": dict(todo.create), **_kept(todo)}
+            {
+                "from": todo.origin.description,
+                "to": todo.target.name,
+                "confirmed": todo.origin.is_confirmed,
+                "create": dict(todo.create),
+                **_kept(todo),
+            }
         )
         return
+    if not todo.origin.is_confirmed:
+        echo(_CHANGED)
     size = f", {engine_api.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
     echo(f"From {todo.origin.description} to {todo.target.name}{size}.")
     echo(f"Would create {engine_api.count(todo.create, 'ref')}; {todo.present:,} are there already.")
@@ -362,7 +391,11 @@ def _print_kept(todo: restoring.RestorePlan) -> None:
 
 
 def _print_refs(lines: Sequence[str]) -> None:
-    for line in lines[:_MAX_LISTED]:
-        echo(f"  {line}")
-    if len(lines) > _MAX_LISTED:
-        echo(f"  and {len(lines) - _MAX_LISTED:,} more; --json lists them all")
+    for line in _listed(lines):
+        echo(line)
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _MAX_LISTED
+    rest = [f"  and {more:,} more; --dry-run --json lists them all"] if more > 0 else []
+    return [*(f"  {line}" for line in lines[:_MAX_LISTED]), *rest]

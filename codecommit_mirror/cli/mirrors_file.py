@@ -14,8 +14,8 @@ import click
 
 from .. import engine_api
 from ..azure.client import AzureDevOps
+from ..azure.files import DISCOVERED, propose_mirrors, read_place
 from ..azure.organization import list_repositories, read_organization_id
-from ..azure.proposal import propose
 from ..azure.token import find_token
 from ..config import azure_url
 from ..config.discovery import Candidate, add, choose, set_organization_id
@@ -26,6 +26,9 @@ from ..config.schema import json_schema
 from ..errors import ConfigurationError, MirrorError
 from .options import config_option, inside_repository, json_option
 from .output import echo, print_json, print_table
+
+_PROPOSAL = "codecommit-mirror/discover"
+"""The branch of the pull request that adds mirrors."""
 
 
 @click.command()
@@ -137,8 +140,9 @@ def _propose(config: Path, text: str, server: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _check(config, Path(folder, config.name), text)
     azure = AzureDevOps(where, find_token(os.environ))
-    path = inside_repository(config)
-    propose(azure, where.repository, section.branch, path, text)
+    repository = azure.repository(where.repository)
+    place = read_place(azure, repository, section.branch, inside_repository(config), _PROPOSAL, DISCOVERED)
+    propose_mirrors(azure, place, text)
 
 
 def _check(path: Path, new: Path, text: str) -> None:

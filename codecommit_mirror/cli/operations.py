@@ -15,8 +15,8 @@ import click
 
 from ..actions import SYMBOLS, Action
 from ..aws.stack_plan import newly_named
-from ..azure import agents
 from ..azure.connection import Allowed
+from ..azure.organization import schedule_note
 from ..config.load import load
 from ..config.mirror import Mirror
 from ..engine_api import sanitize
@@ -128,7 +128,7 @@ def up(
         allowed = Allowed(replace_pipeline=replace_pipeline and not job, settable_variables=accept_settable_variables)
         policy = replace(policy, change_source=change_source, allowed=allowed)
         if not dry_run:
-            if len(mirrors) > 1 and (note := agents.note(mirrors)):
+            if len(mirrors) > 1 and (note := schedule_note(mirrors)):
                 board.say(f"note: {note}")
             contexts, project = contexts_of(mirrors, board), project_of(mirrors)
             in_azure = [context for context in contexts.values() if policy.covers_azure(context.mirror)]

@@ -27,6 +27,11 @@ AZURE_NAME = matching(
     "a name that Azure DevOps allows",
     "copy it from the address of the repository's page (decode %20 and the like first)",
 )
+SHARED_REPOSITORY = matching(
+    f"{_AZURE_NAME}/{_AZURE_NAME}",
+    "a project and a repository",
+    "write both, like Platform/mirrors",
+)
 ACCOUNT = matching(r"[0-9]{12}", "an AWS account id", "write its 12 digits, in quotes")
 # https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html; spaces and brackets need quotes there.
 PROFILE = matching(r"[\w.@:/+=-]{1,100}", "the name of an AWS profile", "write one of 'aws configure list-profiles'")

@@ -20,6 +20,7 @@ from .identity import IDENTITY_STACK_NAME, IdentityProvider
 from .mirror import (
     REPLICA_NAME,
     Mirror,
+    SharedEngine,
     check_replica_name,
     default_pipeline_path,
     default_policy_name,
@@ -68,9 +69,14 @@ def load(path: Path, only: str | None = None) -> Configuration:
         guard = guard_section.load_section(file, ci)
     except MirrorError as error:
         mistakes.append(str(error))
+    engine = None
+    try:
+        engine = _shared_engine(file)
+    except MirrorError as error:
+        mistakes.append(str(error))
     for name in chosen:
         try:
-            mirrors.append(_validated(file, name, ci))
+            mirrors.append(_validated(file, name, ci).with_engine(engine))
         except MirrorError as error:
             mistakes.append(str(error))
             continue
@@ -215,6 +221,19 @@ def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
         for key, sentence in sentences(error, Mirror):
             whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
             lines.append(f"{file.where_value(name, key)}: {whose}: {sentence}")
+        raise ConfigurationError("\n".join(lines)) from None
+
+
+def _shared_engine(file: MirrorsFile) -> SharedEngine | None:
+    """Return the section ``engine``, or None if the file has none."""
+    if file.engine is None:
+        return None
+    try:
+        return SharedEngine.model_validate(file.engine)
+    except ValidationError as error:
+        lines = [
+            f"{file.where('engine', *key)}: engine: {sentence}" for key, sentence in sentences(error, SharedEngine)
+        ]
         raise ConfigurationError("\n".join(lines)) from None
 
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from ..errors import ConfigurationError
 from ..guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
@@ -21,6 +21,7 @@ from .fields import (
     REGION,
     REPOSITORY_ID,
     ROLE_ARN,
+    SHARED_REPOSITORY,
     RefNamespace,
     matching,
     not_empty,
@@ -112,6 +113,29 @@ class AzureRepository(BaseModel):
         return azure_url.build_clone_url(self.server, self.organization, self.project, self.repository)
 
 
+class SharedEngine(BaseModel):
+    """Where one engine for every mirror is; without it, each mirror's YAML has the engine inside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repository: Annotated[str, SHARED_REPOSITORY]
+    """``PROJECT/REPOSITORY`` in the organization of the mirrors."""
+    branch: Annotated[str, BRANCH] = "main"
+    """The branch whose engine the pipelines run. Who may push to it decides what every pipeline does."""
+    path: Annotated[str, PIPELINE_PATH] = "mirror-engine.yml"
+    """Where the template with the engine is."""
+
+    @property
+    def project(self) -> str:
+        """The repository's project."""
+        return self.repository.partition("/")[0]
+
+    @property
+    def repository_name(self) -> str:
+        """The repository's name in its project."""
+        return self.repository.partition("/")[2]
+
+
 class Mirror(BaseModel):
     """One source repository and the replica that follows it. Whatever receives a ``Mirror`` may trust it."""
 
@@ -179,6 +203,18 @@ class Mirror(BaseModel):
     """``true``: CloudFormation refuses to delete the stack."""
     policy_on: Literal["user", "group"] = "user"
     """``group``: the policy is attached to a single-member group, for rules that forbid policies on users."""
+    _shared_engine: SharedEngine | None = PrivateAttr(default=None)
+
+    @property
+    def shared_engine(self) -> SharedEngine | None:
+        """Where the engine is that the mirrors of the file share; None if the YAML has it inside."""
+        return self._shared_engine
+
+    def with_engine(self, engine: SharedEngine | None) -> Mirror:
+        """Return the mirror with the engine that the mirrors of its file share."""
+        mirror = self.model_copy()
+        mirror._shared_engine = engine
+        return mirror
 
     @model_validator(mode="after")
     def _signs_in_to_its_account(self) -> Mirror:

@@ -20,7 +20,7 @@ _MAX_VALUES = 200_000
 """Mappings, lists and scalars with every alias expanded; 10,000 mirrors have fewer."""
 
 Location = tuple[str, ...]
-_SECTIONS = ("defaults", "mirrors", "ci", "guard")
+_SECTIONS = ("defaults", "mirrors", "ci", "guard", "engine")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class MirrorsFile:
     mirrors: dict[str, dict[str, Any]]
     ci: dict[str, Any] | None
     guard: dict[str, Any] | None
+    engine: dict[str, Any] | None
     lines: dict[Location, int]
 
     def where(self, *location: str) -> str:
@@ -111,6 +112,7 @@ def read(path: Path) -> MirrorsFile:
         mirrors,
         sections["ci"] or None,
         sections["guard"] if "guard" in data else None,
+        sections["engine"] if "engine" in data else None,
         lines,
     )
 

@@ -14,10 +14,11 @@ from pydantic.fields import FieldInfo
 
 from .ci import Ci
 from .guard import Guard
-from .mirror import Mirror
+from .mirror import Mirror, SharedEngine
 from .validation_messages import models_in
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SECTIONS: dict[str, type[BaseModel]] = {"mirrors": Mirror, "ci": Ci, "guard": Guard, "engine": SharedEngine}
 _URL = {"type": "string", "pattern": "/_git/", "description": "The source's clone URL, as Azure Repos shows it."}
 
 
@@ -49,6 +50,7 @@ def json_schema() -> dict[str, Any]:
             },
             "ci": {**_optional(_model(Ci, definitions)), "description": "How CI provisions the mirrors."},
             "guard": {**_model(Guard, definitions), "description": "What watches the replicas and keeps snapshots."},
+            "engine": {**_model(SharedEngine, definitions), "description": "Where one engine for every mirror is."},
         },
         "$defs": definitions,
     }
@@ -56,7 +58,7 @@ def json_schema() -> dict[str, Any]:
 
 def markdown_tables() -> dict[str, str]:
     """Return the tables of docs/configuration.md, by section: each key with its default, and what it is."""
-    return {name: _table(model) for name, model in (("mirrors", Mirror), ("ci", Ci), ("guard", Guard))}
+    return {name: _table(model) for name, model in _SECTIONS.items()}
 
 
 def _table(model: type[BaseModel]) -> str:

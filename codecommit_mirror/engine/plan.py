@@ -190,9 +190,10 @@ def _first_branch(changes: Sequence[Command], replica: Refs, default_branch: str
     """Return the branch to push before all others; nothing if the replica has a branch already."""
     if any(name.startswith("refs/heads/") for name in replica):
         return []
-    branches = [change.ref for change in changes if change.ref.startswith("refs/heads/")]
-    likely = [name for name in (default_branch, "refs/heads/main", "refs/heads/master") if name in branches]
-    return [change for change in changes if change.ref in [*likely, *branches][:1]]
+    branches = [change for change in changes if change.ref.startswith("refs/heads/")]
+    names = {branch.ref: branch for branch in branches}
+    likely = [names[name] for name in (default_branch, "refs/heads/main", "refs/heads/master") if name in names]
+    return [*likely, *branches][:1]
 
 
 def slash_positions(ref: str) -> list[int]:

@@ -6,6 +6,7 @@ shape of events for refs outside branches and tags is not documented: what an ev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from .vault.manifest import format_time, parse_time
 _MAX_FOLLOWERS = 5
 _MAX_ENTRIES = 50
 """How many archive entries are looked at for one event."""
+_MAX_TEXT, _MAX_TIME = 4096, 64
+"""Characters of an event's names and of its time: git's names of refs are shorter."""
 _SKEW = timedelta(hours=1)
 """How far the clock of an agent may be from that of CodeCommit's events."""
 
@@ -77,15 +80,21 @@ def from_event(event: Mapping[str, Any]) -> Change | None:
     if detail.get("event") not in EVENT_KINDS:
         return None
     kind = str(detail["event"]).removeprefix("reference").lower()
-    ref = detail.get("referenceFullName") or _full_name(detail)
+    commit = _object_id(detail.get("commitId"))
+    caller = detail.get("callerUserArn")
     return Change(
         kind,
-        ref,
-        (detail.get("oldCommitId") or (detail.get("commitId") if kind == "deleted" else None)),
-        detail.get("commitId") if kind != "deleted" else None,
-        detail.get("callerUserArn"),
-        str(event.get("time", "")),
+        str(detail.get("referenceFullName") or _full_name(detail))[:_MAX_TEXT],
+        (_object_id(detail.get("oldCommitId")) or (commit if kind == "deleted" else None)),
+        commit if kind != "deleted" else None,
+        str(caller)[:_MAX_TEXT] if caller else None,
+        str(event.get("time", ""))[:_MAX_TIME],
     )
+
+
+def _object_id(value: object) -> str | None:
+    """Return an object's id; None for anything else, since whoever may invoke the function writes events."""
+    return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{40}", value) else None
 
 
 def _full_name(detail: Mapping[str, Any]) -> str:

@@ -53,7 +53,8 @@ _IDS: list[Any] = [{}, -math.inf]
 _SHORT_LIST = 1_000_000
 _LONG_LIST = MAX_LIST_BYTES
 """Bytes of a list of refs: several short ones are read at once, and long ones one after the other."""
-_MAX_KNOWN_ENTRIES = 100
+_MAX_KNOWN_TIPS = 20_000
+"""How many tips of archive entries are remembered: some 10 MB."""
 _MAX_UNREADABLE = 10
 """If more replicas cannot be read, the function fails: the reason lies elsewhere."""
 _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_connections=2 * _WORKERS)
@@ -163,7 +164,7 @@ class Guard:
             found = read_entries(access.endpoint(), capabilities, [entry])[entry]
             if not found:
                 return {}
-            if len(self._tips) >= _MAX_KNOWN_ENTRIES:
+            if sum(map(len, self._tips.values())) + len(found) > _MAX_KNOWN_TIPS:
                 self._tips.clear()
             self._tips[entry] = found
         return self._tips[entry]
@@ -244,9 +245,10 @@ class Guard:
             if isinstance(problems[number], AnswerTooLarge):
                 problems[number] = self._look_safely(replica, limit=_LONG_LIST)
         failed = [(replica, str(problem)) for replica, problem in zip(existing, problems, strict=True) if problem]
+        failures = _failures([partial(self._note_unreadable, replica, problem) for replica, problem in failed])
         if len(failed) > _MAX_UNREADABLE:
-            return [f"{replica.name}: {problem}" for replica, problem in failed]
-        return _failures([partial(self._note_unreadable, replica, problem) for replica, problem in failed])
+            failures += [f"{replica.name}: {problem}" for replica, problem in failed]
+        return failures
 
     def _note_replicas(self, names: list[str]) -> None:
         """Tell people which repositories the guard has begun to keep: their tags may be anybody's."""
@@ -380,14 +382,28 @@ class Guard:
         old, state = self.vault.states.update(name, decide_and_queue)
         left = format_time(self.clock() - _OUTBOX_PATIENCE)
         to_send = [message for message in state.outbox if message[2] < left] + (mine if state != old else [])
-        for subject, body, _ in to_send:
-            self._sns.publish(TopicArn=self.environment["TOPIC_ARN"], Subject=subject, Message=body)
-        if to_send:
+        sent, failures = self._send(to_send)
+        if sent:
             self.vault.states.update(
                 name,
-                lambda now: replace(now, outbox=tuple(message for message in now.outbox if message not in to_send)),
+                lambda now: replace(now, outbox=tuple(message for message in now.outbox if message not in sent)),
             )
+        if failures:
+            raise failures[0]
         return state
+
+    def _send(self, messages: Iterable[tuple[str, str, str]]) -> tuple[list[tuple[str, str, str]], list[Exception]]:
+        """Send messages; return those that were sent, and why others were not: one that fails holds up no other."""
+        sent, failures = [], list[Exception]()
+        for message in messages:
+            subject, body, _ = message
+            try:
+                self._sns.publish(TopicArn=self.environment["TOPIC_ARN"], Subject=subject, Message=body)
+            except Exception as error:
+                failures.append(error)
+            else:
+                sent.append(message)
+        return sent, failures
 
     def start_snapshots(self) -> dict[str, int]:
         """Start the snapshot of each replica in an invocation of its own."""

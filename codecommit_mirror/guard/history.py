@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 
+from ..engine.archive import MAX_TIPS
 from ..engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from ..engine.refs import Advertisement
 from ..engine.settings import Endpoint
@@ -17,8 +18,10 @@ from .replicas import Access
 
 MAX_INSPECTED_BYTES = 16 * 1024 * 1024
 _MAX_HAVES = 2000
-_MAX_CHAIN = 100
+_MAX_CHAIN = 40
 """Commits of one archive entry; a push of 2,000 deletions makes 34."""
+_MAX_COMMIT_BYTES = 64_000
+"""Of one of them: 60 parents, and 60 lines with a ref's name."""
 
 
 def is_kept(access: Access, old: str, new: str) -> bool | None:
@@ -94,7 +97,7 @@ def _read_commits(endpoint: Endpoint, capabilities: Sequence[str], wanted: Seque
         return {}
     finally:
         pack.close()  # type: ignore[attr-defined]
-    return {name: found[name] for name in wanted if name in found}
+    return {name: found[name] for name in wanted if name in found and len(found[name]) <= _MAX_COMMIT_BYTES}
 
 
 def _earlier(commit: bytes) -> str | None:
@@ -108,6 +111,9 @@ def _tips(entry: str, commits: Mapping[str, bytes]) -> dict[str, str]:
     name: str | None = entry
     while name and (commit := commits.get(name)):
         parents = set(commit_parents(commit))
+        if len(parents) > MAX_TIPS + 1:
+            # No run writes such a commit.
+            break
         for value, ref in re.findall(rb"^([0-9a-f]{40}) (refs/[^\n]+)$", commit, re.MULTILINE):
             if value.decode() in parents:
                 tips.setdefault(ref.decode("utf-8", "surrogateescape"), value.decode())

@@ -10,8 +10,10 @@ from ..engine.text import sanitize
 from .changes import Change, Verdict
 
 _MAX_KEYS = 10
-_MAX_SUBJECT = 100
-"""Characters; SNS accepts no longer ones, and only printable ASCII (API_Publish)."""
+_MAX_SUBJECT = 99
+"""Characters: SNS takes subjects of less than 100, and only printable ASCII (API_Publish)."""
+_MAX_BODY = 200_000
+"""Bytes; SNS takes at most 262,144 (API_Publish)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ def _message(subject: str, *lines: str) -> Message:
     short = subject.encode("ascii", "replace").decode()
     if len(short) > _MAX_SUBJECT:
         short = short[: _MAX_SUBJECT - 3] + "..."
-    return Message(short, "\n".join(lines) + "\n")
+    body = "\n".join(lines) + "\n"
+    return Message(short, body.encode("utf-8", "replace")[:_MAX_BODY].decode("utf-8", "ignore"))
 
 
 def changed(
@@ -50,7 +53,7 @@ def changed(
         f"what:  {change.kind} {sanitize(change.ref)}",
         f"from:  {change.old or ('-' if change.kind == 'created' else 'not known')}",
         f"to:    {change.new or ('-' if change.kind == 'deleted' else 'not known')}",
-        f"when:  {change.time}",
+        f"when:  {sanitize(change.time)}",
         f"why:   this change was {verdict.value}",
         "",
         "What happens next: the mirror's next run makes the replica equal to its source again, and archives what it",

@@ -16,7 +16,7 @@ from ..engine.wire.transport import Traffic
 from .git_access import read_patiently
 from .replicas import Access
 from .vault.bundle import header
-from .vault.manifest import PREFIX, Manifest, bundle_key, digest, dump, format_time, parse_time
+from .vault.manifest import PREFIX, Manifest, bundle_key, check_size, digest, dump, format_time, parse_time
 from .vault.signed import Signed, SignedSnapshots
 from .vault.signer import KeyUnusableError
 from .vault.state import State
@@ -309,6 +309,7 @@ class Snapshots:
         state: State,
     ) -> tuple[Manifest, str]:
         """Write one bundle and its manifest; return the manifest and its SHA-256."""
+        check_size(replica, part.refs)
         now = self._now()
         time = format_time(now)
         if last and time <= last[0].time:

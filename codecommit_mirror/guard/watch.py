@@ -65,7 +65,9 @@ def note_change(
         since = format_time(change.moment or now)
         if since <= state.unattributed_since:
             return state, None
-        return replace(state, unattributed_since=since, unattributed=f"{change.kind} {change.ref}"), None
+        first = state.unattributed_first or since
+        subject = f"{change.kind} {change.ref}"
+        return replace(state, unattributed_since=since, unattributed_first=first, unattributed=subject), None
     # A harmless change must not hide what the same person does to the archive after it.
     kind = _OF_ARCHIVE if change.is_of_archive else ""
     who = f"{kind}{verdict.name} {change.caller or 'nobody known'}"
@@ -150,9 +152,12 @@ def note_confirmation(state: State, object_id: str, confirmation: Confirmation |
 
 def note_unheard(state: State, now: datetime) -> State:
     """Return the state with a confirming tag of which no event has told: it confirms nothing until one does."""
-    if state.unattributed_since:
-        return state
-    return replace(state, unattributed_since=format_time(now), unattributed=_UNHEARD)
+    return state if state.unattributed_since else _unheard(state, now)
+
+
+def _unheard(state: State, now: datetime) -> State:
+    since = format_time(now)
+    return replace(state, unattributed_since=since, unattributed_first=since, unattributed=_UNHEARD)
 
 
 def note_archive(
@@ -235,13 +240,15 @@ def _check_changes(
     """Judge a change that no event attributes to anybody, and a difference of which no event told."""
     is_accounted_for = refs_sha256 is None or state.confirmed_sha256 in ("", refs_sha256) or state.changed_since
     if not is_accounted_for and not state.unattributed_since:
-        state = replace(state, unattributed_since=format_time(now), unattributed=_UNHEARD)
+        state = _unheard(state, now)
     if not state.unattributed_since:
         return state, None
     since = parse_time(state.unattributed_since)
     if confirmed and _accounts_for(state, confirmed, since, refs_sha256):
-        return replace(state, unattributed_since="", unattributed=""), None
-    if now - since < PATIENCE:
+        return replace(state, unattributed_since="", unattributed_first="", unattributed=""), None
+    # Later changes do not put off the message; a run accounts for those before it.
+    first = parse_time(state.unattributed_first)
+    if now - max(first, confirmed or first) < PATIENCE:
         return state, None
     return _note_unattributed(state, since, replica, region, log_group, now)
 
@@ -347,5 +354,5 @@ def _note_unattributed(
     kind, _, ref = state.unattributed.partition(" ")
     change = Change(kind, ref, None, None, None, readable(since))
     verdict = Verdict.UNHEARD if state.unattributed == _UNHEARD else Verdict.BY_SOMEBODY_ELSE
-    state = replace(state, unattributed_since="", unattributed="")
+    state = replace(state, unattributed_since="", unattributed_first="", unattributed="")
     return note_change(state, change, verdict, replica=replica, region=region, log_group=log_group, now=now)

@@ -13,8 +13,8 @@ from ..aws import cdk
 from ..aws.session import client, sign_in_of
 from ..aws.stack import delete_without_cleanup
 from ..aws.stack_plan import WantedStack
-from ..azure import connection
-from ..azure.connection import YamlFile
+from ..azure import files as azure_files
+from ..azure.files import PlannedFile
 from ..config.ci import Ci
 from ..config.identity import EarlierSignIn, auth_migration_context
 from ..errors import MirrorError
@@ -132,7 +132,7 @@ def deploy_alone(context: MirrorContext, project: Project) -> None:
     cdk.deploy(project.folder, context.mirror.name, project.context, sign_in_of(context.mirror))
 
 
-def commit_yaml(files: Mapping[str, YamlFile], board: Board, policy: Policy, title: str) -> None:
+def commit_yaml(files: Mapping[str, PlannedFile], board: Board, policy: Policy, title: str) -> None:
     """Commit the YAML of mirrors, or its removal, with one commit for each branch; if it fails, all of them fail.
 
     Args:
@@ -145,17 +145,17 @@ def commit_yaml(files: Mapping[str, YamlFile], board: Board, policy: Policy, tit
         for_each_mirror(files, board, lambda file, _: _propose(file, title), policy)
         return
 
-    def commit(group: Mapping[str, YamlFile], _: Row) -> None:
+    def commit(group: Mapping[str, PlannedFile], _: Row) -> None:
         with step(title):
-            connection.commit_group(list(group.values()))
+            azure_files.commit_group(list(group.values()))
 
-    groups = connection.by_branch(files)
+    groups = azure_files.by_branch(files)
     for_each_mirror(groups, board, commit, policy)
     for first, group in groups.items():
         for name in group if board.rows[first].failed else ():
             board.rows[name].fail(board.rows[first].message)
 
 
-def _propose(file: YamlFile, title: str) -> None:
+def _propose(file: PlannedFile, title: str) -> None:
     with step(title):
-        connection.propose_yaml(file)
+        azure_files.propose(file)

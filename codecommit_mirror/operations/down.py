@@ -26,6 +26,7 @@ from ..aws.stack import (
 from ..aws.stack_plan import DeployedStack
 from ..aws.writer import PipelineRecord
 from ..azure import connection
+from ..azure.files import PlannedFile, commit_group, reread
 from ..azure.state import Remains, read_remains
 from ..azure.variables import HeldCredential, held_credential
 from ..config.ci import SOURCE_METADATA
@@ -140,7 +141,7 @@ def down(
 def _delete_azure_sides(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> None:
     """Delete pipelines, and commit the deletion of their YAML."""
 
-    def disconnect(planned: PlannedMirror, _: Row) -> list[connection.YamlFile]:
+    def disconnect(planned: PlannedMirror, _: Row) -> list[PlannedFile]:
         return _disconnect(
             planned.context, policy, planned.deployed.record, was_visible=planned.deployed.azure is not None
         )
@@ -149,7 +150,7 @@ def _delete_azure_sides(prepared: Mapping[str, PlannedMirror], board: Board, pol
     # A mirror that was being moved has two files, which may be on one branch.
     for number in range(2):
         files = {name: files[number] for name, files in removals.items() if len(files) > number}
-        files = for_each_mirror(files, board, lambda file, _: connection.reread(file), policy) if number else files
+        files = for_each_mirror(files, board, lambda file, _: reread(file), policy) if number else files
         batches.commit_yaml(files, board, policy, DISCONNECT)
 
 
@@ -210,7 +211,7 @@ def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) 
         deleted.append(f"the pipeline {name!r} with its runs")
         actions.append(Action("delete", f"pipeline {name!r} with its runs", is_destructive=True))
     for place in deployed.azure.places if deployed.azure else ():
-        if place.has_file_of(mirror):
+        if place.has_file_of(mirror.name):
             actions.append(Action("delete", f"YAML {place}"))
     if keep_stack:
         note = "the stack, the replica and the Git credential stay"
@@ -288,7 +289,7 @@ def _question(questions: Sequence[str]) -> str:
 
 def _disconnect(
     context: MirrorContext, policy: Policy, record: PipelineRecord | None, *, was_visible: bool = True
-) -> list[connection.YamlFile]:
+) -> list[PlannedFile]:
     """Delete the pipeline; return the removals of its YAML, which are committed together with those of others."""
     mirror, azure = context.mirror, context.azure_of(record)
     with step(DISCONNECT):
@@ -402,7 +403,7 @@ def take_removed_down(
             context = context_of(mirror)
             for yaml in _disconnect(context, policy, state.read_record(context, stack.outputs)):
                 with step(DISCONNECT):
-                    connection.commit_group([yaml])
+                    commit_group([yaml])
             note = ""
         with step(DESTROY):
             delete_stack(client(session_in(stack.region), "cloudformation"), stack.name)

@@ -31,7 +31,7 @@ from ..aws.stack import (
 )
 from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans, places
 from ..aws.writer import PipelineRecord
-from ..azure.client import GOOD_RESULTS, Build, Definition
+from ..azure.objects import GOOD_RESULTS, Build, Definition
 from ..azure.state import AzureState, read_state
 from ..config.ci import PROVISIONED_FROM, SOURCE_METADATA, Ci
 from ..config.mirror import Mirror

@@ -13,7 +13,9 @@ from ..aws import writer
 from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replica
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
-from ..azure.client import Build
+from ..azure.files import PlannedFile, reread
+from ..azure.objects import Build
+from ..azure.state import runs_file_at
 from ..azure.variables import AZURE_SECRETS, missing_source_secrets, update_variables
 from ..config.identity import EarlierSignIn
 from ..errors import AzureError, MirrorError
@@ -68,9 +70,9 @@ class PlannedMirror:
     plan: UpPlan
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The source's credentials that are to be stored; empty if none are."""
-    yaml: connection.YamlFile | None = None
+    yaml: PlannedFile | None = None
     """The YAML, if it is to be committed."""
-    former_yaml: connection.YamlFile | None = None
+    former_yaml: PlannedFile | None = None
     """The file that the pipeline ran before, if it is to be removed."""
     moves: bool = False
     """Whether the pipeline runs another file after that."""
@@ -383,11 +385,11 @@ def _plan_connection(current: MirrorState, planned: PlannedMirror, policy: Polic
 def _connected(planned: PlannedMirror, current: MirrorState, done: connection.ConnectionPlan) -> PlannedMirror:
     """Record the pipeline on AWS's side; return what is still to be committed."""
     context, azure = planned.context, current.azure_side
-    if azure.yaml.is_run_by(current.definition):
+    if runs_file_at(current.definition, azure.yaml):
         azure = replace(azure, former_yaml=None)
     current = _record_pipeline(context, replace(current, azure=azure))
-    yaml = connection.YamlFile(context.azure, current.mirror, azure.yaml, done.yaml) if done.commit else None
-    former = connection.YamlFile(context.azure, current.mirror, done.leaves, None) if done.leaves else None
+    yaml = PlannedFile(context.azure, current.mirror.name, azure.yaml, done.yaml) if done.commit else None
+    former = PlannedFile(context.azure, current.mirror.name, done.leaves, None) if done.leaves else None
     return replace(planned, state=current, yaml=yaml, former_yaml=former, moves=done.moves)
 
 
@@ -407,7 +409,7 @@ def _commit(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy)
     )
     former = {name: planned.former_yaml for name, planned in board.remaining(prepared).items() if planned.former_yaml}
     # It may be on the branch that has just got a commit.
-    former = for_each_mirror(former, board, lambda file, _: connection.reread(file), policy)
+    former = for_each_mirror(former, board, lambda file, _: reread(file), policy)
     batches.commit_yaml(former, board, policy, CONNECT)
 
     def move(planned: PlannedMirror, row: Row) -> PlannedMirror:

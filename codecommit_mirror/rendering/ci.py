@@ -10,21 +10,18 @@ SIGNATURE = "# Written by 'codecommit-mirror ci render'"
 _TEMPLATES = {"azure": "ci-azure.yml.j2", "github": "ci-github.yml.j2"}
 _INSTALL = """\
 python3 -m venv .venv
-.venv/bin/pip install --quiet --no-compile --require-hashes --only-binary :all: -r {requirements}
+.venv/bin/pip install --quiet --no-compile --require-hashes --only-binary :all: -r requirements.txt
 npm ci --silent --no-fund --no-audit --ignore-scripts"""
 _PATH = 'export PATH="$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"'
-_SYNTH = f"""\
-{_PATH}
-cdk synth --quiet --no-notices -c config="$CONFIG\""""
-_TIP = """\
+TIP = """\
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraheader
 GIT_CONFIG_VALUE_0="AUTHORIZATION: bearer $SYSTEM_ACCESSTOKEN" \\
   git ls-remote "$BUILD_REPOSITORY_URI" "$BUILD_SOURCEBRANCH" > tip.txt
 unset GIT_CONFIG_COUNT SYSTEM_ACCESSTOKEN
-read -r tip _ < tip.txt"""
+tip=$(awk '$2 == ENVIRON["BUILD_SOURCEBRANCH"] {print $1}' tip.txt)"""
+"""Git lists every ref whose name ends like the branch's."""
 _UPLOAD = """trap 'echo "##vso[task.uploadsummary]$AGENT_TEMPDIRECTORY/Mirrors.md"' EXIT
 : > "$AGENT_TEMPDIRECTORY/Mirrors.md\""""
-_LINT = "cfn-lint cdk.out/*.template.json"
 _SIGN_IN = """\
 set -euo pipefail
 token=$(az account get-access-token --resource 499b84ac-1321-427f-aa17-267ca6975798 --query accessToken --output tsv)
@@ -57,13 +54,11 @@ def render(ci: Ci, service: Service, config: str, *, drill: bool = False, server
     Raises:
         MirrorError: a name contains text that the CI service would replace.
     """
-    return load_template(_TEMPLATES[service], "@{", "}@").render(
+    return load_template(_TEMPLATES[service]).render(
         ci=ci,
         config=config,
-        install=lambda requirements: _INSTALL.format(requirements=requirements),
-        synth=_SYNTH,
-        lint=_LINT,
-        tip=_TIP,
+        install=_INSTALL,
+        tip=TIP,
         upload=_UPLOAD,
         path=_PATH,
         removed=_NAMES.format(name="removed", file="up.json", key="removed"),

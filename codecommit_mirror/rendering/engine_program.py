@@ -23,7 +23,7 @@ def program(*, role: bool = False) -> str:
     """Return the engine as one program for Python 3.8 and later.
 
     Args:
-        role: whether it pushes to the replica as a role, without a stored password.
+        role: whether it can push to the replica as a role, without a stored password.
 
     Raises:
         AssertionError: the modules cannot be joined; see ``join``.
@@ -32,7 +32,7 @@ def program(*, role: bool = False) -> str:
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
     carried = [name for name in engine.MODULES if role or name != "wire.role"]
     texts = {name: folder.joinpath(*_path(name)).read_text(encoding="utf-8") for name in carried}
-    return join(str(docstring), texts, "main(role_replica)" if role else "main()")
+    return join(str(docstring), texts, "main(configured_replica)" if role else "main()")
 
 
 def join(docstring: str, texts: Mapping[str, str], call: str = "main()") -> str:

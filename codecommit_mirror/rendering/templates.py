@@ -6,7 +6,7 @@ import sys
 from importlib import resources
 
 import yaml
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from .. import pipeline_templates
 from ..errors import MirrorError
@@ -15,23 +15,28 @@ EXPANDED = ("$(", "${{", "$[")
 """What Azure Pipelines replaces in the text of a YAML file: macros, template and runtime expressions."""
 
 
-def load_template(name: str, variable_start: str = "{{", variable_end: str = "}}") -> Template:
+def load_template(name: str) -> Template:
     """Return a template of ``pipeline_templates``; its values go through the filters ``scalar`` and ``comment``.
+
+    Its expressions stand in ``@{ }@``, since those of the CI services stand in ``${{ }}``.
 
     Args:
         name: the template's file name.
-        variable_start: what begins an expression; GitHub's own expressions begin with ``${{``.
-        variable_end: what ends one.
     """
     environment = Environment(
+        loader=FunctionLoader(_read),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (YAML, not HTML)
-        variable_start_string=variable_start,
-        variable_end_string=variable_end,
+        variable_start_string="@{",
+        variable_end_string="}@",
     )
     environment.filters.update(scalar=scalar, comment=comment)
-    return environment.from_string((resources.files(pipeline_templates) / name).read_text(encoding="utf-8"))
+    return environment.get_template(name)
+
+
+def _read(name: str) -> str:
+    return (resources.files(pipeline_templates) / name).read_text(encoding="utf-8")
 
 
 def scalar(value: str) -> str:

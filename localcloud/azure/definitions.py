@@ -53,6 +53,8 @@ class Build:
     """Values of runtime parameters that are not their defaults."""
     variables: dict[str, str] = field(default_factory=dict)
     """Variables that were set when it was queued."""
+    resources: dict[str, str] = field(default_factory=dict)
+    """The projects of the repositories that its YAML names, by the repositories' ids."""
     status: str = "notStarted"
     result: str | None = None
     queued: str = field(default_factory=now)

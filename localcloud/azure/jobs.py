@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .agent.definition import UnsupportedPipeline, own_pool, read_definition, repository_resources
+from .agent.definition import own_pool, read_definition, repository_resources
 from .agent.execution import run_pipeline
 from .agent.run import Variable
+from .agent.unsupported import UnsupportedPipeline
 from .definitions import AgentPool, Build
 from .repos import Repository
 from .service_connections import ServiceConnections

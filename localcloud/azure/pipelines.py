@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import yaml
+
 from . import triggers
-from .agent.definition import UnsupportedPipeline, own_pool, read_definition, repository_resources, stages
+from .agent.definition import own_pool, read_definition, repository_resources, stages
+from .agent.unsupported import UnsupportedPipeline
 from .definitions import Build, Definition, Lease
 from .jobs import Jobs, RunsIn
 from .repos import Push, RefUpdate, Repositories, Repository, ServiceError, now
@@ -17,6 +22,7 @@ from .service_connections import ServiceConnections
 from .tokens import Tokens
 
 _RESULTS = {"succeeded": "succeeded", "succeededWithIssues": "partiallySucceeded", "failed": "failed"}
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _NAME_FORBIDS = set('"/:<>\\|?@*')
 
 
@@ -179,7 +185,7 @@ class Pipelines:
     ) -> dict[str, Any]:
         """Return the YAML as data, or refuse it as the service does."""
         try:
-            data = read_definition(text, parameters)
+            data = read_definition(text, parameters, partial(self._template, definition))
             if (pool := own_pool(data)) and pool[0] not in self.jobs.pools:
                 raise UnsupportedPipeline(
                     f"Job mirror: Could not find a pool with name {pool[0]}. The pool does not exist or has not been "
@@ -193,7 +199,19 @@ class Pipelines:
             ) from None
         return data
 
-    def _resource(self, definition: Definition, resource: dict[str, Any]) -> Repository:
+    def _template(self, definition: Definition, path: str, resource: Mapping[str, Any]) -> str:
+        """Return the text of a template, at the commit that its repository's ref has now."""
+        repository = self._resource(definition, resource)
+        ref = str(resource.get("ref", "refs/heads/main"))
+        commit = repository.git("rev-parse", f"{ref}^{{commit}}").strip()
+        text = repository.file(commit, path)
+        if text is None:
+            raise UnsupportedPipeline(
+                f"File /{path} not found in repository {repository.name} branch {ref} version {commit}."
+            )
+        return text
+
+    def _resource(self, definition: Definition, resource: Mapping[str, Any]) -> Repository:
         if resource.get("type") != "git":
             raise UnsupportedPipeline(f"a repository resource of type {resource.get('type')}")
         project, _, name = str(resource["name"]).rpartition("/")
@@ -202,8 +220,9 @@ class Pipelines:
             raise UnsupportedPipeline(
                 f"The pipeline is not valid. The repository {resource['name']} was not found or is not authorized"
             )
-        if resource.get("ref", "refs/heads/main") not in found.refs():
-            raise UnsupportedPipeline(f"{resource['name']} has no {resource.get('ref', 'refs/heads/main')}")
+        ref = str(resource.get("ref", "refs/heads/main"))
+        if ref not in found.refs() and not (re.fullmatch("[0-9a-f]{40}", ref) and found.has_commit(ref)):
+            raise UnsupportedPipeline(f"{resource['name']} has no {ref}")
         return found
 
     def _repository(self, definition: Definition) -> Repository:
@@ -360,6 +379,12 @@ class Pipelines:
             self.leases[lease.id] = lease
         return lease
 
+    def has_repository(self, organization: str, resource: str) -> bool:
+        """Whether a resource, ``project id.repository id``, is a repository of an organization."""
+        project, _, repository = resource.partition(".")
+        name = self._repositories.find_project(organization, project)
+        return name is not None and self._repositories.find(organization, name, repository) is not None
+
     def authorize(self, definition: Definition, repository_id: str, authorized: bool) -> None:
         """Let a definition use a repository, or no longer."""
         with self._changed:
@@ -396,12 +421,24 @@ class Pipelines:
             waiting = (b for b in list(self.builds.values()) if b.definition is definition and b.status == "notStarted")
             if reason == "batchedCI" and (same := next((b for b in waiting if b.ref == ref), None)):
                 same.version, same.text = commit, text
+                self._compile(same)
                 return same
             build = Build(next(self._ids), definition, ref, commit, reason, text, problem)
             build.parameters, build.variables = dict(parameters or {}), dict(variables or {})
+            self._compile(build)
             self.builds[build.id] = build
             self._changed.notify_all()
         return build
+
+    def _compile(self, build: Build) -> None:
+        """Fill in the template that a run's YAML extends, and note which repositories it needs to be permitted."""
+        if build.text is None or "\nresources:" not in build.text:
+            return
+        data = read_definition(build.text, build.parameters, partial(self._template, build.definition))
+        if "\nextends:" in build.text:
+            build.text, build.parameters = yaml.dump(data, Dumper=_DUMPER), {}
+        used = (self._resource(build.definition, resource) for resource in repository_resources(data))
+        build.resources = {repository.id: repository.project for repository in used}
 
     def _work(self) -> None:
         while True:
@@ -433,10 +470,15 @@ class Pipelines:
                 yield build
 
     def _unauthorized(self, build: Build) -> bool:
-        if build.text is None or not self.protects_repositories(build.definition):
-            return False
-        resources = repository_resources(read_definition(build.text))
-        return any(self._resource(build.definition, r).id not in build.definition.authorized for r in resources)
+        """Whether a run waits for a person, since it may not use a repository.
+
+        Those of other projects always need a permission
+        (https://github.com/microsoft/terraform-provider-azuredevops/issues/973).
+        """
+        definition = build.definition
+        is_strict = build.text is not None and self.protects_repositories(definition)
+        needed = {id_ for id_, project in build.resources.items() if is_strict or project != definition.project}
+        return not needed <= definition.authorized
 
     def _execute(self, build: Build, text: str) -> None:
         definition = build.definition

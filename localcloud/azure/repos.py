@@ -82,6 +82,13 @@ class Repository:
             return None
         return self.git("cat-file", "blob", f"{commit}:{name}")
 
+    def has_commit(self, identifier: str) -> bool:
+        """Whether there is a commit with this id."""
+        try:
+            return self.git("cat-file", "-t", identifier).strip() == "commit"
+        except RuntimeError:
+            return False
+
     def message(self, commit: str) -> str:
         """Return a commit's message."""
         return self.git("log", "-1", "--format=%B", commit)

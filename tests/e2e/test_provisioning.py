@@ -15,7 +15,8 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from codecommit_mirror.azure.client import AzureDevOps, Definition
+from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.objects import Definition
 from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.mirror import AzureRepository
@@ -493,7 +494,7 @@ def test_neither_the_source_nor_a_log_of_the_pipeline_holds_a_secret(infrastruct
         run = infrastructure.cloud.azure.run_log(build.id)
         texts += [*run["unmasked"], *run["summaries"]]
     text = "\n".join(texts)
-    assert "Synthesise, lint and compare" in text
+    assert "Compare with what is deployed" in text
     for secret in (infrastructure.cloud.environment()["AWS_SECRET_ACCESS_KEY"], infrastructure.cloud.operator_token):
         assert secret not in text
     # Tokens of OpenID Connect, and the keys that they are exchanged for.

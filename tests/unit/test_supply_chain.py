@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LICENSES = ROOT / "docs" / "licenses.md"
-FILES = ("requirements", "requirements-ci", "requirements-dev", "requirements-audit")
+FILES = ("requirements", "requirements-dev", "requirements-release")
 ENTRY = re.compile(r"([a-z0-9][a-z0-9.-]*)==(\S+?)(?: ; [^\\\n]+)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)")
 HEAD = """# Licences
 
@@ -38,8 +38,7 @@ def test_everything_is_pinned_with_its_hashes_and_nothing_names_a_registry(name)
 
 def test_all_files_have_the_same_versions():
     everything, _ = entries("requirements-dev")
-    for name in ("requirements", "requirements-ci"):
-        assert entries(name)[0].items() <= everything.items()
+    assert entries("requirements")[0].items() <= everything.items()
 
 
 def test_npm_checks_hashes_and_names_no_registry():

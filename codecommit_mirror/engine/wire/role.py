@@ -24,7 +24,15 @@ from dataclasses import replace
 from typing import Mapping, NamedTuple
 
 from ..failures import MirrorFailure, RetryableError
-from ..settings import Endpoint, basic_auth_header, check_credential, is_loopback, replica_url, require
+from ..settings import (
+    Endpoint,
+    basic_auth_header,
+    check_credential,
+    is_loopback,
+    password_replica,
+    replica_url,
+    require,
+)
 from ..text import sanitize
 from .connection import TIMEOUT_SECONDS, connection_failure, open_connection
 from .transport import retry_after_seconds
@@ -49,6 +57,12 @@ def role_replica(environment: Mapping[str, str]) -> Endpoint:
     remedy = "check that the policy of the pipeline's role allows codecommit:GitPush on this repository"
     endpoint = Endpoint("replica", url, "", "", "", remedy)
     return replace(endpoint, sign_in=Role(endpoint, environment).sign_in)
+
+
+def configured_replica(environment: Mapping[str, str]) -> Endpoint:
+    """Return the replica, to be pushed to as a role if the YAML names one, and else with a stored password."""
+    has_role = bool(environment.get("MIRROR_ROLE", "").strip())
+    return role_replica(environment) if has_role else password_replica(environment)
 
 
 class Keys(NamedTuple):

@@ -19,6 +19,9 @@ PREFIX = "snapshots/"
 SIGNATURE_SUFFIX = ".sig"
 TIME = "%Y%m%dT%H%M%SZ"
 _FORMAT = 1
+MAX_BYTES = 64 * 1024 * 1024
+"""Of a manifest; a list of refs has at most 16 MB, and a byte that is not UTF-8 takes six here."""
+_MAX_OTHER_FIELDS = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,24 @@ def format_time(time: datetime) -> str:
 def parse_time(text: str) -> datetime:
     """Return the time that ``format_time`` formatted; raise ValueError for other text."""
     return datetime.strptime(text, TIME).replace(tzinfo=UTC)
+
+
+class ManifestTooLargeError(Exception):
+    """Raised when a manifest is larger than what is read of one: nobody could restore its snapshot."""
+
+
+def check_size(replica: str, refs: Mapping[str, str]) -> None:
+    """Refuse refs whose manifest nobody could read.
+
+    Raises:
+        ManifestTooLargeError: it would be larger than what is read of one.
+    """
+    size = len(json.dumps(refs, indent=1))
+    if size > MAX_BYTES - _MAX_OTHER_FIELDS:
+        raise ManifestTooLargeError(
+            f"the refs of {replica} make a manifest of {size:,} bytes, and {MAX_BYTES:,} are read: delete refs with "
+            "long names that are not UTF-8"
+        )
 
 
 def dump(manifest: Manifest) -> bytes:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from .manifest import SIGNATURE_SUFFIX, Manifest, digest, parse
+from .manifest import MAX_BYTES, SIGNATURE_SUFFIX, Manifest, digest, parse
 from .public_key import PublicKey
 from .store import Listing, Store, Version
 
 _MAX_VERSIONS = 10
 """How many versions of a manifest and of its signature are looked at; the guard writes one."""
 _MAX_SIGNATURE_BYTES = 1024
-_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 _MAX_CANDIDATES = 1000
 """How many new manifests are looked at in one go, the newest first."""
 
@@ -67,7 +66,7 @@ class SignedSnapshots:
         if not signatures:
             return None
         for version in versions.get(key, ())[:_MAX_VERSIONS]:
-            if version.size <= _MAX_MANIFEST_BYTES:
+            if version.size <= MAX_BYTES:
                 data = self._store.read(version)
                 for signature, value in signatures:
                     manifest = self._verified(key, data, value)

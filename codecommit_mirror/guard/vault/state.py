@@ -65,6 +65,8 @@ class State:
     """How many looks in a row could not read it."""
     unattributed_since: str = ""
     """When the last change was made whose author CodeCommit did not name; empty if there is none."""
+    unattributed_first: str = ""
+    """When the first of them was made that no run has confirmed."""
     unattributed: str = ""
     """What that change was."""
     snapshot_at: str = ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -64,11 +65,7 @@ class GuardFunction(Construct):
             self, "Policy", statements=_statements(notifications, log.log_group_arn), roles=[role]
         )
         self.log = log
-        with tempfile.TemporaryDirectory() as folder:
-            package = Path(folder, _PACKAGE.name)
-            for name in _CARRIED:
-                shutil.copytree(_PACKAGE / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copy(_PACKAGE / "__init__.py", package)
+        with _code() as code:
             self.function = lambda_.Function(
                 self,
                 "Function",
@@ -76,7 +73,7 @@ class GuardFunction(Construct):
                 runtime=lambda_.Runtime.PYTHON_3_14,
                 architecture=lambda_.Architecture.ARM_64,
                 handler="codecommit_mirror.guard.handler.handler",
-                code=lambda_.Code.from_asset(folder),
+                code=code,
                 role=role,
                 log_group=log,
                 memory_size=MEMORY_MB,
@@ -111,6 +108,17 @@ class GuardFunction(Construct):
                 on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=notifications.topic.topic_arn)
             ),
         )
+
+
+@contextmanager
+def _code() -> Iterator[lambda_.Code]:
+    """Provide what the function runs, while it is taken into the assembly."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, _PACKAGE.name)
+        for name in _CARRIED:
+            shutil.copytree(_PACKAGE / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(_PACKAGE / "__init__.py", package)
+        yield lambda_.Code.from_asset(folder)
 
 
 def _environment(guard: Guard, vault: VaultStack, notifications: Notifications, log: logs.LogGroup) -> dict[str, str]:

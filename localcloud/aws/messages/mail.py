@@ -25,6 +25,8 @@ _PROTOCOLS = ("email", "email-json")
 _PENDING = timedelta(days=3)
 MAX_SUBJECT = 99
 """Fewer than 100 characters."""
+MAX_MESSAGE_BYTES = 262_144
+"""https://docs.aws.amazon.com/sns/latest/api/API_Publish.html"""
 
 
 class Mailbox:
@@ -171,6 +173,8 @@ def _check_subjects() -> None:
         def call_checked(parameters: dict[str, Any]) -> Any:
             if any(len(text) > MAX_SUBJECT or re.search(r"[\x00-\x1f\x7f]", text) for text in subjects(parameters)):
                 return sns._error("InvalidParameter", "Invalid parameter: Subject", 400)
+            if len(sns._p(parameters, "Message").encode()) > MAX_MESSAGE_BYTES:
+                return sns._error("InvalidParameter", "Invalid parameter: Message too long", 400)
             return call(parameters)
 
         return call_checked

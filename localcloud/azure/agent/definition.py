@@ -6,15 +6,13 @@ https://learn.microsoft.com/azure/devops/pipelines/yaml-schema
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
-
-class UnsupportedPipeline(Exception):
-    """The YAML has something that the agent does not run; the service might, or might refuse it."""
-
+from .templates import ReadTemplate, expand, extend, parameter_values
+from .unsupported import UnsupportedPipeline, check_keys
 
 _PIPELINE_KEYS = {
     "trigger",
@@ -26,9 +24,8 @@ _PIPELINE_KEYS = {
     "parameters",
     "stages",
     "jobs",
+    "extends",
 }
-_PARAMETER_KEYS = {"name", "displayName", "type", "default"}
-_PARAMETER = re.compile(r"\$\{\{ parameters\.(\w+) \}\}")
 _RESOURCE_KEYS = {"repository", "type", "name", "ref", "trigger"}
 _STAGE_KEYS = {"stage", "displayName", "dependsOn", "condition", "jobs"}
 _JOB_KEYS = {
@@ -60,27 +57,32 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HOSTED, _SERVER = {"vmImage": "ubuntu-24.04"}, "server"
 
 
-def read_definition(text: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a pipeline's YAML as data, with its runtime parameters filled in.
+def read_definition(
+    text: str, given: Mapping[str, Any] | None = None, read_template: ReadTemplate | None = None
+) -> dict[str, Any]:
+    """Return a pipeline's YAML as data, with its runtime parameters and the template that it extends filled in.
 
     Args:
         text: the YAML.
         given: the values of parameters that are not to have their defaults.
+        read_template: reads the file of a template; without it a pipeline extends none.
 
     Raises:
         UnsupportedPipeline: it is not YAML, has a key, a step or an expression that the agent does not know, or has no
             such parameter.
     """
-    try:
-        definition: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise UnsupportedPipeline(f"it is not YAML: {error}") from None
-    _only(definition, _PIPELINE_KEYS, "pipeline")
-    definition = _filled_in(definition, _parameters(definition.pop("parameters", []), given or {}))
-    for resource in repository_resources(definition):
-        _only(resource, _RESOURCE_KEYS, "repository resource")
+    definition: dict[str, Any] = _load(text)
+    check_keys(definition, _PIPELINE_KEYS, "pipeline")
+    definition = expand(definition, parameter_values(definition.pop("parameters", []), given or {}))
+    resources = repository_resources(definition)
+    for resource in resources:
+        check_keys(resource, _RESOURCE_KEYS, "repository resource")
+    if "extends" in definition:
+        if found := definition.keys() & {"jobs", "stages"}:
+            raise UnsupportedPipeline(f"it has both extends and {min(found)}")
+        definition |= extend(definition.pop("extends"), resources, _load, read_template, len(text.encode()))
     for stage in stages(definition):
-        _only(stage, _STAGE_KEYS, "stage")
+        check_keys(stage, _STAGE_KEYS, "stage")
         for job in stage["jobs"]:
             _check_job(job)
     for place, value in _texts(definition):
@@ -89,40 +91,11 @@ def read_definition(text: str, given: Mapping[str, Any] | None = None) -> dict[s
     return definition
 
 
-def _parameters(declared: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of runtime parameters, as expressions render them."""
-    values: dict[str, str] = {}
-    for parameter in declared:
-        _only(parameter, _PARAMETER_KEYS, "parameter")
-        name, kind = parameter["name"], parameter.get("type", "string")
-        value = given.get(name, parameter.get("default"))
-        match kind:
-            case "boolean" if str(value).lower() in ("true", "false"):
-                values[name] = str(value).capitalize()
-            case "string" if isinstance(value, str):
-                values[name] = value
-            case _:
-                raise UnsupportedPipeline(f"The value {value!r} of the parameter {name} is no valid {kind}.")
-    if unknown := given.keys() - values.keys():
-        raise UnsupportedPipeline(f"Unexpected parameter '{min(unknown)}'")
-    return values
-
-
-def _filled_in(value: Any, parameters: Mapping[str, str]) -> Any:
-    """Return YAML's data with ``${{ parameters.NAME }}`` replaced; the agent knows no other such expression."""
-    if isinstance(value, dict):
-        return {_filled_in(key, parameters): _filled_in(child, parameters) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(child, parameters) for child in value]
-    if not isinstance(value, str) or "${{" not in value:
-        return value
+def _load(text: str) -> Any:
     try:
-        filled = _PARAMETER.sub(lambda match: parameters[match[1]], value)
-    except KeyError as error:
-        raise UnsupportedPipeline(f"there is no parameter {error}") from None
-    if "${{" in _PARAMETER.sub("", value):
-        raise UnsupportedPipeline("expressions are not evaluated: ${{")
-    return filled
+        return yaml.load(text, Loader=_LOADER)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise UnsupportedPipeline(f"it is not YAML: {error}") from None
 
 
 def stages(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -147,7 +120,7 @@ def own_pool(definition: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 def repository_resources(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the entries of ``resources.repositories``."""
     resources = definition.get("resources") or {}
-    _only(resources, {"repositories"}, "resources")
+    check_keys(resources, {"repositories"}, "resources")
     return list(resources.get("repositories", []))
 
 
@@ -169,29 +142,22 @@ def service_connection(step: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _check_job(job: Mapping[str, Any]) -> None:
-    _only(job, _JOB_KEYS, "job")
+    check_keys(job, _JOB_KEYS, "job")
     pool = job.get("pool")
     if pool not in (_HOSTED, _SERVER):
-        _only(pool, {"name", "demands"}, "pool")
+        check_keys(pool, {"name", "demands"}, "pool")
     for step in job["steps"]:
         if step in ({"checkout": "none"}, {"checkout": "self"}):
             continue
-        _only(step, _STEP_KEYS, "step")
+        check_keys(step, _STEP_KEYS, "step")
         task = step.get("task")
         if task is None:
             continue
         if task not in _TASKS:
             raise UnsupportedPipeline(f"no such task: {task}")
-        _only(step.get("inputs", {}), _TASKS[task], f"{task} step's inputs")
+        check_keys(step.get("inputs", {}), _TASKS[task], f"{task} step's inputs")
         if (task == "ManualValidation@1") != (job["pool"] == _SERVER):
             raise UnsupportedPipeline(f"{task} does not run in the pool {job['pool']}")
-
-
-def _only(mapping: object, known: set[str], what: str) -> None:
-    if not isinstance(mapping, dict):
-        raise UnsupportedPipeline(f"a {what} that is not a mapping: {mapping!r}")
-    if unknown := mapping.keys() - known:
-        raise UnsupportedPipeline(f"unknown key of a {what}: {sorted(unknown)[0]}")
 
 
 def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from . import expressions
-from .definition import UnsupportedPipeline, expression, read_definition, service_connections, stages
+from .definition import expression, read_definition, service_connections, stages
 from .logging_commands import run_logging_command
 from .process import run_script
 from .run import GOOD_RESULTS, RESULTS, Run, Service, Step, Variable
 from .task_inputs import azure_cli_script, expand, sign_out, step_environment, task_script
+from .unsupported import UnsupportedPipeline
 
 _DEFAULT_TIMEOUT_MINUTES = 60
 

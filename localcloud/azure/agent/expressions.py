@@ -1,4 +1,4 @@
-"""Azure Pipelines' expressions, as far as conditions and variables of a pipeline for mirrors use them.
+"""Azure Pipelines' expressions, as far as conditions, variables and templates of a pipeline for mirrors use them.
 
 https://learn.microsoft.com/azure/devops/pipelines/process/expressions
 """
@@ -61,6 +61,8 @@ def _parse(tokens: _Tokens, context: Mapping[str, Any], status: Mapping[str, boo
             if rest[:1] == [("name", ",")]:
                 rest = rest[1:]
         return _call(word, arguments, status), rest[1:]
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true", rest
     if word not in context:
         raise UnknownExpression(word)
     value = context[word]

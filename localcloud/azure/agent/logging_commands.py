@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .definition import UnsupportedPipeline
 from .run import Run, Variable
+from .unsupported import UnsupportedPipeline
 
 _COMMAND = re.compile(r"##vso\[([\w.]+)([^\]]*)\](.*)", re.IGNORECASE)
 

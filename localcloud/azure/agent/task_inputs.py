@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .definition import UnsupportedPipeline, service_connection
+from .definition import service_connection
 from .run import Service, Variable
+from .unsupported import UnsupportedPipeline
 
 _MACRO = re.compile(r"\$\(([A-Za-z0-9_. -]+)\)")
 _DEFAULT_ROLE_SECONDS = "900"

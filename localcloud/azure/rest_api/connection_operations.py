@@ -23,6 +23,7 @@ class ConnectionOperations:
         return (
             Route("GET", "serviceendpoint/endpoints", "vso.serviceendpoint", self.endpoints, released_in=7),
             Route("GET", permissions, "vso.build", self.permissions, is_preview=True),
+            Route("PATCH", permissions, "vso.pipelineresources_manage", self.permit, is_preview=True),
             Route("GET", "pipelines/checks/configurations", "vso.build", self.checks, is_preview=True),
         )
 
@@ -48,6 +49,17 @@ class ConnectionOperations:
         found = self._find(call, call.parts["resourceId"])
         everybody = {"allPipelines": {"authorized": True}} if found["open"] else {}
         return {"resource": {"type": "endpoint", "id": found["id"]}, "pipelines": found["pipelines"], **everybody}
+
+    def permit(self, call: Call) -> Any:
+        """Pipeline Permissions - Update Pipeline Permissions For Resource, of a repository of any project."""
+        kind, identifier = call.parts["resourceType"], call.parts["resourceId"]
+        _, _, repository = identifier.partition(".")
+        if kind != "repository" or not self._pipelines.has_repository(call.organization, identifier):
+            raise ServiceError(404, f"The resource {identifier} of the type {kind} was not found.")
+        for pipeline in call.body["pipelines"]:
+            definition = self._pipelines.find(call.organization, call.project, pipeline["id"])
+            self._pipelines.authorize(definition, repository, pipeline["authorized"])
+        return {"resource": {"type": kind, "id": identifier}, "pipelines": call.body["pipelines"]}
 
     def checks(self, call: Call) -> Any:
         """Check Configurations - List."""

@@ -10,6 +10,10 @@ from ..pipelines import Pipelines
 from ..repos import NO_OBJECT, Push, RefUpdate, Repositories, Repository, ServiceError, name_problem, now
 from .operation import Call, Route
 
+_MINIMUM_REVIEWERS = "fa4e907d-c16b-4a4c-9dfa-4906e5d171dd"
+"""The id of that policy's type, the same everywhere: https://github.com/microsoft/terraform-provider-azuredevops,
+``policy/branch/resource_branchpolicy_min_reviewers.go``."""
+
 
 class GitOperations:
     """Repositories, refs, files, pushes and pull requests."""
@@ -40,6 +44,7 @@ class GitOperations:
             Route("GET", f"{repository}/pullrequests", read, self.pull_requests),
             Route("POST", f"{repository}/pullrequests", write, self.create_pull_request),
             Route("PATCH", f"{repository}/pullrequests/{{pullRequestId}}", write, self.update_pull_request),
+            Route("GET", "git/policy/configurations", read, self.policies, released_in=7),
         )
 
     def create_repository(self, call: Call) -> Any:
@@ -258,6 +263,24 @@ class GitOperations:
         raise ServiceError(
             404, "TF401180: The requested pull request was not found.", "GitPullRequestNotFoundException"
         )
+
+    def policies(self, call: Call) -> Any:
+        """Policy Configurations - Get: those of one branch."""
+        repository = self._repositories.find(call.organization, call.project, call.query["repositoryId"])
+        branch = call.query["refName"]
+        if repository is None or branch not in repository.protected:
+            return []
+        scope = {"repositoryId": repository.id, "refName": branch, "matchKind": "Exact"}
+        return [
+            {
+                "id": 1,
+                "isEnabled": True,
+                "isBlocking": True,
+                "isDeleted": False,
+                "type": {"id": _MINIMUM_REVIEWERS, "displayName": "Minimum number of reviewers"},
+                "settings": {"minimumApproverCount": 1, "creatorVoteCounts": False, "scope": [scope]},
+            }
+        ]
 
     def _repository(self, call: Call) -> Repository:
         """Return a repository to look at or to work with; one that is disabled is listed, and can be enabled again.

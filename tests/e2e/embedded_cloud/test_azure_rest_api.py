@@ -11,7 +11,8 @@ import httpx
 import jsonschema
 import pytest
 
-from codecommit_mirror.azure.client import AzureDevOps, ProjectSettings
+from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.objects import ProjectSettings
 from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.errors import AzureError
 from localcloud import sample

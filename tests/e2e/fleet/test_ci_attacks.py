@@ -1,7 +1,11 @@
 """An unmerged pull request, and whoever else has no business with it, owns nothing in Azure DevOps through CI."""
 
+import os
+import subprocess
+
 import pytest
 
+from codecommit_mirror.rendering.ci import TIP
 from localcloud import LocalCloud, sample
 from localcloud.azure.tokens import BUILD_SERVICE
 from tests.e2e.conftest import bootstrap
@@ -168,6 +172,25 @@ def test_a_pipeline_of_another_repositorys_main(harmless):
 def test_a_connection_of_another_kind_is_not_taken_for_it(harmless):
     rewritten(harmless, "kind", signs_in=True, kind="azureRM")
     assert harmless.run_of(harmless.definition, "kind").result == "failed"
+
+
+def test_the_tip_of_the_branch_is_read_by_its_whole_name(tmp_path):
+    """Git lists every ref that ends in the name, and whoever may push a branch chooses the rest of it."""
+    source = tmp_path / "source.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(source)], check=True)
+    sample.fill(source, commits=3, branches=0, tags=0)
+    tip = sample.refs(source)["refs/heads/main"]
+    sample.git(source, "update-ref", "refs/heads/aaa/refs/heads/main", f"{tip}~2")
+    environment = {"PATH": os.environ["PATH"], "BUILD_SOURCEBRANCH": "refs/heads/main", "SYSTEM_ACCESSTOKEN": "x"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f'{TIP}\necho "$tip"'],
+        cwd=tmp_path,
+        env={**environment, "BUILD_REPOSITORY_URI": source.as_uri()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [tip]
 
 
 def test_a_build_service_that_may_write_is_what_they_would_use(company):

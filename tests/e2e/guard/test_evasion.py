@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 
 from codecommit_mirror import engine_api
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
@@ -14,6 +15,7 @@ from codecommit_mirror.engine.refs import ReplicaRefs
 from codecommit_mirror.engine.wire.packs import COMMIT, TAG, TREE, object_id, pack_of
 from codecommit_mirror.guard import handler, history
 from codecommit_mirror.guard.handler import Guard
+from codecommit_mirror.guard.messages import Message
 from codecommit_mirror.guard.snapshot import Snapshots
 from codecommit_mirror.guard.vault.state import States
 from localcloud import sample
@@ -440,3 +442,39 @@ def test_the_archive_goes_unheard_after_a_harmless_change(guarded, rig):
     events.enable_rule(Name=name)
     guarded.invoke(task="check")
     assert any(entry in mail["body"] for mail in guarded.mails(rig.name, 2))
+
+
+def test_a_message_that_cannot_be_sent_holds_up_no_other(guarded, rig, monkeypatch):
+    """Once in a state, it would be tried first for ever, and the next ones would never go out."""
+    sample.fill(rig.source)
+    rig.run()
+    guarded.invoke(task="check")
+    guard = guard_here(guarded)
+    monkeypatch.setattr("codecommit_mirror.guard.messages._MAX_SUBJECT", 100_000)
+    unsendable = change_by_mallory(guarded, rig)
+    monkeypatch.setattr("codecommit_mirror.guard.watch.changed", lambda replica, *_, **__: Message("x" * 200, replica))
+    with pytest.raises(ClientError, match="Subject"):
+        guard.handle_change(unsendable)
+    monkeypatch.undo()
+    monkeypatch.setattr(guard, "clock", lambda: datetime.now(UTC) + timedelta(hours=1))
+    other = change_by_mallory(guarded, rig)
+    other["detail"]["callerUserArn"] = other["detail"]["callerUserArn"].replace("mallory", "eve")
+    with pytest.raises(ClientError, match="Subject"):
+        guard.handle_change(other)
+    (mail,) = guarded.mails(rig.name, 1)
+    assert "user/eve" in mail["body"]
+
+
+def test_an_entry_that_no_run_writes_keeps_nothing_and_little_memory(rig):
+    """It would fill the function's memory with the tips that it claims."""
+    tree, parent = object_id(TREE, b""), sample.git(rig.source, "hash-object", "-w", "--stdin", stdin=b"x").strip()
+    head = f"tree {tree}\nparent {parent}\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\n"
+    long = (head + "".join(f"{parent} refs/{number}\n" for number in range(20_000))).encode()
+    wide = (head.replace(f"parent {parent}\n", f"parent {parent}\n" * 100)).encode()
+    name = object_id(COMMIT, long)
+    assert len(long) > history._MAX_COMMIT_BYTES
+    assert history._tips(name, {}) == {}
+    many = (f"tree {tree}\n" + "".join(f"parent {number:040x}\n" for number in range(100))).encode()
+    claims = "".join(f"{number:040x} refs/heads/{number}\n" for number in range(100)).encode()
+    assert history._tips("e", {"e": many + b"\n" + claims}) == {}
+    assert history._tips("e", {"e": wide}) == {}

@@ -78,12 +78,29 @@ def test_a_deleted_branch_comes_back_where_it_was(rig, restore):
     assert planned["create"] == {"refs/heads/feature/0": before["refs/heads/feature/0"]}
     assert planned["conflicts"] == {"refs/heads/feature/1": rewritten}
     assert planned["left_out"] == ["refs/pull/77/merge"]
-    printed = restore("--at", at, "--from", "replica", "--to", "source")
+    printed = restore("--at", at, "--from", "replica", "--to", "source", "--yes")
     assert "1 ref created, " in printed
     assert f"1 ref has another value there, and stays as it is; --under restores beside:\n  {rewritten} " in printed
     assert "Left out, because the server writes it itself: 1 ref (refs/pull/77/merge)." in printed
     now = sample.refs(rig.source, "refs/heads/", "refs/tags/")
     assert now == {**before, "refs/heads/feature/1": rewritten}
+
+
+def test_what_was_planted_on_the_replica_reaches_the_source_only_with_a_persons_word(rig, restore):
+    sample.fill(rig.source)
+    rig.run()
+    assert json.loads(restore("--to", "source", "--dry-run", "--json"))["confirmed"] is True
+    planted = sample.commit(rig.replica, "planted", "A pipeline", parent="main")
+    # A name that has no kind, which only the engine's own place on the replica can give a ref.
+    sample.git(rig.replica, "update-ref", f"{CARRIED_PREFIX}x", planted)
+    said = restore("--to", "source", check=False)
+    assert "no run of the mirror has confirmed what the replica has now" in said
+    assert f"{planted} refs/heads/planted" in said
+    assert "there is no terminal to ask on: Create 1 ref in " in said
+    assert "refs/heads/planted" not in sample.refs(rig.source)
+    assert "refs/heads/restored/planted" in restore("--to", "source", "--under", "refs/heads/restored/", "--dry-run")
+    restore("--to", "source", "--yes")
+    assert sample.refs(rig.source)["refs/heads/planted"] == planted
 
 
 @pytest.mark.parametrize("form", ["each-ref", "the-pack"])

@@ -99,7 +99,7 @@ def test_a_disabled_repository_is_named_by_status_and_taken_down(quick, command,
     with pytest.raises(MirrorError, match="is disabled; enable it"):
         quick.up()
     restored = command(
-        "restore", quick.name, "--azure-repo-url", url, "--to", "source", **azure_environment(quick.cloud)
+        "restore", quick.name, "--azure-repo-url", url, "--to", "source", "--yes", **azure_environment(quick.cloud)
     )
     assert (restored.returncode, "is disabled; enable it" in restored.stderr) == (1, True)
     quick.down()
@@ -122,12 +122,12 @@ def test_a_deleted_repository_is_restored_and_followed_again(templated, command)
     lost = command("status", templated.name, "--azure-repo-url", url, **azure_environment(templated.cloud))
     assert "does not exist or you do not have permissions" in lost.stdout
     where = (templated.name, "--azure-repo-url", url)
-    gone = command("restore", *where, "--to", "source", **token)
+    gone = command("restore", *where, "--to", "source", "--yes", **token)
     assert f"create it again with --to azure:Shop/{templated.name}." in gone.stderr
     done = command("restore", *where, "--to", f"azure:Shop/{templated.name}", **token)
     assert done.returncode == 0, done.stderr
     assert sample.refs(templated.source, "refs/heads/", "refs/tags/") == before
-    other = command("restore", *where, "--to", "source", **token)
+    other = command("restore", *where, "--to", "source", "--yes", **token)
     assert "is another repository (id " in other.stderr
     with pytest.raises(MirrorError, match="so it is another repository; if the replica is to follow it"):
         templated.up()

@@ -15,6 +15,7 @@ from codecommit_mirror.azure.variables import HeldCredential, Issuing
 from codecommit_mirror.checks.judging import Limits, judge
 from codecommit_mirror.checks.reading import read
 from codecommit_mirror.config.load import load_mirrors
+from codecommit_mirror.config.mirror import PIPELINE_TAG
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import state
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY
@@ -87,6 +88,27 @@ def test_a_user_that_was_deleted_by_hand_is_made_anew(swift, monkeypatch):
     assert iam.list_attached_user_policies(UserName=user)["AttachedPolicies"] == [policy]
     assert iam.get_user(UserName=user)["User"]["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
     assert {"Key": "managed-by", "Value": "codecommit-mirror"} in iam.list_user_tags(UserName=user)["Tags"]
+    swift.down()
+
+
+def test_a_record_that_names_somebody_elses_pipeline_is_refused(swift):
+    """Whoever may tag the mirror's user could have it rewritten by 'up', and deleted by 'down'."""
+    swift.up()
+    azure = swift.context().azure
+    (definition,) = azure.find_definitions(name=swift.mirror.pipeline_name)
+    body = {key: value for key, value in definition.body.items() if key not in ("id", "revision", "variables")}
+    process = {"type": 2, "yamlFilename": "theirs.yml"}
+    theirs = azure.create_definition({**body, "name": f"theirs-{swift.name}", "process": process})
+    iam, user = swift.cloud.client("iam"), swift.mirror.user_name
+    (tag,) = [tag for tag in iam.list_user_tags(UserName=user)["Tags"] if tag["Key"] == PIPELINE_TAG]
+    forged = tag["Value"].replace(str(definition.id), str(theirs.id))
+    iam.tag_user(UserName=user, Tags=[{"Key": PIPELINE_TAG, "Value": forged}])
+    for command in (swift.up, swift.down):
+        with pytest.raises(MirrorError, match=f"'theirs-{swift.name}', which runs 'theirs.yml' and has neither"):
+            command()
+    assert azure.definition(theirs.id).body == theirs.body
+    iam.tag_user(UserName=user, Tags=[tag])
+    azure.delete_definition(theirs)
     swift.down()
 
 

@@ -75,6 +75,7 @@ def test_six_variables_are_mapped_and_nothing_else_holds_a_macro():
         "BASH_ENV": "",
         "LD_PRELOAD": "",
         "PS4": "",
+        "MIRROR_ENGINE_SHA256": hashlib.sha256(PROGRAM.encode()).hexdigest(),
         "MIRROR_ALLOW_DELETIONS": "${{ parameters.allowDeletions }}",
         "MIRROR_REPLACE_HISTORY": "${{ parameters.replaceHistory }}",
         **{name: f"$({name})" for name in NAMES},

@@ -49,7 +49,7 @@ def test_it_holds_every_line_of_every_module():
     assert {".".join(file.relative_to(folder).with_suffix("").parts) for file in files} == set(engine.MODULES)
     for module in files.values():
         tree = ast.parse(module)
-        last_import = max(n.end_lineno for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom))
+        last_import = max((n.end_lineno for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)), default=1)
         assert "\n".join(module.splitlines()[last_import:]).strip() in ROLE_PROGRAM
 
 

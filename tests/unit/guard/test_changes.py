@@ -58,6 +58,14 @@ def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=(), tips=None)
     return judge(change, replica, read, is_kept, lambda entry: (tips or {}).get(entry, {}), NOW)
 
 
+def test_an_events_fields_are_bounded_for_whoever_may_invoke_the_function_writes_them():
+    forged = event(ref="refs/heads/" + "x" * 300_000, caller="arn:" + "y" * 300_000, old="\ud800", new="z" * 300_000)
+    change = from_event({**forged, "time": "t" * 300_000})
+    assert change
+    assert (change.old, change.new) == (None, None)
+    assert max(map(len, (change.ref, change.caller, change.time))) <= 4096
+
+
 @pytest.mark.parametrize("name", ["referenceCreated", "referenceUpdated", "referenceDeleted"])
 @pytest.mark.parametrize("caller", [OTHER, f"{USER}2", "arn:aws:iam::111122223333:root", USER.replace("1111", "9999")])
 def test_a_change_by_somebody_else_is_one_whatever_it_is(name, caller):

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from codecommit_mirror.guard.snapshot import is_unchanged, plan
 from codecommit_mirror.guard.vault.bundle import header, read_header
-from codecommit_mirror.guard.vault.manifest import Manifest, as_of, chain_of, dump, parse
+from codecommit_mirror.guard.vault.manifest import (
+    Manifest,
+    ManifestTooLargeError,
+    as_of,
+    chain_of,
+    check_size,
+    dump,
+    parse,
+)
 
 CONFIRMED = "refs/tags/codecommit-mirror/confirmed"
 IDS = st.integers(0, 2**160 - 1).map(lambda number: f"{number:040x}")
@@ -124,3 +132,10 @@ def test_as_of_a_time_is_the_last_complete_snapshot_before_it():
     assert as_of([one, half, two], noon) is one
     assert as_of([one, half, two], noon + timedelta(days=1)) is two
     assert as_of([one], noon - timedelta(days=2)) is None
+
+
+def test_refs_whose_manifest_nobody_could_read_are_refused_before_anything_is_written():
+    refs = {f"refs/heads/{number:05}{chr(0xDCFF) * 300}": "a" * 40 for number in range(40_000)}
+    with pytest.raises(ManifestTooLargeError, match=r"the refs of M make a manifest of [0-9,]+ bytes"):
+        check_size("M", refs)
+    check_size("M", {f"refs/heads/{number:06}": "a" * 40 for number in range(200_000)})

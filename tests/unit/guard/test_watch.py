@@ -233,8 +233,40 @@ def test_a_subject_is_short_and_ascii():
     from codecommit_mirror.guard.messages import stale
 
     message = stale("é" + "M" * 99, "eu-west-1", None, HOUR)
-    assert len(message.subject) <= 100
+    # SNS: "must be less than 100 characters long".
+    assert len(message.subject) < 100
     assert message.subject.isascii()
+
+
+def test_a_body_is_no_longer_than_sns_takes():
+    from codecommit_mirror.guard.messages import unreadable
+
+    assert len(unreadable("M", "eu-west-1", "\u20ac" * 300_000).body.encode()) < 262_144
+
+
+def test_changes_whose_author_no_event_names_do_not_put_off_the_message_about_the_first():
+    """Whoever may invoke the function forges one an hour."""
+    state = State(first_seen="20261126T000000Z", confirmed_id="1", confirmed_at="20261126T110000Z")
+    subjects = []
+    for hour in range(4):
+        now = NOW + hour * HOUR
+        forged = replace(CHANGE, caller=None, ref=f"refs/heads/{hour}", time=now.isoformat())
+        state, _ = note(state, Verdict.UNATTRIBUTED, now, forged)
+        state, messages = check(state, now)
+        subjects += [message.subject for message in messages]
+    assert subjects[:1] == ["Replica M was changed, but not by its mirror"]
+
+
+def test_runs_that_confirm_each_change_keep_later_ones_from_being_told():
+    state = State(first_seen="20261126T000000Z")
+    for hour in range(6):
+        now = NOW + hour * HOUR
+        change = replace(CHANGE, caller=None, time=now.isoformat())
+        state, _ = note(state, Verdict.UNATTRIBUTED, now, change)
+        # The run that made the change has not confirmed it yet when the guard looks.
+        state, messages = check(state, now)
+        assert messages == []
+        state = confirm(state, str(hour), now + timedelta(minutes=1))
 
 
 def test_the_confirming_tag_is_read_from_the_start_of_a_pack():

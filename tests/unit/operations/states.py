@@ -1,7 +1,8 @@
 """States of a mirror, as they are read from the clouds."""
 
-from codecommit_mirror.azure.client import ProjectSettings, Repository
-from codecommit_mirror.azure.state import AzureState, Remains, YamlPlace
+from codecommit_mirror.azure.files import FilePlace
+from codecommit_mirror.azure.objects import ProjectSettings, Repository
+from codecommit_mirror.azure.state import AzureState, Remains
 
 SOURCE = Repository("id", "MyRepo", "project", "main")
 
@@ -16,7 +17,7 @@ def azure_state(definition=None, **changes):
         "foreign_definitions": (),
         "settings": ProjectSettings(False, True),
     }
-    of_place = {name: changes.pop(name) for name in YamlPlace.__dataclass_fields__.keys() & changes.keys()}
+    of_place = {name: changes.pop(name) for name in FilePlace.__dataclass_fields__.keys() & changes.keys()}
     return AzureState(**{**values, "yaml": yaml_place(**of_place), **changes})
 
 
@@ -33,9 +34,10 @@ def yaml_place(**changes):
         "path": "azure-pipelines-mirror.yml",
         "tip": "1" * 40,
         "text": None,
+        "proposal": "codecommit-mirror/MyRepoReplica",
         "pull_request": None,
         "proposed_tip": None,
         "proposed_text": None,
         "proposed_by_us": False,
     }
-    return YamlPlace(**{**values, **changes})
+    return FilePlace(**{**values, **changes})

@@ -11,7 +11,7 @@ from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
 from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
-from codecommit_mirror.azure.client import NO_OBJECT, Build, Definition, PullRequest, PushedRef
+from codecommit_mirror.azure.objects import NO_OBJECT, Build, Definition, PullRequest, PushedRef
 from codecommit_mirror.azure.pipeline import render
 from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
 from codecommit_mirror.backup.coverage import Subscriptions, Unguarded

@@ -5,7 +5,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.aws.quotas import REPOSITORIES, STACKS, Quota, needs_of, problems
-from codecommit_mirror.azure.agents import note
+from codecommit_mirror.azure.organization import schedule_note
 from codecommit_mirror.config.identity import Identity
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.config.schedule import runs_a_day
@@ -55,7 +55,7 @@ def test_schedules_are_counted(schedule, runs):
 
 
 def test_schedules_that_take_more_than_the_free_job_has_are_told():
-    assert note([MIRROR] * 15) is None
-    assert note([MIRROR] * 500).startswith(
+    assert schedule_note([MIRROR] * 15) is None
+    assert schedule_note([MIRROR] * 500).startswith(
         "the schedules make 2,000 runs a day, which at a minute each fill 1.4 parallel"
     )

@@ -302,7 +302,9 @@ def test_cdk_nag_would_find_a_wildcard_and_a_user_with_a_policy(pack):
 
 
 def test_a_policy_on_a_group_needs_nothing_acknowledged_for_it(monkeypatch):
-    monkeypatch.setattr("stacks.push_access.acknowledge", lambda *arguments: pytest.fail("acknowledged"))
+    monkeypatch.setattr(
+        "codecommit_mirror.stacks.push_access.acknowledge", lambda *arguments: pytest.fail("acknowledged")
+    )
     assert findings(synthesised(policy_on="group"), NIST80053R5Checks) == []
 
 
