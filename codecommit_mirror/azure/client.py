@@ -68,6 +68,7 @@ class AzureDevOps:
         self._http = AzureHttp(base, token, **({"sleep": sleep} if sleep else {}), transport=transport)
         self.project = f"{azure.organization}/{azure.project}"
         self.agent_pool = functools.cache(functools.partial(read_pool, self._http))
+        self.blocking_policies = functools.cache(self._blocking_policies)
 
     # -- repositories
 
@@ -202,6 +203,21 @@ class AzureDevOps:
         path = f"git/repositories/{repository.id}/pullrequests/{pull_request.id}"
         self._http.call("PATCH", path, f"abandon pull request {pull_request.id}", body={"status": "abandoned"})
 
+    def _blocking_policies(self, repository: Repository, branch: str) -> frozenset[str] | None:
+        """Return the types of a branch's policies that keep a push away, by their ids (Policy Configurations - Get).
+
+        Returns:
+            None if the token may not see them.
+        """
+        query = {"repositoryId": repository.id, "refName": f"refs/heads/{branch}"}
+        try:
+            found = self._http.get("git/policy/configurations", f"read the policies of {branch!r}", **query)["value"]
+        except AzureError as error:
+            if error.status in (401, 403, _NOT_FOUND):
+                return None
+            raise
+        return frozenset(str(policy["type"]["id"]) for policy in found if policy["isEnabled"] and policy["isBlocking"])
+
     def pushed_refs(self, repository: Repository) -> Iterator[PushedRef]:
         """Yield the ref changes of all pushes, the newest push first (Pushes - List)."""
         start = 0
@@ -276,8 +292,23 @@ class AzureDevOps:
         joined = ",".join(str(identifier) for identifier in ids)
         self._http.call("DELETE", "build/retention/leases", "delete retention leases", query={"ids": joined})
 
-    def authorize_repository(self, definition: Definition, repository: Repository) -> None:
-        """Let a pipeline use a repository that is not its own (Resources - Authorize Definition Resources)."""
+    def authorize_repository(self, definition: Definition, repository: Repository, project_id: str) -> None:
+        """Let a pipeline use a repository that is not its own (Resources - Authorize Definition Resources).
+
+        One of another project takes Pipeline Permissions - Update, for which a personal access token needs a scope of
+        its own: https://github.com/microsoft/terraform-provider-azuredevops/issues/973
+
+        Args:
+            definition: the pipeline.
+            repository: the repository.
+            project_id: the id of the pipeline's project.
+
+        Raises:
+            AzureError: the service refuses.
+        """
+        if repository.project_id != project_id:
+            self._permit(definition, repository)
+            return
         resource = {
             "type": "repository",
             "id": f"{repository.project_id}.{repository.id}",
@@ -287,6 +318,25 @@ class AzureDevOps:
         action = f"let the pipeline {definition.name!r} use the repository {repository.name!r}"
         path = f"build/definitions/{definition.id}/resources"
         self._http.call("PATCH", path, action, body=[resource], version="7.1-preview.1")
+
+    def _permit(self, definition: Definition, repository: Repository) -> None:
+        action = f"let the pipeline {definition.name!r} use the repository {repository.name!r} of another project"
+        path = f"pipelines/pipelinePermissions/repository/{repository.project_id}.{repository.id}"
+        preview = "7.1-preview.1"
+        known = self._http.call("GET", path, action, version=preview)["pipelines"]
+        if any(pipeline["id"] == definition.id and pipeline["authorized"] for pipeline in known):
+            return
+        body = {"pipelines": [{"id": definition.id, "authorized": True}]}
+        try:
+            self._http.call("PATCH", path, action, body=body, version=preview)
+        except AzureError as error:
+            if error.status not in (401, 403):
+                raise
+            raise AzureError(
+                f"{error} The token needs the scope Pipeline Resources (use and manage); or start the pipeline once, "
+                "and permit the repository on the run's page.",
+                error.status,
+            ) from None
 
     def validate(self, definition: Definition, yaml: str, branch: str) -> None:
         """Validate YAML on the server without running it (Preview).

@@ -8,14 +8,15 @@ from typing import Any
 
 from ..actions import Action
 from ..config.mirror import Mirror
+from ..engine_api import VERSION
 from ..errors import AzureError
 from ..progress import say
 from .client import AzureDevOps
 from .definition import definition_body, variable_changes
-from .files import FilePlace, PlannedFile
-from .objects import Definition
+from .files import ENGINE, FilePlace, PlannedFile
+from .objects import Definition, Repository
 from .organization import pool_problems
-from .pipeline import render, written_for
+from .pipeline import render, written_by_newer, written_for
 from .state import AzureState, Remains, pull_request_branch, runs_file_at
 from .variables import (
     AWS_ROLE,
@@ -106,6 +107,13 @@ def _repository_problems(mirror: Mirror, state: AzureState) -> list[str]:
 
 def _file_problems(mirror: Mirror, state: AzureState) -> list[str]:
     problems, place = [], state.yaml
+    for file in (place, *([state.engine.place] if state.engine else [])):
+        if file.text is not None and (why := written_by_newer(file.text)):
+            problems.append(
+                f"{file} {why}, which a newer codecommit-mirror wrote, and this is {VERSION}; install that version."
+            )
+    if state.engine and state.engine.place.text and not state.engine.place.has_file_of(ENGINE):
+        problems.append(f"{state.engine.place} was not written by codecommit-mirror; set engine.path to another path.")
     if place.text is not None and (owner := written_for(place.text)) != mirror.name:
         whose = f"belongs to the mirror {owner!r}" if owner else "was not written by codecommit-mirror"
         problems.append(f"{place} {whose} and will not be overwritten; set azure.pipeline_path to another path.")
@@ -229,9 +237,17 @@ def _creation_actions(mirror: Mirror, state: AzureState) -> list[Action]:
         for other in state.foreign_definitions
     ]
     created = [Action("create", f"pipeline {mirror.pipeline_name!r} in {mirror.azure.project!r}")]
-    if state.yaml.repository is not state.source:
-        created.append(Action("create", f"permission for the pipeline to use {state.source.name!r}"))
+    created += [
+        Action("create", f"permission for the pipeline to use {repository.name!r}") for repository in used(state)
+    ]
     return [*removed, *disabled, *created]
+
+
+def used(state: AzureState) -> list[Repository]:
+    """Return the repositories that a pipeline uses beside that of its YAML."""
+    own = state.yaml.repository
+    engine = [state.engine.place.repository] if state.engine else []
+    return list({other.id: other for other in (state.source, *engine) if other.id != own.id}.values())
 
 
 def _yaml_action(mirror: Mirror, place: FilePlace, text: str | None, pull_request: bool) -> Action:
@@ -279,8 +295,8 @@ def define(azure: AzureDevOps, state: AzureState, plan: ConnectionPlan, announce
     elif plan.body != definition.body:
         definition = azure.update_definition(definition, plan.body)
         say(f"updated the pipeline {definition.name!r}")
-    if state.yaml.repository is not state.source:
-        azure.authorize_repository(definition, state.source)
+    for repository in used(state):
+        azure.authorize_repository(definition, repository, state.yaml.repository.project_id)
     if plan.commit:
         try:
             azure.validate(definition, plan.yaml, definition.branch)
@@ -319,7 +335,11 @@ def disconnect(mirror: Mirror, azure: AzureDevOps, remains: Remains, *, pull_req
     for place in remains.places:
         if place.text is not None and not place.has_file_of(mirror.name):
             say(f"left {place} alone, because it does not belong to this mirror")
-    files = [PlannedFile(azure, mirror.name, place, None) for place in remains.places if place.has_file_of(mirror.name)]
+    files = [
+        PlannedFile(azure, mirror.name, place, None, pull_request)
+        for place in remains.places
+        if place.has_file_of(mirror.name)
+    ]
     if not (definition or files or any(place.proposed_tip for place in remains.places)):
         say("nothing to disconnect: the pipeline is already gone")
     return files

@@ -102,8 +102,10 @@ class PlannedFile:
     place: FilePlace
     text: str | None
     """None removes it."""
+    is_proposed: bool = False
+    """Whether a pull request brings it in or out."""
     description: str = ""
-    """What a pull request says."""
+    """What that pull request says."""
 
     @property
     def change(self) -> FileChange:
@@ -212,7 +214,7 @@ def propose_mirrors(azure: AzureDevOps, place: FilePlace, text: str) -> None:
         )
         return
     description = f"Repositories found by codecommit-mirror; merging this pull request adds them to {place.path}."
-    _propose(PlannedFile(azure, ENGINE, place, text, description), DISCOVERED, DISCOVERED)
+    _propose(PlannedFile(azure, ENGINE, place, text, True, description), DISCOVERED, DISCOVERED)
 
 
 def _propose(file: PlannedFile, comment: str, title: str) -> PullRequest:

@@ -55,6 +55,9 @@ class EngineVersion:
     version: str
     sha256: str
 
+    def __str__(self) -> str:
+        return f"{self.version} ({self.sha256[:12]})"
+
     @property
     def is_newer(self) -> bool:
         """Whether a newer release than this one wrote the file."""
@@ -83,6 +86,12 @@ def written_by_newer(text: str) -> str | None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in version.split("."))
+
+
+def pull_request_text(mirror: Mirror, account: str, region: str) -> str:
+    """Return what the owners of a source have to know before they merge a mirror's YAML, in Markdown."""
+    template = load_template("pull-request.md.j2")
+    return template.render(mirror=mirror, account=account, region=region, version=VERSION)
 
 
 def run_parameters(*, allow_deletions: bool, replace_history: str | None) -> dict[str, str]:

@@ -5,14 +5,52 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .. import engine_api
-from ..config.mirror import Mirror
+from ..config.mirror import Mirror, SharedEngine
 from ..errors import MirrorError
 from .client import AzureDevOps
-from .files import FilePlace, read_place
+from .files import ENGINE_SUBJECT, FilePlace, read_place
 from .objects import Definition, ProjectSettings, Repository
 from .organization import FoundPool
-from .pipeline import written_for
+from .pipeline import render, written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
+
+REVIEWERS = frozenset({"fa4e907d-c16b-4a4c-9dfa-4906e5d171dd", "fd2167ab-b0be-447a-8ec8-39368250530e"})
+"""The types of the policies *Minimum number of reviewers* and *Required reviewers*, the same everywhere:
+https://github.com/microsoft/terraform-provider-azuredevops, ``policy/branch``."""
+_ENGINE_PROPOSAL = "codecommit-mirror/engine"
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """The engine that mirrors share, as Azure DevOps has it."""
+
+    azure: AzureDevOps = field(repr=False)
+    """Its project."""
+    place: FilePlace
+    policies: frozenset[str] | None
+    """The types of its branch's policies that keep a push away; None if the token may not see them."""
+
+    @property
+    def is_reviewed(self) -> bool | None:
+        """Whether somebody else has to approve each change of it; None if that is not known."""
+        return None if self.policies is None else bool(self.policies & REVIEWERS)
+
+
+def read_engine(azure: AzureDevOps, shared: SharedEngine) -> EngineState:
+    """Return what there is of the engine that mirrors share.
+
+    Args:
+        azure: the project of its repository.
+        shared: where it is.
+
+    Raises:
+        MirrorError: the repository does not exist, or the token is refused.
+    """
+    repository = azure.repository(shared.repository_name)
+    place = read_place(azure, repository, shared.branch, shared.path, _ENGINE_PROPOSAL, ENGINE_SUBJECT)
+    if place.tip is None:
+        raise MirrorError(f"{shared.repository!r} has no branch {shared.branch!r}; push one first, or correct engine.")
+    return EngineState(azure, place, azure.blocking_policies(repository, shared.branch))
 
 
 @dataclass(frozen=True)
@@ -36,6 +74,10 @@ class AzureState:
     """The project's."""
     pool: FoundPool | None = field(default=None, kw_only=True)
     """The mirror's own agent pool, if it has one."""
+    engine: EngineState | None = field(default=None, kw_only=True)
+    """The engine that the mirror shares with others, if it does."""
+    is_protected: bool = field(default=False, kw_only=True)
+    """Whether policies keep a push of the YAML away, if it is to be changed."""
 
     @property
     def variables(self) -> dict[str, dict[str, object]]:
@@ -95,6 +137,7 @@ def read_state(
     definition, foreign = _find_definition(mirror, azure, place, recorded, trusts_file=trusts_file)
     leftovers = tuple(other for other in foreign if pending and other.body.get("description") == pending)
     foreign = tuple(other for other in foreign if other not in leftovers)
+    policies = azure.blocking_policies(place.repository, place.branch) if place.text != render(mirror) else None
     return mirror, AzureState(
         source=source,
         yaml=place,
@@ -105,6 +148,7 @@ def read_state(
         leftovers=leftovers,
         settings=azure.settings,
         pool=azure.agent_pool(mirror.azure.agent_pool.name) if mirror.azure.agent_pool else None,
+        is_protected=bool(policies),
     )
 
 

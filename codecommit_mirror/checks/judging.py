@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ..azure.connection import LFS_NOTE
 from ..azure.objects import WITH_ISSUES, Build, Definition
-from ..azure.pipeline import always_allows_deletions, render
+from ..azure.pipeline import always_allows_deletions, engine_in, render, render_engine
 from ..backup.coverage import Subscriptions, Unguarded
 from ..config.mirror import Mirror
 from ..engine_api import count
@@ -202,6 +202,27 @@ def _yaml(readings: Readings, limits: Limits) -> Check:
     return Check("YAML", "ok", str(place))
 
 
+def _engine(readings: Readings, limits: Limits) -> Check:
+    if readings.azure is None:
+        return _unread("engine")
+    azure, up = readings.azure, f"codecommit-mirror up {readings.mirror.name}"
+    place = azure.engine.place if azure.engine else azure.yaml
+    carried, ours = engine_in(place.text or ""), engine_in(render_engine() if azure.engine else render(readings.mirror))
+    if carried is None and azure.engine:
+        return Check("engine", "failed", f"{place} carries none", up)
+    if carried is None or ours is None:
+        return Check("engine", "not checked", "the YAML carries none")
+    if carried.is_newer:
+        remedy = f"install codecommit-mirror {carried.version}"
+        return Check("engine", "warning", f"{carried} is newer than this, {ours}", remedy)
+    if carried != ours:
+        return Check("engine", "warning", f"{carried} is outdated: this is {ours}", up)
+    if azure.engine and azure.engine.is_reviewed is False:
+        why = f"{carried}, but whoever may push to {place.branch!r} of {place.repository.name!r} changes every mirror"
+        return Check("engine", "warning", why, "require reviewers there: Repos, Branches, Branch policies")
+    return Check("engine", "ok", str(carried))
+
+
 def _trigger(readings: Readings, limits: Limits) -> Check:
     definition = readings.azure.definition if readings.azure else None
     if definition is None:
@@ -300,6 +321,7 @@ _CHECKS: dict[str, Callable[[Readings, Limits], Check]] = {
     "credential": _credential,
     "pipeline": _pipeline,
     "YAML": _yaml,
+    "engine": _engine,
     "trigger": _trigger,
     "run": _run,
     "replica": _replica,

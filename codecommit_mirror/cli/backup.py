@@ -19,8 +19,8 @@ from ..backup.target import find_target
 from ..checks.judging import duration
 from ..config.mirror import Mirror
 from ..errors import MirrorError
+from ..operations.batches import Policy, for_each_mirror, refuse
 from ..operations.context import MirrorContext
-from ..operations.loop import Policy, for_each_mirror, refuse
 from ..progress import Board, Row, step, working_on
 from .options import (
     confirmation,

@@ -24,9 +24,8 @@ from ..errors import ConfigurationError, MirrorError
 from ..operations import down as downwards
 from ..operations import rotate as rotation
 from ..operations import up as upwards
-from ..operations.batches import Project
+from ..operations.batches import Policy, Project, for_each_mirror
 from ..operations.context import ClientPool, MirrorContext
-from ..operations.loop import Policy, for_each_mirror
 from ..operations.plan import DEPLOY, STAGES
 from ..operations.preflight import check_ci
 from ..progress import Board, Row

@@ -19,9 +19,8 @@ from ..config.load import DEFAULT_FILE, load, load_mirrors, named_mirrors, singl
 from ..config.mirror import Mirror
 from ..config.mirrors_file import read
 from ..errors import ConfigurationError, MirrorError
-from ..operations.batches import Project
+from ..operations.batches import Policy, Project, refuse
 from ..operations.context import ClientPool, MirrorContext
-from ..operations.loop import Policy, refuse
 from ..progress import Board, Confirm
 
 config_option = click.option(

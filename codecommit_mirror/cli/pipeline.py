@@ -29,10 +29,15 @@ def pipeline() -> None:
 
 @pipeline.command()
 @mirror_argument
+@click.option("--engine", is_flag=True, help="Print the template with the engine that mirrors share.")
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
-def render(mirror: Mirror, output: Path | None) -> None:
-    """Print the pipeline's YAML, with the engine inside; it contains no secret."""
-    write_rendered(azure_pipeline.render(mirror), output, azure_pipeline.SIGNATURE)
+def render(mirror: Mirror, engine: bool, output: Path | None) -> None:
+    """Print the pipeline's YAML, which contains no secret.
+
+    It has the engine inside, or extends the template with the one that the mirrors of the file share.
+    """
+    text = azure_pipeline.render_engine() if engine else azure_pipeline.render(mirror)
+    write_rendered(text, output, azure_pipeline.SIGNATURE)
 
 
 @pipeline.command()

@@ -20,8 +20,8 @@ from ..aws.stack import read_outputs
 from ..azure.objects import GOOD_RESULTS
 from ..config.mirror import Mirror
 from ..errors import MirrorError
+from ..operations.batches import Policy, for_each_mirror
 from ..operations.context import MirrorContext
-from ..operations.loop import Policy, for_each_mirror
 from ..operations.run import Movement, wait_for_last_run
 from ..operations.verification import Preview, compare, compare_with, differing_refs, pipeline_settings, preview
 from ..progress import Board, Row, step

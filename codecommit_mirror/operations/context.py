@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +17,11 @@ from ..aws.session import AS_THE_ENVIRONMENT_SAYS, SignIn
 from ..aws.stack import ReplicaStackState, find_stack, list_stacks, of_mirror
 from ..aws.writer import PipelineRecord
 from ..azure.client import AzureDevOps
+from ..azure.state import AzureState, EngineState, read_engine
 from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
 from ..config import azure_url
-from ..config.mirror import AzureRepository, Mirror
+from ..config.mirror import AzureRepository, Mirror, SharedEngine
 from ..errors import DeniedError
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class ClientPool:
         self._stacks: dict[tuple[str, SignIn], dict[str, ReplicaStackState]] = {}
         self._accounts: dict[boto3.Session, str] = {}
         self._token: AzureToken | None = None
+        self._engine_lock = threading.Lock()
+        self._engines: dict[tuple[str, str, SharedEngine], EngineState] = {}
 
     def session(self, mirror: Mirror) -> boto3.Session:
         """Return a session in the mirror's account and region.
@@ -96,6 +99,26 @@ class ClientPool:
         """Take listings of regions that were made elsewhere."""
         with self._lock:
             self._stacks.update({(region, AS_THE_ENVIRONMENT_SAYS): listed for region, listed in stacks.items()})
+
+    def engine(
+        self, azure: AzureRepository, shared: SharedEngine, token: AzureToken, transport: httpx.BaseTransport | None
+    ) -> EngineState:
+        """Return the engine that mirrors share, which is read once.
+
+        Raises:
+            MirrorError: it cannot be read.
+        """
+        key = (azure.server, azure.organization, shared)
+        client = self.azure(azure.model_copy(update={"project": shared.project}), token, transport)
+        with self._engine_lock:
+            if key not in self._engines:
+                self._engines[key] = read_engine(client, shared)
+            return self._engines[key]
+
+    def forget_engines(self) -> None:
+        """Read the engines again where they are needed, since one was changed."""
+        with self._engine_lock:
+            self._engines.clear()
 
     def azure(self, azure: AzureRepository, token: AzureToken, transport: httpx.BaseTransport | None) -> AzureDevOps:
         """Return a client for a source's project."""
@@ -178,6 +201,17 @@ class MirrorContext:
     def azure(self) -> AzureDevOps:
         """A client for the mirror's Azure DevOps project."""
         return self.clients.azure(self.mirror.azure, self.token, self.azure_transport)
+
+    def with_engine(self, state: AzureState) -> AzureState:
+        """Return a mirror's state in Azure DevOps with the engine that it shares, if it does.
+
+        Raises:
+            MirrorError: that cannot be read.
+        """
+        shared = self.mirror.shared_engine
+        if shared is None:
+            return state
+        return replace(state, engine=self.clients.engine(self.mirror.azure, shared, self.token, self.azure_transport))
 
     def azure_of(self, record: PipelineRecord | None) -> AzureDevOps:
         """Return a client for the project that is recorded, whatever its name is today; else for the configured one."""

@@ -34,9 +34,8 @@ from ..config.mirror import Mirror
 from ..errors import ConfigurationError, MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, state, verification
-from .batches import Project
+from .batches import Policy, Project, for_each_mirror
 from .context import ClientPool, MirrorContext
-from .loop import Policy, for_each_mirror
 
 READ, DISCONNECT, REVOKE, DESTROY = STEPS = (
     "Read both clouds",
@@ -151,7 +150,7 @@ def _delete_azure_sides(prepared: Mapping[str, PlannedMirror], board: Board, pol
     for number in range(2):
         files = {name: files[number] for name, files in removals.items() if len(files) > number}
         files = for_each_mirror(files, board, lambda file, _: reread(file), policy) if number else files
-        batches.commit_yaml(files, board, policy, DISCONNECT)
+        batches.commit_files(files, board, policy, DISCONNECT)
 
 
 def prepare(

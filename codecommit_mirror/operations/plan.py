@@ -11,6 +11,8 @@ from ..aws.stack import ReplicaOutputs
 from ..aws.template_changes import template_changes
 from ..aws.writer import PipelineRecord
 from ..azure import connection
+from ..azure.files import PlannedFile
+from ..azure.pipeline import engine_in
 from ..azure.variables import OF_ROLE, OF_USER, has_replica_secrets, held_credential, missing_source_secrets
 from ..config.identity import EarlierSignIn
 from ..config.mirror import Mirror
@@ -72,13 +74,16 @@ def describe_earlier(mirror: Mirror, earlier: EarlierSignIn) -> str:
     return "user" if earlier.user else f"trust in {', '.join(earlier.subjects)}"
 
 
-def plan_up(state: MirrorState, *, pull_request: bool = False, waits: bool = True) -> UpPlan:
+def plan_up(
+    state: MirrorState, *, pull_request: bool = False, waits: bool = True, engine: PlannedFile | None = None
+) -> UpPlan:
     """Decide what bringing a mirror up changes.
 
     Args:
         state: what both clouds have, and the stack that is wanted.
         pull_request: whether a pull request brings the YAML in.
         waits: whether runs are waited for; if not, one is only queued where none has shown yet that the pipeline works.
+        engine: the engine that mirrors share, if it is committed with this one.
     """
     deploy = _stack_actions(state)
     if state.azure is None:
@@ -94,7 +99,13 @@ def plan_up(state: MirrorState, *, pull_request: bool = False, waits: bool = Tru
         role_arn=(outputs.push_role_arn if outputs else None) or KNOWN_AFTER_APPLY,
     ).actions
     credential = _credential_actions(state)
-    connect = (*_source_actions(state), *_user_actions(state), *connect, *_record_actions(state))
+    connect = (
+        *_source_actions(state),
+        *_user_actions(state),
+        *_engine_actions(engine),
+        *connect,
+        *_record_actions(state),
+    )
     changes = [*deploy, *connect, *credential]
     stages = {
         DEPLOY: deploy,
@@ -142,6 +153,16 @@ def wanted_record(state: MirrorState) -> PipelineRecord | None:
     if azure.definition is None:
         return None
     return PipelineRecord(azure.source.project_id, azure.definition.id, azure.source.id)
+
+
+def _engine_actions(file: PlannedFile | None) -> list[Action]:
+    """Return that the engine of every mirror that shares it becomes another one."""
+    if file is None:
+        return []
+    way = f" by a pull request from {file.place.proposal!r}" if file.is_proposed else ""
+    before, after = (str(engine_in(text or "") or "none") for text in (file.place.text, file.text))
+    subject = f"engine of all mirrors, {file.place}{way}"
+    return [Action("update", subject, before, after) if file.place.text else Action("create", subject, after=after)]
 
 
 def _record_actions(state: MirrorState) -> list[Action]:

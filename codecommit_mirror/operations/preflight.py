@@ -20,8 +20,8 @@ from ..config.mirror import Mirror
 from ..errors import AzureError, DeniedError, MirrorError, NotFoundError
 from ..progress import say
 from . import verification
+from .batches import Policy
 from .context import MirrorContext
-from .loop import Policy
 from .state import MirrorState
 
 _LIMITED = "'Limit variables that can be set at queue time'"

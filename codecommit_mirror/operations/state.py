@@ -398,7 +398,8 @@ def _read_azure(
     context: MirrorContext, record: PipelineRecord | None, *, trusts_file: bool = False
 ) -> tuple[Mirror, AzureState]:
     recorded, pending = (record.definition, record.pending) if record else (None, "")
-    return read_state(context.mirror, context.azure, recorded, pending, trusts_file=trusts_file)
+    mirror, state = read_state(context.mirror, context.azure, recorded, pending, trusts_file=trusts_file)
+    return mirror, context.with_engine(state)
 
 
 def read_record(context: MirrorContext, outputs: ReplicaOutputs | None) -> PipelineRecord | None:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..aws import writer
 from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replica
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
-from ..azure.files import PlannedFile, reread
 from ..azure.objects import Build
-from ..azure.state import runs_file_at
 from ..azure.variables import AZURE_SECRETS, missing_source_secrets, update_variables
 from ..config.identity import EarlierSignIn
-from ..errors import AzureError, MirrorError
+from ..errors import MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state, verification
-from .batches import Project
+from .batches import Policy, Project, for_each_mirror
+from .connect import PlannedMirror, commit, connect, planned_engine, record_pipeline, update_engines
 from .context import MirrorContext
-from .loop import Policy, for_each_mirror
 from .plan import (
     CONNECT,
     CREDENTIAL,
@@ -34,13 +31,11 @@ from .plan import (
     UpPlan,
     describe_earlier,
     earlier_sign_in,
-    lacks_user,
     needs_first_look,
     nothing_to_do,
     plan_up,
     summary,
     variables_left,
-    wanted_record,
 )
 from .run import RUN_MINUTES, run_until_equal
 from .state import MirrorState, SharedState
@@ -59,23 +54,6 @@ class UpResult:
     """The mirrors that have a run under way, which shows whether they work."""
     removed: tuple[str, ...]
     """Those that are no longer in mirrors.yaml; ``down --removed`` takes them down."""
-
-
-@dataclass(frozen=True)
-class PlannedMirror:
-    """A mirror that is to be brought up: what both clouds have, and what was shown."""
-
-    context: MirrorContext
-    state: MirrorState
-    plan: UpPlan
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The source's credentials that are to be stored; empty if none are."""
-    yaml: PlannedFile | None = None
-    """The YAML, if it is to be committed."""
-    former_yaml: PlannedFile | None = None
-    """The file that the pipeline ran before, if it is to be removed."""
-    moves: bool = False
-    """Whether the pipeline runs another file after that."""
 
 
 def up(
@@ -110,8 +88,9 @@ def up(
     connecting = {name: planned for name, planned in ready.items() if planned.state.azure and CONNECT in stages}
     for name in ready.keys() - connecting.keys():
         _end_after_deployment(prepared[name], board.rows[name], policy)
-    connected = for_each_mirror(connecting, board, lambda planned, row: _connect(planned, row, policy), policy)
-    connected = _commit(board.remaining(connected), board, policy)
+    connecting = update_engines(connecting, board, policy)
+    connected = for_each_mirror(connecting, board, lambda planned, row: connect(planned, row, policy), policy)
+    connected = commit(board.remaining(connected), board, policy)
     queued = for_each_mirror(
         connected, board, lambda planned, row: _credential_and_run(planned, row, project, policy, stages), policy
     )
@@ -154,16 +133,17 @@ def prepare(
         migrating = {name: sign_in for name, sign_in in earlier.items() if sign_in}
         wanted = batches.synthesize(project, output, list(stacks), migrating)
 
-    def read(context: MirrorContext, row: Row) -> PlannedMirror:
+    def read(context: MirrorContext, row: Row) -> MirrorState:
         stack = wanted.get(row.name)
         problems = shared.problems(stack, list(wanted.values())) if shared and stack else []
         with step(READ):
             current = _read(context, stacks[row.name], stack, policy)
             if problems := [*problems, *_problems(context, current, policy, stages)]:
                 raise MirrorError("\n".join(dict.fromkeys(problems)))
-        return _plan(context, current, policy, stages)
+        return current
 
-    prepared = for_each_mirror({name: contexts[name] for name in stacks}, board, read, policy)
+    states = for_each_mirror({name: contexts[name] for name in stacks}, board, read, policy)
+    prepared = _plan(contexts, states, policy, stages)
     _check_accounts({name: planned for name, planned in prepared.items() if DEPLOY in planned.plan.actions}, board)
     removed = list(shared.removed(list(wanted.values()))) if shared else []
     return board.remaining(prepared), removed
@@ -218,10 +198,22 @@ def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stag
     return problems
 
 
-def _plan(context: MirrorContext, current: MirrorState, policy: Policy, stages: Collection[str]) -> PlannedMirror:
-    plan = plan_up(current, pull_request=policy.pull_request, waits=policy.waits)
-    actions = {stage: done for stage, done in plan.actions.items() if stage in stages}
-    return PlannedMirror(context, current, UpPlan(actions))
+def _plan(
+    contexts: Mapping[str, MirrorContext], states: Mapping[str, MirrorState], policy: Policy, stages: Collection[str]
+) -> dict[str, PlannedMirror]:
+    """Decide what bringing each mirror up changes; the first of those that share an engine brings that up, too."""
+    planned: dict[str, PlannedMirror] = {}
+    engines: set[str] = set()
+    for name, current in states.items():
+        engine = planned_engine(current, policy) if CONNECT in stages else None
+        if engine and str(engine.place) in engines:
+            engine = None
+        engines |= {str(engine.place)} if engine else set()
+        is_proposed = policy.proposes(current.azure is not None and current.azure.is_protected)
+        plan = plan_up(current, pull_request=is_proposed, waits=policy.waits, engine=engine)
+        actions = {stage: done for stage, done in plan.actions.items() if stage in stages}
+        planned[name] = PlannedMirror(contexts[name], current, UpPlan(actions), is_proposed=is_proposed, engine=engine)
+    return planned
 
 
 def _check_accounts(prepared: Mapping[str, PlannedMirror], board: Board) -> None:
@@ -324,113 +316,6 @@ def _complete(context: MirrorContext, current: MirrorState, policy: Policy) -> M
     return state.reread_azure(context, current) if current.azure else current
 
 
-def _connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
-    """Create or update the pipeline; its YAML is committed later, together with that of others."""
-    current, context = planned.state, planned.context
-    if missing_source_secrets(current.mirror, current.azure_side.definition) and not planned.secrets:
-        missing = [name for name in AZURE_SECRETS if name not in context.source_secrets]
-        row.hand_over(f"{preflight.missing_secrets(missing)} Then run this again; the stack is already deployed.")
-        return planned
-    if lacks_user(current):
-        with step(CONNECT):
-            _restore_user(context, current)
-    migrates = earlier_sign_in(current.mirror, current.outputs) is not None
-    if migrates and current.mirror.replica_auth == "user" and current.azure_side.definition:
-        # Before the YAML that needs it.
-        with step(CREDENTIAL):
-            current = credential_delivery.deliver(context, current)
-    source, outputs = current.azure_side.source, current.replica_outputs()
-    announce = partial(writer.announce, context.iam, outputs, current.record, source.project_id, source.id)
-    with step(CONNECT):
-        for _ in range(_TRIES):
-            todo = _plan_connection(current, planned, policy)
-            try:
-                definition = connection.define(context.azure, current.azure_side, todo, announce)
-            except AzureError as error:
-                if error.status != _CONFLICT:
-                    raise
-                current = state.reread_azure(context, current)
-                continue
-            return _connected(planned, replace(current, azure=replace(current.azure_side, definition=definition)), todo)
-    raise MirrorError(f"the pipeline of {row.name} is being changed by something else; run this again later.")
-
-
-def _restore_user(context: MirrorContext, current: MirrorState) -> None:
-    outputs = current.replica_outputs()
-    if writer.restore(context.iam, current.mirror, outputs, state.boundary_of_user(context, current)):
-        say(f"recreated the user {outputs.push_user_name}, which had been deleted by hand")
-
-
-def _plan_connection(current: MirrorState, planned: PlannedMirror, policy: Policy) -> connection.ConnectionPlan:
-    if current.azure_side.source.id != planned.state.azure_side.source.id:
-        raise MirrorError("the source has become another repository since the plan was made; run this again.")
-    if problems := connection.find_problems(current.mirror, current.azure_side, policy.allowed):
-        raise MirrorError("\n".join(problems))
-    outputs = current.replica_outputs()
-    todo = connection.plan(
-        current.mirror,
-        current.azure_side,
-        outputs.replica_url,
-        planned.secrets,
-        pull_request=policy.pull_request,
-        role_arn=outputs.push_role_arn,
-    )
-    if beyond := UpPlan({CONNECT: todo.actions}).beyond(planned.plan):
-        raise MirrorError(
-            f"Azure DevOps has changed since the plan was made, which did not include '{beyond[0]}'; run this again."
-        )
-    return todo
-
-
-def _connected(planned: PlannedMirror, current: MirrorState, done: connection.ConnectionPlan) -> PlannedMirror:
-    """Record the pipeline on AWS's side; return what is still to be committed."""
-    context, azure = planned.context, current.azure_side
-    if runs_file_at(current.definition, azure.yaml):
-        azure = replace(azure, former_yaml=None)
-    current = _record_pipeline(context, replace(current, azure=azure))
-    yaml = PlannedFile(context.azure, current.mirror.name, azure.yaml, done.yaml) if done.commit else None
-    former = PlannedFile(context.azure, current.mirror.name, done.leaves, None) if done.leaves else None
-    return replace(planned, state=current, yaml=yaml, former_yaml=former, moves=done.moves)
-
-
-def _record_pipeline(context: MirrorContext, current: MirrorState) -> MirrorState:
-    """Make sure that AWS's side records which pipeline pushes."""
-    record, outputs = wanted_record(current), current.replica_outputs()
-    if record is None or (record == current.record and not outputs.has_both_writers):
-        return current
-    writer.write_record(context.iam, outputs, record)
-    return replace(current, record=record)
-
-
-def _commit(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> dict[str, PlannedMirror]:
-    """Commit the YAML of the mirrors that need it, and move their pipelines to it; return those that did not fail."""
-    batches.commit_yaml(
-        {name: planned.yaml for name, planned in prepared.items() if planned.yaml}, board, policy, CONNECT
-    )
-    former = {name: planned.former_yaml for name, planned in board.remaining(prepared).items() if planned.former_yaml}
-    # It may be on the branch that has just got a commit.
-    former = for_each_mirror(former, board, lambda file, _: reread(file), policy)
-    batches.commit_yaml(former, board, policy, CONNECT)
-
-    def move(planned: PlannedMirror, row: Row) -> PlannedMirror:
-        if not (planned.moves or (planned.yaml and policy.pull_request)):
-            return _with_committed_yaml(planned)
-        with step(CONNECT):
-            planned = replace(planned, state=state.reread_azure(planned.context, planned.state), yaml=None)
-        return _connect(replace(planned, moves=False, secrets={}), row, policy) if planned.moves else planned
-
-    moved = for_each_mirror(board.remaining(prepared), board, move, policy)
-    return board.remaining(moved)
-
-
-def _with_committed_yaml(planned: PlannedMirror) -> PlannedMirror:
-    if not planned.yaml:
-        return planned
-    azure = planned.state.azure_side
-    azure = replace(azure, yaml=replace(azure.yaml, text=planned.yaml.text))
-    return replace(planned, state=replace(planned.state, azure=azure), yaml=None)
-
-
 def _credential_and_run(
     planned: PlannedMirror, row: Row, project: Project, policy: Policy, stages: Collection[str]
 ) -> bool:
@@ -496,7 +381,7 @@ def _finish_migration(context: MirrorContext, current: MirrorState, project: Pro
         say(f"removed the variables {', '.join(left)}")
     batches.deploy_alone(context, project)
     # CloudFormation may have set the tags anew.
-    _record_pipeline(context, state.reread_stack(context, current))
+    record_pipeline(context, state.reread_stack(context, current))
     if mirror.existing:
         tag_replica(context.aws, current.replica_outputs().replica_arn, mirror.replica_tags)
     say(f"removed the {describe_earlier(mirror, earlier)} that the pipeline no longer needs")

@@ -24,10 +24,9 @@ from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import verification
-from codecommit_mirror.operations.batches import Project
+from codecommit_mirror.operations.batches import Policy, Project, for_each_mirror
 from codecommit_mirror.operations.context import MirrorContext
 from codecommit_mirror.operations.down import down
-from codecommit_mirror.operations.loop import Policy, for_each_mirror
 from codecommit_mirror.operations.plan import STAGES
 from codecommit_mirror.operations.rotate import rotate
 from codecommit_mirror.operations.up import up

@@ -6,8 +6,8 @@ from codecommit_mirror.aws import cdk
 from codecommit_mirror.aws.stack import ReplicaStackState
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import preflight, state
+from codecommit_mirror.operations.batches import Policy
 from codecommit_mirror.operations.context import MirrorContext
-from codecommit_mirror.operations.loop import Policy
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL
 from localcloud import sample
 from tests.e2e.conftest import bring_up

@@ -33,7 +33,7 @@ URL = "https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/M"
 OUTPUTS = ReplicaOutputs(URL, "arn:M", "user", "policy")
 EQUAL = Comparison({"a": "1", "b": "2"}, {"a": "1", "b": "2"})
 NAMES = [
-    *("stack", "drift", "permissions", "source", "credential", "pipeline", "YAML", "trigger"),
+    *("stack", "drift", "permissions", "source", "credential", "pipeline", "YAML", "engine", "trigger"),
     *("run", "replica", "lag", "snapshot", "drill", "subscription", "LFS"),
 ]
 

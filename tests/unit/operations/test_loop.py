@@ -14,7 +14,7 @@ from codecommit_mirror.cli import results
 from codecommit_mirror.cli.options import contexts_of
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.operations.loop import Policy, for_each_mirror
+from codecommit_mirror.operations.batches import Policy, for_each_mirror
 from codecommit_mirror.progress import Board, say, step
 
 

@@ -21,8 +21,8 @@ from codecommit_mirror.azure.variables import AZURE_SECRETS, HELD_CREDENTIAL, He
 from codecommit_mirror.cli.results import markdown_plan
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
 from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.operations.batches import Policy
 from codecommit_mirror.operations.down import removed_mirror
-from codecommit_mirror.operations.loop import Policy
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY, FINISH, RUN, UpPlan, plan_up
 from codecommit_mirror.operations.preflight import mirror_problems
 from codecommit_mirror.operations.state import MirrorState, SharedState, other_source
