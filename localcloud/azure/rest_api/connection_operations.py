@@ -46,6 +46,8 @@ class ConnectionOperations:
 
     def permissions(self, call: Call) -> Any:
         """Pipeline Permissions - Get."""
+        if call.parts["resourceType"] == "repository":
+            return self._repository_permissions(call, call.parts["resourceId"])
         found = self._find(call, call.parts["resourceId"])
         everybody = {"allPipelines": {"authorized": True}} if found["open"] else {}
         return {"resource": {"type": "endpoint", "id": found["id"]}, "pipelines": found["pipelines"], **everybody}
@@ -53,13 +55,22 @@ class ConnectionOperations:
     def permit(self, call: Call) -> Any:
         """Pipeline Permissions - Update Pipeline Permissions For Resource, of a repository of any project."""
         kind, identifier = call.parts["resourceType"], call.parts["resourceId"]
-        _, _, repository = identifier.partition(".")
-        if kind != "repository" or not self._pipelines.has_repository(call.organization, identifier):
-            raise ServiceError(404, f"The resource {identifier} of the type {kind} was not found.")
+        if kind != "repository":
+            raise ServiceError(400, "The embedded service only permits pipelines to use repositories.")
+        self._repository_permissions(call, identifier)
         for pipeline in call.body["pipelines"]:
             definition = self._pipelines.find(call.organization, call.project, pipeline["id"])
-            self._pipelines.authorize(definition, repository, pipeline["authorized"])
-        return {"resource": {"type": kind, "id": identifier}, "pipelines": call.body["pipelines"]}
+            self._pipelines.authorize(definition, identifier.partition(".")[2], pipeline["authorized"])
+        return self._repository_permissions(call, identifier)
+
+    def _repository_permissions(self, call: Call, identifier: str) -> Any:
+        """Return who may use a repository of any project, named by the ids of both."""
+        if not self._pipelines.has_repository(call.organization, identifier):
+            raise ServiceError(404, f"The resource {identifier} of the type repository was not found.")
+        definitions = self._pipelines.in_project(call.organization, unquote(call.project))
+        permitted = [d.id for d in definitions if identifier.partition(".")[2] in d.authorized]
+        shown = [{"id": number, "authorized": True} for number in permitted]
+        return {"resource": {"type": "repository", "id": identifier}, "pipelines": shown}
 
     def checks(self, call: Call) -> Any:
         """Check Configurations - List."""

@@ -68,7 +68,7 @@ def test_the_engine_of_another_project_runs_by_a_stub_of_two_kilobytes(manager):
     manager.assert_up()
     stub = sample.git(manager.source, "show", "main:azure-pipelines-mirror.yml")
     assert len(stub.encode()) < 2000
-    assert stub == pipeline.render(manager.mirror)
+    assert stub == pipeline.render(read(manager.context()).mirror)
     assert shared.template() == pipeline.render_engine()
     assert "the engine that the mirrors share" in shared.commits()[0]
     (step,) = [line for line in manager.said.splitlines() if "plan: + engine of all mirrors" in line]

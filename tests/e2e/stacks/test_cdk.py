@@ -13,7 +13,6 @@ import pytest
 from aws_cdk.assertions import Template
 from botocore.exceptions import WaiterError
 from click.testing import CliRunner
-from codecommit_mirror.demo import inventory
 
 from codecommit_mirror.aws.session import client
 from codecommit_mirror.aws.stack import deletion_policy, find_clone_url, read_template
@@ -21,6 +20,7 @@ from codecommit_mirror.cli import cli
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.operations.preflight import repository_problem
 from codecommit_mirror.stacks import ReplicaStack
+from demo.journey import inventory
 from localcloud import LocalCloud, sample
 
 from ..conftest import ROOT, create_stack
