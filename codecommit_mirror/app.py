@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from .errors import MirrorError
 
@@ -14,19 +13,19 @@ except ModuleNotFoundError:
 
 from .config.identity import parse_auth_migration
 from .config.load import from_context, identity_provider
+from .feature_flags import FEATURE_FLAGS
 from .stacks import DeployRoleStack, GuardStack, IdentityStack, ReplicaStack, VaultStack
-from .stacks.template_digest import tag_with_digests
 
 
 def main() -> None:
     """Synthesize the stacks that the context names; a user's error ends with one sentence and exit status 1."""
     # CDK's own validator takes half of a synthesis; cfn-lint checks these templates, in the tests and in CI.
-    app = cdk.App(builtin_cloud_formation_validation=False)
+    app = cdk.App(context=FEATURE_FLAGS, analytics_reporting=False, builtin_cloud_formation_validation=False)
     try:
         _add_stacks(app)
     except MirrorError as error:
         sys.exit(str(error))
-    tag_with_digests(Path(app.synth().directory))
+    app.synth()
 
 
 def _add_stacks(app: cdk.App) -> None:

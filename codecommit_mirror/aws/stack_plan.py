@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.azure_url import AZURE_DEVOPS_SERVICES
-from ..config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
+from ..config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA, TEMPLATE
 from .stack import COMPLETE, ReplicaOutputs
 
 
@@ -54,8 +54,14 @@ def orphans(wanted: Sequence[WantedStack], deployed: Collection[DeployedStack], 
     }
 
 
+def generation_of(tags: Mapping[str, str]) -> int:
+    """Return the generation of the template that a stack was deployed with; 0 if its tags do not say it."""
+    number = tags.get(TEMPLATE, "").partition("-")[0]
+    return int(number) if number.isdigit() else 0
+
+
 def is_unchanged(wanted: WantedStack, status: str, tags: Mapping[str, str], *, protected: bool) -> bool:
-    """Whether nothing is to be deployed; one of the tags is the template's digest."""
+    """Whether nothing is to be deployed; one of the tags is a digest of what makes the template."""
     return status in COMPLETE and (wanted.tags, wanted.protected) == (tags, protected)
 
 

@@ -39,7 +39,9 @@ PREFIX = "codecommit-mirror"
 PROVISIONED_FROM, REPLICA = "codecommit-mirror:provisioned-from", REPLICA_TAG
 """Tags of a stack: whose ``mirrors.yaml`` it comes from, and its name there."""
 TEMPLATE = "codecommit-mirror:template"
-"""The tag of a mirror's stack with the SHA-256 of its template."""
+"""The tag of a mirror's stack that says what its template is made of: the generation, and a digest of the settings."""
+TEMPLATE_GENERATION = 1
+"""Raised whenever the same settings make another template of a mirror, so that a plan for a fleet reads none."""
 SOURCE_METADATA = "codecommit-mirror:source"
 """The key of a template's metadata with what mirrors.yaml says of the source."""
 

@@ -10,13 +10,15 @@ from typing import Any
 from ..aws import cdk, git_credentials, quotas
 from ..aws.session import aws_failures, client
 from ..aws.stack import missing_repository
+from ..aws.stack_plan import generation_of
 from ..azure import connection
 from ..azure.organization import ServiceConnection, read_connection
 from ..azure.state import AzureState
 from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
-from ..config.ci import AzurePipelines, Ci
+from ..config.ci import TEMPLATE_GENERATION, AzurePipelines, Ci
 from ..config.identity import IDENTITY_STACK_NAME
 from ..config.mirror import Mirror
+from ..engine_api import VERSION
 from ..errors import AzureError, DeniedError, MirrorError, NotFoundError
 from ..progress import say
 from . import verification
@@ -140,11 +142,23 @@ def mirror_problems(state: MirrorState, policy: Policy, *, is_job: bool = False)
     )
     return [
         *([other] if other else []),
+        *_version_problems(state),
         *_repository_problems(state),
         *state.taken_names,
         *_record_problems(state),
         *(connection.find_problems(state.mirror, state.azure, allowed) if state.azure else []),
         *(_credential_problems(state, state.azure) if state.azure else []),
+    ]
+
+
+def _version_problems(state: MirrorState) -> list[str]:
+    """Return that a newer release deployed the stack, which this one would take back."""
+    generation = generation_of(state.stack.tags) if state.stack else 0
+    if generation <= TEMPLATE_GENERATION:
+        return []
+    return [
+        f"the stack of {state.mirror.name} has generation {generation} of the template, which a newer version of "
+        f"codecommit-mirror deployed, and this is {VERSION}; install that version."
     ]
 
 

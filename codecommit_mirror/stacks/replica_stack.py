@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
 from typing import Any
 
 from aws_cdk import (
@@ -18,7 +21,7 @@ from aws_cdk import (
 )
 from constructs import Construct
 
-from ..config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
+from ..config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA, TEMPLATE, TEMPLATE_GENERATION
 from ..config.identity import EarlierSignIn
 from ..config.mirror import Mirror
 from .credential_cleanup import CredentialCleanup
@@ -27,6 +30,8 @@ from .replica_repository import ReplicaRepository
 
 QUALIFIER_KEY, BOUNDARY_KEY = "codecommit-mirror:qualifier", "codecommit-mirror:boundary"
 """Context of mirrors that are deployed with a bootstrap and a permissions boundary of their own (docs/ci.md)."""
+_CDKS_BOUNDARY_KEY = "@aws-cdk/core:permissionsBoundary"
+"""CDK's own context key for the boundary of all stacks."""
 
 
 def _own_bootstrap(scope: Construct) -> dict[str, Any]:
@@ -36,6 +41,21 @@ def _own_bootstrap(scope: Construct) -> dict[str, Any]:
         **({"synthesizer": DefaultStackSynthesizer(qualifier=qualifier)} if qualifier else {}),
         **({"permissions_boundary": PermissionsBoundary.from_name(boundary)} if boundary else {}),
     }
+
+
+_OUTSIDE_THE_TEMPLATE = {"assume_role", "profile", "refs", "schedule"}
+"""What a mirror has that its stack does not show."""
+
+
+def _settings_tag(scope: Construct, mirror: Mirror, provisioned_from: str | None, earlier: EarlierSignIn | None) -> str:
+    """Return the generation of the template, and a digest of all that decides it."""
+    # What is not set is not shown either.
+    source = mirror.azure.model_dump(mode="json", exclude_unset=True)
+    context = [scope.node.try_get_context(key) for key in (QUALIFIER_KEY, BOUNDARY_KEY, _CDKS_BOUNDARY_KEY)]
+    shown = mirror.model_dump(mode="json", exclude=_OUTSIDE_THE_TEMPLATE)
+    settings = [shown, source, provisioned_from, asdict(earlier) if earlier else None, context]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return f"{TEMPLATE_GENERATION}-{digest}"
 
 
 class ReplicaStack(Stack):
@@ -59,6 +79,7 @@ class ReplicaStack(Stack):
         earlier: EarlierSignIn | None = None,
     ) -> None:
         tags = {**mirror.tags, "managed-by": "codecommit-mirror"}
+        own = {REPLICA: mirror.name, TEMPLATE: _settings_tag(scope, mirror, provisioned_from, earlier)}
         super().__init__(
             scope,
             mirror.name,
@@ -67,7 +88,7 @@ class ReplicaStack(Stack):
             env=Environment(account=mirror.account, region=mirror.region),
             termination_protection=mirror.termination_protection,
             **_own_bootstrap(scope),
-            tags={**tags, REPLICA: mirror.name, **({PROVISIONED_FROM: provisioned_from} if provisioned_from else {})},
+            tags={**tags, **own, **({PROVISIONED_FROM: provisioned_from} if provisioned_from else {})},
         )
         # For the command that deletes the mirror once it is no longer in mirrors.yaml.
         signs_in = {"source_auth": mirror.source_auth, "replica_auth": mirror.replica_auth}

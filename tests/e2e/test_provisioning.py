@@ -16,7 +16,6 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.azure.objects import Definition
 from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.mirror import AzureRepository
@@ -122,7 +121,7 @@ class Infrastructure:
         push = ["git", "-c", f"credential.helper={helper}", "push", "-q", url, refspec]
         subprocess.run(push, cwd=self.folder, check=True, env={**os.environ, "TOKEN": self.cloud.operator_token})
 
-    def create_pipeline(self) -> Definition:
+    def create_pipeline(self):
         """Create the pipeline in Azure that runs the rendered YAML."""
         repository = self.azure.repository("mirrors")
         source = {"id": repository.id, "name": "mirrors", "type": "TfsGit", "defaultBranch": "refs/heads/main"}

@@ -50,7 +50,7 @@ IMPORTS = {
     f"{CLI}.markdown": "",
     f"{CLI}.progress": f"{CLI}.engine_api",
     f"{CLI}.config": f"{CLI}.engine_api {CLI}.errors {GUARD}.names",
-    f"{CLI}.guard_api": f"{GUARD}.history {GUARD}.vault",
+    f"{CLI}.guard_api": f"{GUARD}.confirmation {GUARD}.history {GUARD}.vault",
     f"{CLI}.engine_api": f"{CLI}.errors {ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan "
     f"{ENGINE}.refs {ENGINE}.report {ENGINE}.run {ENGINE}.settings {ENGINE}.text {ENGINE}.version {ENGINE}.wire",
     f"{CLI}.errors": "",
@@ -67,8 +67,8 @@ IMPORTS = {
     f"{GUARD}.replicas {GUARD}.vault",
     f"{GUARD}.confirmation": f"{ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings "
     f"{ENGINE}.wire",
-    f"{GUARD}.history": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access "
-    f"{GUARD}.replicas",
+    f"{GUARD}.history": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire "
+    f"{GUARD}.git_access {GUARD}.replicas",
     f"{GUARD}.replicas": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names",
     f"{GUARD}.git_access": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire",
     f"{GUARD}.vault": f"{GUARD}.names",
@@ -91,7 +91,8 @@ IMPORTS = {
     f"{ENGINE}.version": "",
     f"{ENGINE}.failures": "",
     # What lives in AWS.
-    f"{CLI}.app": f"{CLI}.config {CLI}.errors {STACKS} {STACKS}.template_digest",
+    f"{CLI}.app": f"{CLI}.config {CLI}.errors {CLI}.feature_flags {STACKS}",
+    f"{CLI}.feature_flags": "",
     STACKS: f"{STACKS}.deploy_role_stack {STACKS}.guard_stack {STACKS}.identity_stack {STACKS}.replica_stack "
     f"{STACKS}.vault_stack",
     f"{STACKS}.replica_stack": f"{CLI}.config {STACKS}.credential_cleanup {STACKS}.push_access "
@@ -105,7 +106,6 @@ IMPORTS = {
     f"{STACKS}.push_access": f"{CLI}.config {STACKS}.federated_role {STACKS}.identity_stack {STACKS}.nag_suppressions",
     f"{STACKS}.credential_cleanup": f"{STACKS}.nag_suppressions",
     f"{STACKS}.identity_stack": f"{CLI}.config",
-    f"{STACKS}.template_digest": f"{CLI}.config",
     f"{STACKS}.credential_cleanup_handler": "",
     f"{STACKS}.federated_role": "",
     f"{STACKS}.nag_suppressions": "",

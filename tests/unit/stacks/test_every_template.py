@@ -15,7 +15,8 @@ from localcloud.aws.rights.judgement import is_known
 
 from .test_guard_stack import TOPIC
 from .test_guard_stack import stack as guard_stack
-from .test_stacks import CI, ROLE, identity_stack, roles_stack, synthesised
+from .test_role_stacks import CI, identity_stack, roles_stack
+from .test_stacks import ROLE, synthesised
 from .test_vault_stack import stack as vault_stack
 
 TEMPLATES = {
