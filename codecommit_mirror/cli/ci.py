@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from ..aws.execution_policy import boundary_policy, deploy_policy, execution_pol
 from ..config.azure_url import AZURE_DEVOPS_SERVICES
 from ..config.ci import Service
 from ..config.load import load
+from ..config.mirror import Mirror
 from ..errors import ConfigurationError
 from ..rendering.ci import SIGNATURE
 from ..rendering.ci import render as render_ci
@@ -41,20 +43,29 @@ def render(service: Service, config: Path, output: Path | None) -> None:
         raise ConfigurationError(f"{config} has no section ci; see docs/ci.md.")
     if section.service != service:
         raise ConfigurationError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
+    text = render_ci(
+        section,
+        service,
+        inside_repository(config),
+        drill=bool(guard and guard.snapshots),
+        server=job_server(mirrors, config),
+    )
+    write_rendered(text, output, SIGNATURE)
+
+
+def job_server(mirrors: Sequence[Mirror], config: Path) -> str | None:
+    """Return the Azure DevOps Server that the token of a job is for; None for Azure DevOps Services.
+
+    Raises:
+        MirrorError: there are several.
+    """
     servers = {mirror.azure.server for mirror in mirrors} | {
         source_defaults(config).get("server", AZURE_DEVOPS_SERVICES)
     }
     named = sorted(servers - {AZURE_DEVOPS_SERVICES})
     if len(named) > 1:
         raise ConfigurationError(f"{config} names the servers {' and '.join(named)}, but a job's token is for one.")
-    text = render_ci(
-        section,
-        service,
-        inside_repository(config),
-        drill=bool(guard and guard.snapshots),
-        server=named[0] if named else None,
-    )
-    write_rendered(text, output, SIGNATURE)
+    return named[0] if named else None
 
 
 @ci.command()

@@ -1,4 +1,4 @@
-"""``codecommit-mirror init``, ``discover`` and ``config``: what writes and checks mirrors.yaml."""
+"""``codecommit-mirror discover`` and ``config``: what writes and checks mirrors.yaml."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -29,23 +28,6 @@ from .output import echo, print_json, print_table
 
 _PROPOSAL = "codecommit-mirror/discover"
 """The branch of the pull request that adds mirrors."""
-
-
-@click.command()
-@config_option
-def init(config: Path) -> None:
-    """Write a commented mirrors.yaml to start from; never overwrites an existing one."""
-    text = (resources.files("codecommit_mirror") / "mirrors.example.yaml").read_text(encoding="utf-8")
-    try:
-        with config.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise MirrorError(
-            f"{config} exists and will not be overwritten; edit it, or name another with --config."
-        ) from None
-    except OSError as error:
-        raise MirrorError(f"{config} cannot be written ({error.strerror}); name another with --config.") from None
-    echo(f"Wrote {config}. Edit it, then run: codecommit-mirror up MyRepoReplica")
 
 
 @click.command()

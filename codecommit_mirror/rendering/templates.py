@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import resources
 
 import yaml
@@ -23,6 +24,15 @@ def load_template(name: str) -> Template:
     Args:
         name: the template's file name.
     """
+    return _environment().get_template(name)
+
+
+def render_text(template: str, values: Mapping[str, object]) -> str:
+    """Return a template's text with values filled in, as ``load_template`` does it."""
+    return _environment().from_string(template).render(values)
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_read),
         undefined=StrictUndefined,
@@ -32,7 +42,7 @@ def load_template(name: str) -> Template:
         variable_end_string="}@",
     )
     environment.filters.update(scalar=scalar, comment=comment)
-    return environment.get_template(name)
+    return environment
 
 
 def _read(name: str) -> str:

@@ -43,6 +43,15 @@ from .engine.sides import NAMESPACES, Sides
 
 CONFIRMED = {"confirm": lambda question, typed=None: None}
 ROOT = Path(__file__).parents[2]
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build this package, and return its wheel."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
 BOOTSTRAP_TEMPLATE = ROOT / "node_modules" / "aws-cdk" / "lib" / "api" / "bootstrap" / "bootstrap-template.yaml"
 
 

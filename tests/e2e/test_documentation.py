@@ -1,16 +1,11 @@
 """The documentation's own commands, run on the embedded cloud; its links lead somewhere."""
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from localcloud import sample
-
-from .conftest import ROOT, azure_environment
+from .conftest import ROOT
 
 README, GETTING_STARTED = ROOT / "README.md", ROOT / "docs" / "getting-started.md"
 DEMOS = {"make demo", "make demo KEEP=1"}
@@ -26,40 +21,6 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[str]:
     return [line for block in blocks(page, "console") for line in block.splitlines()]
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A copy of the project as it is committed, set up."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).exists():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tmp_path / name)
-    for name in (".venv", "node_modules"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    return tmp_path
-
-
-def test_getting_started_is_done_as_it_is_written(cloud, project):
-    source = cloud.create_azure_repository("contoso", "Shop", "MyRepo")
-    sample.fill(source)
-    (mirrors,) = blocks(GETTING_STARTED, "yaml")
-    server = f'azure: {{server: "{cloud.azure_url}", organization: contoso'
-    (project / "mirrors.yaml").write_text(mirrors.replace("azure: {organization: contoso", server))
-    lines = [line for line in commands(GETTING_STARTED) if line not in DEMOS]
-    script = "\n".join(["set -e", *lines]).replace("ACCOUNT/REGION", f"{cloud.account}/{cloud.region}")
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=project,
-        env={**os.environ, **cloud.environment(), **azure_environment(cloud), "CODECOMMIT_MIRROR_YES": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "MyRepoReplica is up: 16 refs are equal on both sides." in done.stdout
-    assert "MyRepoReplica is down." in done.stdout
 
 
 def test_the_readme_has_no_command_that_getting_started_does_not_run():

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import AUDIENCE, issuer, organization_id
 
-from .conftest import ROOT, bootstrap
+from .conftest import ROOT, bootstrap, build_wheel
 
 pytestmark = pytest.mark.long
 
@@ -43,15 +42,10 @@ mirrors:
 
 
 INSTALL = re.compile(r"python3 -m venv .*?--ignore-scripts", re.DOTALL)
+"""What each job installs; test_deployment_repository.py does it."""
 JSII = Path.home() / ".cache" / "aws" / "jsii"
 """Where jsii unpacks aws-cdk-lib, which takes three times as long as a synthesis."""
 LINK = f'ln -s {ROOT}/.venv {ROOT}/node_modules .; mkdir -p {JSII} "$HOME/.cache/aws"; ln -s {JSII} "$HOME/.cache/aws"'
-
-
-def installing_once(rendered: str) -> str:
-    """Let only the first job install what it needs; the others take what this test run has, which is the same."""
-    first = INSTALL.search(rendered)
-    return rendered[: first.end()] + INSTALL.sub(LINK, rendered[first.end() :])
 
 
 class Infrastructure:
@@ -65,13 +59,7 @@ class Infrastructure:
         )
         self.azure = AzureDevOps(azure, AzureToken(cloud.operator_token, False, "test", cloud.azure_url))
         subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
-        tracked = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        for name in tracked.stdout.splitlines():
-            if not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
+        self.run("codecommit-mirror", "init", "--wheel", str(build_wheel(folder.parent / "dist")))
 
     def write(self, *mirrors: str) -> None:
         """Write mirrors.yaml: a name for each mirror, and what else is said of it."""
@@ -91,7 +79,6 @@ class Infrastructure:
             env={
                 **clean,
                 "PATH": path,
-                "PYTHONPATH": str(self.folder),
                 **self.cloud.environment(),
                 SERVER_VARIABLE: self.cloud.azure_url,
                 **environment,
@@ -171,7 +158,7 @@ def infrastructure(account, tmp_path_factory):
     made.write("Kept", "Gone", "Retained on_destroy: retain")
     made.run("cdk", "deploy", "--all", "--require-approval", "never", "--no-notices", "--concurrency", "4")
     rendered = made.run("codecommit-mirror", "ci", "render", "azure")
-    (made.folder / "azure-pipelines.yml").write_text(installing_once(rendered))
+    (made.folder / "azure-pipelines.yml").write_text(INSTALL.sub(LINK, rendered))
     for name, branches in ((DIFF, None), (DEPLOY, ["refs/heads/main"])):
         role = f"arn:aws:iam::{account.account}:role/{name}"
         account.azure.add_service_connection("contoso", "Platform", name, role, branches)

@@ -34,8 +34,10 @@ IMPORTS = {
     # The CLI and what it calls.
     CLI: "",
     f"{CLI}.__main__": f"{CLI}.cli",
-    f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.backup {CLI}.checks {CLI}.config {CLI}.engine_api "
+    f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.backup {CLI}.checks {CLI}.config {CLI}.deployment "
+    f"{CLI}.engine_api "
     f"{CLI}.errors {CLI}.markdown {CLI}.operations {CLI}.progress {CLI}.rendering",
+    f"{CLI}.deployment": f"{CLI}.config {CLI}.rendering",
     f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.engine_api {CLI}.errors "
     f"{CLI}.guard_api {CLI}.markdown {CLI}.operations",
     f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.guard_api "

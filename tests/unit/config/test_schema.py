@@ -2,7 +2,6 @@
 
 import json
 import os
-from importlib import resources
 from pathlib import Path
 
 import jsonschema
@@ -12,10 +11,12 @@ from click.testing import CliRunner
 
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config.schema import json_schema, markdown_tables
+from codecommit_mirror.deployment.files import EXAMPLE as ANSWERS
+from codecommit_mirror.deployment.files import first_file
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "mirrors.schema.json"
 CONFIGURATION = PUBLISHED.with_name("configuration.md")
-EXAMPLE = (resources.files("codecommit_mirror") / "mirrors.example.yaml").read_text(encoding="utf-8")
+EXAMPLE = first_file(ANSWERS)
 GOOD = """\
 defaults:
   azure: {organization: contoso, project: Shop}

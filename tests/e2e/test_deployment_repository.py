@@ -1,0 +1,141 @@
+"""A deployment repository: from a wheel in an empty folder to a mirror that is up, and an upgrade of its files."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+
+import pytest
+
+from localcloud import sample
+
+from .conftest import ROOT, azure_environment, build_wheel
+from .test_documentation import DEMOS, GETTING_STARTED, blocks, commands
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def constraints(tmp_path_factory):
+    """The pinned versions, so that nothing newer is downloaded."""
+    path = tmp_path_factory.mktemp("pins") / "constraints.txt"
+    pins = re.findall(r"^[a-z0-9.-]+==[^\\\n]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    path.write_text("\n".join(pins) + "\n")
+    return path
+
+
+def shell(script, folder, **environment):
+    """Run commands in a folder as a person does, who has this project nowhere."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    path = ":".join(part for part in kept["PATH"].split(":") if not part.startswith(str(ROOT)))
+    return subprocess.run(
+        ["bash", "-c", f"set -e\n{script}"],
+        cwd=folder,
+        env={**kept, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_getting_started_is_done_as_it_is_written_from_a_wheel_in_an_empty_folder(cloud, tmp_path, wheel, constraints):
+    sample.fill(cloud.create_azure_repository("contoso", "Shop", "MyRepo"))
+    (mirrors,) = blocks(GETTING_STARTED, "yaml")
+    server = f'azure: {{server: "{cloud.azure_url}", organization: contoso'
+    (tmp_path / "mirrors.yaml").write_text(mirrors.replace("azure: {organization: contoso", server))
+    lines = [line for line in commands(GETTING_STARTED) if line not in DEMOS]
+    done = shell(
+        "\n".join(lines).replace("ACCOUNT/REGION", f"{cloud.account}/{cloud.region}"),
+        tmp_path,
+        **cloud.environment(),
+        **azure_environment(cloud),
+        CODECOMMIT_MIRROR_YES="1",
+        PIP_CONSTRAINT=str(constraints),
+        PIP_FIND_LINKS=f"{os.environ.get('PIP_FIND_LINKS', '')} {wheel.parent}".strip(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "MyRepoReplica is up: 16 refs are equal on both sides." in done.stdout
+    assert "MyRepoReplica is down." in done.stdout
+    # CI and colleagues install the same, each file by its hash.
+    assert "codecommit-mirror==1.0.0 --hash=sha256:" in (tmp_path / "requirements.txt").read_text()
+    ask = "import importlib.metadata as m; print(*m.files('codecommit-mirror'))"
+    installed = shell(f'.venv/bin/python -c "{ask}"', tmp_path)
+    assert {name.partition("/")[0] for name in installed.stdout.split()} == {
+        "codecommit_mirror",
+        "codecommit_mirror-1.0.0.dist-info",
+        "..",
+    }
+    # A folder of this name beside cdk.json hides no library.
+    (tmp_path / "constructs").mkdir()
+    (tmp_path / "constructs" / "__init__.py").write_text("raise SystemExit('not this')")
+    listed = shell(
+        "PATH=$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH cdk list --no-notices", tmp_path, **cloud.environment()
+    )
+    assert listed.stdout.split() == ["MyRepoReplica"], listed.stderr
+
+
+def test_who_only_looks_needs_no_cdk(tmp_path, wheel, constraints):
+    """Without the extra 'deploy' there is neither aws-cdk-lib nor constructs; one sentence says how to get them."""
+    venv.create(tmp_path / ".venv", with_pip=True)
+    install = f".venv/bin/pip install --quiet --no-compile -c {constraints} {wheel}"
+    done = shell(install, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "cdk.json").write_text('{"app": "python3 -P -m codecommit_mirror.app"}')
+    done = shell(".venv/bin/python -m codecommit_mirror --version; .venv/bin/python -m codecommit_mirror.app", tmp_path)
+    assert done.stdout == "codecommit-mirror, version 1.0.0\n"
+    assert done.stderr == "the CDK app needs aws-cdk-lib; run: pip install 'codecommit-mirror[deploy]'\n"
+    done = shell(".venv/bin/python -c 'import codecommit_mirror.stacks'", tmp_path)
+    assert done.stderr.splitlines()[-1].endswith("aws-cdk-lib; run: pip install 'codecommit-mirror[deploy]'")
+
+
+def init(folder, *arguments, check=True, **environment):
+    command = [sys.executable, "-m", "codecommit_mirror", "init", str(folder), *arguments]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode == 0) is check, done.stderr
+    return done.stdout if check else done.stderr
+
+
+def test_an_update_writes_again_what_is_ours_and_nothing_else(tmp_path, wheel):
+    source = ("--source", "https://dev.azure.com/contoso/Shop/_git/Web", "--aws", "111122223333/eu-west-1")
+    init(tmp_path, "--wheel", str(wheel), *source, "--ci", "github:contoso/mirrors")
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert init(tmp_path).count(" is up to date") == 5
+    workflow = tmp_path / ".github" / "workflows" / "mirrors.yml"
+    for path in (workflow, tmp_path / "requirements.txt", tmp_path / "README.md"):
+        path.write_text(path.read_text() + "# older\n")
+    (tmp_path / "package.json").unlink()
+    said = init(tmp_path)
+    assert f"{workflow} is outdated: 'codecommit-mirror init --update' writes it again" in said
+    assert f"wrote {tmp_path / 'package.json'}" in said
+    assert f"updated {workflow}" in init(tmp_path, "--update")
+    changed = {path for path, data in files.items() if path.read_bytes() != data}
+    assert changed == {tmp_path / "README.md"}
+    workflow.write_text("on: push\n")
+    assert f"{workflow} is yours, and was left alone" in init(tmp_path, "--update")
+    assert json.loads((tmp_path / "cdk.json").read_text()) == {"app": "python3 -P -m codecommit_mirror.app"}
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path, wheel):
+    assert "give --aws ACCOUNT/REGION" in init(tmp_path, "--ci", "github:a/b", check=False)
+    assert "write none, azure:PROJECT/REPOSITORY or github:OWNER/NAME" in init(
+        tmp_path, "--ci", "gitlab", "--aws", "111122223333/eu-west-1", check=False
+    )
+    assert "there is nothing to update" in init(tmp_path, "--update", check=False)
+    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    refused = init(tmp_path, check=False, **nowhere)
+    assert refused.startswith("error: pip does not get codecommit-mirror 1.0.0 from its index (")
+    assert refused.endswith("or give --wheel FILE.\n")
