@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RELEASE := .venv-release
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help demo bench test tests test-live tools lint setup requirements audit sbom clean
+.PHONY: help demo bench test tests test-live tools lint setup requirements release dist audit sbom clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -75,6 +75,12 @@ requirements:  ## Update every pinned package, for Python 3.11 and later
 	$(COMPILE) -c .pins.txt --extra deploy pyproject.toml -o requirements.txt
 	$(COMPILE) --upgrade --group pyproject.toml:release -o requirements-release.txt
 	rm .pins.txt
+
+release: $(RELEASE)/.installed  ## Make the release VERSION=X.Y.Z: changelog, two equal builds, SBOM, checksums, tag; publishes nothing
+	@$(RELEASE)/bin/python -m release "$(VERSION)"
+
+dist: $(RELEASE)/.installed  ## Build the sdist and the wheel in dist/
+	@SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(RELEASE)/bin/python -m hatchling build -d dist
 
 audit: $(RELEASE)/.installed  ## Ask the advisory service of PyPI about every pinned package; needs the internet
 	$(RELEASE)/bin/pip-audit --require-hashes --disable-pip -r requirements.txt -r requirements-dev.txt

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import deployment
+from ..azure.pipeline import SIGNATURE, render_engine
 from ..config.load import Configuration
 from ..config.schema import json_schema
 from ..rendering import ci as rendered_ci
@@ -86,6 +87,11 @@ def files(configuration: Configuration, config: str, requirement: str, server: s
     yield DeploymentFile(".gitignore", _text("gitignore"), None)
     about = {"account": account, "region": region, "ci": ci, "replica": first.name if first else "NAME"}
     yield DeploymentFile("README.md", render_text(_text("README.md.j2"), about), None)
+    shared = first.shared_engine if first else None
+    if shared and section and section.azure:
+        here = f"{section.azure.project}/{section.azure.repository}"
+        if (shared.repository, shared.branch) == (here, section.branch):
+            yield DeploymentFile(shared.path, render_engine(), SIGNATURE)
     if section and ci:
         drill = bool(guard and guard.snapshots)
         text = rendered_ci.render(section, section.service, config, drill=drill, server=server)

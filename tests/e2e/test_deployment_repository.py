@@ -9,6 +9,7 @@ import venv
 
 import pytest
 
+from codecommit_mirror.azure.pipeline import render_engine
 from localcloud import sample
 
 from .conftest import ROOT, azure_environment, build_wheel
@@ -127,6 +128,22 @@ def test_an_update_writes_again_what_is_ours_and_nothing_else(tmp_path, wheel):
     workflow.write_text("on: push\n")
     assert f"{workflow} is yours, and was left alone" in init(tmp_path, "--update")
     assert json.loads((tmp_path / "cdk.json").read_text()) == {"app": "python3 -P -m codecommit_mirror.app"}
+
+
+def test_an_engine_that_is_kept_here_is_upgraded_with_the_rest(tmp_path, wheel):
+    """By the same pull request, for CI may not push to a protected branch."""
+    (tmp_path / "mirrors.yaml").write_text(
+        "engine: {repository: Platform/mirrors}\n"
+        "ci:\n  account: '111122223333'\n  region: eu-west-1\n  azure: {organization: contoso, project: Platform,"
+        " repository: mirrors, organization_id: 89abcdef-0123-4567-89ab-cdef01234567}\n"
+        "mirrors:\n  Web: {azure: {organization: contoso, project: Shop, repository: Web}}\n"
+    )
+    init(tmp_path, "--wheel", str(wheel))
+    engine = tmp_path / "mirror-engine.yml"
+    assert engine.read_text() == render_engine()
+    engine.write_text(engine.read_text().replace("#   engine:  1.", "#   engine:  0."))
+    assert f"updated {engine}" in init(tmp_path, "--update")
+    assert engine.read_text() == render_engine()
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path, wheel):

@@ -16,7 +16,7 @@ import pytest
 from codecommit_mirror.engine import MODULES
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("benchmarks", "codecommit_mirror", "demo", "localcloud")
+PACKAGES = ("benchmarks", "codecommit_mirror", "demo", "localcloud", "release")
 FILES = [path for package in (*PACKAGES, "tests") for path in sorted((ROOT / package).rglob("*.py"))]
 FOLDERS = sorted({path.parent for path in FILES})
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")])
@@ -31,13 +31,14 @@ IMPORTS = {
     f"{GUARD}.replicas {GUARD}.snapshot {GUARD}.vault",
     "demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.operations {CLI}.progress "
     "localcloud localcloud.sample",
+    "release": "",
     # The CLI and what it calls.
     CLI: "",
     f"{CLI}.__main__": f"{CLI}.cli",
     f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.backup {CLI}.checks {CLI}.config {CLI}.deployment "
     f"{CLI}.engine_api "
     f"{CLI}.errors {CLI}.markdown {CLI}.operations {CLI}.progress {CLI}.rendering",
-    f"{CLI}.deployment": f"{CLI}.config {CLI}.rendering",
+    f"{CLI}.deployment": f"{CLI}.azure {CLI}.config {CLI}.rendering",
     f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.engine_api {CLI}.errors "
     f"{CLI}.guard_api {CLI}.markdown {CLI}.operations",
     f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.guard_api "

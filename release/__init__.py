@@ -1,0 +1,1 @@
+"""A release: built twice from the same commit, compared, described and tagged; nothing is published from here."""
