@@ -67,7 +67,9 @@ def is_unchanged(wanted: WantedStack, status: str, tags: Mapping[str, str], *, p
 
 def places(mirror: str, template: Mapping[str, Any], account: str, region: str) -> frozenset[tuple[str, str]]:
     """Return where a mirror's stack lets commits, tokens and rights go: kinds and names."""
-    azure = template.get("Metadata", {}).get(SOURCE_METADATA, {}).get("azure", {})
+    source = template.get("Metadata", {}).get(SOURCE_METADATA, {})
+    azure, engine = source.get("azure", {}), source.get("engine")
+    organization = azure.get("organization")
     resources = template.get("Resources", {}).values()
     kinds = {resource["Type"] for resource in resources}
     trusted = [
@@ -86,14 +88,22 @@ def places(mirror: str, template: Mapping[str, Any], account: str, region: str) 
     found = [
         ("account", f"{account} in {region}"),
         ("server", None if azure.get("server") == AZURE_DEVOPS_SERVICES else azure.get("server")),
-        ("organization", azure.get("organization")),
+        ("organization", organization),
         # Whoever may change pipelines there reads what they store.
-        ("project", azure and f"{azure.get('organization')}/{azure.get('project')}"),
+        ("project", azure and f"{organization}/{azure.get('project')}"),
+        # Whoever may push there, and whoever has the agents, reads what a run has.
+        ("engine", engine and f"{engine['path']} on {engine['branch']} of {organization}/{engine['repository']}"),
+        ("repository for pipelines", _in_project(azure, "pipelines_repository")),
+        ("agent pool", azure.get("pool") and f"{organization}: {azure['pool']['name']}"),
         *(("identity provider", arn) for arn in trusted if isinstance(arn, str)),
         *(("user or role", name) for name in writers if isinstance(name, str)),
         ("existing repository", None if "AWS::CodeCommit::Repository" in kinds else mirror),
     ]
     return frozenset((kind, str(value)) for kind, value in found if value)
+
+
+def _in_project(azure: Mapping[str, Any], key: str) -> str | None:
+    return f"{azure.get('organization')}/{azure.get('project')}/{azure[key]}" if azure.get(key) else None
 
 
 def newly_named(

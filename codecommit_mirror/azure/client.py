@@ -21,6 +21,7 @@ from ..errors import AzureError, MirrorError
 from .http import AzureHttp
 from .objects import (
     NO_OBJECT,
+    BranchPolicy,
     Build,
     Definition,
     FileChange,
@@ -122,7 +123,7 @@ class AzureDevOps:
         return None
 
     def file(self, repository: Repository, branch: str, path: str) -> str | None:
-        """Return a file's text on a branch, or None if the branch or the file does not exist."""
+        """Return a file's text on a branch, or None if the branch or the file does not exist, or it is a folder."""
         query = {
             "path": f"/{path}",
             "includeContent": "true",
@@ -138,7 +139,8 @@ class AzureDevOps:
             if error.status == 404:
                 return None
             raise
-        return str(item["content"])
+        content = item.get("content")
+        return None if content is None else str(content)
 
     def commit_comment(self, repository: Repository, commit: str) -> str:
         """Return the comment of a commit (Commits - Get)."""
@@ -178,10 +180,14 @@ class AzureDevOps:
         if not result["success"]:
             raise AzureError(f"cannot {action}: Azure Repos answered {result['updateStatus']}; run again.", 409)
 
-    def pull_request(self, repository: Repository, source_branch: str) -> PullRequest | None:
-        """Return the active pull request from a branch."""
+    def pull_request(self, repository: Repository, source_branch: str, target_branch: str) -> PullRequest | None:
+        """Return the active pull request from one branch into another."""
         path = f"git/repositories/{repository.id}/pullrequests"
-        query = {"searchCriteria.sourceRefName": f"refs/heads/{source_branch}", "searchCriteria.status": "active"}
+        query = {
+            "searchCriteria.sourceRefName": f"refs/heads/{source_branch}",
+            "searchCriteria.targetRefName": f"refs/heads/{target_branch}",
+            "searchCriteria.status": "active",
+        }
         open_ones = self._http.get(path, "list the pull requests", **query)["value"]
         return PullRequest(open_ones[0]["pullRequestId"]) if open_ones else None
 
@@ -203,8 +209,8 @@ class AzureDevOps:
         path = f"git/repositories/{repository.id}/pullrequests/{pull_request.id}"
         self._http.call("PATCH", path, f"abandon pull request {pull_request.id}", body={"status": "abandoned"})
 
-    def _blocking_policies(self, repository: Repository, branch: str) -> frozenset[str] | None:
-        """Return the types of a branch's policies that keep a push away, by their ids (Policy Configurations - Get).
+    def _blocking_policies(self, repository: Repository, branch: str) -> tuple[BranchPolicy, ...] | None:
+        """Return a branch's policies that keep a push away (Policy Configurations - Get).
 
         Returns:
             None if the token may not see them.
@@ -216,7 +222,8 @@ class AzureDevOps:
             if error.status in (401, 403, _NOT_FOUND):
                 return None
             raise
-        return frozenset(str(policy["type"]["id"]) for policy in found if policy["isEnabled"] and policy["isBlocking"])
+        blocking = (policy for policy in found if policy["isEnabled"] and policy["isBlocking"])
+        return tuple(BranchPolicy(str(policy["type"]["id"]), policy.get("settings") or {}) for policy in blocking)
 
     def pushed_refs(self, repository: Repository) -> Iterator[PushedRef]:
         """Yield the ref changes of all pushes, the newest push first (Pushes - List)."""

@@ -107,7 +107,8 @@ def _repository_problems(mirror: Mirror, state: AzureState) -> list[str]:
 
 def _file_problems(mirror: Mirror, state: AzureState) -> list[str]:
     problems, place = [], state.yaml
-    for file in (place, *([state.engine.place] if state.engine else [])):
+    files = (place, *([state.engine.place] if state.engine else []))
+    for file in files:
         if file.text is not None and (why := written_by_newer(file.text)):
             problems.append(
                 f"{file} {why}, which a newer codecommit-mirror wrote, and this is {VERSION}; install that version."
@@ -117,11 +118,11 @@ def _file_problems(mirror: Mirror, state: AzureState) -> list[str]:
     if place.text is not None and (owner := written_for(place.text)) != mirror.name:
         whose = f"belongs to the mirror {owner!r}" if owner else "was not written by codecommit-mirror"
         problems.append(f"{place} {whose} and will not be overwritten; set azure.pipeline_path to another path.")
-    if place.proposed_tip and not place.proposed_by_us:
-        problems.append(
-            f"the branch {pull_request_branch(mirror)!r} of {place.repository.name!r} has commits by "
-            "someone else; delete or rename it."
-        )
+    problems += [
+        f"the branch {file.proposal!r} of {file.repository.name!r} has commits by someone else; delete or rename it."
+        for file in files
+        if file.proposed_tip and not file.proposed_by_us
+    ]
     return problems
 
 

@@ -84,7 +84,7 @@ def read_place(
         tip=tip,
         text=azure.file(repository, branch, path) if tip else None,
         proposal=proposal,
-        pull_request=azure.pull_request(repository, proposal) if proposed_tip else None,
+        pull_request=azure.pull_request(repository, proposal, branch) if proposed_tip else None,
         proposed_tip=proposed_tip,
         proposed_text=azure.file(repository, proposal, path) if proposed_tip else None,
         proposed_by_us=proposed_tip is not None

@@ -31,6 +31,7 @@ _FIRST_CONNECT_SECONDS, _TIMEOUT = 3, httpx.Timeout(60, connect=15)
 _MAX_WAIT_SECONDS = 60.0
 _RETRYABLE = {429, 500, 502, 503, 504}
 _PAGE_SIZE = 200
+_MAX_ANSWER_BYTES = 64_000_000
 
 
 @functools.cache
@@ -152,14 +153,15 @@ class AzureHttp:
             wait = random.uniform(0.5, 1) * 2**number  # noqa: S311
             api_version = self._version(path, version)
             try:
-                response = self._client.request(
+                with self._client.stream(
                     method,
                     path,
                     params={**asked, "api-version": api_version},
                     headers={"Accept": accept},
                     timeout=_TIMEOUT if number else httpx.Timeout(60, connect=_FIRST_CONNECT_SECONDS),
                     **({} if body is None else {"json": body}),
-                )
+                ) as stream:
+                    response = _read(stream, action)
             except (httpx.InvalidURL, UnicodeError) as error:
                 raise self._unreachable(action, error) from None
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -267,6 +269,21 @@ class AzureHttp:
                 f"cannot {action}: {self._client.base_url.host} did not answer with JSON; check azure.server.",
                 response.status_code,
             ) from None
+
+
+def _read(stream: httpx.Response, action: str) -> httpx.Response:
+    """Return a whole answer.
+
+    Raises:
+        AzureError: it is longer than any that is asked for, such as a file that somebody put at a path of ours.
+    """
+    content = bytearray()
+    for part in stream.iter_bytes():
+        content += part
+        if len(content) > _MAX_ANSWER_BYTES:
+            raise AzureError(f"cannot {action}: the answer has more than {_MAX_ANSWER_BYTES // 10**6} MB.", 0)
+    headers = [(key, value) for key, value in stream.headers.multi_items() if key != "content-encoding"]
+    return httpx.Response(stream.status_code, headers=headers, content=bytes(content), request=stream.request)
 
 
 def _area(path: str) -> str:

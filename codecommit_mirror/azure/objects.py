@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,29 @@ class Repository:
     project_id: str
     default_branch: str | None
     """Without ``refs/heads/``; None while the repository has no commit."""
+
+
+_MINIMUM_REVIEWERS = "fa4e907d-c16b-4a4c-9dfa-4906e5d171dd"
+_REQUIRED_REVIEWERS = "fd2167ab-b0be-447a-8ec8-39368250530e"
+"""Types of policies, the same everywhere: https://github.com/microsoft/terraform-provider-azuredevops,
+``policy/branch``."""
+
+
+@dataclass(frozen=True)
+class BranchPolicy:
+    """A policy of a branch that is enabled and keeps a push away (Policy Configurations - Get)."""
+
+    type_id: str
+    settings: Mapping[str, Any]
+
+    @property
+    def asks_others(self) -> bool:
+        """Whether somebody else has to approve each change: of every file, and not its author."""
+        has_reviewers = self.type_id == _REQUIRED_REVIEWERS or (
+            self.type_id == _MINIMUM_REVIEWERS and self.settings.get("minimumApproverCount", 0) > 0
+        )
+        is_partial = self.settings.get("filenamePatterns") or self.settings.get("addedFilesOnly")
+        return has_reviewers and not is_partial and not self.settings.get("creatorVoteCounts")
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class EngineVersion:
 
 def engine_in(text: str) -> EngineVersion | None:
     """Return which engine a YAML file carries; None if it carries none."""
-    found = re.search(r"(?m)^#   engine:  ([0-9]+(?:\.[0-9]+){2}) sha256:([0-9a-f]{64})$", text)
+    found = re.search(r"(?m)^#   engine:  ([0-9]{1,6}(?:\.[0-9]{1,6}){2}) sha256:([0-9a-f]{64})$", text)
     return EngineVersion(found[1], found[2]) if found else None
 
 
@@ -80,7 +80,7 @@ def written_by_newer(text: str) -> str | None:
     engine = engine_in(text)
     if engine and engine.is_newer:
         return f"carries the engine {engine.version}"
-    stub = re.search(r"(?m)^#   format:  ([0-9]+)$", text)
+    stub = re.search(r"(?m)^#   format:  ([0-9]{1,6})$", text)
     return f"has the format {stub[1]}" if stub and int(stub[1]) > STUB_FORMAT else None
 
 

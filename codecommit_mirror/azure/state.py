@@ -9,14 +9,11 @@ from ..config.mirror import Mirror, SharedEngine
 from ..errors import MirrorError
 from .client import AzureDevOps
 from .files import ENGINE_SUBJECT, FilePlace, read_place
-from .objects import Definition, ProjectSettings, Repository
+from .objects import BranchPolicy, Definition, ProjectSettings, Repository
 from .organization import FoundPool
 from .pipeline import render, written_for
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
 
-REVIEWERS = frozenset({"fa4e907d-c16b-4a4c-9dfa-4906e5d171dd", "fd2167ab-b0be-447a-8ec8-39368250530e"})
-"""The types of the policies *Minimum number of reviewers* and *Required reviewers*, the same everywhere:
-https://github.com/microsoft/terraform-provider-azuredevops, ``policy/branch``."""
 _ENGINE_PROPOSAL = "codecommit-mirror/engine"
 
 
@@ -27,13 +24,13 @@ class EngineState:
     azure: AzureDevOps = field(repr=False)
     """Its project."""
     place: FilePlace
-    policies: frozenset[str] | None
-    """The types of its branch's policies that keep a push away; None if the token may not see them."""
+    policies: tuple[BranchPolicy, ...] | None
+    """Its branch's policies that keep a push away; None if the token may not see them."""
 
     @property
     def is_reviewed(self) -> bool | None:
         """Whether somebody else has to approve each change of it; None if that is not known."""
-        return None if self.policies is None else bool(self.policies & REVIEWERS)
+        return None if self.policies is None else any(policy.asks_others for policy in self.policies)
 
 
 def read_engine(azure: AzureDevOps, shared: SharedEngine) -> EngineState:
@@ -47,6 +44,11 @@ def read_engine(azure: AzureDevOps, shared: SharedEngine) -> EngineState:
         MirrorError: the repository does not exist, or the token is refused.
     """
     repository = azure.repository(shared.repository_name)
+    if shared.repository_id not in (None, repository.id):
+        raise MirrorError(
+            f"the repository {shared.repository!r} has the id {repository.id}, but engine.repository_id is "
+            f"{shared.repository_id}: it is another repository; correct the section engine."
+        )
     place = read_place(azure, repository, shared.branch, shared.path, _ENGINE_PROPOSAL, ENGINE_SUBJECT)
     if place.tip is None:
         raise MirrorError(f"{shared.repository!r} has no branch {shared.branch!r}; push one first, or correct engine.")

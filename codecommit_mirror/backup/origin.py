@@ -37,8 +37,10 @@ class Origin:
     capabilities: tuple[str, ...] = ()
     bytes: int = 0
     """How many bytes the snapshots have; 0 if that is not known."""
-    is_confirmed: bool = True
-    """Whether a run of the mirror has confirmed what a replica has now."""
+    is_confirmed: bool | None = None
+    """Whether all of it is what a run of the mirror has confirmed; None if that is not known."""
+    unread: tuple[str, ...] = ()
+    """Archive entries that could not be read, so that what they keep is missing."""
     snapshots: Snapshots | None = field(default=None, repr=False)
     endpoint: engine_api.Endpoint | None = field(default=None, repr=False)
 
@@ -125,9 +127,10 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
     head = default_branch(aws, name)
     description = f"the replica {name}"
     refs = _restorable(advertised.refs)
+    unread: tuple[str, ...] = ()
     if at:
         with engine_api.failures_as_mirror_errors():
-            dropped = dropped_since(
+            dropped, unread = dropped_since(
                 advertised.refs, at, lambda ids: read_entries(endpoint, advertised.capabilities, ids)
             )
         refs = {**refs, **_restorable(dropped)}
@@ -138,7 +141,9 @@ def from_replica(aws: boto3.Session, name: str, at: datetime | None) -> Origin:
         refs,
         head,
         capabilities=advertised.capabilities,
-        is_confirmed=_is_confirmed(endpoint, advertised),
+        # The digest of a confirmation leaves the archive out.
+        is_confirmed=_is_confirmed(endpoint, advertised) and (None if at else True),
+        unread=unread,
         endpoint=endpoint,
     )
 
@@ -165,8 +170,10 @@ def _restorable(replica: Mapping[str, str]) -> dict[str, str]:
 
 def dropped_since(
     replica: Mapping[str, str], at: datetime, read: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]]
-) -> dict[str, str]:
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the tip of each ref that was deleted or overwritten after a time: the first one that was dropped since.
+
+    The second value has the entries that keep nothing, because they could not be read or because no run wrote them.
 
     Args:
         replica: all refs on the replica.
@@ -181,7 +188,7 @@ def dropped_since(
         kept = {f"refs/{place}": replica[name]} if "/" in place else common[replica[name]]
         for ref, value in kept.items():
             tips.setdefault(ref, value)
-    return tips
+    return tips, tuple(name for name, _, place in entries if "/" not in place and not common[replica[name]])
 
 
 def default_branch(aws: boto3.Session, name: str) -> str | None:

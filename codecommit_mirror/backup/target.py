@@ -36,6 +36,8 @@ class Folder:
     path: Path
     reserved: tuple[str, ...] = ()
     """No refs are kept for anybody."""
+    asks: bool = False
+    """Nothing starts from a push there."""
 
     @property
     def name(self) -> str:
@@ -85,6 +87,8 @@ class Server:
     exists: bool = True
     reserved: tuple[str, ...] = _RESERVED
     """The prefixes of the refs that only the server itself writes."""
+    asks: bool = False
+    """Whether a person is to agree first: it was there before, on the source's server, where pushes start pipelines."""
 
     def refs(self) -> Mapping[str, str]:
         """Return the refs that are there.
@@ -164,7 +168,7 @@ def find_target(text: str, context: MirrorContext) -> Target:
 
         return Server(url, sign_in, reserved=())
     if url.startswith(f"{context.mirror.azure.server}/"):
-        return Server(url, lambda: _with_token(url, context))
+        return Server(url, lambda: _with_token(url, context), asks=True)
     user, password = (context.environment.get(name, "") for name in (USERNAME, PASSWORD))
     if not (user and password):
         raise MirrorError(f"{USERNAME} and {PASSWORD} are not set; export the Git credentials for {url}.")
@@ -213,7 +217,7 @@ def _azure_repository(text: str, context: MirrorContext) -> Server:
         if error.status != 404:
             raise
         exists = False
-    server = Server(text, lambda: _with_token(place.clone_url, context), exists)
+    server = Server(text, lambda: _with_token(place.clone_url, context), exists, asks=exists)
 
     def create_first() -> engine_api.Endpoint:
         if not server.exists:

@@ -217,7 +217,11 @@ def _engine(readings: Readings, limits: Limits) -> Check:
         return Check("engine", "warning", f"{carried} is newer than this, {ours}", remedy)
     if carried != ours:
         return Check("engine", "warning", f"{carried} is outdated: this is {ours}", up)
-    if azure.engine and azure.engine.is_reviewed is False:
+    if azure.engine and place.text != render_engine():
+        return Check("engine", "warning", f"{place} is not what this version renders", up)
+    if azure.engine and azure.engine.is_reviewed is None:
+        return Check("engine", "ok", f"{carried}; this token may not see whether changes of it are reviewed")
+    if azure.engine and not azure.engine.is_reviewed:
         why = f"{carried}, but whoever may push to {place.branch!r} of {place.repository.name!r} changes every mirror"
         return Check("engine", "warning", why, "require reviewers there: Repos, Branches, Branch policies")
     return Check("engine", "ok", str(carried))

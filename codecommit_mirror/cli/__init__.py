@@ -20,7 +20,7 @@ COMMANDS = {
     "credentials": ("credentials", "Issue, list and revoke the HTTPS Git credentials of a mirror's IAM user."),
     "discover": ("mirrors_file", "List the repositories of an organization, and add them to mirrors.yaml."),
     "down": ("operations", "Take mirrors down: disconnect, revoke, destroy."),
-    "init": ("init", "Write a deployment repository, or bring one up to date."),
+    "init": ("init", "Write a deployment repository into FOLDER, or bring one up to date."),
     "pipeline": ("pipeline", "Render and run a mirror's Azure pipeline."),
     "plan": ("operations", "Show what 'up' would change, on both sides; changes nothing."),
     "restore": ("backup", "Restore a repository from the replica, its archive, or a snapshot."),

@@ -37,10 +37,7 @@ from .options import (
 from .output import echo, print_json, print_table, report_mirrors
 
 _MAX_LISTED = 20
-_CHANGED = (
-    "note: no run of the mirror has confirmed what the replica has now: look for refs that are not the source's, or "
-    "restore a snapshot from before with --at"
-)
+_LOOK = "look for refs that are not the source's"
 _DRILLS = 2
 """How many repositories are restored at a time: an agent has two processors, and room for few."""
 
@@ -188,7 +185,7 @@ def key_(mirror: Mirror, as_json: bool) -> None:
     help="Restore below a prefix like refs/heads/restored/, beside what is there.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
-@click.option("--yes", is_flag=True, help="With --to source: do not ask before refs are created there.")
+@click.option("--yes", is_flag=True, help="Do not ask before refs are created in a repository of the source's server.")
 @click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
 @bucket_option
 @click.option("--job", is_flag=True, help="With --drill: for a job in CI; the mirrors come in random order.")
@@ -235,20 +232,30 @@ def restore(
         _drill(mirrors[0], origin, as_json)
         return
     todo = restoring.plan(origin, find_target(str(to), context), patterns=patterns, under=under)
+    _say_what_is_wrong(origin)
     if dry_run:
         _print_plan(todo, as_json)
         return
-    if to == "source":
+    if todo.target.asks:
         _ask(todo, yes=yes)
     _restore(mirrors[0], todo, as_json)
+
+
+def _say_what_is_wrong(origin: Origin) -> None:
+    if origin.is_confirmed is False:
+        click.echo(f"note: no run of the mirror has confirmed what the replica has now: {_LOOK}", err=True)
+    if origin.unread:
+        entries = engine_api.count(origin.unread, "archive entry", "archive entries")
+        first = engine_api.sanitize(origin.unread[0])
+        click.echo(f"note: {entries} could not be read, and what they keep is missing; the first is {first}", err=True)
 
 
 def _ask(todo: restoring.RestorePlan, *, yes: bool) -> None:
     """Show what is going to be created in the source, where pushes start pipelines, and ask."""
     if not todo.create:
         return
-    if not todo.origin.is_confirmed:
-        click.echo(_CHANGED, err=True)
+    if todo.origin.is_confirmed is None:
+        click.echo(f"note: no run of the mirror is compared with this: {_LOOK}", err=True)
     for line in _listed([f"{value} {engine_api.sanitize(name)}" for name, value in sorted(todo.create.items())]):
         click.echo(line, err=True)
     number = engine_api.count(todo.create, "ref")
@@ -351,13 +358,12 @@ def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:
                 "from": todo.origin.description,
                 "to": todo.target.name,
                 "confirmed": todo.origin.is_confirmed,
+                "unread": list(todo.origin.unread),
                 "create": dict(todo.create),
                 **_kept(todo),
             }
         )
         return
-    if not todo.origin.is_confirmed:
-        echo(_CHANGED)
     size = f", {engine_api.format_bytes(todo.origin.bytes)} to read" if todo.origin.bytes else ""
     echo(f"From {todo.origin.description} to {todo.target.name}{size}.")
     echo(f"Would create {engine_api.count(todo.create, 'ref')}; {todo.present:,} are there already.")

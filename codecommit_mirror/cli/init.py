@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ _CI = re.compile(r"(?P<service>azure|github):(?P<place>[^/]+/[^/]+)")
 def init(
     folder: Path, source: str | None, place: str | None, service: str | None, wheel: Path | None, update: bool
 ) -> None:
-    """Write a deployment repository into FOLDER: mirrors.yaml, and all that 'up' and CI need beside it.
+    """Write a deployment repository into FOLDER, or bring one up to date.
+
+    It has mirrors.yaml, and all that 'up' and CI need beside it.
 
     It asks for the first source, the account, and the CI service. Files that are there already are never overwritten;
     with --update those that say that this command wrote them are brought up to date.
@@ -151,12 +154,20 @@ def _wanted(folder: Path, config: Path, wheel: Path | None) -> Iterator[Deployme
 
 def _requirement(folder: Path, wheel: Path | None) -> str:
     """Return the line by which pip installs this package: from a wheel beside it, or as the index has it."""
-    wheel = wheel or next(iter(sorted(folder.glob(f"codecommit_mirror-{VERSION}-*.whl"))), None)
+    wheel = wheel or _wheel_in_use(folder)
     if wheel is None:
         return f"{_NAME}=={VERSION} {_HASH}{_hash_of_index()}"
     if wheel.resolve().parent != folder.resolve():
         shutil.copy(wheel, folder / wheel.name)
     return f"./{wheel.name} {_HASH}{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+
+
+def _wheel_in_use(folder: Path) -> Path | None:
+    """Return the wheel of this version beside the requirements, if they name a wheel; one merely lying there is not."""
+    with suppress(FileNotFoundError):
+        if f"\n./{_NAME.replace('-', '_')}-" in f"\n{(folder / REQUIREMENTS_FILE).read_text(encoding='utf-8')}":
+            return next(iter(sorted(folder.glob(f"codecommit_mirror-{VERSION}-*.whl"))), None)
+    return None
 
 
 def _hash_of_index() -> str:
@@ -166,7 +177,7 @@ def _hash_of_index() -> str:
         MirrorError: pip does not get it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         asked = [*command, "--only-binary", ":all:", "--dest", folder, f"{_NAME}=={VERSION}"]
         done = subprocess.run(asked, capture_output=True, text=True, check=False)
         found = list(Path(folder).glob("*.whl"))

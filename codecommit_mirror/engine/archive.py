@@ -24,6 +24,9 @@ from .wire.transport import Traffic
 ARCHIVE_TIME = "%Y%m%dT%H%M%SZ"
 MAX_TIPS = 60
 """How many tips one commit keeps: its parents; git has no limit, and other programs stumble over hundreds."""
+MAX_ENTRY_BYTES = 130_000
+"""More than the bytes of such a commit: a part's names, and one name of a ref as long as a pkt-line."""
+_PART_BYTES = 60_000
 
 
 def dropped_tips(commands: Iterable[Command], safe: Collection[str]) -> dict[str, str]:
@@ -87,8 +90,7 @@ def plan_entries(dropped: Mapping[str, str], replica: ReplicaRefs, now: float) -
 def archive_commits(tips: Sequence[tuple[str, str]]) -> list[bytes]:
     """Return a chain of commits that keeps tips, each with the name of its ref; the same tips give the same commits."""
     commits: list[bytes] = []
-    for start in range(0, len(tips), MAX_TIPS):
-        part = tips[start : start + MAX_TIPS]
+    for part in _parts(tips):
         earlier = [object_id(COMMIT, commits[-1])] if commits else []
         parents = "".join(f"parent {value}\n" for value in dict.fromkeys([*earlier, *(value for value, _ in part)]))
         lines = [*(f"earlier {value}\n" for value in earlier), *(f"{value} {ref}\n" for value, ref in part)]
@@ -99,6 +101,18 @@ def archive_commits(tips: Sequence[tuple[str, str]]) -> list[bytes]:
             )
         )
     return commits
+
+
+def _parts(tips: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    """Yield tips as the commits keep them: few enough, and with names that are short enough together."""
+    start, size = 0, 0
+    for end, (_, ref) in enumerate(tips):
+        if end > start and (end - start == MAX_TIPS or size + len(to_bytes(ref)) > _PART_BYTES - 100 * MAX_TIPS):
+            yield tips[start:end]
+            start, size = end, 0
+        size += len(to_bytes(ref))
+    if tips:
+        yield tips[start:]
 
 
 def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:

@@ -26,6 +26,7 @@ _MAX_ENTRIES = 50
 """How many archive entries are looked at for one event."""
 _MAX_TEXT, _MAX_TIME = 4096, 64
 """Characters of an event's names and of its time: git's names of refs are shorter."""
+_FIRST_YEAR = 2000
 _SKEW = timedelta(hours=1)
 """How far the clock of an agent may be from that of CodeCommit's events."""
 
@@ -51,7 +52,7 @@ class Change:
             moment = datetime.fromisoformat(self.time)
         except ValueError:
             return None
-        return moment if moment.tzinfo else None
+        return moment if moment.tzinfo and moment.year >= _FIRST_YEAR else None
 
     def not_after(self, now: datetime) -> Change:
         """Return the change, made now if the event claims a later time."""

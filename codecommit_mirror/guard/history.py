@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 
-from ..engine.archive import MAX_TIPS
+from ..engine.archive import MAX_ENTRY_BYTES, MAX_TIPS
 from ..engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from ..engine.refs import Advertisement
 from ..engine.settings import Endpoint
@@ -20,8 +20,6 @@ MAX_INSPECTED_BYTES = 16 * 1024 * 1024
 _MAX_HAVES = 2000
 _MAX_CHAIN = 40
 """Commits of one archive entry; a push of 2,000 deletions makes 34."""
-_MAX_COMMIT_BYTES = 64_000
-"""Of one of them: 60 parents, and 60 lines with a ref's name."""
 
 
 def is_kept(access: Access, old: str, new: str) -> bool | None:
@@ -60,7 +58,8 @@ def read_entries(
 ) -> dict[str, dict[str, str]]:
     """Return the tips that archive entries keep, by the entry's id and the dropped ref.
 
-    Only a parent of an entry's commits counts, whatever its message says. What is not an entry keeps nothing.
+    Only a parent of an entry's commits counts, whatever its message says. What is not an entry keeps nothing, nor
+    does one that cannot be read; it takes no other one along.
 
     Args:
         endpoint: the replica.
@@ -75,10 +74,22 @@ def read_entries(
     for _ in range(_MAX_CHAIN):
         if not wanted:
             break
-        found = _read_commits(endpoint, capabilities, sorted(wanted))
+        found = _read_each(endpoint, capabilities, sorted(wanted))
         commits |= found
         wanted = {earlier for commit in found.values() if (earlier := _earlier(commit))} - commits.keys()
     return {entry: _tips(entry, commits) for entry in entries}
+
+
+def _read_each(endpoint: Endpoint, capabilities: Sequence[str], wanted: Sequence[str]) -> dict[str, bytes]:
+    """Return commits by their ids; where one spoils the pack that has them all, the others come without it."""
+    found = _read_commits(endpoint, capabilities, wanted)
+    missing = [name for name in wanted if name not in found]
+    if not missing or len(wanted) == 1:
+        return found
+    middle = (len(missing) + 1) // 2
+    for half in (missing[:middle], missing[middle:]):
+        found |= _read_each(endpoint, capabilities, half) if half else {}
+    return found
 
 
 def _read_commits(endpoint: Endpoint, capabilities: Sequence[str], wanted: Sequence[str]) -> dict[str, bytes]:
@@ -97,7 +108,7 @@ def _read_commits(endpoint: Endpoint, capabilities: Sequence[str], wanted: Seque
         return {}
     finally:
         pack.close()  # type: ignore[attr-defined]
-    return {name: found[name] for name in wanted if name in found and len(found[name]) <= _MAX_COMMIT_BYTES}
+    return {name: found[name] for name in wanted if name in found and len(found[name]) <= MAX_ENTRY_BYTES}
 
 
 def _earlier(commit: bytes) -> str | None:

@@ -109,8 +109,8 @@ def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) ->
 
 def plan(
     refs: Mapping[str, str], head: str | None, last: Manifest | None, *, anew: bool, halvings: int
-) -> list[BundlePlan]:
-    """Split a snapshot into bundles: usually one.
+) -> Iterator[BundlePlan]:
+    """Split a snapshot into bundles, usually one: each has all refs that are kept by then, so they come one by one.
 
     Args:
         refs: the replica's refs.
@@ -125,7 +125,6 @@ def plan(
     missing = [name for name in order if base.get(name) != refs[name]]
     size = max(1, -(-len(missing) // 2 ** min(halvings, _MAX_HALVINGS)))
     groups = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
-    parts: list[BundlePlan] = []
     kept = {name: value for name, value in base.items() if refs.get(name) == value}
     available = base
     for number, group in enumerate(groups, 1):
@@ -133,9 +132,8 @@ def plan(
         bases = prerequisites(available, group)
         known = set(available.values()) if bases else set()
         wants = [value for name, value in kept.items() if value not in known]
-        parts.append(BundlePlan(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups)))
+        yield BundlePlan(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups))
         available = {**available, **kept}
-    return parts
 
 
 def prerequisites(available: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
@@ -266,17 +264,20 @@ class Snapshots:
         if anew or (base and not base.complete):
             # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
             self._note_interruptible(replica, state, mended_at=format_time(now) if found.lost else "")
-        written: list[tuple[Manifest, str]] = []
+        before = (last.manifest, last.sha256) if last else None
+        is_full, size = False, 0
+        # Each manifest has all refs, so that no more than one is kept.
         for part in plan(advertised.refs, access.head, base, anew=anew, halvings=state.interrupted):
-            before = written[-1] if written else (last.manifest, last.sha256) if last else None
-            written.append(self._write(replica, access, advertised, part, before, state))
-        is_full = written[0][0].full
+            before = self._write(replica, access, advertised, part, before, state)
+            is_full, size = is_full or before[0].full, size + before[0].size
+        if before is None:
+            raise AssertionError("a snapshot has a part")
+        written = before[0]
         # Also of a chain that ends here: the snapshots that are kept include its last one.
         self._keep_locked(found.locks, now)
-        self._finish(replica, written[-1][0], found.listing, now)
-        if is_full and written[-1][0].signed_by:
-            self._mark_expired(found.listing, written[-1][0], now)
-        size = sum(manifest.size for manifest, _ in written)
+        self._finish(replica, written, found.listing, now)
+        if is_full and written.signed_by:
+            self._mark_expired(found.listing, written, now)
         return replace(result, kind="full" if is_full else "incremental", bytes=size)
 
     def _finish(

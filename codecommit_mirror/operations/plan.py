@@ -126,6 +126,7 @@ def _stack_actions(state: MirrorState) -> list[Action]:
         return [Action("create", subject), *template_changes(None, wanted.template)]
     resources = template_changes(state.template, wanted.template) if state.template else []
     why = "" if resources else "only tags or termination protection change"
+    why = why if state.template else "its template could not be read"
     return [Action("update", subject, None if stack.is_complete else stack.status, why or None), *resources]
 
 

@@ -132,9 +132,9 @@ class MirrorState:
         """The same of the deployed stack."""
         if self.stack is None:
             return frozenset()
-        # One that is known to be as it is wanted was not read.
         if self.template is None:
-            return self.wanted_places
+            # One that is known to be as it is wanted was not read; of one that could not be read, nothing is known.
+            return self.wanted_places if self.is_deployed else frozenset()
         return places(self.mirror.name, self.template, self.account, self.region)
 
     @property

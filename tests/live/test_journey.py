@@ -224,8 +224,9 @@ def test_what_is_deleted_or_rewritten_stays_in_the_archive(live):
     assert live.run()[0] == "succeeded"
     replica, endpoint = live.replica(), live.replica_endpoint()
     offered = program.read_refs(endpoint, "git-upload-pack").capabilities
-    dropped = dropped_since(replica, began, lambda entries: read_entries(endpoint, offered, entries))
+    dropped, unread = dropped_since(replica, began, lambda entries: read_entries(endpoint, offered, entries))
     assert dropped == {"refs/heads/feature/2": old, "refs/heads/feature/3": rewritten}
+    assert unread == ()
     assert "refs/heads/feature/2" not in replica
 
 

@@ -38,6 +38,7 @@ from .connection import TIMEOUT_SECONDS, connection_failure, open_connection
 from .transport import retry_after_seconds
 
 RENEW_SECONDS = 300
+MAX_ANSWER_BYTES = 1_000_000
 """So long before they expire, credentials are renewed."""
 SESSION_NAME = "azure-pipelines"
 """The same in each run: CodeCommit bills each ARN that it sees in a month, and a session's ARN has this name in it."""
@@ -192,7 +193,7 @@ def _post(who: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", path or "/", body, dict(headers))
         response = connection.getresponse()
-        text = response.read().decode("utf-8", "replace")
+        text = response.read(MAX_ANSWER_BYTES).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         raise connection_failure(who, url, error, was_sending=False) from None
     finally:

@@ -39,30 +39,14 @@ _LOCK = [
 _ENCRYPTION = "s3:x-amz-server-side-encryption"
 _DELETE = ["s3:DeleteObject", "s3:DeleteObjectVersion"]
 _SETTINGS = [
-    "s3:DeleteBucket",
-    "s3:DeleteBucketPolicy",
-    "s3:DeleteBucketWebsite",
-    "s3:PutAccelerateConfiguration",
-    "s3:PutAnalyticsConfiguration",
-    "s3:PutBucketAcl",
-    "s3:PutBucketCORS",
-    "s3:PutBucketLogging",
-    "s3:PutBucketNotification",
-    "s3:PutBucketObjectLockConfiguration",
-    "s3:PutBucketOwnershipControls",
-    "s3:PutBucketPolicy",
-    "s3:PutBucketPublicAccessBlock",
-    "s3:PutBucketRequestPayment",
-    "s3:PutBucketTagging",
-    "s3:PutBucketVersioning",
-    "s3:PutBucketWebsite",
-    "s3:PutEncryptionConfiguration",
-    "s3:PutIntelligentTieringConfiguration",
-    "s3:PutInventoryConfiguration",
-    "s3:PutLifecycleConfiguration",
-    "s3:PutMetricsConfiguration",
-    "s3:PutReplicationConfiguration",
+    "s3:CreateBucket*",
+    "s3:DeleteBucket*",
+    "s3:Put*Configuration",
+    "s3:PutBucket*",
+    "s3:TagResource",
+    "s3:UntagResource",
 ]
+"""What changes a bucket, with the actions that S3 will have: it refuses a policy that names an action it lacks."""
 
 
 class VaultBucket(Construct):

@@ -227,8 +227,15 @@ class GitOperations:
     def pull_requests(self, call: Call) -> Any:
         """Pull Requests - Get Pull Requests."""
         query, found = call.query, self._repository(call).pull_requests
-        source, status = query.get("searchCriteria.sourceRefName"), query.get("searchCriteria.status", "active")
-        return [p for p in found if source in (None, p["sourceRefName"]) and status in ("all", p["status"])]
+        source, target = query.get("searchCriteria.sourceRefName"), query.get("searchCriteria.targetRefName")
+        status = query.get("searchCriteria.status", "active")
+        return [
+            p
+            for p in found
+            if source in (None, p["sourceRefName"])
+            and target in (None, p["targetRefName"])
+            and status in ("all", p["status"])
+        ]
 
     def create_pull_request(self, call: Call) -> Any:
         """Pull Requests - Create."""
@@ -236,8 +243,10 @@ class GitOperations:
         refs = repository.refs()
         if body["sourceRefName"] not in refs or body["targetRefName"] not in refs:
             raise ServiceError(400, "TF401398: The pull request cannot be activated because a branch no longer exists.")
+        names = (body["sourceRefName"], body["targetRefName"])
         if any(
-            p["status"] == "active" and p["sourceRefName"] == body["sourceRefName"] for p in repository.pull_requests
+            p["status"] == "active" and (p["sourceRefName"], p["targetRefName"]) == names
+            for p in repository.pull_requests
         ):
             raise ServiceError(409, "TF401179: An active pull request for the source and target branch already exists.")
         made = {

@@ -240,11 +240,11 @@ def test_a_policy_refuses_a_push_and_a_pull_request_goes_round_it(project, tmp_p
     tip = project.azure.tip(project.repository, "main")
     project.azure.set_branch(project.repository, "proposal", old=None, new=tip)
     project.commit(branch="proposal")
-    assert project.azure.pull_request(project.repository, "proposal") is None
+    assert project.azure.pull_request(project.repository, "proposal", "main") is None
     opened = project.azure.open_pull_request(project.repository, "proposal", "main", "Title", "Text")
-    assert project.azure.pull_request(project.repository, "proposal") == opened
+    assert project.azure.pull_request(project.repository, "proposal", "main") == opened
     project.azure.abandon_pull_request(project.repository, opened)
-    assert project.azure.pull_request(project.repository, "proposal") is None
+    assert project.azure.pull_request(project.repository, "proposal", "main") is None
     project.azure.set_branch(
         project.repository, "proposal", old=project.azure.tip(project.repository, "proposal"), new=None
     )

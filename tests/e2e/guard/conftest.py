@@ -96,7 +96,7 @@ class Guarded:
     def mails(self, name: str, expected: int = 0) -> list[dict]:
         """Return the e-mails about a replica, once there are as many as expected and no event is on its way."""
         found: list[dict] = []
-        for number in range(60):
+        for number in range(240):
             found = [mail for mail in self.cloud.mail() if f" {name} " in mail["subject"]]
             if number >= 8 and len(found) >= expected:
                 break

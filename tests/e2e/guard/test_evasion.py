@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from codecommit_mirror import engine_api
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
+from codecommit_mirror.engine.archive import MAX_ENTRY_BYTES
 from codecommit_mirror.engine.confirmation import confirmation, source_commit
 from codecommit_mirror.engine.plan import by_original_name
 from codecommit_mirror.engine.refs import ReplicaRefs
@@ -83,9 +85,11 @@ def test_the_archive_goes_under_the_cover_of_entries_of_the_attackers_own(guarde
     push(rig, f"refs/heads/main:{entry}")
     push(rig, "refs/heads/attack:refs/heads/main", f"refs/heads/attack:{cover}")
     push(rig, f":{entry}")
-    # One of the archive, and one of the branch.
-    mails = guarded.mails(rig.name, 2)
-    assert len(mails) == 2
+    # The branch is told of as well, unless the function looked before the entry was gone.
+    for _ in range(10):
+        mails = guarded.mails(rig.name, 1)
+        if any(f"deleted {entry}" in mail["body"] for mail in mails):
+            break
     assert any(f"deleted {entry}" in mail["body"] for mail in mails)
     assert all("rotate" in mail["body"] for mail in mails)
 
@@ -462,6 +466,7 @@ def test_a_message_that_cannot_be_sent_holds_up_no_other(guarded, rig, monkeypat
     with pytest.raises(ClientError, match="Subject"):
         guard.handle_change(other)
     (mail,) = guarded.mails(rig.name, 1)
+    guard.vault.states.update(rig.name, lambda state: replace(state, outbox=()))
     assert "user/eve" in mail["body"]
 
 
@@ -472,7 +477,7 @@ def test_an_entry_that_no_run_writes_keeps_nothing_and_little_memory(rig):
     long = (head + "".join(f"{parent} refs/{number}\n" for number in range(20_000))).encode()
     wide = (head.replace(f"parent {parent}\n", f"parent {parent}\n" * 100)).encode()
     name = object_id(COMMIT, long)
-    assert len(long) > history._MAX_COMMIT_BYTES
+    assert len(long) > MAX_ENTRY_BYTES
     assert history._tips(name, {}) == {}
     many = (f"tree {tree}\n" + "".join(f"parent {number:040x}\n" for number in range(100))).encode()
     claims = "".join(f"{number:040x} refs/heads/{number}\n" for number in range(100)).encode()

@@ -55,7 +55,8 @@ def test_a_new_repository_in_azure_devops_gets_everything_and_running_again_noth
     assert "0 refs created, 15 there already" in restore("--to", f"azure:Shop/{name}")
     refused = restore("--to", f"azure:Shop/{name}", "--refs", "main", check=False)
     assert "has other values for 1 ref (refs/heads/main), and nothing is moved" in refused
-    below = restore("--to", f"azure:Shop/{name}", "--under", "refs/heads/restored/", "--refs", "main", "--refs", "v*")
+    beside = ("--under", "refs/heads/restored/", "--refs", "main", "--refs", "v*", "--yes")
+    below = restore("--to", f"azure:Shop/{name}", *beside)
     assert "4 refs created" in below
     assert azure_refs(cloud, name)["refs/heads/restored/main"] == sample.refs(rig.source)["refs/heads/main"]
     assert azure_refs(cloud, name)["refs/tags/restored/v2.0"] == sample.refs(rig.source)["refs/tags/v2.0"]
@@ -99,6 +100,8 @@ def test_what_was_planted_on_the_replica_reaches_the_source_only_with_a_persons_
     assert "there is no terminal to ask on: Create 1 ref in " in said
     assert "refs/heads/planted" not in sample.refs(rig.source)
     assert "refs/heads/restored/planted" in restore("--to", "source", "--under", "refs/heads/restored/", "--dry-run")
+    for way in (f"azure:{rig.mirror.azure.project}/{rig.mirror.azure.repository}", rig.mirror.azure.clone_url):
+        assert "there is no terminal to ask on: Create 1 ref in " in restore("--to", way, check=False)
     restore("--to", "source", "--yes")
     assert sample.refs(rig.source)["refs/heads/planted"] == planted
 
@@ -147,6 +150,24 @@ def test_the_archive_gives_back_what_runs_have_dropped_since(rig, restore, tmp_p
     restore("--to", str(tmp_path / "now"))
     assert sample.refs(tmp_path / "now") == sample.refs(rig.source, *NAMESPACES)
     assert (tmp_path / "now" / "HEAD").read_text() == "ref: refs/heads/main\n"
+
+
+def test_an_entry_that_cannot_be_read_hides_no_other(rig, restore):
+    sample.fill(rig.source)
+    rig.run()
+    time.sleep(1.1)
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    tip = sample.refs(rig.source)["refs/heads/feature/0"]
+    sample.git(rig.source, "update-ref", "-d", "refs/heads/feature/0")
+    time.sleep(1.1)
+    rig.run()
+    endless = f"tree {sample.git(rig.source, 'rev-parse', 'main^{tree}').strip()}\nauthor A <a@b> 1 +0000\n"
+    endless += f"committer A <a@b> 1 +0000\n\n{'x' * 17_000_000}"
+    spoilt = sample.git(rig.replica, "hash-object", "-t", "commit", "-w", "--stdin", stdin=endless.encode()).strip()
+    entry = f"refs/tags/codecommit-mirror/archive/{datetime.now(UTC):%Y%m%dT%H%M%SZ}/{spoilt[:16]}"
+    sample.git(rig.replica, "update-ref", entry, spoilt)
+    planned = json.loads(restore("--from", "replica", "--at", at, "--to", "source", "--dry-run", "--json"))
+    assert (planned["unread"], planned["create"]) == ([entry], {"refs/heads/feature/0": tip})
 
 
 def test_mistakes_leave_nothing_behind(rig, restore, tmp_path):

@@ -78,6 +78,10 @@ def test_the_engine_of_another_project_runs_by_a_stub_of_two_kilobytes(manager):
     assert (check.verdict, check.remedy) == ("warning", "require reviewers there: Repos, Branches, Branch policies")
     shared.cloud.azure.protect_branch("contoso", "Platform", shared.repository, "main")
     assert shared.checks()["engine"].verdict == "ok"
+    shared.write(shared.template().replace("END_OF_MIRROR_ENGINE", "END_OF_ANOTHER_ENGINE"))
+    check = shared.checks()["engine"]
+    assert (check.verdict, "is not what this version renders" in check.message) == ("warning", True)
+    shared.write(pipeline.render_engine())
     manager.down()
     # It is that of others, too.
     assert shared.template() == pipeline.render_engine()
@@ -123,10 +127,25 @@ def test_a_protected_branch_gets_the_engine_by_a_pull_request(swift):
     assert "merge its pull request, then run this again" in swift.row.message
     assert "mirror-engine.yml" not in sample.git(shared.bare, "ls-tree", "--name-only", "main")
     proposed = sample.refs(shared.bare)["refs/heads/codecommit-mirror/engine"]
+    planted = sample.commit(shared.bare, "codecommit-mirror/engine", "Rides along", parent=proposed)
+    with pytest.raises(MirrorError, match=r"'codecommit-mirror/engine' of .* has commits by someone else"):
+        swift.up()
+    assert sample.refs(shared.bare)["refs/heads/codecommit-mirror/engine"] == planted
+    sample.git(shared.bare, "update-ref", "refs/heads/codecommit-mirror/engine", proposed)
     sample.git(shared.bare, "update-ref", "refs/heads/main", proposed)
     swift.up()
     swift.assert_up()
     swift.down()
+
+
+def test_another_repository_with_the_engines_name_is_refused(swift):
+    shared = Shared(swift, project="Shop")
+    identifier = "00000000-0000-4000-8000-000000000000"
+    place = f"{{repository: Shop/{shared.repository}, repository_id: {identifier}}}"
+    swift.config.write_text(re.sub(r"engine: .*", f"engine: {place}", swift.config.read_text()))
+    (swift.mirror,) = load_mirrors(swift.config, swift.name)
+    with pytest.raises(MirrorError, match=f"but engine.repository_id is {identifier}: it is another repository"):
+        swift.up()
 
 
 def test_a_mirror_goes_to_the_shared_engine_and_back(swift):

@@ -1,5 +1,6 @@
 """Azure DevOps over HTTP: what each answer of the service becomes."""
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -299,3 +300,26 @@ def test_azures_own_reason_is_told_whatever_the_answer_is():
         with pytest.raises(AzureError) as caught:
             http.get("x", "do it")
         assert words in str(caught.value)
+
+
+def test_an_endless_answer_is_not_read_to_its_end(monkeypatch):
+    """Anyone who may push a file to a path of ours decides how long the answer is."""
+    monkeypatch.setattr("codecommit_mirror.azure.http._MAX_ANSWER_BYTES", 10_000_000)
+    read = []
+
+    def parts():
+        while True:
+            read.append(1)
+            yield b" " * 1_000_000
+
+    http, _, _ = service(httpx.Response(200, content=parts(), headers={"content-type": "application/json"}))
+    with pytest.raises(AzureError, match=r"^cannot do it: the answer has more than 10 MB\.$"):
+        http.get("x", "do it")
+    assert len(read) == 11
+
+
+def test_a_compressed_answer_is_read():
+    body = gzip.compress(b'{"id": 1}')
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    http, _, _ = service(httpx.Response(200, content=body, headers=headers))
+    assert http.get("x", "do it") == {"id": 1}

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.engine.archive import ARCHIVE_TIME, archive_commits, dropped_tips, expired, plan_entries
+from codecommit_mirror.engine.archive import (
+    ARCHIVE_TIME,
+    MAX_ENTRY_BYTES,
+    archive_commits,
+    dropped_tips,
+    expired,
+    plan_entries,
+)
 from codecommit_mirror.engine.git import MAX_COMMAND_LINE_BYTES, _push_arguments, batches_by_command_line
 from codecommit_mirror.engine.plan import (
     MAX_HAVES,
@@ -302,6 +309,15 @@ def test_many_tips_are_kept_by_a_chain():
     parents = {parent for commit in commits for parent in commit_parents(commit)}
     assert {value for value, _ in tips} <= parents
     assert max(len(commit_parents(commit)) for commit in commits) == 61
+
+
+def test_the_longest_names_make_more_commits_and_none_that_a_reader_refuses():
+    tips = [(f"{number:040x}", f"refs/tags/{number:0{size}}") for number in range(1, 90) for size in (3, 1024, 65_400)]
+    commits = archive_commits(tips)
+    assert max(map(len, commits)) <= MAX_ENTRY_BYTES
+    kept = {parent for commit in commits for parent in commit_parents(commit)}
+    assert {value for value, _ in tips} <= kept
+    assert archive_commits([]) == []
 
 
 def test_what_a_fast_forward_keeps_is_not_archived():

@@ -220,3 +220,10 @@ def test_a_repository_without_the_tags_is_no_replica():
     assert from_tags(ARN, {**tags, "codecommit-mirror:archive-days": "30"}).archive_days == 30
     for key in tags:
         assert from_tags(ARN, {name: value for name, value in tags.items() if name != key}) is None
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "1999-12-31T23:59:59Z", "2026-11-26T11:59:56", "x"])
+def test_a_time_that_no_event_has_is_none(time):
+    change = from_event({**event(), "time": time})
+    assert change
+    assert change.moment is None

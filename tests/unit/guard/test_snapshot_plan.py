@@ -55,7 +55,7 @@ def manifest(time="20261101T000000Z", refs=None, **fields):
 
 @given(REFS, REFS, st.booleans(), st.integers(0, 4))
 def test_the_last_part_has_all_refs_and_each_object_is_asked_for_or_there(before, refs, anew, halvings):
-    parts = plan(refs, "refs/heads/1", manifest(refs=before), anew=anew, halvings=halvings)
+    parts = list(plan(refs, "refs/heads/1", manifest(refs=before), anew=anew, halvings=halvings))
     assert parts[-1].refs == refs
     assert [part.complete for part in parts] == [False] * (len(parts) - 1) + [True]
     had = {} if anew else dict(before)
@@ -68,7 +68,7 @@ def test_the_last_part_has_all_refs_and_each_object_is_asked_for_or_there(before
 
 @given(REFS, st.integers(0, 4))
 def test_after_interruptions_a_snapshot_is_taken_in_more_and_smaller_parts(refs, halvings):
-    parts = plan(refs, None, None, anew=True, halvings=halvings)
+    parts = list(plan(refs, None, None, anew=True, halvings=halvings))
     assert len(parts) <= max(1, 2**halvings)
     sizes = [len(part.refs) for part in parts]
     assert sizes == sorted(sizes)

@@ -11,8 +11,8 @@ from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
 from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
-from codecommit_mirror.azure.objects import NO_OBJECT, Build, Definition, PullRequest, PushedRef
-from codecommit_mirror.azure.pipeline import render
+from codecommit_mirror.azure.objects import NO_OBJECT, BranchPolicy, Build, Definition, PullRequest, PushedRef
+from codecommit_mirror.azure.pipeline import engine_in, render, written_by_newer
 from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
 from codecommit_mirror.backup.coverage import Subscriptions, Unguarded
 from codecommit_mirror.checks import reading
@@ -24,6 +24,7 @@ from codecommit_mirror.operations.verification import Comparison
 
 from .states import azure_state
 
+MINIMUM, REQUIRED = "fa4e907d-c16b-4a4c-9dfa-4906e5d171dd", "fd2167ab-b0be-447a-8ec8-39368250530e"
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 LIMITS = Limits(NOW, timedelta(hours=1), 90)
 MIRROR = single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
@@ -242,3 +243,26 @@ def test_one_cause_is_reported_once_for_all_mirrors():
         "the token is wrong.": ["A", "B"],
         "AWS denies it.": ["C"],
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "asks"),
+    [
+        (MINIMUM, {"minimumApproverCount": 1}, True),
+        (MINIMUM, {"minimumApproverCount": 1, "creatorVoteCounts": True}, False),
+        (MINIMUM, {"minimumApproverCount": 0}, False),
+        (REQUIRED, {"requiredReviewerIds": ["x"]}, True),
+        (REQUIRED, {"requiredReviewerIds": ["x"], "filenamePatterns": ["/other/*"]}, False),
+        (REQUIRED, {"requiredReviewerIds": ["x"], "addedFilesOnly": True}, False),
+        ("0609b952-1397-4640-95ec-e00a01b2c241", {"buildDefinitionId": 1}, False),
+    ],
+)
+def test_a_policy_counts_as_review_if_somebody_else_has_to_approve_each_change(kind, settings, asks):
+    assert BranchPolicy(kind, settings).asks_others is asks
+
+
+def test_digits_without_end_are_no_version():
+    """Whoever may push to the branch would stop every command that reads it."""
+    assert engine_in(f"#   engine:  {'9' * 5000}.0.0 sha256:{'a' * 64}\n") is None
+    assert written_by_newer(f"#   format:  {'9' * 5000}\n") is None
+    assert written_by_newer("#   format:  999999\n") == "has the format 999999"

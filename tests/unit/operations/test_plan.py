@@ -110,7 +110,12 @@ def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
 @pytest.mark.parametrize(
     ("changes", "stage", "line"),
     [
-        ({"stack": replace(STACK, tags={})}, DEPLOY, "~ stack 'M': only tags or termination protection change"),
+        ({"stack": replace(STACK, tags={}), "template": {}}, DEPLOY, "~ stack 'M': its template could not be read"),
+        (
+            {"stack": replace(STACK, tags={}), "template": WANTED.template},
+            DEPLOY,
+            "~ stack 'M': only tags or termination protection change",
+        ),
         ({"stack": replace(STACK, protected=True)}, DEPLOY, "~ stack 'M': "),
         ({"stack": replace(STACK, status="UPDATE_FAILED")}, DEPLOY, "~ stack 'M': UPDATE_FAILED"),
         ({"azure": connected(text="edited by hand")}, CONNECT, "~ YAML 'azure-pipelines-mirror.yml'"),
@@ -320,3 +325,10 @@ def test_a_project_where_anyone_sets_variables_gets_no_secret_unless_a_person_ac
     (problem,) = connection.find_problems(MIRROR, unseen, connection.Allowed())
     assert "cannot be seen, since the token lacks the scope Project and team (read)" in problem
     assert connection.find_problems(MIRROR, unseen, connection.Allowed(settable_variables=True)) == []
+
+
+def test_of_a_template_that_cannot_be_read_nothing_is_known():
+    """What the file names would else seem to be deployed already."""
+    unread = state(stack=replace(STACK, tags={}), template=None)
+    assert unread.wanted_places
+    assert unread.deployed_places == frozenset()

@@ -111,14 +111,21 @@ def test_the_archive_gives_the_first_tip_that_was_dropped_since():
         f"{ARCHIVE}/20261105T000000Z/tags/v": "6" * 40,
         "refs/heads/x": "9" * 40,
     }
-    common = {"e" * 40: {"refs/heads/x": "4" * 40, "refs/heads/y": "7" * 40}}
+    common = {"e" * 40: {"refs/heads/x": "4" * 40, "refs/heads/y": "7" * 40}, "f" * 40: {}}
 
     def read(entries):
         return {entry: common[entry] for entry in entries}
 
-    found = dropped_since(replica, datetime(2026, 11, 2, tzinfo=UTC), read)
+    found, unread = dropped_since(replica, datetime(2026, 11, 2, tzinfo=UTC), read)
     assert found == {"refs/heads/x": "3" * 40, "refs/heads/y": "7" * 40, "refs/tags/v": "6" * 40}
-    assert dropped_since(replica, datetime(2026, 11, 6, tzinfo=UTC), read) == {}
+    assert unread == ()
+    assert dropped_since(replica, datetime(2026, 11, 6, tzinfo=UTC), read) == ({}, ())
+
+
+def test_an_entry_that_cannot_be_read_is_told():
+    entry = f"{ARCHIVE}/20261104T000000Z/ffffffffffffffff"
+    found = dropped_since({entry: "f" * 40}, datetime(2026, 11, 2, tzinfo=UTC), lambda _: {"f" * 40: {}})
+    assert found == ({}, (entry,))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.aws.stack_plan import newly_named, places
+from codecommit_mirror.config.mirror import AgentPool, SharedEngine
 
 from .test_stacks import ROLE, synthesised
 
 
-def of(name="MyRepoReplica", region="eu-west-1", **changes):
-    template = Template.from_stack(synthesised(name, **changes)).to_json()
+def of(name="MyRepoReplica", region="eu-west-1", engine=None, **changes):
+    template = Template.from_stack(synthesised(name, engine=engine, **changes)).to_json()
     return places(name, template, "111122223333", region)
 
 
@@ -36,6 +37,15 @@ def test_each_change_of_where_something_goes_is_new():
     assert named(of(azure=azure.model_copy(update={"project": "Theirs"})), of()) == ["project"]
     server = azure.model_validate({**azure.model_dump(exclude_unset=True), "server": "https://tfs.example.com/tfs"})
     assert named(of(azure=server), of()) == ["server"]
+    assert named(of(azure=azure.model_copy(update={"pipelines_repository": "Theirs"})), of()) == [
+        "repository for pipelines"
+    ]
+    assert named(of(azure=azure.model_copy(update={"pool": AgentPool(name="Theirs")})), of()) == ["agent pool"]
+    ours, theirs = SharedEngine(repository="Platform/mirrors"), SharedEngine(repository="Other/mirrors")
+    assert named(of(engine=ours), of()) == ["engine"]
+    assert named(of(engine=theirs), of(engine=ours)) == ["engine"]
+    assert named(of(engine=ours.model_copy(update={"branch": "theirs"})), of(engine=ours)) == ["engine"]
+    assert named(of(engine=ours), of(engine=ours)) == []
     assert named(of(region="us-east-1"), of()) == ["account"]
     assert named(of(existing=True), of()) == ["existing repository"]
     assert named(of(user_name="other"), of()) == ["user or role"]

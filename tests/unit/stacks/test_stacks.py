@@ -27,10 +27,10 @@ ORGANIZATION_ID = "89abcdef-0123-4567-89ab-cdef01234567"
 ROLE = {"replica_auth": "role", "identity": Identity(organization_id=ORGANIZATION_ID)}
 
 
-def synthesised(name="MyRepoReplica", *, earlier=None, **changes):
+def synthesised(name="MyRepoReplica", *, earlier=None, engine=None, **changes):
     app = cdk.App(context=CONTEXT, analytics_reporting=False)
     mirror = single_mirror(name, URL).model_copy(update=changes)
-    return ReplicaStack(app, mirror=mirror, earlier=earlier)
+    return ReplicaStack(app, mirror=mirror.with_engine(engine), earlier=earlier)
 
 
 def template(**changes):

@@ -12,8 +12,8 @@ import pytest
 from codecommit_mirror.azure.pipeline import render_engine
 from localcloud import sample
 
-from .conftest import ROOT, azure_environment, build_wheel
-from .test_documentation import DEMOS, GETTING_STARTED, blocks, commands
+from ..conftest import ROOT, azure_environment, build_wheel
+from ..test_documentation import DEMOS, GETTING_STARTED, blocks, commands
 
 pytestmark = pytest.mark.long
 
