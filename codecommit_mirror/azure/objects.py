@@ -23,9 +23,8 @@ class Repository:
 
 
 _MINIMUM_REVIEWERS = "fa4e907d-c16b-4a4c-9dfa-4906e5d171dd"
-_REQUIRED_REVIEWERS = "fd2167ab-b0be-447a-8ec8-39368250530e"
-"""Types of policies, the same everywhere: https://github.com/microsoft/terraform-provider-azuredevops,
-``policy/branch``."""
+"""The type of the policy *Minimum number of reviewers*, the same everywhere, as are its settings:
+https://github.com/microsoft/terraform-provider-azuredevops, ``policy/branch``."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,14 @@ class BranchPolicy:
 
     @property
     def asks_others(self) -> bool:
-        """Whether somebody else has to approve each change: of every file, and not its author."""
-        has_reviewers = self.type_id == _REQUIRED_REVIEWERS or (
-            self.type_id == _MINIMUM_REVIEWERS and self.settings.get("minimumApproverCount", 0) > 0
+        """Whether somebody else has to approve each change as it is: not its author, nor who pushed to it last."""
+        votes_end = self.settings.get("resetOnSourcePush") or self.settings.get("requireVoteOnLastIteration")
+        return (
+            self.type_id == _MINIMUM_REVIEWERS
+            and self.settings.get("minimumApproverCount", 0) > 0
+            and not self.settings.get("creatorVoteCounts")
+            and bool(self.settings.get("blockLastPusherVote") and votes_end)
         )
-        is_partial = self.settings.get("filenamePatterns") or self.settings.get("addedFilesOnly")
-        return has_reviewers and not is_partial and not self.settings.get("creatorVoteCounts")
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ class Folder:
     path: Path
     reserved: tuple[str, ...] = ()
     """No refs are kept for anybody."""
-    asks: bool = False
-    """Nothing starts from a push there."""
+    exists: bool = False
+    """It is complete, or not there."""
 
     @property
     def name(self) -> str:
@@ -85,10 +85,9 @@ class Server:
     endpoint: Callable[[], engine_api.Endpoint] = field(repr=False)
     """Returns the endpoint, with a new password where one lasts for minutes only; creates the repository if needed."""
     exists: bool = True
+    """Whether it was there before, so that a person is to agree first: pushes start pipelines, and may reach others."""
     reserved: tuple[str, ...] = _RESERVED
     """The prefixes of the refs that only the server itself writes."""
-    asks: bool = False
-    """Whether a person is to agree first: it was there before, on the source's server, where pushes start pipelines."""
 
     def refs(self) -> Mapping[str, str]:
         """Return the refs that are there.
@@ -168,7 +167,7 @@ def find_target(text: str, context: MirrorContext) -> Target:
 
         return Server(url, sign_in, reserved=())
     if url.startswith(f"{context.mirror.azure.server}/"):
-        return Server(url, lambda: _with_token(url, context), asks=True)
+        return Server(url, lambda: _with_token(url, context))
     user, password = (context.environment.get(name, "") for name in (USERNAME, PASSWORD))
     if not (user and password):
         raise MirrorError(f"{USERNAME} and {PASSWORD} are not set; export the Git credentials for {url}.")
@@ -217,7 +216,7 @@ def _azure_repository(text: str, context: MirrorContext) -> Server:
         if error.status != 404:
             raise
         exists = False
-    server = Server(text, lambda: _with_token(place.clone_url, context), exists, asks=exists)
+    server = Server(text, lambda: _with_token(place.clone_url, context), exists)
 
     def create_first() -> engine_api.Endpoint:
         if not server.exists:

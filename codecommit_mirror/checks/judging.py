@@ -202,6 +202,12 @@ def _yaml(readings: Readings, limits: Limits) -> Check:
     return Check("YAML", "ok", str(place))
 
 
+_REVIEW = (
+    "require a reviewer there who neither made nor last pushed the change, and votes that end with each push: Repos, "
+    "Branches, Branch policies"
+)
+
+
 def _engine(readings: Readings, limits: Limits) -> Check:
     if readings.azure is None:
         return _unread("engine")
@@ -223,7 +229,7 @@ def _engine(readings: Readings, limits: Limits) -> Check:
         return Check("engine", "ok", f"{carried}; this token may not see whether changes of it are reviewed")
     if azure.engine and not azure.engine.is_reviewed:
         why = f"{carried}, but whoever may push to {place.branch!r} of {place.repository.name!r} changes every mirror"
-        return Check("engine", "warning", why, "require reviewers there: Repos, Branches, Branch policies")
+        return Check("engine", "warning", why, _REVIEW)
     return Check("engine", "ok", str(carried))
 
 

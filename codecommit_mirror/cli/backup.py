@@ -185,7 +185,7 @@ def key_(mirror: Mirror, as_json: bool) -> None:
     help="Restore below a prefix like refs/heads/restored/, beside what is there.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask before refs are created in a repository of the source's server.")
+@click.option("--yes", is_flag=True, help="Do not ask before refs are created in a repository that is there.")
 @click.option("--drill", is_flag=True, help="Restore to a temporary folder, check everything, and remove it.")
 @bucket_option
 @click.option("--job", is_flag=True, help="With --drill: for a job in CI; the mirrors come in random order.")
@@ -236,7 +236,7 @@ def restore(
     if dry_run:
         _print_plan(todo, as_json)
         return
-    if todo.target.asks:
+    if todo.target.exists:
         _ask(todo, yes=yes)
     _restore(mirrors[0], todo, as_json)
 
@@ -251,7 +251,7 @@ def _say_what_is_wrong(origin: Origin) -> None:
 
 
 def _ask(todo: restoring.RestorePlan, *, yes: bool) -> None:
-    """Show what is going to be created in the source, where pushes start pipelines, and ask."""
+    """Show what is going to be created in a repository that is there, where pushes start pipelines, and ask."""
     if not todo.create:
         return
     if todo.origin.is_confirmed is None:

@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +189,30 @@ def _hash_of_index() -> str:
                 f"pip does not get {_NAME} {VERSION} from its index ({reason.removeprefix('ERROR: ')}), whose hash "
                 f"belongs into {REQUIREMENTS_FILE}; correct pip's configuration, or give --wheel FILE."
             )
+        _check_same(found[0])
         return hashlib.sha256(found[0].read_bytes()).hexdigest()
+
+
+def _check_same(wheel: Path) -> None:
+    """Refuse a wheel that is not what runs here: whoever has the package's name on an index decides what it has.
+
+    Raises:
+        MirrorError: it is another one.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        record = next((name for name in archive.namelist() if name.endswith(".dist-info/RECORD")), None)
+        theirs = archive.read(record).decode() if record else ""
+    if not _modules(theirs) or _modules(theirs) != _modules(metadata.distribution(_NAME).read_text("RECORD") or ""):
+        raise MirrorError(
+            f"{_NAME} {VERSION} on pip's index is not what runs here, so its hash is not written; install it from "
+            "there, or give --wheel FILE."
+        )
+
+
+def _modules(record: str) -> set[str]:
+    """Return the package's files with their hashes (https://packaging.python.org/specifications/recording-installed-packages)."""
+    lines = (line.rpartition(",")[0] for line in record.splitlines())
+    return {line for line in lines if line.startswith(f"{_NAME.replace('-', '_')}/") and ",sha256=" in line}
 
 
 def _write(folder: Path, file: DeploymentFile, *, update: bool) -> None:

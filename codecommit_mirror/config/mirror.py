@@ -121,8 +121,8 @@ class SharedEngine(BaseModel):
     repository: Annotated[str, SHARED_REPOSITORY]
     """``PROJECT/REPOSITORY`` in the organization of the mirrors."""
     repository_id: Annotated[str, REPOSITORY_ID] | None = None
-    """The repository's id in Azure DevOps: with it, another repository that gets the same name is refused.
-    Default: none."""
+    """The repository's id in Azure DevOps, by which ``up`` and ``status`` refuse another one of its name. Default:
+    none."""
     branch: Annotated[str, BRANCH] = "main"
     """The branch whose engine the pipelines run. Who may push to it decides what every pipeline does."""
     path: Annotated[str, PIPELINE_PATH] = "mirror-engine.yml"

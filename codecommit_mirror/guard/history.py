@@ -18,8 +18,10 @@ from .replicas import Access
 
 MAX_INSPECTED_BYTES = 16 * 1024 * 1024
 _MAX_HAVES = 2000
-_MAX_CHAIN = 40
-"""Commits of one archive entry; a push of 2,000 deletions makes 34."""
+_MAX_CHAIN = 2_000
+"""Commits of one archive entry: a push deletes at most 2,000 refs, and a commit keeps one at least."""
+_MAX_ENTRIES_BYTES = 64 * 1024 * 1024
+"""Of the commits of all entries that are read together; what is beyond that keeps nothing."""
 
 
 def is_kept(access: Access, old: str, new: str) -> bool | None:
@@ -76,6 +78,8 @@ def read_entries(
             break
         found = _read_each(endpoint, capabilities, sorted(wanted))
         commits |= found
+        if sum(map(len, commits.values())) > _MAX_ENTRIES_BYTES:
+            break
         wanted = {earlier for commit in found.values() if (earlier := _earlier(commit))} - commits.keys()
     return {entry: _tips(entry, commits) for entry in entries}
 

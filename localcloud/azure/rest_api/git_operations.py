@@ -287,7 +287,13 @@ class GitOperations:
                 "isBlocking": True,
                 "isDeleted": False,
                 "type": {"id": _MINIMUM_REVIEWERS, "displayName": "Minimum number of reviewers"},
-                "settings": {"minimumApproverCount": 1, "creatorVoteCounts": False, "scope": [scope]},
+                "settings": {
+                    "minimumApproverCount": 1,
+                    "creatorVoteCounts": False,
+                    "blockLastPusherVote": True,
+                    "resetOnSourcePush": True,
+                    "scope": [scope],
+                },
             }
         ]
 

@@ -128,7 +128,7 @@ def test_another_replica_can_be_the_target(rig, restore, cloud):
     rig.run()
     codecommit = cloud.client("codecommit")
     made = codecommit.create_repository(repositoryName=f"{rig.name}-copy")["repositoryMetadata"]
-    refused = restore("--to", made["cloneUrlHttp"], check=False)
+    refused = restore("--to", made["cloneUrlHttp"], "--yes", check=False)
     assert "refused 1 ref (refs/notes/commits)" in refused
     assert "the other 15 are there, and running this again tries only what is missing" in refused
     branches = sample.refs(cloud.replica_path(f"{rig.name}-copy"), "refs/heads/")

@@ -75,7 +75,8 @@ def test_the_engine_of_another_project_runs_by_a_stub_of_two_kilobytes(manager):
     assert re.search(rf"'mirror-engine.yml' on 'main' of '{shared.repository}': 1\.\d+\.\d+ \([0-9a-f]{{12}}\)", step)
     assert manager.up() == []
     check = shared.checks()["engine"]
-    assert (check.verdict, check.remedy) == ("warning", "require reviewers there: Repos, Branches, Branch policies")
+    assert check.verdict == "warning"
+    assert check.remedy.startswith("require a reviewer there who neither made nor last pushed the change")
     shared.cloud.azure.protect_branch("contoso", "Platform", shared.repository, "main")
     assert shared.checks()["engine"].verdict == "ok"
     shared.write(shared.template().replace("END_OF_MIRROR_ENGINE", "END_OF_ANOTHER_ENGINE"))

@@ -24,7 +24,13 @@ from codecommit_mirror.operations.verification import Comparison
 
 from .states import azure_state
 
-MINIMUM, REQUIRED = "fa4e907d-c16b-4a4c-9dfa-4906e5d171dd", "fd2167ab-b0be-447a-8ec8-39368250530e"
+MINIMUM = "fa4e907d-c16b-4a4c-9dfa-4906e5d171dd"
+REVIEWED = {
+    "minimumApproverCount": 1,
+    "creatorVoteCounts": False,
+    "blockLastPusherVote": True,
+    "resetOnSourcePush": True,
+}
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 LIMITS = Limits(NOW, timedelta(hours=1), 90)
 MIRROR = single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
@@ -248,16 +254,17 @@ def test_one_cause_is_reported_once_for_all_mirrors():
 @pytest.mark.parametrize(
     ("kind", "settings", "asks"),
     [
-        (MINIMUM, {"minimumApproverCount": 1}, True),
-        (MINIMUM, {"minimumApproverCount": 1, "creatorVoteCounts": True}, False),
-        (MINIMUM, {"minimumApproverCount": 0}, False),
-        (REQUIRED, {"requiredReviewerIds": ["x"]}, True),
-        (REQUIRED, {"requiredReviewerIds": ["x"], "filenamePatterns": ["/other/*"]}, False),
-        (REQUIRED, {"requiredReviewerIds": ["x"], "addedFilesOnly": True}, False),
+        (MINIMUM, REVIEWED, True),
+        (MINIMUM, {**REVIEWED, "resetOnSourcePush": False, "requireVoteOnLastIteration": True}, True),
+        (MINIMUM, {**REVIEWED, "creatorVoteCounts": True}, False),
+        (MINIMUM, {**REVIEWED, "blockLastPusherVote": False}, False),
+        (MINIMUM, {**REVIEWED, "resetOnSourcePush": False}, False),
+        (MINIMUM, {**REVIEWED, "minimumApproverCount": 0}, False),
+        (MINIMUM, {}, False),
         ("0609b952-1397-4640-95ec-e00a01b2c241", {"buildDefinitionId": 1}, False),
     ],
 )
-def test_a_policy_counts_as_review_if_somebody_else_has_to_approve_each_change(kind, settings, asks):
+def test_a_policy_counts_as_review_if_somebody_else_has_to_approve_each_change_as_it_is(kind, settings, asks):
     assert BranchPolicy(kind, settings).asks_others is asks
 
 
