@@ -126,7 +126,7 @@ def test_a_merge_brings_a_fleet_up_and_another_one_makes_it_what_the_file_says(f
         fleet.run("codecommit-mirror", *proposal, *more, AZURE_DEVOPS_EXT_PAT=cloud.operator_token)
     branch = "refs/heads/codecommit-mirror/discover"
     assert f"  {names[1]}:\n" in sample.git(fleet.bare, "show", f"{branch}:mirrors.yaml")
-    assert fleet.azure.pull_request(fleet.azure.repository("mirrors"), "codecommit-mirror/discover")
+    assert fleet.azure.pull_request(fleet.azure.repository("mirrors"), "codecommit-mirror/discover", "main")
     sample.commit(fleet.bare, "codecommit-mirror/discover", "Not yet")
     edited = sample.refs(fleet.bare)[branch]
     fleet.run("codecommit-mirror", *proposal, "--include", "*", AZURE_DEVOPS_EXT_PAT=cloud.operator_token)

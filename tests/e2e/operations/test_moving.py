@@ -197,7 +197,7 @@ def test_a_pull_request_moves_the_pipeline_once_it_is_merged(swift, pipelines):
     azure = azure_of(swift)
     assert (azure.definition.id, azure.definition.yaml_path) == (definition, f"{swift.name}.yml")
     assert swift.pipeline_works()
-    assert swift.context().azure.pull_request(azure.source, f"codecommit-mirror/{swift.mirror.stack_name}")
+    assert swift.context().azure.pull_request(azure.source, f"codecommit-mirror/{swift.mirror.stack_name}", "main")
     assert swift.up(pull_request=True) == []
 
 
