@@ -88,7 +88,7 @@ audit: $(RELEASE)/.installed  ## Ask the advisory service of PyPI about every pi
 
 sbom: $(RELEASE)/.installed  ## Write a CycloneDX list of what an installation consists of to dist/sbom.json
 	@mkdir -p dist
-	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON -o dist/sbom.json requirements.txt
+	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON --output-reproducible -o dist/sbom.json requirements.txt
 
 $(RELEASE)/.installed: requirements-release.txt
 	@$(PYTHON) -m venv $(RELEASE)

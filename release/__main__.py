@@ -32,6 +32,8 @@ def main(version: str) -> None:
     tag = f"v{version}"
     if changed := _run("git", "status", "--porcelain", "--untracked-files=no"):
         sys.exit(f"there are changes that are not committed; commit or undo them first:\n{changed}")
+    # Git refuses a commit or a tag without a name and an address, when the files are changed already.
+    _run("git", "var", "GIT_COMMITTER_IDENT")
     _prepare(version)
     commit = _run("git", "rev-parse", "HEAD")
     tagged = _run("git", "tag", "--list", tag)
@@ -70,8 +72,8 @@ def build_twice(repository: Path, commit: str, output: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as folder:
         first, second = (_build(repository, commit, Path(folder, name)) for name in ("first", "second"))
-        if first.keys() != second.keys() or (differs := [name for name in first if first[name] != second[name]]):
-            sys.exit(f"two builds of {commit} differ: {', '.join(differs or {*first, *second})}.")
+        if differs := sorted({name for name, _ in first.items() ^ second.items()}):
+            sys.exit(f"two builds of {commit} differ: {', '.join(differs)}.")
     output.mkdir(exist_ok=True)
     for name, data in sorted(first.items()):
         (output / name).write_bytes(data)
@@ -89,10 +91,9 @@ def _build(repository: Path, commit: str, folder: Path) -> dict[str, bytes]:
 def _describe(files: list[Path]) -> None:
     """Check what an index would check, and write what the release consists of, and the checksums."""
     _run(sys.executable, "-m", "twine", "check", "--strict", *map(str, files))
-    sbom = DIST / "sbom.json"
-    tool = [str(Path(sys.executable).with_name("cyclonedx-py")), "requirements", "--pyproject", "pyproject.toml"]
-    _run(*tool, "--output-format", "JSON", "--output-reproducible", "-o", str(sbom), "requirements.txt")
-    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in (*files, sbom)]
+    _run("make", "sbom")
+    listed = (*files, DIST / "sbom.json")
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in listed]
     (DIST / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
 
 
