@@ -80,11 +80,13 @@ def init(
             raise click.UsageError(f"{config} is there already, so --source, --aws and --ci are not used; edit it.")
     elif update:
         raise ConfigurationError(f"{config} does not exist, so there is nothing to update; leave --update out.")
-    else:
-        config.write_text(first_file(_answers(source, place, service)), encoding="utf-8")
+    first = None if config.exists() else first_file(_answers(source, place, service))
+    # Before anything is written, since an index may not be reached.
+    requirement = _requirement(folder, wheel)
+    if first is not None:
+        config.write_text(first, encoding="utf-8")
         echo(f"wrote {config}")
-    wanted = list(_wanted(folder, config, wheel))
-    for file in wanted:
+    for file in list(_wanted(config, requirement)):
         _write(folder, file, update=update)
     _check_app(folder)
     echo(f"Edit {config}, then see {folder / 'README.md'}.")
@@ -148,10 +150,9 @@ def _ci_answers(service: str | None, place: str | None, organization: str, serve
     return {**_place(place), **found}
 
 
-def _wanted(folder: Path, config: Path, wheel: Path | None) -> Iterator[DeploymentFile]:
+def _wanted(config: Path, requirement: str) -> Iterator[DeploymentFile]:
     configuration = load(config)
-    server = job_server(configuration.mirrors, config)
-    return files(configuration, DEFAULT_FILE, _requirement(folder, wheel), server)
+    return files(configuration, DEFAULT_FILE, requirement, job_server(configuration.mirrors, config))
 
 
 def _requirement(folder: Path, wheel: Path | None) -> str:
@@ -202,7 +203,10 @@ def _check_same(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         record = next((name for name in archive.namelist() if name.endswith(".dist-info/RECORD")), None)
         theirs = archive.read(record).decode() if record else ""
-    if not _modules(theirs) or _modules(theirs) != _modules(metadata.distribution(_NAME).read_text("RECORD") or ""):
+    ours = ""
+    with suppress(metadata.PackageNotFoundError):
+        ours = metadata.distribution(_NAME).read_text("RECORD") or ""
+    if not _modules(theirs) or _modules(theirs) != _modules(ours):
         raise MirrorError(
             f"{_NAME} {VERSION} on pip's index is not what runs here, so its hash is not written; install it from "
             "there, or give --wheel FILE."

@@ -156,6 +156,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path, wheel):
     refused = init(tmp_path, check=False, **nowhere)
     assert refused.startswith("error: pip does not get codecommit-mirror 1.0.0 from its index (")
     assert refused.endswith("or give --wheel FILE.\n")
+    assert list(tmp_path.iterdir()) == []
     # What runs here is a checkout, which no wheel on an index is known to be.
     exchanged = init(tmp_path, check=False, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheel.parent))
     assert "is not what runs here, so its hash is not written" in exchanged
