@@ -147,12 +147,6 @@ class AzureDevOps:
         path = f"git/repositories/{repository.id}/commits/{commit}"
         return str(self._http.get(path, f"read the commit {commit}")["comment"])
 
-    def commit_file(
-        self, repository: Repository, branch: str, tip: str, path: str, *, text: str | None, exists: bool, comment: str
-    ) -> None:
-        """Commit one file's new text, or its removal, like :meth:`commit_files`."""
-        self.commit_files(repository, branch, tip, [FileChange(path, text, exists)], comment)
-
     def commit_files(
         self, repository: Repository, branch: str, tip: str, changes: Sequence[FileChange], comment: str
     ) -> None:

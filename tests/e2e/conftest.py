@@ -18,7 +18,7 @@ from aws_cdk.assertions import Template
 from rich.console import Console
 
 from codecommit_mirror.azure import pipeline
-from codecommit_mirror.azure.objects import Build
+from codecommit_mirror.azure.objects import Build, FileChange
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.load import single_mirror
@@ -93,6 +93,11 @@ def create_stack(cloud, name, template, *, role=None, **parameters):
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
     )
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
+
+
+def commit_file(azure, repository, branch, tip, path, *, text, exists, comment):
+    """Commit one file by the REST API, as somebody else does."""
+    azure.commit_files(repository, branch, tip, [FileChange(path, text, exists)], comment)
 
 
 def azure_environment(cloud):

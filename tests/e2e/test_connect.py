@@ -16,7 +16,7 @@ from codecommit_mirror.operations.run import run as run_pipeline
 from codecommit_mirror.operations.state import read_azure
 from localcloud import sample
 
-from .conftest import azure_environment, bring_up, take_down
+from .conftest import azure_environment, bring_up, commit_file, take_down
 
 PATH = "azure-pipelines-mirror.yml"
 
@@ -122,12 +122,12 @@ def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
     azure = filled.context().azure
     home = azure.repository(filled.name)
     tip = azure.tip(home, "main")
-    azure.commit_file(home, "main", tip, PATH, text="steps: []\n", exists=False, comment="mine")
+    commit_file(azure, home, "main", tip, PATH, text="steps: []\n", exists=False, comment="mine")
     with pytest.raises(MirrorError, match="not written by codecommit-mirror and will not be overwritten; set azure"):
         connect(filled, said)
     assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
     other = pipeline.render(filled.mirror.model_copy(update={"name": "other"}))
-    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text=other, exists=True, comment="theirs")
+    commit_file(azure, home, "main", azure.tip(home, "main"), PATH, text=other, exists=True, comment="theirs")
     with pytest.raises(MirrorError, match="belongs to the mirror 'other'"):
         connect(filled, said)
     elsewhere = changed(filled.mirror, pipeline_path="ci/mirror.yml")
@@ -206,7 +206,7 @@ def test_disconnect_leaves_a_file_that_is_not_ours(filled, said):
     connect(filled, said)
     azure = filled.context().azure
     home = azure.repository(filled.name)
-    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text="steps: []\n", exists=True, comment="mine now")
+    commit_file(azure, home, "main", azure.tip(home, "main"), PATH, text="steps: []\n", exists=True, comment="mine now")
     filled.runs_are_done()
     disconnect(filled, said)
     assert sample.git(filled.source, "show", f"main:{PATH}") == "steps: []\n"
@@ -373,7 +373,7 @@ def test_a_branch_that_was_not_named_is_the_servers_own(filled, said):
 def test_somebody_elses_pipeline_at_our_path_is_not_ours(filled, said):
     azure = filled.context().azure
     home = azure.repository(filled.name)
-    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text="jobs: []", exists=False, comment="Team's")
+    commit_file(azure, home, "main", azure.tip(home, "main"), PATH, text="jobs: []", exists=False, comment="Team's")
     body = {
         "name": f"Team CI {filled.name}",
         "process": {"type": 2, "yamlFilename": PATH},
@@ -457,7 +457,7 @@ def test_a_pipeline_that_somebody_prepared_gets_no_secret(filled, said):
     azure = filled.context().azure
     home = azure.repository(filled.name)
     text = pipeline.render(filled.mirror)
-    azure.commit_file(home, "main", azure.tip(home, "main"), PATH, text=text, exists=False, comment="prepared")
+    commit_file(azure, home, "main", azure.tip(home, "main"), PATH, text=text, exists=False, comment="prepared")
     values = {name: {"value": v.value, "isSecret": v.secret} for name, v in filled.variables.items()}
     prepared = azure.create_definition(
         {

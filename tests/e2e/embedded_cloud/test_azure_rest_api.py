@@ -18,7 +18,7 @@ from codecommit_mirror.errors import AzureError
 from localcloud import sample
 from localcloud.azure.rest_api.api import all_routes
 from localcloud.azure.tokens import JOB
-from tests.e2e.conftest import ROOT, Rig
+from tests.e2e.conftest import ROOT, Rig, commit_file
 
 CONTRACTS = ROOT / "tests" / "contracts" / "azure-devops-7.1"
 YAML = """\
@@ -149,7 +149,7 @@ class Project:
     def commit(self, text=YAML, comment="YAML [skip ci]", branch="main"):
         tip = self.azure.tip(self.repository, branch)
         exists = self.azure.file(self.repository, branch, "x.yml") is not None
-        self.azure.commit_file(self.repository, branch, tip, "x.yml", text=text, exists=exists, comment=comment)
+        commit_file(self.azure, self.repository, branch, tip, "x.yml", text=text, exists=exists, comment=comment)
 
     def pipeline(self, **changes):
         self.commit()
@@ -259,7 +259,7 @@ def test_a_stale_tip_is_refused(project):
     tip = project.azure.tip(project.repository, "main")
     project.commit()
     with pytest.raises(AzureError, match="TF401028"):
-        project.azure.commit_file(project.repository, "main", tip, "y.yml", text="", exists=False, comment="late")
+        commit_file(project.azure, project.repository, "main", tip, "y.yml", text="", exists=False, comment="late")
 
 
 def test_every_page_of_refs_is_read(project):

@@ -12,6 +12,7 @@ from codecommit_mirror.operations.run import run_successfully
 from localcloud import sample
 from tests.e2e.conftest import azure_environment
 
+from ..conftest import commit_file
 from .journeys import MIRRORS, state_of
 
 
@@ -63,7 +64,7 @@ def test_an_edited_and_a_deleted_yaml_are_seen(quick, command):
     assert verdict() == "ok"
     for text, expected in (("steps: []\n", "warning"), (None, "failed")):
         tip = azure.tip(home, "main")
-        azure.commit_file(home, "main", tip, mirror.pipeline_path, text=text, exists=True, comment="by hand [skip ci]")
+        commit_file(azure, home, "main", tip, mirror.pipeline_path, text=text, exists=True, comment="by hand [skip ci]")
         assert verdict() == expected
 
 
