@@ -24,7 +24,7 @@ from ..config.mirror import RECORD_TAGS, default_policy_name, default_user_name
 BOUNDARY = "codecommit-mirror-boundary"
 """The name of the managed policy that is the boundary."""
 _WRITERS, _PUSH_POLICIES = default_user_name("*"), default_policy_name("*")
-_CLEANUP = "*CredentialCleanup*"
+_CLEANUP = "*ReplicaCleanup*"
 """In the names that CDK gives the clean-up's function, role and log group."""
 
 _WITH_A_ROLE = "ContinueUpdateRollback CreateChangeSet CreateStack RollbackStack UpdateStack"

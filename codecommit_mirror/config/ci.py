@@ -42,6 +42,8 @@ TEMPLATE = "codecommit-mirror:template"
 """The tag of a mirror's stack that says what its template is made of: the generation, and a digest of the settings."""
 TEMPLATE_GENERATION = 1
 """Raised whenever the same settings make another template of a mirror, so that a plan for a fleet reads none."""
+QUALIFIER_KEY, BOUNDARY_KEY = "codecommit-mirror:qualifier", "codecommit-mirror:boundary"
+"""Context of mirrors that are deployed with a bootstrap and a permissions boundary of their own (docs/ci.md)."""
 SOURCE_METADATA = "codecommit-mirror:source"
 """The key of a template's metadata with what mirrors.yaml says of the source."""
 

@@ -274,7 +274,7 @@ class Mirror(BaseModel):
     @property
     def pipeline_name(self) -> str:
         """The name of the pipeline in Azure DevOps."""
-        return f"codecommit-mirror-{self.name}"
+        return pipeline_name(self.name)
 
     @property
     def keeps_replica(self) -> bool:
@@ -316,6 +316,11 @@ def derive_stack_name(replica: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9]", "-", replica)
     return name if name[0].isalpha() else f"Replica-{name}"
+
+
+def pipeline_name(replica: str) -> str:
+    """Return the name of a mirror's pipeline in Azure DevOps, which the subject of its tokens has."""
+    return f"codecommit-mirror-{replica}"
 
 
 def derive_schedule(replica: str) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, Environment, Stack, Tags
+from aws_cdk import CfnOutput, Duration, Environment, Stack, Tags
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
-from ..config.guard import STACK_NAME, Guard
-from .guard.guard_function import GuardFunction
-from .guard.notifications import Notifications
-from .guard.self_watch import SelfWatch
-from .guard.triggers import Triggers
+from ..config.guard import STACK_NAME, SnapshotSchedule
+from ..config.guard import Guard as Settings
+from ..constructs import Guard, SnapshotTimes
 from .vault_stack import VaultStack
 
 
 class GuardStack(Stack):
-    """Composes what AWS keeps and watches of every replica of an account and region.
-
-    It finds the replicas by their tags and refers to no mirror's stack, so that either may be deployed first.
+    """The guard.
 
     Outputs: ``TopicArn``, ``FunctionName``.
 
@@ -25,7 +22,7 @@ class GuardStack(Stack):
         vault: where it keeps snapshots.
     """
 
-    def __init__(self, scope: Construct, *, guard: Guard, vault: VaultStack) -> None:
+    def __init__(self, scope: Construct, *, guard: Settings, vault: VaultStack) -> None:
         super().__init__(
             scope,
             STACK_NAME,
@@ -33,24 +30,27 @@ class GuardStack(Stack):
             description="Snapshots of the CodeCommit replicas, and messages about changes that no run made",
             env=Environment(account=guard.account, region=guard.region),
         )
-        notifications = Notifications(
-            self, "Notifications", email=guard.email, topic_arn=guard.topic_arn, deployer=vault.deployer
-        )
-        guarded = GuardFunction(self, "Guard", guard=guard, vault=vault, notifications=notifications)
-        triggers = Triggers(
+        topic = sns.Topic.from_topic_arn(self, "Topic", guard.topic_arn) if guard.topic_arn else None
+        own = Guard(
             self,
-            "Triggers",
-            function=guarded.function,
-            snapshots_every=guard.snapshots.every if guard.snapshots else None,
-        )
-        SelfWatch(
-            self,
-            "SelfWatch",
-            function=guarded.function,
-            check=triggers.check,
-            log=guarded.log,
-            topic=notifications.topic,
+            "Guard",
+            vault=vault.vault,
+            email=guard.email,
+            topic=topic,
+            stale_after=Duration.hours(guard.stale_after),
+            snapshots=_times(guard.snapshots) if guard.snapshots else None,
+            takes_snapshots=guard.snapshots is not None,
+            trusted_keys=guard.keys,
         )
         Tags.of(self).add("managed-by", "codecommit-mirror")
-        CfnOutput(self, "TopicArn", value=notifications.topic.topic_arn, description="Topic of the messages")
-        CfnOutput(self, "FunctionName", value=guarded.function.function_name, description="The guard's function")
+        CfnOutput(self, "TopicArn", value=own.topic.topic_arn, description="Topic of the messages")
+        CfnOutput(self, "FunctionName", value=own.function.function_name, description="The guard's function")
+
+
+def _times(schedule: SnapshotSchedule) -> SnapshotTimes:
+    return SnapshotTimes(
+        every=Duration.hours(schedule.every),
+        keep=Duration.hours(schedule.keep),
+        full_every=Duration.hours(schedule.full_every),
+        governance=schedule.lock == "governance",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,20 +17,27 @@ from aws_cdk import (
     Environment,
     Fn,
     PermissionsBoundary,
+    RemovalPolicy,
     Stack,
     Tags,
 )
+from aws_cdk import aws_codecommit as codecommit
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from ..config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA, TEMPLATE, TEMPLATE_GENERATION
+from ..config.ci import (
+    BOUNDARY_KEY,
+    PROVISIONED_FROM,
+    QUALIFIER_KEY,
+    REPLICA,
+    SOURCE_METADATA,
+    TEMPLATE,
+    TEMPLATE_GENERATION,
+)
 from ..config.identity import EarlierSignIn
 from ..config.mirror import Mirror
-from .credential_cleanup import CredentialCleanup
-from .push_access import PushAccess
-from .replica_repository import ReplicaRepository
+from ..constructs import PipelineRole, PipelineUser, Replica
 
-QUALIFIER_KEY, BOUNDARY_KEY = "codecommit-mirror:qualifier", "codecommit-mirror:boundary"
-"""Context of mirrors that are deployed with a bootstrap and a permissions boundary of their own (docs/ci.md)."""
 _CDKS_BOUNDARY_KEY = "@aws-cdk/core:permissionsBoundary"
 """CDK's own context key for the boundary of all stacks."""
 
@@ -107,30 +115,60 @@ class ReplicaStack(Stack):
         )
         self.template_options.metadata = {SOURCE_METADATA: _source(mirror)}
         self._refuse_another_source(mirror)
-        replica = ReplicaRepository(
-            self,
-            "Replica",
-            name=mirror.name,
-            description=mirror.replica_description,
-            existing=mirror.existing,
-            retain=mirror.on_destroy == "retain",
-            tags=mirror.replica_tags_while_migrating(earlier) if earlier else mirror.replica_tags,
-        )
-        access = PushAccess(self, "PushAccess", repository_arn=replica.arn, mirror=mirror, earlier=earlier)
-        if access.user:
-            CredentialCleanup(self, "CredentialCleanup", user=access.user)
+        replica = self._replica(mirror, earlier)
         # CloudFormation hands a stack's own tags on, but not to every type of resource.
         for key, value in tags.items():
             Tags.of(self).add(key, value)
-        CfnOutput(self, "ReplicaUrl", value=replica.clone_url, description="HTTPS clone URL of the replica")
-        CfnOutput(self, "ReplicaArn", value=replica.arn, description="ARN of the replica")
-        if access.user:
-            CfnOutput(self, "PushUserName", value=access.user.user_name, description="IAM user of the pipeline")
-        if access.role:
-            CfnOutput(self, "PushRoleArn", value=access.role.role_arn, description="IAM role of the pipeline")
-            subjects = "\n".join(access.subjects)
-            CfnOutput(self, "PushRoleSubjects", value=subjects, description="Pipelines whose tokens it trusts")
-        CfnOutput(self, "PushPolicyArn", value=access.policy_arn, description="Policy that only allows GitPush")
+        self._output(replica)
+
+    def _replica(self, mirror: Mirror, earlier: EarlierSignIn | None) -> Replica:
+        has_role = mirror.replica_auth == "role"
+        # Whose tokens the role trusted before, if mirrors.yaml still says who signs them.
+        trusted = earlier.subjects if earlier and mirror.identity.issuer_url else ()
+        subjects = tuple(dict.fromkeys((*((mirror.token_subject,) if has_role else ()), *trusted)))
+        find = codecommit.Repository.from_repository_name
+        return Replica(
+            self,
+            "Replica",
+            repository_name=mirror.name,
+            repository=find(self, "Existing", mirror.name) if mirror.existing else None,
+            description=mirror.replica_description,
+            removal_policy=RemovalPolicy.RETAIN if mirror.on_destroy == "retain" else RemovalPolicy.DESTROY,
+            archive_days=mirror.archive_days,
+            user=self._user(mirror) if not has_role or (earlier and earlier.user) else None,
+            role=self._role(mirror, subjects) if subjects else None,
+            policy_name=mirror.policy_name,
+        )
+
+    @staticmethod
+    def _user(mirror: Mirror) -> PipelineUser:
+        return PipelineUser(mirror.user_name, in_group=mirror.policy_on == "group")
+
+    def _role(self, mirror: Mirror, subjects: Sequence[str]) -> PipelineRole:
+        identity = mirror.identity
+        given = identity.provider_arn
+        return PipelineRole(
+            str(identity.issuer_url),
+            identity.audience,
+            subjects,
+            iam.OidcProviderNative.from_oidc_provider_arn(self, "Provider", given) if given else None,
+            mirror.role_name,
+        )
+
+    def _output(self, replica: Replica) -> None:
+        repository, user, role = replica.repository, replica.user, replica.role
+        outputs = {
+            "ReplicaUrl": (repository.repository_clone_url_http, "HTTPS clone URL of the replica"),
+            "ReplicaArn": (repository.repository_arn, "ARN of the replica"),
+            **({"PushUserName": (user.user_name, "IAM user of the pipeline")} if user else {}),
+        }
+        if role:
+            subjects = "\n".join(replica.token_subjects)
+            outputs["PushRoleArn"] = role.role_arn, "IAM role of the pipeline"
+            outputs["PushRoleSubjects"] = subjects, "Pipelines whose tokens it trusts"
+        outputs["PushPolicyArn"] = replica.policy.managed_policy_arn, "Policy that only allows GitPush"
+        for name, (value, description) in outputs.items():
+            CfnOutput(self, name, value=value, description=description)
 
     def _refuse_another_source(self, mirror: Mirror) -> None:
         """Let a deployment fail that names another source than the deployed stack.

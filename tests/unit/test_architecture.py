@@ -25,6 +25,7 @@ CLI = "codecommit_mirror"
 ENGINE = f"{CLI}.engine"
 GUARD = f"{CLI}.guard"
 STACKS = f"{CLI}.stacks"
+CONSTRUCTS = f"{CLI}.constructs"
 IMPORTS = {
     "benchmarks": f"{CLI}.backup {CLI}.engine_api {CLI}.rendering localcloud localcloud.aws.codecommit "
     f"localcloud.azure.service_connections localcloud.git_http localcloud.sample {ENGINE}.text {GUARD}.git_access "
@@ -96,23 +97,23 @@ IMPORTS = {
     # What lives in AWS.
     f"{CLI}.app": f"{CLI}.config {CLI}.errors {CLI}.feature_flags {STACKS}",
     f"{CLI}.feature_flags": "",
-    STACKS: f"{STACKS}.deploy_role_stack {STACKS}.guard_stack {STACKS}.identity_stack {STACKS}.replica_stack "
-    f"{STACKS}.vault_stack",
-    f"{STACKS}.replica_stack": f"{CLI}.config {STACKS}.credential_cleanup {STACKS}.push_access "
-    f"{STACKS}.replica_repository",
-    f"{STACKS}.deploy_role_stack": f"{CLI}.config {STACKS}.federated_role {STACKS}.identity_stack "
-    f"{STACKS}.nag_suppressions {STACKS}.replica_stack",
-    f"{STACKS}.guard_stack": f"{CLI}.config {STACKS}.guard {STACKS}.vault_stack",
-    f"{STACKS}.guard": f"{CLI}.config {GUARD}.names {STACKS}.nag_suppressions {STACKS}.vault_stack",
-    f"{STACKS}.vault_stack": f"{CLI}.config {STACKS}.nag_suppressions {STACKS}.vault",
-    f"{STACKS}.vault": f"{GUARD}.names {STACKS}.nag_suppressions",
-    f"{STACKS}.push_access": f"{CLI}.config {STACKS}.federated_role {STACKS}.identity_stack {STACKS}.nag_suppressions",
-    f"{STACKS}.credential_cleanup": f"{STACKS}.nag_suppressions",
-    f"{STACKS}.identity_stack": f"{CLI}.config",
-    f"{STACKS}.credential_cleanup_handler": "",
-    f"{STACKS}.federated_role": "",
-    f"{STACKS}.nag_suppressions": "",
-    f"{STACKS}.replica_repository": "",
+    STACKS: f"{CLI}.config {CONSTRUCTS}",
+    # What other people's apps use, too.
+    CONSTRUCTS: f"{CONSTRUCTS}.ci_roles {CONSTRUCTS}.guard {CONSTRUCTS}.identity_provider {CONSTRUCTS}.push_access "
+    f"{CONSTRUCTS}.replica {CONSTRUCTS}.vault",
+    f"{CONSTRUCTS}.replica": f"{CLI}.config {CLI}.errors {CONSTRUCTS}.credential_cleanup {CONSTRUCTS}.push_access "
+    f"{GUARD}.names",
+    f"{CONSTRUCTS}.push_access": f"{CLI}.config {CONSTRUCTS}.federated_role {CONSTRUCTS}.identity_provider "
+    f"{CONSTRUCTS}.nag_suppressions",
+    f"{CONSTRUCTS}.ci_roles": f"{CLI}.config {CONSTRUCTS}.federated_role {CONSTRUCTS}.identity_provider "
+    f"{CONSTRUCTS}.nag_suppressions",
+    f"{CONSTRUCTS}.guard": f"{CLI}.config {CLI}.errors {CONSTRUCTS}.nag_suppressions {CONSTRUCTS}.vault {GUARD}.names",
+    f"{CONSTRUCTS}.vault": f"{CLI}.config {CONSTRUCTS}.nag_suppressions {GUARD}.names",
+    f"{CONSTRUCTS}.credential_cleanup": f"{CONSTRUCTS}.nag_suppressions",
+    f"{CONSTRUCTS}.identity_provider": f"{CLI}.config",
+    f"{CONSTRUCTS}.credential_cleanup_handler": "",
+    f"{CONSTRUCTS}.federated_role": "",
+    f"{CONSTRUCTS}.nag_suppressions": "",
     # The embedded cloud, which knows the clouds and not this project.
     "localcloud": "localcloud.cloud",
     "localcloud.cloud": "localcloud.aws.codecommit localcloud.aws.controls localcloud.azure.controls "
@@ -201,7 +202,8 @@ def test_a_forbidden_import_is_seen_between_any_two_rooms(graph):
 
 
 def test_arrows_go_down_only(graph):
-    rooms = [room for room in IMPORTS if not room.startswith((f"{CLI}.app", STACKS, "localcloud"))]
+    above = (f"{CLI}.app", STACKS, CONSTRUCTS, "localcloud")
+    rooms = [room for room in IMPORTS if not room.startswith(above)]
     for room, others in IMPORTS.items():
         below = rooms[rooms.index(room) + 1 :] if room in rooms else rooms
         assert set(others.split()) & set(rooms) <= set(below)

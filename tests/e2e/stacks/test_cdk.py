@@ -169,7 +169,7 @@ def test_a_user_that_is_gone_already_does_not_stop_destroy(account, assembled):
 def test_a_cleanup_that_fails_says_why(account, assembled):
     assert assembled("deploy", "my.repo_1", "--require-approval", "never").returncode == 0
     iam = account.client("iam")
-    (role,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if "CredentialCleanup" in r["RoleName"]]
+    (role,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if "ReplicaCleanup" in r["RoleName"]]
     policy = iam.get_role_policy(RoleName=role, PolicyName="Cleanup")["PolicyDocument"]
     iam.delete_role_policy(RoleName=role, PolicyName="Cleanup")
     refused = assembled("destroy", "my.repo_1", "--force")

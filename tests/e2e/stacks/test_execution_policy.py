@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from codecommit_mirror.aws.execution_policy import BOUNDARY
 from codecommit_mirror.cli import cli
+from codecommit_mirror.config.ci import BOUNDARY_KEY
 from codecommit_mirror.config.guard import Guard
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.stacks import GuardStack, ReplicaStack, VaultStack
-from codecommit_mirror.stacks.replica_stack import BOUNDARY_KEY
 from localcloud import LocalCloud
 
 from ..conftest import BOOTSTRAP_TEMPLATE, create_stack

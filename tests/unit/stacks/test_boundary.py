@@ -5,10 +5,10 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.aws.stack import permissions_boundary
+from codecommit_mirror.config.ci import BOUNDARY_KEY
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.stacks import ReplicaStack
-from codecommit_mirror.stacks.replica_stack import BOUNDARY_KEY
 
 
 def template_of(**context):

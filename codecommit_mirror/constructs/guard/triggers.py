@@ -16,11 +16,11 @@ class Triggers(Construct):
 
     Args:
         function: the guard.
-        snapshots_every: hours between two snapshots; None for no snapshots.
+        snapshots_every: time between two snapshots; None for no snapshots.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, function: lambda_.Function, snapshots_every: int | None
+        self, scope: Construct, construct_id: str, *, function: lambda_.Function, snapshots_every: Duration | None
     ) -> None:
         super().__init__(scope, construct_id)
         events.Rule(
@@ -34,15 +34,17 @@ class Triggers(Construct):
             ),
             targets=[targets.LambdaFunction(function)],
         )
-        self.check = self._schedule("Check", 1, "check", "Looks at every replica", function)
+        self.check = self._schedule("Check", Duration.hours(1), "check", "Looks at every replica", function)
         if snapshots_every:
             self._schedule("Snapshots", snapshots_every, "snapshots", "Takes a snapshot of every replica", function)
 
-    def _schedule(self, name: str, hours: int, task: str, description: str, function: lambda_.Function) -> events.Rule:
+    def _schedule(
+        self, name: str, every: Duration, task: str, description: str, function: lambda_.Function
+    ) -> events.Rule:
         return events.Rule(
             self,
             name,
             description=description,
-            schedule=events.Schedule.rate(Duration.hours(hours)),
+            schedule=events.Schedule.rate(every),
             targets=[targets.LambdaFunction(function, event=events.RuleTargetInput.from_object({"task": task}))],
         )

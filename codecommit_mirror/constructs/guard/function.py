@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import Aws, CfnResource, Duration, RemovalPolicy
+from aws_cdk import Aws, CfnResource, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from ...config.guard import STACK_NAME, VAULT_STACK_NAME, Guard
 from ...guard.names import REPLICA_TAG
 from ..nag_suppressions import acknowledge
-from ..vault_stack import VaultStack
+from ..vault.vault import Vault
 from .notifications import Notifications
 
 _PACKAGE = Path(__file__).parents[2]
-_STACKS = (STACK_NAME, VAULT_STACK_NAME)
 _SETTINGS = (
     "lambda:GetFunctionConcurrency",
     "lambda:GetFunctionConfiguration",
@@ -43,7 +41,8 @@ class GuardFunction(Construct):
     """The function, its log group, and its rights outside the vault.
 
     Args:
-        guard: the section ``guard``.
+        name: the function's.
+        environment: how it looks after the replicas.
         vault: where snapshots and the guard's own notes are kept, with the role that may write there.
         notifications: where messages go.
     """
@@ -53,23 +52,24 @@ class GuardFunction(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        guard: Guard,
-        vault: VaultStack,
+        name: str,
+        environment: Mapping[str, str],
+        vault: Vault,
         notifications: Notifications,
     ) -> None:
         super().__init__(scope, construct_id)
+        stacks = list(dict.fromkeys(Stack.of(construct).stack_name for construct in (self, vault)))
         log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_YEAR, removal_policy=RemovalPolicy.DESTROY)
-        # By its name, not by an import: so CDK lets the vault's stack alone.
-        role = iam.Role.from_role_name(self, "Role", vault.role_name)
+        role = self._role(vault)
         policy = iam.ManagedPolicy(
-            self, "Policy", statements=_statements(notifications, log.log_group_arn), roles=[role]
+            self, "Policy", statements=_statements(notifications, log.log_group_arn, name, stacks), roles=[role]
         )
         self.log = log
         with _code() as code:
             self.function = lambda_.Function(
                 self,
                 "Function",
-                function_name=STACK_NAME,
+                function_name=name,
                 runtime=lambda_.Runtime.PYTHON_3_14,
                 architecture=lambda_.Architecture.ARM_64,
                 handler="codecommit_mirror.guard.handler.handler",
@@ -79,20 +79,36 @@ class GuardFunction(Construct):
                 memory_size=MEMORY_MB,
                 timeout=Duration.minutes(15),
                 description="Keeps snapshots of the CodeCommit replicas, and watches them.",
-                environment=_environment(guard, vault, notifications, log),
+                environment={
+                    "BUCKET": vault.bucket.bucket_name,
+                    "SIGNING_KEY": vault.key.key_arn,
+                    "STACKS": " ".join(stacks),
+                    "TOPIC_ARN": notifications.topic.topic_arn,
+                    "LOG_GROUP": log.log_group_name,
+                    **environment,
+                },
             )
         # CDK writes the dependency on the role beside the reference to it, which cfn-lint finds redundant (W3005).
         cast(CfnResource, self.function.node.default_child).add_deletion_override("DependsOn")
         # Lambda asks whether the role may publish.
         self._report_unhandled(notifications).node.add_dependency(policy)
+        self._accept(stacks)
+
+    def _role(self, vault: Vault) -> iam.IRole:
+        """Return the vault's role; of another stack by its name, not by an import: so CDK lets that stack alone."""
+        if Stack.of(vault) is Stack.of(self):
+            return vault.role
+        return iam.Role.from_role_name(self, "Role", vault.role_name)
+
+    def _accept(self, stacks: Sequence[str]) -> None:
         acknowledge(self, _ACCEPTED)
         reasons = {
             "arn:<AWS::Partition>:codecommit:<AWS::Region>:<AWS::AccountId>:*": "Only what has a replica's tag.",
             "*": "Listing tags, rules and alarms, reading subscriptions, and metrics cannot be limited to a resource.",
             "arn:<AWS::Partition>:events:<AWS::Region>:<AWS::AccountId>:rule/*": "Its rules have generated names.",
             **{
-                f"arn:<AWS::Partition>:cloudformation:<AWS::Region>:<AWS::AccountId>:stack/{name}/*": "A stack's id."
-                for name in _STACKS
+                f"arn:<AWS::Partition>:cloudformation:<AWS::Region>:<AWS::AccountId>:stack/{stack}/*": "A stack's id."
+                for stack in stacks
             },
         }
         acknowledge(self, {f"IAM5[Resource::{arn}]": why for arn, why in reasons.items()}, ["AwsSolutions"])
@@ -121,33 +137,16 @@ def _code() -> Iterator[lambda_.Code]:
         yield lambda_.Code.from_asset(folder)
 
 
-def _environment(guard: Guard, vault: VaultStack, notifications: Notifications, log: logs.LogGroup) -> dict[str, str]:
-    values = {
-        "BUCKET": vault.bucket.bucket_name,
-        "SIGNING_KEY": vault.key.key_arn,
-        "STACKS": " ".join(_STACKS),
-        "TOPIC_ARN": notifications.topic.topic_arn,
-        "LOG_GROUP": log.log_group_name,
-        "STALE_AFTER_HOURS": str(guard.stale_after),
-    }
-    if guard.keys:
-        values["KEYS"] = " ".join(guard.keys)
-    if guard.snapshots:
-        values["KEEP_HOURS"] = str(guard.snapshots.keep)
-        values["FULL_EVERY_HOURS"] = str(guard.snapshots.full_every)
-        values["EVERY_HOURS"] = str(guard.snapshots.every)
-        values["LOCK_MODE"] = guard.snapshots.lock.upper()
-    return values
-
-
-def _statements(notifications: Notifications, log_arn: str) -> Sequence[iam.PolicyStatement]:
+def _statements(
+    notifications: Notifications, log_arn: str, name: str, stack_names: Sequence[str]
+) -> Sequence[iam.PolicyStatement]:
     """Return all that the function may do outside the vault."""
     tagged = {"Null": {f"aws:ResourceTag/{REPLICA_TAG}": "false"}}
     here = f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
     repositories = f"arn:{Aws.PARTITION}:codecommit:{here}:*"
-    function = f"arn:{Aws.PARTITION}:lambda:{here}:function:{STACK_NAME}"
+    function = f"arn:{Aws.PARTITION}:lambda:{here}:function:{name}"
     rules = f"arn:{Aws.PARTITION}:events:{here}:rule/*"
-    stacks = [f"arn:{Aws.PARTITION}:cloudformation:{here}:stack/{name}/*" for name in _STACKS]
+    stacks = [f"arn:{Aws.PARTITION}:cloudformation:{here}:stack/{stack}/*" for stack in stack_names]
     allowed: list[tuple[list[str], list[str], dict[str, dict[str, str]] | None]] = [
         (["codecommit:GetRepository", "codecommit:GitPull"], [repositories], tagged),
         (["tag:GetResources"], ["*"], None),

@@ -15,7 +15,7 @@ class FederatedRole(Construct):
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-idp_oidc.html
 
     Args:
-        name: the role's name, unique in the account.
+        name: the role's name, unique in the account; None for a generated one.
         description: what it is for.
         provider_arn: the identity provider of the account.
         issuer: the provider's address, ``https://...``.
@@ -29,7 +29,7 @@ class FederatedRole(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        name: str,
+        name: str | None,
         description: str,
         provider_arn: str,
         issuer: str,

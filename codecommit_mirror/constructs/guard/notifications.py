@@ -17,17 +17,17 @@ class Notifications(Construct):
 
     Args:
         email: the recipient's address; AWS asks it to confirm once.
-        topic_arn: an existing topic, whose own policies must let CloudWatch and the guard's role publish.
+        topic: an existing topic, whose own policies must let CloudWatch and the guard's role publish.
         deployer: the ARN of the role that CloudFormation acts as when it changes the topic's key; nobody else can
             silence the guard by that.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, email: str | None, topic_arn: str | None, deployer: str
+        self, scope: Construct, construct_id: str, *, email: str | None, topic: sns.ITopic | None, deployer: str
     ) -> None:
         super().__init__(scope, construct_id)
-        if topic_arn:
-            self.topic: sns.ITopic = sns.Topic.from_topic_arn(self, "Topic", topic_arn)
+        if topic:
+            self.topic: sns.ITopic = topic
             self.key: kms.IKey | None = None
             return
         key = kms.Key(
@@ -38,15 +38,15 @@ class Notifications(Construct):
             pending_window=Duration.days(7),
             removal_policy=RemovalPolicy.DESTROY,
         )
-        topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
+        own_topic = sns.Topic(self, "Topic", master_key=key, enforce_ssl=True)
         cloudwatch = iam.ServicePrincipal("cloudwatch.amazonaws.com")
-        own = {"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
+        here = {"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
         key.add_to_resource_policy(
             iam.PolicyStatement(
                 principals=[cloudwatch],
                 actions=["kms:Decrypt", "kms:GenerateDataKey*"],
                 resources=["*"],
-                conditions=own,
+                conditions=here,
             )
         )
         key.add_to_resource_policy(
@@ -59,11 +59,14 @@ class Notifications(Construct):
                 conditions={"ArnNotEquals": {"aws:PrincipalArn": deployer}},
             )
         )
-        topic.add_to_resource_policy(
+        own_topic.add_to_resource_policy(
             iam.PolicyStatement(
-                principals=[cloudwatch], actions=["sns:Publish"], resources=[topic.topic_arn], conditions=own
+                principals=[cloudwatch],
+                actions=["sns:Publish"],
+                resources=[own_topic.topic_arn],
+                conditions=here,
             )
         )
         if email:
-            topic.add_subscription(subscriptions.EmailSubscription(email))
-        self.topic, self.key = topic, key
+            own_topic.add_subscription(subscriptions.EmailSubscription(email))
+        self.topic, self.key = own_topic, key

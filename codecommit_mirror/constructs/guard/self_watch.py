@@ -11,7 +11,6 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from constructs import Construct
 
-from ...config.guard import STACK_NAME
 from ...guard.names import LOOKS, NAMESPACE, SUBSCRIBERS
 from ..nag_suppressions import acknowledge
 
@@ -26,6 +25,7 @@ class SelfWatch(Construct):
         check: the rule that makes it look every hour.
         log: its log group, which has a line of JSON for each replica and hour.
         topic: where the alarms go.
+        dashboard_name: the dashboard's name.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class SelfWatch(Construct):
         check: events.Rule,
         log: logs.ILogGroup,
         topic: sns.ITopic,
+        dashboard_name: str,
     ) -> None:
         super().__init__(scope, construct_id)
         hour = Duration.hours(1)
@@ -70,14 +71,14 @@ class SelfWatch(Construct):
         for alarm in (failures, silence, stopped):
             alarm.add_alarm_action(actions.SnsAction(topic))
             alarm.add_ok_action(actions.SnsAction(topic))
-        self._show([failures, silence, stopped, unheard], log)
+        self._show([failures, silence, stopped, unheard], log, dashboard_name)
 
-    def _show(self, alarms: list[cloudwatch.IAlarm], log: logs.ILogGroup) -> None:
+    def _show(self, alarms: list[cloudwatch.IAlarm], log: logs.ILogGroup, name: str) -> None:
         """Make the dashboard."""
         cloudwatch.Dashboard(
             self,
             "Dashboard",
-            dashboard_name=STACK_NAME,
+            dashboard_name=name,
             default_interval=Duration.hours(_SILENT_HOURS),
             widgets=[[cloudwatch.AlarmStatusWidget(alarms=alarms, width=24)], [_table(log)]],
         )

@@ -1,0 +1,121 @@
+"""A replica: a CodeCommit repository, and who may push to it."""
+
+from __future__ import annotations
+
+from aws_cdk import Aws, RemovalPolicy, Tags, Token
+from aws_cdk import aws_codecommit as codecommit
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from ..config.azure_url import parse_clone_url
+from ..config.mirror import check_replica_name, pipeline_name
+from ..errors import ConfigurationError
+from ..guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
+from .credential_cleanup import CredentialCleanup
+from .push_access import PipelineRole, PipelineUser, PushAccess
+
+
+class Replica(Construct):
+    """A repository that the pipeline of a mirror pushes to, and nobody else.
+
+    Its tags say that it is a replica, and who pushes to it: by them the guard watches it, and ``codecommit-mirror up``
+    connects a mirror whose entry in mirrors.yaml says ``deployed: elsewhere``. A user's Git credentials, which ``up``
+    issues, are removed when the stack goes.
+
+    Attributes:
+        repository: the replica.
+        policy: allows nothing but pushing to it.
+        user: who pushes; None if only a role does.
+        role: who pushes, with tokens of its own; None if only a user does.
+        token_subjects: the pipelines whose tokens the role trusts.
+
+    Args:
+        repository_name: the replica's name, 1 to 100 of ``[A-Za-z0-9_.-]``: a literal, since ``up`` looks for it.
+        source_url: the source's clone URL, which the description shows and a role's subject is made of.
+        repository: an existing repository of that name, which is not deleted. One that is not in the same app is not
+            tagged by CloudFormation either.
+        description: what the console shows, at most 1,000 characters. Default: that it is a replica of ``source_url``.
+        removal_policy: what becomes of a repository that the construct creates.
+        archive_days: how long deleted and overwritten tips stay, as in mirrors.yaml.
+        user: the user who pushes. Default: one with a generated name, unless there is a role.
+        role: the role that pushes. Default: none.
+        policy_name: unique in the account. Default: a generated name.
+
+    Raises:
+        MirrorError: a name or the URL is wrong, or a role has no subject.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        repository_name: str,
+        source_url: str | None = None,
+        repository: codecommit.IRepository | None = None,
+        description: str | None = None,
+        removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
+        archive_days: int = 90,
+        user: PipelineUser | None = None,
+        role: PipelineRole | None = None,
+        policy_name: str | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        if Token.is_unresolved(repository_name):
+            raise ConfigurationError("repository_name is a token; write the name itself, by which 'up' finds it.")
+        check_replica_name(repository_name)
+        what = f"Read-only replica of {source_url}." if source_url else "Read-only replica."
+        self.repository: codecommit.IRepository = repository or self._create(
+            repository_name,
+            description or f"{what} Do not push here: the next mirror run overwrites it.",
+            removal_policy,
+        )
+        arn = f"arn:{Aws.PARTITION}:codecommit:{Aws.REGION}:{Aws.ACCOUNT_ID}:{repository_name}"
+        self.token_subjects = _subjects(role, source_url, repository_name)
+        access = PushAccess(
+            self,
+            "PushAccess",
+            repository_arn=arn,
+            policy_name=policy_name,
+            user=user if user or role else PipelineUser(),
+            role=role,
+            subjects=self.token_subjects,
+        )
+        self.policy: iam.ManagedPolicy = access.policy
+        self.user: iam.User | None = access.user
+        self.role: iam.Role | None = access.role
+        if self.user:
+            CredentialCleanup(self, "Cleanup", user=self.user)
+        for key, value in ((WRITER_TAG, access.writers), (ARCHIVE_DAYS_TAG, str(archive_days))):
+            Tags.of(self.repository).add(key, value)
+        # A higher priority than that of a stack's own tags.
+        Tags.of(self.repository).add(REPLICA_TAG, repository_name, priority=_OVER_THE_STACKS)
+        for writer in filter(None, (self.user, self.role)):
+            Tags.of(writer).add(REPLICA_TAG, arn, priority=_OVER_THE_STACKS)
+
+    def _create(self, name: str, description: str, removal_policy: RemovalPolicy) -> codecommit.Repository:
+        repository = codecommit.Repository(self, "Repository", repository_name=name, description=description)
+        repository.apply_removal_policy(removal_policy)
+        return repository
+
+    def grant_pull(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Let somebody clone and fetch the replica.
+
+        Args:
+            grantee: a role, a user or a group.
+        """
+        return self.repository.grant_pull(grantee)
+
+
+_OVER_THE_STACKS = 200
+"""https://docs.aws.amazon.com/cdk/v2/guide/tagging.html: ``Tags.of`` of a stack has 100."""
+
+
+def _subjects(role: PipelineRole | None, source_url: str | None, replica: str) -> tuple[str, ...]:
+    """Return whose tokens a role trusts: those of the mirror's own pipeline, if it does not say so."""
+    if role is None or role.subjects:
+        return tuple(role.subjects) if role else ()
+    if source_url is None:
+        raise ConfigurationError(f"the role of {replica} has no subjects; give source_url, or the role's subjects.")
+    source = parse_clone_url(source_url)
+    return (f"p://{source['organization']}/{source['project']}/{pipeline_name(replica)}",)
