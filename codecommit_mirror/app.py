@@ -33,6 +33,8 @@ def _add_stacks(app: cdk.App) -> None:
     mirrors, ci, guard = from_context(context)
     migrations = parse_auth_migration(context("auth_migration"))
     for mirror in mirrors:
+        if mirror.is_deployed_elsewhere:
+            continue
         ReplicaStack(app, mirror=mirror, provisioned_from=ci.owner if ci else None, earlier=migrations.get(mirror.name))
     if context("mirror"):
         return

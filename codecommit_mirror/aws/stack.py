@@ -16,13 +16,22 @@ from ..config.ci import REPLICA
 from ..config.mirror import Mirror
 from ..errors import MirrorError, NotFoundError, UnsettledError
 from ..progress import say
+from .repository import find_clone_url, find_tagged, missing_repository, not_found_elsewhere
 from .session import aws_failures, client
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
-COMPLETE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
+DEPLOYED_ELSEWHERE = "DEPLOYED_ELSEWHERE"
+"""Stands for the status of a stack that another CDK app deploys, under a name that is its own affair."""
+COMPLETE = (
+    DEPLOYED_ELSEWHERE,
+    "CREATE_COMPLETE",
+    "UPDATE_COMPLETE",
+    "UPDATE_ROLLBACK_COMPLETE",
+    "IMPORT_COMPLETE",
+)
 """Statuses of a stack that has what its template says, or what it had before a failed update."""
 NOT_CREATED_YET = "REVIEW_IN_PROGRESS"
 """The status of a stack that only has a change set that has not been executed."""
@@ -42,7 +51,8 @@ class ReplicaOutputs:
     replica_arn: str
     push_user_name: str | None
     """None if the pipeline acts as a role."""
-    push_policy_arn: str
+    push_policy_arn: str | None
+    """None if another CDK app deploys it."""
     push_role_arn: str | None = None
     """None if the pipeline acts as a user."""
     push_role_subjects: tuple[str, ...] = ()
@@ -90,6 +100,11 @@ class ReplicaStackState:
         """Whether the stack has what its template says, or what it had before a failed update."""
         return self.status in COMPLETE
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another CDK app deploys it."""
+        return self.status == DEPLOYED_ELSEWHERE
+
     def belongs_to(self, mirror: Mirror) -> bool:
         """Whether it is the mirror's stack and not another stack of that name; True while that is not known yet."""
         early = self.status == NOT_CREATED_YET or self.status.startswith("IMPORT_")
@@ -135,9 +150,13 @@ def wait_until_settled(in_progress: Callable[[], Mapping[str, str]], minutes: fl
 def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
     """Return the mirror's stack (DescribeStacks), or None if this account and region has none.
 
+    What stands for the stack of a mirror that another CDK app deploys is found by its tags.
+
     Raises:
         MirrorError: there is another stack of that name, or the call failed.
     """
+    if mirror.is_deployed_elsewhere:
+        return _find_elsewhere(aws, mirror)
     with aws_failures(f"read the stack {mirror.stack_name}"):
         try:
             stack = client(aws, "cloudformation").describe_stacks(StackName=mirror.stack_name)["Stacks"][0]
@@ -146,6 +165,14 @@ def find_stack(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
                 raise
             return None
     return of_mirror(aws, mirror, _parse(stack))
+
+
+def _find_elsewhere(aws: boto3.Session, mirror: Mirror) -> ReplicaStackState | None:
+    found = find_tagged(aws, mirror)
+    if found is None:
+        return None
+    outputs = ReplicaOutputs(found.clone_url, found.arn, found.user_name, None, found.role_arn)
+    return ReplicaStackState(DEPLOYED_ELSEWHERE, False, outputs, found.tags)
 
 
 def list_stacks(aws: boto3.Session) -> dict[str, ReplicaStackState]:
@@ -205,6 +232,8 @@ def read_outputs(aws: boto3.Session, mirror: Mirror) -> ReplicaOutputs:
     """
     location = f"region {aws.region_name}"
     stack = find_stack(aws, mirror)
+    if stack is None and mirror.is_deployed_elsewhere:
+        raise NotFoundError(not_found_elsewhere(mirror, str(aws.region_name)))
     if stack is None:
         raise NotFoundError(
             f"stack {mirror.stack_name!r} is not in {location} of this account; run 'codecommit-mirror up "
@@ -320,57 +349,3 @@ def permissions_boundary(template: Mapping[str, Any], partition: str, account: s
             "the stack's user has a permissions boundary that is not known here; create the user again by hand, with "
             "that boundary, then run this again."
         ) from None
-
-
-def find_clone_url(aws: boto3.Session, name: str) -> str | None:
-    """Return the HTTPS clone URL of a repository in the session's region (GetRepository), or None.
-
-    Raises:
-        MirrorError: the call failed.
-    """
-    codecommit = client(aws, "codecommit")
-    with aws_failures(f"look for the repository {name}"):
-        try:
-            metadata = codecommit.get_repository(repositoryName=name)["repositoryMetadata"]
-        except codecommit.exceptions.RepositoryDoesNotExistException:
-            return None
-    return str(metadata.get("cloneUrlHttp"))
-
-
-def tag_replica(aws: boto3.Session, arn: str, tags: Mapping[str, str]) -> None:
-    """Give a repository that the stack does not own the tags by which the guard knows it (TagResource).
-
-    Raises:
-        MirrorError: the call failed.
-    """
-    with aws_failures(f"tag the repository {arn}"):
-        client(aws, "codecommit").tag_resource(resourceArn=arn, tags=dict(tags))
-
-
-def untag_replica(aws: boto3.Session, mirror: Mirror) -> None:
-    """Take the guard's tags from a repository that stays, if it exists (UntagResource).
-
-    Raises:
-        MirrorError: a call failed.
-    """
-    codecommit = client(aws, "codecommit")
-    with aws_failures(f"untag the repository {mirror.name}"):
-        try:
-            arn = codecommit.get_repository(repositoryName=mirror.name)["repositoryMetadata"].get("Arn", "")
-        except codecommit.exceptions.RepositoryDoesNotExistException:
-            return
-        codecommit.untag_resource(resourceArn=arn, tagKeys=list(mirror.replica_tags))
-
-
-def missing_repository(mirror: Mirror) -> str:
-    """Return the sentence for a deployed stack whose repository does not exist."""
-    if mirror.existing:
-        return (
-            f"mirrors.yaml says existing: true, but there is no CodeCommit repository {mirror.name!r} in this region; "
-            f"create it with 'aws codecommit create-repository --repository-name {mirror.name}', or correct the name."
-        )
-    return (
-        f"the CodeCommit repository {mirror.name!r} of the stack {mirror.stack_name!r} was deleted by hand, which "
-        f"CloudFormation does not notice; run 'codecommit-mirror down {mirror.name}' (or 'cdk destroy {mirror.name}'), "
-        f"then 'codecommit-mirror up {mirror.name}', which copies everything that the source has."
-    )

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..config.azure_url import AZURE_DEVOPS_SERVICES
 from ..config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA, TEMPLATE
+from ..config.mirror import Mirror, source_metadata
 from .stack import COMPLETE, ReplicaOutputs
 
 
@@ -63,6 +64,11 @@ def generation_of(tags: Mapping[str, str]) -> int:
 def is_unchanged(wanted: WantedStack, status: str, tags: Mapping[str, str], *, protected: bool) -> bool:
     """Whether nothing is to be deployed; one of the tags is a digest of what makes the template."""
     return status in COMPLETE and (wanted.tags, wanted.protected) == (tags, protected)
+
+
+def places_of(mirror: Mirror, account: str, region: str) -> frozenset[tuple[str, str]]:
+    """Return the same of a mirror whose stack another CDK app has, as far as mirrors.yaml says it."""
+    return places(mirror.name, {"Metadata": {SOURCE_METADATA: source_metadata(mirror)}}, account, region)
 
 
 def places(mirror: str, template: Mapping[str, Any], account: str, region: str) -> frozenset[tuple[str, str]]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import boto3
+
+from ..config.ci import REPLICA
 from ..config.mirror import PIPELINE_TAG, RECORD_TAGS, SOURCE_TAG, Mirror
 from ..errors import DeniedError, NotFoundError
-from .session import aws_failures
+from .session import aws_failures, client
 from .stack import ReplicaOutputs
 
 if TYPE_CHECKING:
@@ -170,14 +174,14 @@ def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs, boundary: s
     user = outputs.user_of(mirror)
     if not _is_missing(iam, user):
         return False
-    tags = {**mirror.tags, "managed-by": "codecommit-mirror"}
+    tags = {**mirror.tags, "managed-by": "codecommit-mirror", REPLICA: outputs.replica_arn}
     with aws_failures(f"recreate the user {user}"):
         bounded: Any = {"PermissionsBoundary": boundary} if boundary else {}
         iam.create_user(UserName=user, Tags=[{"Key": key, "Value": value} for key, value in tags.items()], **bounded)
         if mirror.policy_on == "group":
             iam.add_user_to_group(UserName=user, GroupName=user)
         else:
-            iam.attach_user_policy(UserName=user, PolicyArn=outputs.push_policy_arn)
+            iam.attach_user_policy(UserName=user, PolicyArn=str(outputs.push_policy_arn))
     return True
 
 
@@ -193,14 +197,12 @@ def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> l
         with aws_failures(f"read the policies of the role {role}"):
             attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
             inline = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        return _foreign_policies(attached, inline, outputs)
+        return _foreign_policies(attached, inline, _own_policy(iam, attached, outputs))
     user = outputs.push_user_name
     with aws_failures(f"read the policies and keys of the user {user}"):
-        rights = _foreign_policies(
-            iam.list_attached_user_policies(UserName=user)["AttachedPolicies"],
-            iam.list_user_policies(UserName=user)["PolicyNames"],
-            outputs,
-        )
+        attached = iam.list_attached_user_policies(UserName=user)["AttachedPolicies"]
+        inline = iam.list_user_policies(UserName=user)["PolicyNames"]
+        rights = _foreign_policies(attached, inline, _own_policy(iam, attached, outputs))
         own_group = [user] if mirror.policy_on == "group" else []
         groups = [group["GroupName"] for group in iam.list_groups_for_user(UserName=user)["Groups"]]
         rights += [f"the group {name}" for name in groups if name not in own_group]
@@ -225,8 +227,22 @@ def _access_keys(iam: IAMClient, user: str) -> list[Any]:
     return list(iam.list_access_keys(UserName=user)["AccessKeyMetadata"])
 
 
-def _foreign_policies(attached: Sequence[Any], inline: Sequence[str], outputs: ReplicaOutputs) -> list[str]:
-    foreign = [policy["PolicyName"] for policy in attached if policy["PolicyArn"] != outputs.push_policy_arn]
+def _own_policy(iam: IAMClient, attached: Sequence[Any], outputs: ReplicaOutputs) -> str | None:
+    """Return the ARN of the replica's policy; of another CDK app's, the one that only allows pushing to the replica."""
+    if outputs.push_policy_arn:
+        return outputs.push_policy_arn
+    pushing = {"Effect": "Allow", "Action": "codecommit:GitPush", "Resource": outputs.replica_arn}
+    arns: list[str] = [policy["PolicyArn"] for policy in attached]
+    for arn in arns:
+        version = iam.get_policy(PolicyArn=arn)["Policy"].get("DefaultVersionId", "")
+        document: Any = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"].get("Document", {})
+        if document.get("Statement") in (pushing, [pushing]):
+            return arn
+    return None
+
+
+def _foreign_policies(attached: Sequence[Any], inline: Sequence[str], own: str | None) -> list[str]:
+    foreign = [policy["PolicyName"] for policy in attached if policy["PolicyArn"] != own]
     return [*(f"the policy {name}" for name in foreign), *(f"the inline policy {name}" for name in inline)]
 
 
@@ -239,4 +255,31 @@ def _is_missing(iam: IAMClient, user: str) -> bool:
         return True
     except DeniedError:
         return False
+    return False
+
+
+def taken_names(mirror: Mirror, aws: boto3.Session, account: str) -> list[str]:
+    """Return what IAM has already of a mirror that is not deployed, one sentence each.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    iam = client(aws, "iam")
+    partition = aws.get_partition_for_region(str(aws.region_name))
+    policy_arn = f"arn:{partition}:iam::{account}:policy/{mirror.policy_name}"
+    taken = []
+    if mirror.replica_auth == "role":
+        if _exists(lambda: iam.get_role(RoleName=mirror.role_name)):
+            taken.append(f"there is already an IAM role {mirror.role_name!r}; give the mirror another role_name.")
+    elif _exists(lambda: iam.get_user(UserName=mirror.user_name)):
+        taken.append(f"there is already an IAM user {mirror.user_name!r}; give the mirror another user_name.")
+    if _exists(lambda: iam.get_policy(PolicyArn=policy_arn)):
+        taken.append(f"there is already an IAM policy {mirror.policy_name!r}; give the mirror another policy_name.")
+    return taken
+
+
+def _exists(get: Callable[[], object]) -> bool:
+    """Whether something exists that these credentials may see."""
+    with suppress(NotFoundError, DeniedError), aws_failures("look for resources with the mirror's names"):
+        return bool(get())
     return False

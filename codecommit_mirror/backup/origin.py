@@ -11,8 +11,8 @@ from typing import cast
 import boto3
 
 from .. import engine_api
+from ..aws.repository import find_clone_url
 from ..aws.session import aws_failures, client
-from ..aws.stack import find_clone_url
 from ..errors import MirrorError
 from ..guard_api import Manifest, digest, format_time, parse_time, read_confirmation, read_entries, read_header
 from ..operations.verification import replica_endpoint

@@ -107,6 +107,8 @@ def _stack(readings: Readings, limits: Limits) -> Check:
     stack = readings.stack
     if stack is None:
         return _unread("stack")
+    if stack.is_elsewhere:
+        return Check("stack", "ok", "another CDK app has it")
     link = _console(readings, f"cloudformation/home?region={readings.region}#/stacks")
     if stack.is_complete:
         return Check("stack", "ok", stack.status, link=link)

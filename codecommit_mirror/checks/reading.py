@@ -10,8 +10,9 @@ from itertools import islice
 
 from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential
+from ..aws.repository import find_clone_url, missing_repository
 from ..aws.session import client
-from ..aws.stack import ReplicaOutputs, ReplicaStackState, find_clone_url, missing_repository, read_outputs
+from ..aws.stack import ReplicaOutputs, ReplicaStackState, read_outputs
 from ..aws.writer import PipelineRecord
 from ..azure.objects import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state

@@ -170,7 +170,7 @@ def identity_provider(mirrors: Sequence[Mirror], ci: Ci | None) -> IdentityProvi
     wanted = [
         (mirror.account, str(mirror.identity.issuer_url), mirror.identity.audience, mirror.region)
         for mirror in mirrors
-        if mirror.replica_auth == "role" and not mirror.identity.provider_arn
+        if mirror.replica_auth == "role" and not (mirror.identity.provider_arn or mirror.is_deployed_elsewhere)
     ]
     if ci and ci.azure and not ci.provider_arn:
         wanted.insert(0, (ci.account, ci.trust.issuer, ci.trust.audience, ci.region))

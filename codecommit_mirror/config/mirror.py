@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -198,6 +198,9 @@ class Mirror(BaseModel):
     """Cron, in UTC. Default: every six hours, at a minute that is derived from the mirror's name."""
     archive_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     """How many days deleted and overwritten tips stay in the archive; ``0`` turns the archive off."""
+    deployed: Literal["here", "elsewhere"] = "here"
+    """``elsewhere``: another CDK app has the replica and who pushes to it (docs/constructs.md). ``up`` finds both by
+    their tags and deploys nothing; what describes the stack, from ``user_name`` to ``policy_on``, has no effect."""
     existing: bool = False
     """``true``: the replica is an existing repository; the stack refers to it, and never deletes it."""
     on_destroy: Literal["delete", "retain"] = "delete"
@@ -232,6 +235,8 @@ class Mirror(BaseModel):
 
     @model_validator(mode="after")
     def _is_never_deleted(self) -> Mirror:
+        if self.existing and self.is_deployed_elsewhere:
+            raise ValueError("existing: true is for a stack that is deployed from here; remove it, or deployed")
         if self.existing and self.on_destroy == "delete" and "on_destroy" in self.model_fields_set:
             raise ValueError("with existing: true the repository is never deleted; remove on_destroy: delete")
         return self
@@ -279,7 +284,12 @@ class Mirror(BaseModel):
     @property
     def keeps_replica(self) -> bool:
         """Whether the repository stays when the stack goes."""
-        return self.existing or self.on_destroy == "retain"
+        return self.existing or self.on_destroy == "retain" or self.is_deployed_elsewhere
+
+    @property
+    def is_deployed_elsewhere(self) -> bool:
+        """Whether another CDK app deploys the replica."""
+        return self.deployed == "elsewhere"
 
     @property
     def writer(self) -> str:
@@ -307,6 +317,17 @@ class Mirror(BaseModel):
         return self.description or (
             f"Read-only replica of {self.azure.clone_url}. Do not push here: the next mirror run overwrites it."
         )
+
+
+def source_metadata(mirror: Mirror) -> dict[str, Any]:
+    """Return what a stack's template says of its source: a plan compares it, and it deletes a mirror that is gone."""
+    engine = mirror.shared_engine.model_dump(mode="json") if mirror.shared_engine else {}
+    return {
+        "azure": mirror.azure.model_dump(mode="json", exclude_unset=True),
+        **({"engine": engine} if engine else {}),
+        "source_auth": mirror.source_auth,
+        "replica_auth": mirror.replica_auth,
+    }
 
 
 def derive_stack_name(replica: str) -> str:

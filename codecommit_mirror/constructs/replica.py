@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from aws_cdk import Aws, RemovalPolicy, Tags, Token
 from aws_cdk import aws_codecommit as codecommit
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from ..config.azure_url import parse_clone_url
-from ..config.mirror import check_replica_name, pipeline_name
+from ..config.mirror import RECORD_TAGS, check_replica_name, pipeline_name
 from ..errors import ConfigurationError
 from ..guard.names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
 from .credential_cleanup import CredentialCleanup
@@ -70,7 +72,7 @@ class Replica(Construct):
             description or f"{what} Do not push here: the next mirror run overwrites it.",
             removal_policy,
         )
-        arn = f"arn:{Aws.PARTITION}:codecommit:{Aws.REGION}:{Aws.ACCOUNT_ID}:{repository_name}"
+        arn = self._arn = f"arn:{Aws.PARTITION}:codecommit:{Aws.REGION}:{Aws.ACCOUNT_ID}:{repository_name}"
         self.token_subjects = _subjects(role, source_url, repository_name)
         access = PushAccess(
             self,
@@ -92,6 +94,7 @@ class Replica(Construct):
         Tags.of(self.repository).add(REPLICA_TAG, repository_name, priority=_OVER_THE_STACKS)
         for writer in filter(None, (self.user, self.role)):
             Tags.of(writer).add(REPLICA_TAG, arn, priority=_OVER_THE_STACKS)
+        Tags.of(self).add("managed-by", "codecommit-mirror")
 
     def _create(self, name: str, description: str, removal_policy: RemovalPolicy) -> codecommit.Repository:
         repository = codecommit.Repository(self, "Repository", repository_name=name, description=description)
@@ -105,6 +108,39 @@ class Replica(Construct):
             grantee: a role, a user or a group.
         """
         return self.repository.grant_pull(grantee)
+
+    def grant_connect(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Let somebody connect the replica with ``codecommit-mirror up``: a person's role, or that of a CI job.
+
+        ``up`` reads the replica, to compare both sides; it records the pipeline in the tags of who pushes; and it
+        issues and revokes a user's Git credentials.
+
+        Args:
+            grantee: a role, a user or a group.
+        """
+        record = {"ForAllValues:StringEquals": {"aws:TagKeys": list(RECORD_TAGS)}}
+        grant = self._grant(grantee, ["GetRepository", "GitPull", "ListTagsForResource"], self._arn, "codecommit")
+        if self.user:
+            credentials = [f"{verb}ServiceSpecificCredential" for verb in ("Create", "Delete", "Update")]
+            reading = ["ListServiceSpecificCredentials", "ListUserTags"]
+            grant = grant.combine(self._grant(grantee, [*credentials, *reading], self.user.user_arn))
+            grant = grant.combine(self._grant(grantee, ["TagUser"], self.user.user_arn, conditions=record))
+        if self.role:
+            grant = grant.combine(self._grant(grantee, ["GetRole", "ListRoleTags"], self.role.role_arn))
+            grant = grant.combine(self._grant(grantee, ["TagRole"], self.role.role_arn, conditions=record))
+        return grant
+
+    @staticmethod
+    def _grant(
+        grantee: iam.IGrantable,
+        actions: Sequence[str],
+        arn: str,
+        service: str = "iam",
+        conditions: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> iam.Grant:
+        named = [f"{service}:{action}" for action in actions]
+        only = {"conditions": {kind: dict(keys) for kind, keys in conditions.items()}} if conditions else {}
+        return iam.Grant.add_to_principal(grantee=grantee, actions=named, resource_arns=[arn], **only)
 
 
 _OVER_THE_STACKS = 200

@@ -188,7 +188,7 @@ class MirrorContext:
         Raises:
             MirrorError: there is another stack of that name, or the call failed.
         """
-        if again or not self.clients.many:
+        if again or not self.clients.many or self.mirror.is_deployed_elsewhere:
             return find_stack(self.aws, self.mirror)
         try:
             stack = self.clients.stacks(self.aws, session.sign_in_of(self.mirror)).get(self.mirror.stack_name)

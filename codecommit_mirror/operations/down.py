@@ -14,14 +14,13 @@ from .. import engine_api
 from ..actions import Action
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential
+from ..aws.repository import find_clone_url, untag_replica
 from ..aws.session import client, session_in
 from ..aws.stack import (
     ReplicaStackState,
     delete_stack,
     deletion_policy,
-    find_clone_url,
     read_template,
-    untag_replica,
 )
 from ..aws.stack_plan import DeployedStack
 from ..aws.writer import PipelineRecord
@@ -66,6 +65,11 @@ class DeployedMirror:
     def deletion_policy(self) -> str | None:
         """What the deployed stack does with its repository; None if it owns none."""
         return deletion_policy(self.template) if self.template else None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether there is a stack that is deleted."""
+        return self.stack is not None and not self.stack.is_elsewhere
 
     @property
     def keeps_replica(self) -> bool:
@@ -117,7 +121,7 @@ def down(
         output = Path(folder, "cdk.out")
         prepared = prepare(contexts, board, policy, keep_stack=keep_stack)
         stacks = {
-            name: contexts[name] for name, planned in prepared.items() if planned.deployed.stack and not keep_stack
+            name: contexts[name] for name, planned in prepared.items() if planned.deployed.is_ours and not keep_stack
         }
         if stacks:
             # Before anything is deleted, since it fails where this is no CDK project.
@@ -176,7 +180,8 @@ def read_deployed(context: MirrorContext) -> DeployedMirror:
     """
     mirror = context.mirror
     stack = state.settled_stack(context)
-    template = read_template(client(context.aws, "cloudformation"), mirror.stack_name) if stack else None
+    is_ours = stack is not None and not stack.is_elsewhere
+    template = read_template(client(context.aws, "cloudformation"), mirror.stack_name) if is_ours else None
     owns = template is not None and deletion_policy(template) == "Delete"
     record = state.read_record(context, stack.outputs if stack else None)
     return DeployedMirror(
@@ -212,17 +217,9 @@ def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) 
     for place in deployed.azure.places if deployed.azure else ():
         if place.has_file_of(mirror.name):
             actions.append(Action("delete", f"YAML {place}"))
-    if keep_stack:
-        note = "the stack, the replica and the Git credential stay"
-    elif deployed.stack is None:
-        note = f"the stack {mirror.stack_name!r} is not in region {deployed.region} of this account"
-    else:
-        actions.append(Action("delete", f"stack {mirror.stack_name!r}"))
-        note = "the replica and its history stay"
-        if not deployed.keeps_replica:
-            note = f"to be deleted: {deployed.repository}"
-            deleted.append(deployed.repository)
-            actions.append(Action("delete", deployed.repository.removeprefix("the "), is_destructive=True))
+    note, goes, stack_actions = _of_stack(mirror, deployed, keep_stack=keep_stack)
+    deleted += goes
+    actions += stack_actions
     aside = "The source keeps its commits."
     if deployed.repository and not keep_stack:
         aside += " Snapshots stay."
@@ -231,6 +228,22 @@ def plan(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool = False) 
         aside = "Azure DevOps is left alone, because the repository there does not exist or is not visible."
     question = f"Delete {' and '.join(deleted)}? {aside}" if deleted else None
     return DownPlan(tuple(actions), question, note)
+
+
+def _of_stack(mirror: Mirror, deployed: DeployedMirror, *, keep_stack: bool) -> tuple[str, list[str], list[Action]]:
+    """Return what happens to the replica, what the question names, and the actions."""
+    if keep_stack:
+        return "the stack, the replica and the Git credential stay", [], []
+    if mirror.is_deployed_elsewhere:
+        return "the replica and who pushes to it stay, for another CDK app has them; its Git credentials go", [], []
+    if deployed.stack is None:
+        return f"the stack {mirror.stack_name!r} is not in region {deployed.region} of this account", [], []
+    actions = [Action("delete", f"stack {mirror.stack_name!r}")]
+    if deployed.keeps_replica:
+        return "the replica and its history stay", [], actions
+    what = deployed.repository
+    actions.append(Action("delete", what.removeprefix("the "), is_destructive=True))
+    return f"to be deleted: {what}", [what], actions
 
 
 def _check_source(mirror: Mirror, deployed: DeployedMirror) -> None:
@@ -337,7 +350,7 @@ def _name_credential(planned: PlannedMirror, row: Row) -> None:
 
 
 def _end(planned: PlannedMirror, row: Row) -> None:
-    if planned.deployed.stack and planned.deployed.keeps_replica:
+    if planned.deployed.is_ours and planned.deployed.keeps_replica:
         untag_replica(planned.context.aws, planned.context.mirror)
     kept = " Its replica stays in CodeCommit." if planned.deployed.keeps_replica else ""
     row.succeed(f"{row.name} is down.{kept}")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..aws import cdk, git_credentials, quotas
+from ..aws.repository import missing_repository, not_found_elsewhere
 from ..aws.session import aws_failures, client
-from ..aws.stack import missing_repository
 from ..aws.stack_plan import generation_of
 from ..azure import connection
 from ..azure.organization import ServiceConnection, read_connection
@@ -140,8 +140,10 @@ def mirror_problems(state: MirrorState, policy: Policy, *, is_job: bool = False)
         replace_pipeline=policy.allowed.replace_pipeline or is_unknown,
         settable_variables=policy.allowed.settable_variables or is_job,
     )
+    missing = mirror_is_missing(state)
     return [
         *([other] if other else []),
+        *([missing] if missing else []),
         *_version_problems(state),
         *_repository_problems(state),
         *state.taken_names,
@@ -149,6 +151,12 @@ def mirror_problems(state: MirrorState, policy: Policy, *, is_job: bool = False)
         *(connection.find_problems(state.mirror, state.azure, allowed) if state.azure else []),
         *(_credential_problems(state, state.azure) if state.azure else []),
     ]
+
+
+def mirror_is_missing(state: MirrorState) -> str | None:
+    """Return that another CDK app has not deployed the mirror yet, if it should have."""
+    is_missing = state.mirror.is_deployed_elsewhere and state.stack is None and state.azure is not None
+    return not_found_elsewhere(state.mirror, state.region) if is_missing else None
 
 
 def _version_problems(state: MirrorState) -> list[str]:
@@ -217,6 +225,8 @@ def repository_problem(mirror: Mirror, deployed: bool, owned: str | None, exists
         owned: the deletion policy of the stack's repository; None if it owns none.
         exists: whether CodeCommit has a repository of that name.
     """
+    if mirror.is_deployed_elsewhere:
+        return None
     if mirror.existing and owned == "Delete":
         return (
             f"the deployed stack owns the repository {mirror.name!r}, and with existing: true CloudFormation would "

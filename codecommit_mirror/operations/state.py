@@ -5,31 +5,28 @@ Each object is read once, and again only where an effect changed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-import boto3
-
 from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential
-from ..aws.session import account_of, aws_failures, client, session_in
+from ..aws.repository import find_clone_url, missing_repository, not_found_elsewhere
+from ..aws.session import account_of, client, session_in
 from ..aws.stack import (
     ReplicaOutputs,
     ReplicaStackState,
     deletion_policy,
-    find_clone_url,
     has_operation_in_progress,
     list_stacks,
-    missing_repository,
     permissions_boundary,
     read_template,
     wait_until_settled,
 )
-from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans, places
+from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans, places, places_of
 from ..aws.writer import PipelineRecord
 from ..azure.objects import GOOD_RESULTS, Build, Definition
 from ..azure.state import AzureState, read_state
@@ -116,7 +113,7 @@ class MirrorState:
     @property
     def owned(self) -> str | None:
         """What the deployed stack does with its repository when it is deleted; None if it owns none."""
-        if self.stack is None:
+        if self.stack is None or self.stack.is_elsewhere:
             return None
         template = self.template or (self.wanted and self.wanted.template)
         return deletion_policy(template) if template else None
@@ -125,6 +122,8 @@ class MirrorState:
     def wanted_places(self) -> frozenset[tuple[str, str]]:
         """Where the stack as it is wanted lets commits, tokens and rights go; nothing if it stays as it is."""
         wanted = self.wanted
+        if self.mirror.is_deployed_elsewhere:
+            return places_of(self.mirror, self.account, self.region)
         return places(self.mirror.name, wanted.template, self.account, self.region) if wanted else frozenset()
 
     @property
@@ -132,6 +131,8 @@ class MirrorState:
         """The same of the deployed stack."""
         if self.stack is None:
             return frozenset()
+        if self.stack.is_elsewhere:
+            return self.wanted_places if self.record else frozenset()
         if self.template is None:
             # One that is known to be as it is wanted was not read; of one that could not be read, nothing is known.
             return self.wanted_places if self.is_deployed else frozenset()
@@ -173,6 +174,8 @@ class MirrorState:
         Raises:
             MirrorError: there is no such stack, or its repository does not exist.
         """
+        if self.stack is None and self.mirror.is_deployed_elsewhere:
+            raise NotFoundError(not_found_elsewhere(self.mirror, self.region))
         if self.stack is None:
             raise NotFoundError(
                 f"stack {self.mirror.stack_name!r} is not in region {self.region} of this account; run "
@@ -308,8 +311,19 @@ def read(
         return state
     builds = list(islice(context.azure.builds(azure_state.definition), _MAX_RUNS)) if azure_state.definition else []
     last_run = next(iter(builds), None)
+    mirror = _with_its_writer(mirror, stack)
     state = replace(state, mirror=mirror, azure=azure_state, last_run=last_run, proof=_proof(builds))
     return compared(context, state) if compare else state
+
+
+def _with_its_writer(mirror: Mirror, stack: ReplicaStackState | None) -> Mirror:
+    """Return a mirror with the names of who pushes, which for one of another CDK app are not in mirrors.yaml."""
+    outputs = stack.outputs if stack and stack.is_elsewhere else None
+    if outputs is None:
+        return mirror
+    if outputs.push_role_arn:
+        return mirror.model_copy(update={"role_name": outputs.push_role_arn.rpartition("/")[2]})
+    return mirror.model_copy(update={"user_name": outputs.push_user_name})
 
 
 def _name_renamed(context: MirrorContext, record: PipelineRecord | None, error: MirrorError) -> str:
@@ -327,7 +341,7 @@ def _read_aws(
     context: MirrorContext, stack: ReplicaStackState | None, wanted: WantedStack | None, *, with_azure: bool
 ) -> MirrorState:
     state = MirrorState(
-        mirror=context.mirror,
+        mirror=_with_its_writer(context.mirror, stack),
         account=context.account,
         region=str(context.aws.region_name),
         stack=stack,
@@ -337,16 +351,17 @@ def _read_aws(
         may_read_repository=False,
         taken_names=(),
     )
-    if wanted and state.is_deployed and not with_azure:
+    if (state.is_deployed and wanted and not with_azure) or (context.mirror.is_deployed_elsewhere and stack is None):
         return state
-    template = None if stack is None or (wanted and state.is_deployed) else _read_template(context)
+    is_read = stack is not None and not stack.is_elsewhere and not (wanted and state.is_deployed)
+    template = _read_template(context) if is_read else None
     clone_url, may_read = _read_clone_url(context)
     return replace(
         state,
         template=template,
         clone_url=clone_url,
         may_read_repository=may_read,
-        taken_names=() if stack else tuple(_taken_names(context.mirror, context.aws, state.account)),
+        taken_names=() if stack else tuple(writer.taken_names(context.mirror, context.aws, state.account)),
         credentials=_read_credentials(context, stack) if with_azure else None,
         record=read_record(context, stack.outputs if stack else None) if with_azure else None,
     )
@@ -464,25 +479,3 @@ def _read_credentials(context: MirrorContext, stack: ReplicaStackState | None) -
         return None
     credentials = git_credentials.find_credentials(context.iam, stack.user_name(context.mirror))
     return None if credentials is None else tuple(credentials)
-
-
-def _taken_names(mirror: Mirror, aws: boto3.Session, account: str) -> list[str]:
-    iam = client(aws, "iam")
-    partition = aws.get_partition_for_region(str(aws.region_name))
-    policy_arn = f"arn:{partition}:iam::{account}:policy/{mirror.policy_name}"
-    taken = []
-    if mirror.replica_auth == "role":
-        if _exists(lambda: iam.get_role(RoleName=mirror.role_name)):
-            taken.append(f"there is already an IAM role {mirror.role_name!r}; give the mirror another role_name.")
-    elif _exists(lambda: iam.get_user(UserName=mirror.user_name)):
-        taken.append(f"there is already an IAM user {mirror.user_name!r}; give the mirror another user_name.")
-    if _exists(lambda: iam.get_policy(PolicyArn=policy_arn)):
-        taken.append(f"there is already an IAM policy {mirror.policy_name!r}; give the mirror another policy_name.")
-    return taken
-
-
-def _exists(get: Callable[[], object]) -> bool:
-    """Whether something exists that these credentials may see."""
-    with suppress(NotFoundError, DeniedError), aws_failures("look for resources with the mirror's names"):
-        return bool(get())
-    return False

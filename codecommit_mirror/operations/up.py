@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..aws.stack import ReplicaStackState, has_operation_in_progress, tag_replica
+from ..aws.repository import tag_replica
+from ..aws.stack import ReplicaStackState, has_operation_in_progress
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
 from ..azure.objects import Build
@@ -126,12 +127,13 @@ def prepare(
     stacks = for_each_mirror(contexts, board, lambda context, row: _find_stack(context, row, policy), policy)
     stacks = board.remaining(stacks)
     wanted: dict[str, WantedStack] = {}
-    if DEPLOY in stages and (stacks or shared):
+    ours = [name for name in stacks if not contexts[name].mirror.is_deployed_elsewhere]
+    if DEPLOY in stages and (ours or shared):
         earlier = {
             name: earlier_sign_in(contexts[name].mirror, stack.outputs) for name, stack in stacks.items() if stack
         }
         migrating = {name: sign_in for name, sign_in in earlier.items() if sign_in}
-        wanted = batches.synthesize(project, output, list(stacks), migrating)
+        wanted = batches.synthesize(project, output, ours, migrating)
 
     def read(context: MirrorContext, row: Row) -> MirrorState:
         stack = wanted.get(row.name)
@@ -170,6 +172,8 @@ def _read_shared(contexts: Mapping[str, MirrorContext], project: Project) -> Sha
 
 def _find_stack(context: MirrorContext, row: Row, policy: Policy) -> ReplicaStackState | None:
     """Return the mirror's stack; leave the mirror if something else works on it and is not to be waited for."""
+    if context.mirror.is_deployed_elsewhere and not policy.covers_azure(context.mirror):
+        return None
     with step(READ):
         stack = state.settled_stack(context) if policy.waits else context.find_stack()
     if stack and has_operation_in_progress(stack.status):

@@ -35,7 +35,7 @@ from ..config.ci import (
     TEMPLATE_GENERATION,
 )
 from ..config.identity import EarlierSignIn
-from ..config.mirror import Mirror
+from ..config.mirror import Mirror, source_metadata
 from ..constructs import PipelineRole, PipelineUser, Replica
 
 _CDKS_BOUNDARY_KEY = "@aws-cdk/core:permissionsBoundary"
@@ -57,28 +57,11 @@ _OUTSIDE_THE_TEMPLATE = {"assume_role", "profile", "refs", "schedule"}
 
 def _settings_tag(scope: Construct, mirror: Mirror, provisioned_from: str | None, earlier: EarlierSignIn | None) -> str:
     """Return the generation of the template, and a digest of all that decides it."""
-    # What is not set is not shown either.
-    source = mirror.azure.model_dump(mode="json", exclude_unset=True)
     context = [scope.node.try_get_context(key) for key in (QUALIFIER_KEY, BOUNDARY_KEY, _CDKS_BOUNDARY_KEY)]
     shown = mirror.model_dump(mode="json", exclude=_OUTSIDE_THE_TEMPLATE)
-    settings = [shown, source, _engine(mirror), provisioned_from, asdict(earlier) if earlier else None, context]
+    settings = [shown, source_metadata(mirror), provisioned_from, asdict(earlier) if earlier else None, context]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return f"{TEMPLATE_GENERATION}-{digest}"
-
-
-def _engine(mirror: Mirror) -> dict[str, Any]:
-    return mirror.shared_engine.model_dump(mode="json") if mirror.shared_engine else {}
-
-
-def _source(mirror: Mirror) -> dict[str, Any]:
-    """Return what a plan compares, and what deletes a mirror that is no longer in mirrors.yaml."""
-    engine = _engine(mirror)
-    return {
-        "azure": mirror.azure.model_dump(exclude_unset=True),
-        **({"engine": engine} if engine else {}),
-        "source_auth": mirror.source_auth,
-        "replica_auth": mirror.replica_auth,
-    }
 
 
 class ReplicaStack(Stack):
@@ -113,7 +96,7 @@ class ReplicaStack(Stack):
             **_own_bootstrap(scope),
             tags={**tags, **own, **({PROVISIONED_FROM: provisioned_from} if provisioned_from else {})},
         )
-        self.template_options.metadata = {SOURCE_METADATA: _source(mirror)}
+        self.template_options.metadata = {SOURCE_METADATA: source_metadata(mirror)}
         self._refuse_another_source(mirror)
         replica = self._replica(mirror, earlier)
         # CloudFormation hands a stack's own tags on, but not to every type of resource.

@@ -2,7 +2,7 @@
 
 import base64
 import contextlib
-import select
+import selectors
 import socket
 import ssl
 import subprocess
@@ -99,13 +99,16 @@ class Proxy:
 
 
 def _pass_on(client, server):
-    other = {client: server, server: client}
-    while True:
-        for end in select.select(list(other), [], [])[0]:
-            data = end.recv(65536)
-            if not data:
-                return
-            other[end].sendall(data)
+    # select() takes no descriptor above 1,023, and a worker of a long run has more.
+    with selectors.DefaultSelector() as ready:
+        ready.register(client, selectors.EVENT_READ, server)
+        ready.register(server, selectors.EVENT_READ, client)
+        while True:
+            for key, _ in ready.select():
+                data = key.fileobj.recv(65536)
+                if not data:
+                    return
+                key.data.sendall(data)
 
 
 class TlsFront:

@@ -14,8 +14,9 @@ from aws_cdk.assertions import Template
 from botocore.exceptions import WaiterError
 from click.testing import CliRunner
 
+from codecommit_mirror.aws.repository import find_clone_url
 from codecommit_mirror.aws.session import client
-from codecommit_mirror.aws.stack import deletion_policy, find_clone_url, read_template
+from codecommit_mirror.aws.stack import deletion_policy, read_template
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.operations.preflight import repository_problem

@@ -1,0 +1,123 @@
+"""A replica that another CDK app deploys: found by its tags at both ends, connected, and left alone."""
+
+import json
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_iam as iam
+from aws_cdk.assertions import Template
+from click.testing import CliRunner
+
+from codecommit_mirror.cli import cli
+from codecommit_mirror.constructs import PipelineUser, Replica
+from localcloud import sample
+
+from ..conftest import azure_environment
+from ..embedded_cloud.aws.stacks import Stack
+
+MIRROR = """\
+mirrors:
+  orders:
+    azure: {{organization: contoso, project: Shop, repository: orders, server: "{server}"}}
+    deployed: elsewhere
+"""
+
+
+class Theirs:
+    """Another app's stack with a replica, and a person of theirs who may connect it and nothing else."""
+
+    def __init__(self, cloud, folder, monkeypatch) -> None:
+        self.cloud, self.folder = cloud, folder
+        self.stack = Stack(cloud.client("cloudformation"))
+        (folder / "mirrors.yaml").write_text(MIRROR.format(server=cloud.azure_url))
+        monkeypatch.chdir(folder)
+        for name, value in azure_environment(cloud).items():
+            monkeypatch.setenv(name, value)
+        self._monkeypatch = monkeypatch
+
+    def deploy(self):
+        scope = cdk.Stack(cdk.App(analytics_reporting=False), "theirs")
+        replica = Replica(scope, "Orders", repository_name="orders", user=PipelineUser("pushes-orders"))
+        replica.repository.apply_removal_policy(cdk.RemovalPolicy.DESTROY)
+        replica.grant_connect(iam.User(scope, "Platform", user_name="platform"))
+        document = Template.from_stack(scope).to_json()
+        document.pop("Parameters"), document.pop("Rules")
+        assert self.stack.create(json.dumps(document)) == "CREATE_COMPLETE", self.stack.reasons()
+        key = self.cloud.client("iam").create_access_key(UserName="platform")["AccessKey"]
+        self._monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        self._monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+
+    def delete(self):
+        users = self.cloud.client("iam")
+        for key in users.list_access_keys(UserName="platform")["AccessKeyMetadata"]:
+            users.delete_access_key(UserName="platform", AccessKeyId=key["AccessKeyId"])
+        assert self.stack.delete() == "DELETE_COMPLETE", self.stack.reasons()
+
+    def run(self, *arguments, succeeds=True):
+        result = CliRunner().invoke(cli, arguments)
+        assert (result.exit_code == 0) is succeeds, (result.output, result.exception)
+        return f"{result.output}{result.exception or ''}"
+
+    def tag(self, **tags):
+        codecommit = self.cloud.client("codecommit")
+        arn = codecommit.get_repository(repositoryName="orders")["repositoryMetadata"]["Arn"]
+        named = {f"codecommit-mirror:{key.replace('_', '-')}": value for key, value in tags.items()}
+        codecommit.tag_resource(resourceArn=arn, tags=named)
+
+
+@pytest.fixture(scope="module")
+def source(cloud):
+    sample.fill(cloud.create_azure_repository("contoso", "Shop", "orders"))
+
+
+@pytest.fixture
+def theirs(cloud, source, tmp_path, monkeypatch):
+    return Theirs(cloud, tmp_path, monkeypatch)
+
+
+def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
+    assert "deploy the app that has its Replica first" in theirs.run("up", "orders", "--yes", succeeds=False)
+    theirs.deploy()
+    stacks = theirs.cloud.client("cloudformation").describe_stacks()["Stacks"]
+    assert "stack" not in [line.split()[2] for line in theirs.run("plan", "orders").splitlines() if " plan: " in line]
+    assert "orders is up: 16 refs are equal on both sides." in theirs.run("up", "orders", "--yes")
+    assert "orders is up: nothing to do, " in theirs.run("up", "orders", "--yes")
+    status = json.loads(theirs.run("status", "--json"))["mirrors"][0]
+    stack = next(check for check in status["checks"] if check["name"] == "stack")
+    assert (stack["verdict"], stack["message"]) == ("ok", "another CDK app has it")
+    theirs.run("rotate", "orders", "--yes")
+    restored = theirs.run("restore", "orders", "--from", "replica", "--to", "copy", "--yes")
+    assert "Restored the replica orders" in restored
+    assert "its Git credentials go" in theirs.run("down", "orders", "--dry-run")
+    theirs.run("down", "orders", "--yes")
+    listed = theirs.cloud.client("iam").list_service_specific_credentials(UserName="pushes-orders")
+    assert listed["ServiceSpecificCredentials"] == []
+    assert len(theirs.cloud.client("cloudformation").describe_stacks()["Stacks"]) == len(stacks)
+    # It can be connected again, and its own app takes it away.
+    assert "orders is up: 16 refs" in theirs.run("up", "orders", "--yes")
+    theirs.run("down", "orders", "--yes")
+    theirs.delete()
+
+
+@pytest.mark.parametrize(
+    ("tags", "says"),
+    [
+        ({"writer": "user/somebody-else"}, "whose tag codecommit-mirror:replica does not name arn:aws:codecommit:"),
+        ({"writer": "role/pushes"}, "mirrors.yaml says replica_auth: user, but to orders pushes role/pushes"),
+        ({"archive_days": "7"}, "keeps its archive for 7 days, but mirrors.yaml says archive_days: 90"),
+    ],
+)
+def test_nobody_elses_credentials_are_issued(theirs, tags, says):
+    users = theirs.cloud.client("iam")
+    users.create_user(UserName="somebody-else", Tags=[{"Key": "codecommit-mirror:replica", "Value": "orders"}])
+    theirs.deploy()
+    theirs.tag(**tags)
+    try:
+        for name, value in theirs.cloud.environment().items():
+            theirs._monkeypatch.setenv(name, value)
+        assert says in theirs.run("up", "orders", "--yes", succeeds=False)
+        listed = users.list_service_specific_credentials(UserName="somebody-else")["ServiceSpecificCredentials"]
+        assert listed == []
+    finally:
+        theirs.delete()
+        users.delete_user(UserName="somebody-else")
