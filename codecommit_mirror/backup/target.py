@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 from .. import engine_api
 from ..aws.git_signature import sign
-from ..aws.session import session_in, sign_in_of
+from ..aws.session import client, session_in, sign_in_of
+from ..aws.stack import read_template
 from ..azure.client import AzureDevOps
 from ..errors import AzureError, MirrorError
 from ..operations.context import MirrorContext
-from ..operations.state import read_record
+from ..operations.state import other_source, read_record
 from .origin import Origin
 from .pushing import Push
 from .repository import BareRepository
@@ -185,7 +186,13 @@ def _source(context: MirrorContext) -> str:
     """
     place, stack = context.mirror.azure, context.find_stack()
     record = read_record(context, stack.outputs if stack else None)
-    followed = place.repository_id or (record.source if record else None)
+    asks_stack = record is None and stack is not None and not stack.is_elsewhere
+    template = read_template(client(context.aws, "cloudformation"), context.mirror.stack_name) if asks_stack else None
+    if record is None and template is None:
+        raise MirrorError(
+            f"nothing in AWS says which repository the replica {context.mirror.name} follows; name the one that you "
+            "mean, by --to azure:PROJECT/REPOSITORY."
+        )
     try:
         found = context.azure.repository(place.repository)
     except AzureError as error:
@@ -195,7 +202,10 @@ def _source(context: MirrorContext) -> str:
             f"the source {place.names} does not exist, or you may not read it; if it was renamed, correct "
             f"azure.repository; if it was deleted, create it again with --to azure:{place.project}/{place.repository}."
         ) from None
-    if followed not in (None, found.id):
+    # What AWS's side says goes first: mirrors.yaml could name any repository, with its id.
+    is_other = other_source(context.mirror, record, template, found.id) is not None
+    if is_other or place.repository_id not in (None, found.id):
+        followed = record.source if record else "unknown"
         raise MirrorError(
             f"{place.names} is another repository (id {found.id}) than the one that the replica follows (id "
             f"{followed}); restore into a repository with a name of its own, by --to azure:PROJECT/REPOSITORY."

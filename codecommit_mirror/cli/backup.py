@@ -244,6 +244,12 @@ def restore(
 def _say_what_is_wrong(origin: Origin) -> None:
     if origin.is_confirmed is False:
         click.echo(f"note: no run of the mirror has confirmed what the replica has now: {_LOOK}", err=True)
+    if origin.is_confirmed:
+        click.echo(
+            "note: that a run has confirmed what the replica has now is what a tag there says, which whoever may push "
+            "to it can write; --from snapshots is out of their reach",
+            err=True,
+        )
     if origin.unread:
         entries = engine_api.count(origin.unread, "archive entry", "archive entries")
         first = engine_api.sanitize(origin.unread[0])

@@ -169,8 +169,24 @@ def _wheel_in_use(folder: Path) -> Path | None:
     """Return the wheel of this version beside the requirements, if they name a wheel; one merely lying there is not."""
     with suppress(FileNotFoundError):
         if f"\n./{_NAME.replace('-', '_')}-" in f"\n{(folder / REQUIREMENTS_FILE).read_text(encoding='utf-8')}":
-            return next(iter(sorted(folder.glob(f"codecommit_mirror-{VERSION}-*.whl"))), None)
+            return _only_one(folder)
     return None
+
+
+def _only_one(folder: Path) -> Path | None:
+    """Return the wheel of this version in a folder, which must be what runs here.
+
+    Raises:
+        MirrorError: there are several, or it is another one.
+    """
+    found = sorted(folder.glob(f"codecommit_mirror-{VERSION}-*.whl"))
+    if len(found) > 1:
+        names = ", ".join(wheel.name for wheel in found)
+        raise MirrorError(f"{folder} has several wheels of {_NAME} {VERSION} ({names}); keep one of them.")
+    # A checkout, which developers run, has no list of files to compare with.
+    if found and _installed_modules():
+        _check_same(found[0])
+    return found[0] if found else None
 
 
 def _hash_of_index() -> str:
@@ -203,14 +219,16 @@ def _check_same(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         record = next((name for name in archive.namelist() if name.endswith(".dist-info/RECORD")), None)
         theirs = archive.read(record).decode() if record else ""
-    ours = ""
-    with suppress(metadata.PackageNotFoundError):
-        ours = metadata.distribution(_NAME).read_text("RECORD") or ""
-    if not _modules(theirs) or _modules(theirs) != _modules(ours):
+    if not _modules(theirs) or _modules(theirs) != _installed_modules():
         raise MirrorError(
-            f"{_NAME} {VERSION} on pip's index is not what runs here, so its hash is not written; install it from "
-            "there, or give --wheel FILE."
+            f"{wheel.name} is not what runs here, so its hash is not written; install it, or give --wheel FILE."
         )
+
+
+def _installed_modules() -> set[str]:
+    with suppress(metadata.PackageNotFoundError):
+        return _modules(metadata.distribution(_NAME).read_text("RECORD") or "")
+    return set()
 
 
 def _modules(record: str) -> set[str]:

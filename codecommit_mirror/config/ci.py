@@ -143,6 +143,19 @@ class AzurePipelines(BaseModel):
     """``azureRM`` for a connection of the kind *Azure Resource Manager*."""
     pool: AgentPool | None = None
     """The agents that run CI's jobs, if they are your own. Default: Microsoft's."""
+    pull_request_pool: AgentPool | None = None
+    """Required with ``pool``: the agents that run the jobs of pull requests, whose authors decide what these do.
+    ``pool`` itself only if its agents take one job each."""
+
+    @model_validator(mode="after")
+    def _pull_requests_have_a_pool(self) -> AzurePipelines:
+        if (self.pool is None) != (self.pull_request_pool is None):
+            raise ValueError(
+                "pool and pull_request_pool go together: what a pull request leaves on an agent can read what the "
+                "jobs of other people have there; name agents for pull requests, or the same pool if its agents take "
+                "one job each"
+            )
+        return self
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> AzurePipelines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Dict, Iterator, NamedTuple, NewType, Union
 
 NO_OBJECT = "0" * 40
@@ -44,8 +44,8 @@ class Advertisement:
 
     refs: Refs
     capabilities: tuple[str, ...] = ()
-    peeled: frozenset[str] = frozenset()
-    """What annotated tags lead to, as ``git-upload-pack`` says."""
+    peeled: Refs = field(default_factory=dict)
+    """What annotated tags lead to, by the tags' names, as ``git-upload-pack`` says."""
 
     @property
     def head(self) -> str | None:

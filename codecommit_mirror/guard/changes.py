@@ -155,14 +155,15 @@ def _drops_commits(
     if change.old is None:
         # Nothing shows what was there, but a run archives whatever it drops.
         return change.kind == "deleted" and not any(ref == name for ref, _ in archived)
+    keeping = _keeping(advertised.refs)
     # An event may name a tag's commit in place of the tag.
-    peeled = advertised.peeled if change.ref.startswith("refs/tags/") else ()
-    if change.old in advertised.refs.values() or change.old in peeled:
+    peeled = _keeping(advertised.peeled) if change.ref.startswith("refs/tags/") else {}
+    if change.old in keeping.values() or change.old in peeled.values():
         return False
     if change.kind == "deleted":
         return not any(value == change.old for _, value in archived)
     # Most updates are fast-forwards, for which nothing has to be read but the new tip's history.
-    current = change.new if change.new in advertised.refs.values() else advertised.refs.get(change.ref)
+    current = change.new if change.new in keeping.values() else keeping.get(change.ref)
     answers = [is_kept(change.old, current)] if current else []
     if True in answers:
         return False
@@ -174,6 +175,11 @@ def _drops_commits(
     if True in answers:
         return False
     return None if None in answers else True
+
+
+def _keeping(refs: Refs) -> Refs:
+    """Return refs without the two that runs move as they like, and that nobody is told of: they keep nothing."""
+    return {name: value for name, value in refs.items() if name not in (CONFIRMED_TAG, SOURCE_TAG)}
 
 
 def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: datetime) -> bool:

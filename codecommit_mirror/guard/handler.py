@@ -318,7 +318,7 @@ class Guard:
         access = self._open(replica)
         advertised = read_patiently(access.endpoint, limit)
         tag = advertised.refs.get(CONFIRMED_TAG, "")
-        is_heard = heard is not None and heard in (tag, *advertised.peeled)
+        is_heard = heard is not None and heard in (tag, advertised.peeled.get(CONFIRMED_TAG))
         self._ids[access.id] = replica.name
 
         def decide(state: State) -> tuple[State, list[Message]]:

@@ -46,7 +46,7 @@ IMPORTS = {
     f"{CLI}.operations {CLI}.progress",
     f"{CLI}.operations": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors "
     f"{CLI}.progress",
-    f"{CLI}.aws": f"{CLI}.actions {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress",
+    f"{CLI}.aws": f"{CLI}.actions {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress {GUARD}.names",
     f"{CLI}.azure": f"{CLI}.actions {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress {CLI}.rendering",
     f"{CLI}.rendering": f"{CLI}.config {CLI}.errors {CLI}.pipeline_templates {ENGINE}",
     f"{CLI}.pipeline_templates": "",

@@ -188,7 +188,7 @@ def parse_advertisement(body: bytes) -> Advertisement:
     """Parse a reference advertisement of protocol v0 or v1; raise ValueError if it is malformed."""
     refs: Refs = {}
     capabilities: list[str] = []
-    peeled: set[str] = set()
+    peeled: Refs = {}
     if not body.endswith(b"0000"):
         raise ValueError("it ends too early")
     for line in split_pkt_lines(body):
@@ -204,10 +204,10 @@ def parse_advertisement(body: bytes) -> Advertisement:
         if not space or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", object_id):
             raise ValueError(f"not a ref: {printable(line[:100])}")
         if name.endswith("^{}"):
-            peeled.add(object_id)
+            peeled[name[:-3]] = object_id
         elif name.startswith("refs/"):
             refs[name] = object_id
-    return Advertisement(refs, tuple(capabilities), frozenset(peeled))
+    return Advertisement(refs, tuple(capabilities), peeled)
 
 
 def pkt_line(payload: bytes) -> bytes:

@@ -108,6 +108,18 @@ def test_a_disabled_repository_is_named_by_status_and_taken_down(quick, command,
     assert state_of(quick.context()).definition is None
 
 
+def test_without_a_record_a_restore_to_the_source_goes_by_what_the_stack_names(quick, command):
+    tags = ["codecommit-mirror:pipeline", "codecommit-mirror:source"]
+    quick.cloud.client("iam").untag_user(UserName=quick.mirror.user_name, TagKeys=tags)
+    victim = quick.cloud.create_azure_repository("contoso", "Shop", f"{quick.name}-victim")
+    url = f"{quick.mirror.azure.clone_url}-victim"
+    refused = command(
+        "restore", quick.name, "--azure-repo-url", url, "--to", "source", "--yes", **azure_environment(quick.cloud)
+    )
+    assert "is another repository (id " in refused.stderr
+    assert sample.refs(victim) == {}
+
+
 def test_a_deleted_repository_is_restored_and_followed_again(templated, command):
     """The replica outlives its source: what it has goes back, and the old pipeline is known by its record."""
     configure(templated)
@@ -129,6 +141,13 @@ def test_a_deleted_repository_is_restored_and_followed_again(templated, command)
     assert sample.refs(templated.source, "refs/heads/", "refs/tags/") == before
     other = command("restore", *where, "--to", "source", "--yes", **token)
     assert "is another repository (id " in other.stderr
+    # Nor does mirrors.yaml decide, which more people may change.
+    new = templated.context().azure.repository(templated.name).id
+    text = templated.config.read_text()
+    templated.config.write_text(text.replace("{repository: ", f"{{repository_id: {new}, repository: "))
+    named = command("restore", templated.name, "--config", templated.config, "--to", "source", "--yes", **token)
+    assert "is another repository (id " in named.stderr
+    templated.config.write_text(text)
     with pytest.raises(MirrorError, match="so it is another repository; if the replica is to follow it"):
         templated.up()
     templated.up(change_source=True)

@@ -11,6 +11,7 @@ import click
 import jsonschema
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from codecommit_mirror.cli import cli
 from codecommit_mirror.config.ci import Ci, load_section
@@ -309,9 +310,15 @@ def test_a_branch_that_is_quoted_stays_one_text():
 
 
 def test_ci_runs_in_a_pool_of_its_own():
-    section = azure(pool={"name": "On premises", "demands": ["Agent.OS -equals Linux"]})
+    own = {"name": "On premises", "demands": ["Agent.OS -equals Linux"]}
+    section = azure(pool=own, pull_request_pool={"name": "Thrown away"})
     document = yaml.safe_load(render(section, "azure", "mirrors.yaml", drill=True))
-    pools = [job["pool"] for stage in document["stages"] for job in stage["jobs"]]
-    assert {str(pool) for pool in pools if pool != "server"} == {
-        str({"name": "On premises", "demands": ["Agent.OS -equals Linux"]})
-    }
+    pools = {stage["stage"]: job["pool"] for stage in document["stages"] for job in stage["jobs"]}
+    assert pools.pop("diff") == {"name": "Thrown away"}
+    assert {str(pool) for pool in pools.values() if pool != "server"} == {str(own)}
+
+
+@pytest.mark.parametrize("key", ["pool", "pull_request_pool"])
+def test_pull_requests_do_not_come_to_cis_own_agents_unless_somebody_says_so(key):
+    with pytest.raises(ValidationError, match="pool and pull_request_pool go together"):
+        azure(**{key: {"name": "Default"}})

@@ -69,6 +69,7 @@ def test_refs_head_and_peeled_tags():
         )
     )
     assert found.refs == {"refs/heads/main": ID, "refs/tags/v1": ID}
+    assert found.peeled == {"refs/tags/v1": "b" * 40}
     assert found.head == "refs/heads/main"
 
 

@@ -46,11 +46,11 @@ def event(name="referenceUpdated", caller=USER, ref="refs/heads/main", old=OLD, 
     }
 
 
-def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=(), tips=None):
+def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=None, tips=None):
     def read():
         if refs is None:
             raise AssertionError("the replica was read")
-        return Advertisement(refs, (), frozenset(peeled))
+        return Advertisement(refs, (), peeled or {})
 
     change = from_event(given)
     assert change
@@ -158,9 +158,20 @@ def test_without_an_archive_a_run_may_drop_a_tip():
 def test_an_archived_tag_is_kept_whether_the_event_names_it_or_its_commit(name):
     refs = {f"{ARCHIVE}/20261126T115950Z/tags/v1": "f" * 40}
     change = event(name, ref="refs/tags/v1")
-    assert verdict(change, refs, peeled=[OLD]) is Verdict.BY_A_RUN
+    assert verdict(change, refs, peeled={"refs/tags/v2": OLD}) is Verdict.BY_A_RUN
     # Anybody can name an entry after a tag.
-    assert verdict(change, refs, peeled=[NEW]) is Verdict.DESTRUCTIVE
+    assert verdict(change, refs, peeled={"refs/tags/v2": NEW}) is Verdict.DESTRUCTIVE
+
+
+@pytest.mark.parametrize("own", ["confirmed", "source"])
+@pytest.mark.parametrize("name", ["referenceDeleted", "referenceUpdated"])
+def test_a_tag_that_every_run_may_move_keeps_no_commit(own, name):
+    """Else whoever may push parks a tip there, drops its branch, and takes the tag away again, all unheard."""
+    tag = f"refs/tags/codecommit-mirror/{own}"
+    assert verdict(event(name), {tag: OLD, "refs/heads/other": NEW}) is Verdict.DESTRUCTIVE
+    dropped = event(name, ref="refs/tags/v1")
+    assert verdict(dropped, {tag: "f" * 40}, peeled={tag: OLD}) is Verdict.DESTRUCTIVE
+    assert verdict(event(name), {"refs/heads/other": OLD}) is Verdict.BY_A_RUN
 
 
 def test_an_event_without_a_caller_is_judged_by_what_it_did():
