@@ -15,6 +15,7 @@ from localcloud import sample
 from ..conftest import ROOT, azure_environment, build_wheel
 from ..test_documentation import DEMOS, GETTING_STARTED, blocks, commands
 
+CONSTRUCTS = ROOT / "docs" / "constructs.md"
 pytestmark = pytest.mark.long
 
 
@@ -46,15 +47,22 @@ def shell(script, folder, **environment):
     )
 
 
-def test_getting_started_is_done_as_it_is_written_from_a_wheel_in_an_empty_folder(cloud, tmp_path, wheel, constraints):
+def with_server(page, cloud):
+    """Return the mirrors.yaml of a page, on the embedded cloud."""
+    (mirrors,) = blocks(page, "yaml")
+    return mirrors.replace("azure: {organization", f'azure: {{server: "{cloud.azure_url}", organization')
+
+
+@pytest.fixture(scope="module")
+def started(cloud, tmp_path_factory, wheel, constraints):
+    """An empty folder in which somebody did what getting started says, and what that printed."""
+    folder = tmp_path_factory.mktemp("started")
     sample.fill(cloud.create_azure_repository("contoso", "Shop", "MyRepo"))
-    (mirrors,) = blocks(GETTING_STARTED, "yaml")
-    server = f'azure: {{server: "{cloud.azure_url}", organization: contoso'
-    (tmp_path / "mirrors.yaml").write_text(mirrors.replace("azure: {organization: contoso", server))
+    (folder / "mirrors.yaml").write_text(with_server(GETTING_STARTED, cloud))
     lines = [line for line in commands(GETTING_STARTED) if line not in DEMOS]
     done = shell(
         "\n".join(lines).replace("ACCOUNT/REGION", f"{cloud.account}/{cloud.region}"),
-        tmp_path,
+        folder,
         **cloud.environment(),
         **azure_environment(cloud),
         CODECOMMIT_MIRROR_YES="1",
@@ -62,6 +70,11 @@ def test_getting_started_is_done_as_it_is_written_from_a_wheel_in_an_empty_folde
         PIP_FIND_LINKS=f"{os.environ.get('PIP_FIND_LINKS', '')} {wheel.parent}".strip(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done
+
+
+def test_getting_started_is_done_as_it_is_written_from_a_wheel_in_an_empty_folder(cloud, started):
+    tmp_path, done = started
     assert "MyRepoReplica is up: 16 refs are equal on both sides." in done.stdout
     assert "MyRepoReplica is down." in done.stdout
     # CI and colleagues install the same, each file by its hash.
@@ -80,6 +93,46 @@ def test_getting_started_is_done_as_it_is_written_from_a_wheel_in_an_empty_folde
         "PATH=$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH cdk list --no-notices", tmp_path, **cloud.environment()
     )
     assert listed.stdout.split() == ["MyRepoReplica"], listed.stderr
+
+
+def write_example(folder):
+    """Write the files of the page about constructs, each named by its first line."""
+    for code in blocks(CONSTRUCTS, "python")[:2]:
+        path = folder / code.partition("\n")[0].removeprefix("# ")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+
+
+def test_a_replica_in_an_app_of_somebody_elses_is_connected(cloud, started, tmp_path):
+    """The page's own app, with a folder of its own called stacks, in the environment that has the wheel only."""
+    installed, _ = started
+    sample.fill(cloud.create_azure_repository("contoso", "Shop", "orders"))
+    write_example(tmp_path)
+    (tmp_path / "mirrors.yaml").write_text(with_server(CONSTRUCTS, cloud))
+    (tmp_path / "cdk.json").write_text('{"app": "python3 app.py"}')
+    lines = [line for line in commands(CONSTRUCTS) if not line.startswith("pip install ")]
+    binaries = f"PATH={installed}/.venv/bin:{installed}/node_modules/.bin:$PATH"
+    script = f"export {binaries}\n" + "\n".join([*lines, "codecommit-mirror down orders"])
+    environment = {**cloud.environment(), **azure_environment(cloud), "CODECOMMIT_MIRROR_YES": "1"}
+    done = shell(script.replace("cdk deploy", "cdk deploy --require-approval never"), tmp_path, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "orders is up: 16 refs are equal on both sides." in done.stdout
+    assert "orders is down. Its replica stays in CodeCommit." in done.stdout
+    (stack,) = cloud.client("cloudformation").describe_stacks(StackName="source-replicas")["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+
+
+def test_the_example_is_clean_for_cdk_nag(tmp_path):
+    write_example(tmp_path)
+    # The clone has a package of that name.
+    (tmp_path / "stacks" / "__init__.py").touch()
+    (tmp_path / "look.py").write_text(
+        f"import sys, aws_cdk\nfrom stacks.replicas import Replicas\nsys.path.append({str(ROOT)!r})\n"
+        "from cdk_nag import AwsSolutionsChecks\nfrom tests.unit.stacks.test_stacks import findings\n"
+        "print(findings(Replicas(aws_cdk.App(), 'source-replicas'), AwsSolutionsChecks))\n"
+    )
+    done = subprocess.run([sys.executable, "look.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_who_only_looks_needs_no_cdk(tmp_path, wheel, constraints):
