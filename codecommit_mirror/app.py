@@ -11,8 +11,9 @@ try:
 except ModuleNotFoundError:
     sys.exit("the CDK app needs aws-cdk-lib; run: pip install 'codecommit-mirror[deploy]'")
 
+from .config.guard import stack_suffix
 from .config.identity import parse_auth_migration
-from .config.load import from_context, identity_provider
+from .config.load import from_context, identity_providers, takes_snapshots
 from .feature_flags import FEATURE_FLAGS
 from .stacks import DeployRoleStack, GuardStack, IdentityStack, ReplicaStack, VaultStack
 
@@ -30,22 +31,28 @@ def main() -> None:
 
 def _add_stacks(app: cdk.App) -> None:
     context = app.node.try_get_context
-    mirrors, ci, guard = from_context(context)
+    configuration = from_context(context)
+    mirrors, cis, guards = configuration
     migrations = parse_auth_migration(context("auth_migration"))
     for mirror in mirrors:
         if mirror.is_deployed_elsewhere:
             continue
+        ci = configuration.ci_of(mirror.account)
         ReplicaStack(app, mirror=mirror, provisioned_from=ci.owner if ci else None, earlier=migrations.get(mirror.name))
     if context("mirror"):
         return
-    provider = identity_provider(mirrors, ci)
-    identity = IdentityStack(app, provider=provider) if provider else None
-    if ci:
-        roles = DeployRoleStack(app, ci=ci, reads_snapshots=bool(guard and guard.snapshots))
-        if identity:
-            roles.add_stack_dependency(identity)
-    if guard:
-        GuardStack(app, guard=guard, vault=VaultStack(app, guard=guard))
+    providers = identity_providers(mirrors, cis)
+    identities = {
+        one.account: IdentityStack(app, provider=one, suffix=f"-{one.account}" if len(providers) > 1 else "")
+        for one in providers
+    }
+    for ci in cis:
+        roles = DeployRoleStack(app, ci=ci, reads_snapshots=takes_snapshots(configuration, ci))
+        if ci.account in identities:
+            roles.add_stack_dependency(identities[ci.account])
+    for guard in guards:
+        suffix = stack_suffix(guard, guards)
+        GuardStack(app, guard=guard, vault=VaultStack(app, guard=guard, suffix=suffix), suffix=suffix)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import boto3
 
 from ..aws.session import SignIn, aws_failures, client, sign_in_of
-from ..config.guard import STACK_NAME, Guard
+from ..config.guard import STACK_NAME, stack_suffix
+from ..config.load import Configuration
 from ..errors import MirrorError, NotFoundError
 from ..operations.context import MirrorContext
 from .snapshots import stack_output
@@ -66,25 +67,27 @@ def subscriptions_of(contexts: Sequence[MirrorContext]) -> dict[str, Subscriptio
     return by_mirror
 
 
-def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[str, Unguarded]:
+def unguarded(configuration: Configuration, contexts: Sequence[MirrorContext]) -> dict[str, Unguarded]:
     """Return why mirrors are not guarded, by name; nothing if mirrors.yaml has no guard.
 
     CloudFormation is asked once for each account and region. A mirror whose account cannot be asked is left out.
     """
-    if guard is None:
+    if not configuration.guards:
         return {}
     reasons: dict[str, Unguarded] = {}
     by_place: dict[tuple[SignIn, str], Unguarded | None] = {}
     for context in contexts:
         try:
             region = str(context.aws.region_name)
-            if guard.region and guard.region != region:
-                why = f"the guard watches {guard.region}, but the replica is in {region}"
+            guard = configuration.guard_of(context.mirror)
+            if guard is None or (guard.region and guard.region != region):
+                watched = guard.region if guard else "other accounts or regions"
+                why = f"the guard watches {watched}, but the replica is in {region}"
                 reasons[context.mirror.name] = Unguarded(why)
                 continue
             place = (sign_in_of(context.mirror), region)
             if place not in by_place:
-                by_place[place] = _problem(context, region)
+                by_place[place] = _problem(context, region, stack_suffix(guard, configuration.guards))
         except MirrorError:
             continue
         if problem := by_place[place]:
@@ -92,9 +95,9 @@ def unguarded(guard: Guard | None, contexts: Sequence[MirrorContext]) -> dict[st
     return reasons
 
 
-def _problem(context: MirrorContext, region: str) -> Unguarded | None:
+def _problem(context: MirrorContext, region: str, suffix: str) -> Unguarded | None:
     try:
         stack_output(context.aws, STACK_NAME, "TopicArn")
     except NotFoundError:
-        return Unguarded(f"the guard is not deployed in {region}", f"cdk deploy {STACK_NAME}")
+        return Unguarded(f"the guard is not deployed in {region}", f"cdk deploy {STACK_NAME}{suffix}")
     return None

@@ -204,6 +204,7 @@ def _source(context: MirrorContext) -> str:
         ) from None
     # What AWS's side says goes first: mirrors.yaml could name any repository, with its id.
     is_other = other_source(context.mirror, record, template, found.id) is not None
+    is_other = is_other or (record is not None and record.project != found.project_id)
     if is_other or place.repository_id not in (None, found.id):
         followed = record.source if record else "unknown"
         raise MirrorError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,16 +74,18 @@ class Readings:
         return aged[0].age_days() if self.azure and aged else None
 
 
-def read(context: MirrorContext, *, deep: bool = False, guard: Guard | None = None) -> Readings:
+def read(
+    context: MirrorContext, *, deep: bool = False, guard_of: Callable[[Mirror], Guard | None] = lambda _: None
+) -> Readings:
     """Read a mirror's status.
 
     Args:
         context: the mirror's.
         deep: whether to read what takes further calls for each mirror: a user's policies and keys, snapshots.
-        guard: the guard of mirrors.yaml, if it has one.
+        guard_of: returns the guard of mirrors.yaml that watches a mirror, if one does.
     """
     readings = Readings(context.mirror)
-    if deep and guard:
+    if deep and (guard := guard_of(context.mirror)):
         with suppress(MirrorError):
             readings.snapshots = read_snapshots(context.aws, context.mirror.name, None, guard.keys)
     try:

@@ -12,7 +12,7 @@ import click
 from ..aws.execution_policy import boundary_policy, deploy_policy, execution_policy
 from ..config.azure_url import AZURE_DEVOPS_SERVICES
 from ..config.ci import Service
-from ..config.load import load
+from ..config.load import load, takes_snapshots
 from ..config.mirror import Mirror
 from ..errors import ConfigurationError
 from ..rendering.ci import SIGNATURE
@@ -35,20 +35,25 @@ def ci() -> None:
 @ci.command()
 @click.argument("service", type=click.Choice(["azure", "github"]))
 @config_option
+@click.option("--account", metavar="ACCOUNT", help="Whose section ci, where mirrors.yaml has several.")
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
-def render(service: Service, config: Path, output: Path | None) -> None:
+def render(service: Service, config: Path, account: str | None, output: Path | None) -> None:
     """Print the pipeline for the repository that holds mirrors.yaml; it contains no secret."""
-    mirrors, section, guard = load(config)
-    if section is None:
+    configuration = load(config)
+    section = configuration.ci_of(account)
+    if not configuration.cis:
         raise ConfigurationError(f"{config} has no section ci; see docs/ci.md.")
+    if section is None or account not in (None, section.account):
+        accounts = ", ".join(ci.account for ci in configuration.cis)
+        raise ConfigurationError(f"{config} has a section ci for each of {accounts}; name one of them by --account.")
     if section.service != service:
         raise ConfigurationError(f"the section ci of {config} is for {section.service}; replace that with {service}:.")
     text = render_ci(
         section,
         service,
         inside_repository(config),
-        drill=bool(guard and guard.snapshots),
-        server=job_server(mirrors, config),
+        drill=takes_snapshots(configuration, section),
+        server=job_server(configuration.mirrors, config),
     )
     write_rendered(text, output, SIGNATURE)
 

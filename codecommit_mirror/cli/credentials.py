@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..aws import git_credentials
+from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential, IssuedCredential
 from ..aws.session import client, session
 from ..aws.stack import read_outputs
@@ -47,8 +47,10 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
     if show and output:
         raise click.UsageError("--show prints the password and --output writes it to a file; choose one.")
     aws = session(mirror)
-    user = read_outputs(aws, mirror).user_of(mirror)
-    iam = client(aws, "iam")
+    outputs, iam = read_outputs(aws, mirror), client(aws, "iam")
+    user = outputs.user_of(mirror)
+    if rights := writer.other_rights(iam, mirror, outputs):
+        raise MirrorError(rights[0])
     _ensure_slot(mirror, iam, user)
     if show:
         issued = git_credentials.issue(iam, user, mirror.name)

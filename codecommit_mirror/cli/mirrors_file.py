@@ -110,7 +110,7 @@ def _is_in(mirror: Mirror, server: str, organization: str) -> bool:
 
 
 def _propose(config: Path, text: str, server: str) -> None:
-    section = load(config).ci
+    section = next((ci for ci in load(config).cis if ci.azure), None)
     if section is None or section.azure is None:
         raise MirrorError(f"--pull-request needs the section ci.azure in {config}, which names the repository.")
     where = AzureRepository(
@@ -192,10 +192,10 @@ def validate(config: Path) -> None:
 
     Exit status: 0 if it is valid, 2 otherwise.
     """
-    mirrors, ci, guard = load(config)
+    mirrors, cis, guards = load(config)
     parts = [f"{len(mirrors):,} mirror{'s' if len(mirrors) != 1 else ''}"]
-    parts += [f"ci for {ci.service}"] if ci else []
-    parts += ["guard"] if guard else []
+    parts += [f"ci for {ci.service} in account {ci.account}" for ci in cis]
+    parts += [f"guard in {guard.region}" if guard.region else "guard" for guard in guards]
     echo(f"{config} is valid: {', '.join(parts)}.")
 
 

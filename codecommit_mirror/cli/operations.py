@@ -43,6 +43,7 @@ from .options import (
     project_of,
     pull_request_option,
     replace_pipeline_option,
+    section_of,
     summary_option,
     yes_option,
 )
@@ -220,7 +221,7 @@ def _take_removed_down(
 ) -> None:
     clients = ClientPool(many=True)
     given = click.get_current_context().params
-    project = Project(Path.cwd(), cdk_context_of(()), load(given["config"]).ci)
+    project = Project(Path.cwd(), cdk_context_of(()), section_of(load(given["config"])))
     with tempfile.TemporaryDirectory(prefix="cdk-") as folder:
         stacks = downwards.find_removed(clients, project, Path(folder, "cdk.out"))
     refused = sorted(stacks.keys() - _approved(approved)) if approved else []
@@ -260,7 +261,7 @@ def _approved(path: Path) -> set[str]:
 
 def _of_this_account(mirrors: Sequence[Mirror]) -> tuple[Mirror, ...]:
     """Return the mirrors of the account that CI provisions; another account's are its own CI's."""
-    section = load(click.get_current_context().params["config"]).ci
+    section = section_of(load(click.get_current_context().params["config"]))
     return tuple(mirror for mirror in mirrors if not section or mirror.account in (None, section.account))
 
 

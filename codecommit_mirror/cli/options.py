@@ -15,7 +15,9 @@ from typing import Any
 
 import click
 
-from ..config.load import DEFAULT_FILE, load, load_mirrors, named_mirrors, single_mirror
+from ..aws.session import account_of, session_in
+from ..config.ci import Ci
+from ..config.load import DEFAULT_FILE, Configuration, load, load_mirrors, named_mirrors, single_mirror
 from ..config.mirror import Mirror
 from ..config.mirrors_file import read
 from ..errors import ConfigurationError, MirrorError
@@ -99,7 +101,7 @@ def mirrors_argument_unless(flag: str) -> Callable[[Callable[..., None]], Callab
             if azure_repo_url:
                 mirrors: tuple[Mirror, ...] = (single_mirror(names[0], azure_repo_url),)
             else:
-                mirrors = () if others else _selected(config, names, project)
+                mirrors = () if others else narrowed(_selected(config, names, project))
             command(mirrors=mirrors, **options)
 
         return wrapped
@@ -167,17 +169,41 @@ def cdk_context_of(mirrors: Sequence[Mirror]) -> tuple[str, ...]:
     return (*file, "-c", f"mirror={mirrors[0].name}") if alone else file
 
 
+ACCOUNT_VARIABLE = "CODECOMMIT_MIRROR_ACCOUNT"
+"""The account that a job of CI works in, with its own credentials."""
+
+
+def narrowed(mirrors: Sequence[Mirror]) -> tuple[Mirror, ...]:
+    """Return the mirrors of the account that the environment names, without the ways in that people have to it."""
+    account = os.environ.get(ACCOUNT_VARIABLE)
+    if account is None:
+        return tuple(mirrors)
+    here = [mirror for mirror in mirrors if mirror.account in (None, account)]
+    return tuple(mirror.model_copy(update={"profile": None, "assume_role": None}) for mirror in here)
+
+
+def section_of(configuration: Configuration) -> Ci | None:
+    """Return the section ``ci`` that concerns a command: of several, that of the account of the credentials.
+
+    Raises:
+        MirrorError: AWS does not say whose the credentials are.
+    """
+    if len(configuration.cis) < 2:
+        return configuration.ci_of(None)
+    return configuration.ci_of(os.environ.get(ACCOUNT_VARIABLE) or account_of(session_in(configuration.cis[0].region)))
+
+
 def project_of(mirrors: Sequence[Mirror]) -> Project:
     """Return the CDK project of the current folder; with ``--all`` it knows how CI provisions the file's mirrors."""
     given = click.get_current_context().params
-    section = load(given["config"]).ci if given.get("every") else None
+    section = section_of(load(given["config"])) if given.get("every") else None
     return Project(Path.cwd(), cdk_context_of(mirrors), section)
 
 
 def pinned_keys(mirror: Mirror) -> tuple[str, ...]:
     """Return the fingerprints of signing keys that the current command's mirrors file pins."""
     given = click.get_current_context().params
-    guard = None if given.get("azure_repo_url") else load(given["config"], mirror.name).guard
+    guard = None if given.get("azure_repo_url") else load(given["config"], mirror.name).guard_of(mirror)
     return guard.keys if guard else ()
 
 

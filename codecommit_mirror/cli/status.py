@@ -21,11 +21,9 @@ from ..backup.coverage import subscriptions_of, unguarded
 from ..checks import status_page
 from ..checks.judging import WORST_FIRST, Judged, Limits, duration, judge, pipeline_link, replica_link, run_link
 from ..checks.reading import Readings, read
-from ..config.guard import Guard
-from ..config.load import load, single_mirror
-from ..config.mirror import Mirror
+from ..config.load import Configuration, load, single_mirror
 from ..operations.context import MirrorContext
-from .options import complete_mirror, config_option, contexts_of, json_option, summary_option
+from .options import complete_mirror, config_option, contexts_of, json_option, narrowed, summary_option
 from .output import DIFFERS, FAILED, append_summary, echo, print_json, print_paragraph, print_table, write_text
 
 VERSION = 1
@@ -73,16 +71,15 @@ def status(
     if azure_repo_url:
         if not name:
             raise click.UsageError("--azure-repo-url needs a NAME.")
-        mirrors: tuple[Mirror, ...] = (single_mirror(name, azure_repo_url),)
-        guard = None
+        configuration = Configuration((single_mirror(name, azure_repo_url),))
     else:
-        mirrors, _, guard = load(config, name)
-    contexts = list(contexts_of(mirrors).values())
-    look = partial(read, deep=deep or bool(name), guard=guard)
+        configuration = load(config, name)
+    contexts = list(contexts_of(narrowed(configuration.mirrors)).values())
+    look = partial(read, deep=deep or bool(name), guard_of=configuration.guard_of)
     with ThreadPoolExecutor(_MAX_WORKERS) as pool, _counted(len(contexts)) as count:
         readings = list(pool.map(lambda context: count(look(context)), contexts))
-    limits = Limits(datetime.now(UTC), timedelta(minutes=max_lag), max_age, has_guard=guard is not None)
-    judged = _judged(readings, limits, guard, contexts, deep=deep or bool(name))
+    limits = Limits(datetime.now(UTC), timedelta(minutes=max_lag), max_age, has_guard=bool(configuration.guards))
+    judged = _judged(readings, limits, configuration, contexts, deep=deep or bool(name))
     lines = [_line(mirror, limits.now) for mirror in judged]
     append_summary(summary, status_page.summary(lines))
     if html:
@@ -228,14 +225,14 @@ def _refs(mirror: Judged) -> str:
 def _judged(
     all_readings: Sequence[Readings],
     limits: Limits,
-    guard: Guard | None,
+    configuration: Configuration,
     contexts: Sequence[MirrorContext],
     *,
     deep: bool,
 ) -> list[Judged]:
     """Return the mirrors with their checks; what concerns many of them is asked for once in each region."""
-    missing = unguarded(guard, contexts)
-    reached = subscriptions_of(contexts) if guard and deep else {}
+    missing = unguarded(configuration, contexts)
+    reached = subscriptions_of(contexts) if configuration.guards and deep else {}
     of_each = [
         replace(limits, unguarded=missing.get(readings.mirror.name), subscriptions=reached.get(readings.mirror.name))
         for readings in all_readings

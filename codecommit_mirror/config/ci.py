@@ -258,20 +258,33 @@ class Ci(BaseModel):
         return f"arn:{_partition(self.region)}:iam::{self.account}:role/{role}"
 
 
-def load_section(file: MirrorsFile) -> Ci | None:
-    """Return the section, or None if the file has none; account and region default to those below ``defaults``.
+def load_sections(file: MirrorsFile) -> tuple[Ci, ...]:
+    """Return the sections ``ci``, one for each account; of a single one both default to those below ``defaults``.
 
     Raises:
-        MirrorError: the section is wrong; one line for each mistake.
+        MirrorError: a section is wrong; one line for each mistake.
     """
-    if file.ci is None:
-        return None
     inherited = {key: file.defaults[key] for key in ("account", "region") if key in file.defaults}
-    try:
-        return Ci.model_validate({**inherited, **file.ci})
-    except ValidationError as error:
-        lines = [f"{file.where('ci', *key)}: ci: {sentence}" for key, sentence in sentences(error, Ci)]
-        raise ConfigurationError("\n".join(lines)) from None
+    found: list[Ci] = []
+    for section in file.ci:
+        try:
+            found.append(Ci.model_validate({**inherited, **section.values}))
+        except ValidationError as error:
+            lines = [f"{file.where(*section.at, *key)}: ci: {sentence}" for key, sentence in sentences(error, Ci)]
+            raise ConfigurationError("\n".join(lines)) from None
+        for other in found[:-1]:
+            if other.account == found[-1].account:
+                raise ConfigurationError(
+                    f"{file.where(*section.at)}: ci: there are two sections for account {other.account}; one deploys "
+                    "to all regions of an account, so keep one."
+                )
+            if other.name == found[-1].name:
+                shared = f"the name {other.name!r}" if other.name else "no name"
+                raise ConfigurationError(
+                    f"{file.where(*section.at)}: ci: two sections have {shared}, which tells their service connections "
+                    "and pipelines apart; give each a name of its own."
+                )
+    return tuple(found)
 
 
 def _partition(region: str) -> str:

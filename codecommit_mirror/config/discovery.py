@@ -171,8 +171,11 @@ def set_organization_id(path: Path, identifier: str) -> str:
         MirrorError: the file is not YAML.
     """
     yaml, document = _open(path)
-    if "azure" in (document.get("ci") or {}):
-        _mapping(document["ci"], "azure", path)["organization_id"] = identifier
+    sections = document.get("ci") or []
+    with_azure = [one for one in (sections if isinstance(sections, list) else [sections]) if "azure" in one]
+    for section in with_azure:
+        _mapping(section, "azure", path)["organization_id"] = identifier
+    if with_azure:
         return _dumped(yaml, document)
     if document.get("defaults") is None:
         document["defaults"] = {}

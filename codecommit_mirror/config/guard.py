@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -121,21 +122,33 @@ class Guard(BaseModel):
         return (self.account, self.region) == (mirror.account, mirror.region)
 
 
-def load_section(file: MirrorsFile, ci: Ci | None) -> Guard | None:
-    """Return the section, or None if the file has none; account and region default to those of the mirrors.
+def load_sections(file: MirrorsFile, cis: Sequence[Ci]) -> tuple[Guard, ...]:
+    """Return the sections ``guard``, one for each account and region; both default to those of the mirrors.
 
     Raises:
-        MirrorError: the section is wrong; one line for each mistake.
+        MirrorError: a section is wrong; one line for each mistake.
     """
-    if file.guard is None:
-        return None
-    location = {"account": ci.account, "region": ci.region} if ci else {}
+    location = {"account": cis[0].account, "region": cis[0].region} if len(cis) == 1 else {}
     inherited = {key: file.defaults[key] for key in ("account", "region") if key in file.defaults}
-    try:
-        return Guard.model_validate({**location, **inherited, **file.guard})
-    except ValidationError as error:
-        lines = [f"{file.where('guard', *key)}: guard: {sentence}" for key, sentence in sentences(error, Guard)]
-        raise ConfigurationError("\n".join(lines)) from None
+    found: list[Guard] = []
+    for section in file.guard:
+        try:
+            found.append(Guard.model_validate({**location, **inherited, **section.values}))
+        except ValidationError as error:
+            lines = [f"{file.where(*section.at, *key)}: guard: {sentence}" for key, sentence in sentences(error, Guard)]
+            raise ConfigurationError("\n".join(lines)) from None
+        places = [(guard.account, guard.region) for guard in found]
+        if len(file.guard) > 1 and (None in places[-1] or places[-1] in places[:-1]):
+            raise ConfigurationError(
+                f"{file.where(*section.at)}: guard: each of several guards needs an account and a region of its own; "
+                "write both."
+            )
+    return tuple(found)
+
+
+def stack_suffix(guard: Guard, guards: Sequence[Guard]) -> str:
+    """Return what the ids of a guard's stacks end with in the CDK app, where a file has several guards."""
+    return f"-{guard.account}-{guard.region}" if len(guards) > 1 else ""
 
 
 def schedule_problem(guard: Guard, mirror: Mirror) -> str | None:

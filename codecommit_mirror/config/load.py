@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +39,27 @@ class Configuration(NamedTuple):
     """The contents of ``mirrors.yaml``."""
 
     mirrors: tuple[Mirror, ...]
-    ci: Ci | None
-    """Which CI service provisions the mirrors, if any."""
-    guard: Guard | None = None
-    """What watches the replicas and keeps snapshots of them, if anything does."""
+    cis: tuple[Ci, ...] = ()
+    """Which CI service provisions the mirrors of each account, if any."""
+    guards: tuple[Guard, ...] = ()
+    """What watches the replicas of each account and region, and keeps snapshots of them, if anything does."""
+
+    def ci_of(self, account: str | None) -> Ci | None:
+        """Return the section ``ci`` of an account; of a file with one section, that one."""
+        if len(self.cis) == 1:
+            return self.cis[0]
+        return next((ci for ci in self.cis if ci.account == account), None)
+
+    def guard_of(self, mirror: Mirror) -> Guard | None:
+        """Return the guard that watches a mirror's replica; of a file with one guard, that one."""
+        if len(self.guards) == 1:
+            return self.guards[0]
+        return next((guard for guard in self.guards if guard.covers(mirror)), None)
+
+
+def takes_snapshots(configuration: Configuration, ci: Ci) -> bool:
+    """Whether a guard of an account that CI deploys to takes snapshots, so that CI drills restoring them."""
+    return any(guard.snapshots for guard in configuration.guards if guard.account in (None, ci.account))
 
 
 def load(path: Path, only: str | None = None) -> Configuration:
@@ -59,14 +77,14 @@ def load(path: Path, only: str | None = None) -> Configuration:
     chosen = [only] if only is not None else list(file.mirrors)
     mistakes = [] if file.mirrors else _mistakes_in_defaults(file)
     mirrors: list[Mirror] = []
-    ci = None
+    cis: tuple[Ci, ...] = ()
     try:
-        ci = ci_section.load_section(file)
+        cis = ci_section.load_sections(file)
     except MirrorError as error:
         mistakes.append(str(error))
-    guard = None
+    guards: tuple[Guard, ...] = ()
     try:
-        guard = guard_section.load_section(file, ci)
+        guards = guard_section.load_sections(file, cis)
     except MirrorError as error:
         mistakes.append(str(error))
     engine = None
@@ -76,16 +94,11 @@ def load(path: Path, only: str | None = None) -> Configuration:
         mistakes.append(str(error))
     for name in chosen:
         try:
-            mirrors.append(_validated(file, name, ci).with_engine(engine))
+            mirrors.append(_validated(file, name, cis).with_engine(engine))
         except MirrorError as error:
             mistakes.append(str(error))
             continue
-        if ci and (mirrors[-1].profile or mirrors[-1].assume_role):
-            key = "profile" if mirrors[-1].profile else "assume_role"
-            mistakes.append(
-                f"{file.where_value(name, (key,))}: mirror {name!r}: {key} is for people, and CI has a role in one "
-                "account; remove it, and write a file with a section ci for each account."
-            )
+        guard = Configuration((), cis, guards).guard_of(mirrors[-1])
         if guard and (problem := guard_section.schedule_problem(guard, mirrors[-1])):
             mistakes.append(f"{file.where_value(name, ('schedule',))}: mirror {name!r}: {problem}")
     mistakes += _clashes(file, chosen)
@@ -93,7 +106,7 @@ def load(path: Path, only: str | None = None) -> Configuration:
         # A mistake in the defaults belongs to every mirror, and is reported once.
         lines = dict.fromkeys("\n".join(mistakes).splitlines())
         raise ConfigurationError("\n".join(sorted(lines, key=_line_number)))
-    return Configuration(tuple(mirrors), ci, guard)
+    return Configuration(tuple(mirrors), cis, guards)
 
 
 def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:
@@ -157,34 +170,37 @@ def from_context(context: Callable[[str], Any]) -> Configuration:
         if not (replica and url):
             raise ConfigurationError("-c replica=NAME and -c azure_repo_url=URL go together; give both or neither.")
         mirror = single_mirror(replica, url, region=context("region"), account=context("account"))
-        return Configuration((mirror,), None)
+        return Configuration((mirror,))
     return load(Path(context("config") or DEFAULT_FILE), context("mirror"))
 
 
-def identity_provider(mirrors: Sequence[Mirror], ci: Ci | None) -> IdentityProvider | None:
-    """Return the identity provider that the roles of mirrors and of CI need and that no ``provider_arn`` names.
+def identity_providers(mirrors: Sequence[Mirror], cis: Sequence[Ci]) -> tuple[IdentityProvider, ...]:
+    """Return the identity provider of each account that roles of mirrors and of CI need and no ``provider_arn`` names.
 
     Raises:
-        MirrorError: they need several, for more than one account or organization.
+        MirrorError: an account needs several, for more than one organization.
     """
     wanted = [
-        (mirror.account, str(mirror.identity.issuer_url), mirror.identity.audience, mirror.region)
+        IdentityProvider(ci.trust.issuer, (ci.trust.audience,), ci.account, ci.region)
+        for ci in cis
+        if ci.azure and not ci.provider_arn
+    ]
+    wanted += [
+        IdentityProvider(str(mirror.identity.issuer_url), (mirror.identity.audience,), mirror.account, mirror.region)
         for mirror in mirrors
         if mirror.replica_auth == "role" and not (mirror.identity.provider_arn or mirror.is_deployed_elsewhere)
     ]
-    if ci and ci.azure and not ci.provider_arn:
-        wanted.insert(0, (ci.account, ci.trust.issuer, ci.trust.audience, ci.region))
-    if not wanted:
-        return None
-    account, issuer, _, region = wanted[0]
+    found: dict[str | None, IdentityProvider] = {}
     for other in wanted:
-        if other[:2] != (account, issuer):
+        known = found.setdefault(other.account, other)
+        if known.issuer != other.issuer:
             raise ConfigurationError(
-                f"the roles need identity providers for {issuer} in account {account or 'of the credentials'} and for "
-                f"{other[1]} in account {other[0] or 'of the credentials'}, but there is one stack; create the second "
-                "one by hand, and set identity.provider_arn for its mirrors."
+                f"the roles need identity providers for {known.issuer} and for {other.issuer} in account "
+                f"{other.account or 'of the credentials'}, but there is one stack; create the second one by hand, and "
+                "set identity.provider_arn for its mirrors."
             )
-    return IdentityProvider(issuer, tuple(dict.fromkeys(triple[2] for triple in wanted)), account, region)
+        found[other.account] = replace(known, audiences=tuple(dict.fromkeys(known.audiences + other.audiences)))
+    return tuple(found.values())
 
 
 def _line_number(sentence: str) -> int:
@@ -203,7 +219,7 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
     return f"the file has {', '.join(sorted(known)[:_MAX_LISTED_NAMES])}{rest}."
 
 
-def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
+def _validated(file: MirrorsFile, name: str, cis: Sequence[Ci]) -> Mirror:
     """Return a mirror, with CI's account and region unless it has its own; these also apply to manual deployments."""
     where = file.where("mirrors", name)
     try:
@@ -215,13 +231,18 @@ def _validated(file: MirrorsFile, name: str, ci: Ci | None) -> Mirror:
     except MirrorError as error:
         raise ConfigurationError(f"{file.where('mirrors', name, 'azure')}: mirror {name!r}: azure: {error}") from None
     try:
-        return Mirror.model_validate({**_from_ci(ci, entry), **entry, "name": name})
+        mirror = Mirror.model_validate({**_from_ci(cis, entry), **entry, "name": name})
     except ValidationError as error:
         lines = []
         for key, sentence in sentences(error, Mirror):
             whose = f"mirror {name!r}" if file.is_own(name, key) else "defaults"
             lines.append(f"{file.where_value(name, key)}: {whose}: {sentence}")
         raise ConfigurationError("\n".join(lines)) from None
+    if len(cis) > 1 and mirror.account is None:
+        raise ConfigurationError(
+            f"{where}: mirror {name!r}: account is missing, and the file has CI in several accounts; write its account."
+        )
+    return mirror
 
 
 def _shared_engine(file: MirrorsFile) -> SharedEngine | None:
@@ -237,14 +258,15 @@ def _shared_engine(file: MirrorsFile) -> SharedEngine | None:
         raise ConfigurationError("\n".join(lines)) from None
 
 
-def _from_ci(ci: Ci | None, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the section ``ci`` says for a mirror."""
-    if ci is None:
-        return {}
-    defaults: dict[str, Any] = {"account": ci.account, "region": ci.region}
-    azure = entry.get("azure")
-    if ci.azure and isinstance(azure, dict) and azure.get("organization") == ci.azure.organization:
-        defaults["identity"] = {"organization_id": ci.azure.organization_id, "issuer": ci.azure.issuer}
+def _from_ci(cis: Sequence[Ci], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the section ``ci`` of its account says for a mirror."""
+    defaults: dict[str, Any] = {}
+    for ci in cis:
+        if len(cis) == 1 or ci.account == entry.get("account"):
+            defaults |= {"account": ci.account, "region": ci.region}
+        azure = entry.get("azure")
+        if ci.azure and isinstance(azure, dict) and azure.get("organization") == ci.azure.organization:
+            defaults["identity"] = {"organization_id": ci.azure.organization_id, "issuer": ci.azure.issuer}
     return defaults
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -21,6 +21,16 @@ _MAX_VALUES = 200_000
 
 Location = tuple[str, ...]
 _SECTIONS = ("defaults", "mirrors", "ci", "guard", "engine")
+_LISTS = ("ci", "guard")
+"""Sections that may be lists, with one for each account."""
+
+
+class Section(NamedTuple):
+    """One of the sections ``ci`` or ``guard``."""
+
+    at: Location
+    """Where it is in the file."""
+    values: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,8 @@ class MirrorsFile:
     path: Path
     defaults: dict[str, Any]
     mirrors: dict[str, dict[str, Any]]
-    ci: dict[str, Any] | None
-    guard: dict[str, Any] | None
+    ci: tuple[Section, ...]
+    guard: tuple[Section, ...]
     engine: dict[str, Any] | None
     lines: dict[Location, int]
 
@@ -97,6 +107,8 @@ def read(path: Path) -> MirrorsFile:
     sections: dict[str, dict[str, Any]] = {}
     for section in _SECTIONS:
         value = data.get(section)
+        if section in _LISTS and isinstance(value, list) and all(isinstance(one, dict) for one in value):
+            continue
         if value is not None and not isinstance(value, dict):
             where = f"{path}, line {lines[(section,)]}"
             raise ConfigurationError(f"{where}: {section!r} is not a mapping; indent keys below it.")
@@ -110,11 +122,18 @@ def read(path: Path) -> MirrorsFile:
         path,
         sections["defaults"],
         mirrors,
-        sections["ci"] or None,
-        sections["guard"] if "guard" in data else None,
+        _each(data, "ci") if data.get("ci") else (),
+        _each(data, "guard") if "guard" in data else (),
         sections["engine"] if "engine" in data else None,
         lines,
     )
+
+
+def _each(data: Mapping[str, Any], name: str) -> tuple[Section, ...]:
+    value = data[name] or {}
+    if isinstance(value, dict):
+        return (Section((name,), value),)
+    return tuple(Section((name, str(index)), one) for index, one in enumerate(value))
 
 
 def _entry(path: Path, name: str, entry: Any, lines: Mapping[Location, int]) -> dict[str, Any]:

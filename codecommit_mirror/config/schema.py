@@ -48,12 +48,17 @@ def json_schema() -> dict[str, Any]:
                 "description": "The mirrors, by the names of their replicas.",
                 "additionalProperties": {"$ref": "#/$defs/Mirror"},
             },
-            "ci": {**_optional(_model(Ci, definitions)), "description": "How CI provisions the mirrors."},
-            "guard": {**_model(Guard, definitions), "description": "What watches the replicas and keeps snapshots."},
+            "ci": _one_or_several(_optional(_model(Ci, definitions)), "How CI provisions the mirrors."),
+            "guard": _one_or_several(_model(Guard, definitions), "What watches the replicas and keeps snapshots."),
             "engine": {**_model(SharedEngine, definitions), "description": "Where one engine for every mirror is."},
         },
         "$defs": definitions,
     }
+
+
+def _one_or_several(section: dict[str, Any], description: str) -> dict[str, Any]:
+    """Return a section of which there may be one for each account."""
+    return {"anyOf": [section, {"type": "array", "items": section}], "description": description}
 
 
 def markdown_tables() -> dict[str, str]:

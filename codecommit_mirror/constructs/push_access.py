@@ -22,7 +22,8 @@ class PipelineUser:
     name: str | None = None
     """Unique in the account. Default: a generated name."""
     in_group: bool = False
-    """Whether the policy is attached to a group with this user only, for rules that forbid policies on users."""
+    """Whether the policy is attached to a group with this user only, for rules that forbid policies on users. ``up``
+    connects such a user only where our own stack has it, since a group's rights are not seen from the user."""
 
 
 @dataclass(frozen=True)

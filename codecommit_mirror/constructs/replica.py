@@ -112,8 +112,8 @@ class Replica(Construct):
     def grant_connect(self, grantee: iam.IGrantable) -> iam.Grant:
         """Let somebody connect the replica with ``codecommit-mirror up``: a person's role, or that of a CI job.
 
-        ``up`` reads the replica, to compare both sides; it records the pipeline in the tags of who pushes; and it
-        issues and revokes a user's Git credentials.
+        ``up`` reads the replica, to compare both sides, and what else who pushes may do; it records the pipeline in
+        the tags of who pushes; and it issues and revokes a user's Git credentials.
 
         Args:
             grantee: a role, a user or a group.
@@ -122,13 +122,15 @@ class Replica(Construct):
         grant = self._grant(grantee, ["GetRepository", "GitPull", "ListTagsForResource"], self._arn, "codecommit")
         if self.user:
             credentials = [f"{verb}ServiceSpecificCredential" for verb in ("Create", "Delete", "Update")]
-            reading = ["ListServiceSpecificCredentials", "ListUserTags"]
+            reading = [f"List{what}" for what in _OF_A_USER]
+            reading += ["GetLoginProfile"]
             grant = grant.combine(self._grant(grantee, [*credentials, *reading], self.user.user_arn))
             grant = grant.combine(self._grant(grantee, ["TagUser"], self.user.user_arn, conditions=record))
         if self.role:
-            grant = grant.combine(self._grant(grantee, ["GetRole", "ListRoleTags"], self.role.role_arn))
+            grant = grant.combine(self._grant(grantee, _OF_A_ROLE, self.role.role_arn))
             grant = grant.combine(self._grant(grantee, ["TagRole"], self.role.role_arn, conditions=record))
-        return grant
+        reading = ["GetPolicy", "GetPolicyVersion"]
+        return grant.combine(self._grant(grantee, reading, self.policy.managed_policy_arn))
 
     @staticmethod
     def _grant(
@@ -143,6 +145,17 @@ class Replica(Construct):
         return iam.Grant.add_to_principal(grantee=grantee, actions=named, resource_arns=[arn], **only)
 
 
+_OF_A_USER = (
+    "AccessKeys",
+    "AttachedUserPolicies",
+    "GroupsForUser",
+    "SSHPublicKeys",
+    "ServiceSpecificCredentials",
+    "UserPolicies",
+    "UserTags",
+)
+_OF_A_ROLE = ("GetRole", "ListAttachedRolePolicies", "ListRolePolicies", "ListRoleTags")
+"""What ``up`` reads, since nobody who may do more than push gets credentials."""
 _OVER_THE_STACKS = 200
 """https://docs.aws.amazon.com/cdk/v2/guide/tagging.html: ``Tags.of`` of a stack has 100."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from .. import deployment
 from ..azure.pipeline import SIGNATURE, render_engine
-from ..config.load import Configuration
+from ..config.ci import Ci
+from ..config.load import Configuration, takes_snapshots
 from ..config.schema import json_schema
 from ..rendering import ci as rendered_ci
 from ..rendering.templates import render_text
@@ -73,8 +74,9 @@ def files(configuration: Configuration, config: str, requirement: str, server: s
         requirement: the line by which pip installs this package, with its hash.
         server: the Azure DevOps Server that CI's token may go to; None for Azure DevOps Services.
     """
-    mirrors, section, guard = configuration
-    ci = _CI_FILES[section.service] if section else None
+    mirrors, sections, _ = configuration
+    section = next(iter(sections), None)
+    ci = ci_file(section, sections) if section else None
     first = next(iter(mirrors), None)
     account, region = (
         (section.account, section.region) if section else (first and first.account, first and first.region)
@@ -92,10 +94,17 @@ def files(configuration: Configuration, config: str, requirement: str, server: s
         here = f"{section.azure.project}/{section.azure.repository}"
         if (shared.repository, shared.branch) == (here, section.branch):
             yield DeploymentFile(shared.path, render_engine(), SIGNATURE)
-    if section and ci:
-        drill = bool(guard and guard.snapshots)
+    for section in sections:
+        drill = takes_snapshots(configuration, section)
         text = rendered_ci.render(section, section.service, config, drill=drill, server=server)
-        yield DeploymentFile(ci, text, rendered_ci.SIGNATURE)
+        yield DeploymentFile(ci_file(section, sections), text, rendered_ci.SIGNATURE)
+
+
+def ci_file(section: Ci, sections: Sequence[Ci]) -> str:
+    """Return where the pipeline of a section ``ci`` is; of several, all but one without a name have it in theirs."""
+    path = Path(_CI_FILES[section.service])
+    name = f"{path.stem}-{section.name}{path.suffix}" if len(sections) > 1 and section.name else path.name
+    return str(path.with_name(name))
 
 
 def is_ours(cdk_json: str) -> bool:

@@ -178,8 +178,9 @@ def _drops_commits(
 
 
 def _keeping(refs: Refs) -> Refs:
-    """Return refs without the two that runs move as they like, and that nobody is told of: they keep nothing."""
-    return {name: value for name, value in refs.items() if name not in (CONFIRMED_TAG, SOURCE_TAG)}
+    """Return the refs that keep commits: branches and tags, of which events tell, without the two that runs move."""
+    told = ("refs/heads/", "refs/tags/")
+    return {n: value for n, value in refs.items() if n.startswith(told) and n not in (CONFIRMED_TAG, SOURCE_TAG)}
 
 
 def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: datetime) -> bool:

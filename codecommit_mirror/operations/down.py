@@ -370,7 +370,9 @@ def find_removed(clients: ClientPool, project: Project, output: Path) -> dict[st
             "mirrors.yaml has no section ci, which is needed to identify removed mirrors; see docs/ci.md."
         )
     wanted = list(batches.synthesize(project, output, ()).values())
-    shared = state.read_shared(clients, project.section, {stack.region for stack in wanted})
+    shared = state.read_shared(
+        clients, project.section, {stack.region for stack in wanted if stack.account == project.section.account}
+    )
     return shared.removed(wanted)
 
 

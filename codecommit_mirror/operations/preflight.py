@@ -183,7 +183,7 @@ def provider_problems(context: MirrorContext) -> list[str]:
             with aws_failures("look for the identity provider"):
                 iam.get_open_id_connect_provider(OpenIDConnectProviderArn=mirror.identity.provider_arn or arn)
         except NotFoundError:
-            return [f"the account has no identity provider for {issuer}; run: cdk deploy {IDENTITY_STACK_NAME}"]
+            return [f"the account has no identity provider for {issuer}; run: cdk deploy '{IDENTITY_STACK_NAME}*'"]
     return []
 
 

@@ -49,17 +49,25 @@ class SharedState:
 
     owner: str
     """The repository that holds the file."""
+    account: str
+    """Where the stacks are."""
     stacks: tuple[DeployedStack, ...]
 
     def removed(self, wanted: Sequence[WantedStack]) -> dict[str, DeployedStack]:
         """Return the stacks that were provisioned from the file and that no mirror wants any more, by mirror."""
         named = {stack.mirror for stack in wanted}
-        return {name: stack for name, stack in orphans(wanted, self.stacks, self.owner).items() if name not in named}
+        gone = orphans(self._here(wanted), self.stacks, self.owner)
+        return {name: stack for name, stack in gone.items() if name not in named}
+
+    def _here(self, wanted: Sequence[WantedStack]) -> list[WantedStack]:
+        return [stack for stack in wanted if stack.account == self.account]
 
     def problems(self, wanted: WantedStack, all_wanted: Sequence[WantedStack]) -> list[str]:
         """Return why a stack is not to be deployed where it is wanted, one sentence each."""
+        if wanted.account != self.account:
+            return []
         there = next((s for s in self.stacks if (s.region, s.name) == (wanted.region, wanted.stack_name)), None)
-        if wanted.mirror in orphans(all_wanted, self.stacks, self.owner):
+        if wanted.mirror in orphans(self._here(all_wanted), self.stacks, self.owner):
             return [
                 f"the stack of {wanted.mirror} is still in another region or has another name: remove this mirror from "
                 "mirrors.yaml, deploy that change and approve the removal, then add the mirror again."
@@ -132,7 +140,8 @@ class MirrorState:
         if self.stack is None:
             return frozenset()
         if self.stack.is_elsewhere:
-            return self.wanted_places if self.record else frozenset()
+            # What its app deploys says nothing of the source's side, and mirrors.yaml must not vouch for itself.
+            return frozenset()
         if self.template is None:
             # One that is known to be as it is wanted was not read; of one that could not be read, nothing is known.
             return self.wanted_places if self.is_deployed else frozenset()
@@ -269,7 +278,7 @@ def read_shared(clients: ClientPool, section: Ci, needed: Collection[str]) -> Sh
         for region, listed in by_region.items()
         for name, stack in listed.items()
     )
-    return SharedState(section.owner, tuple(stacks))
+    return SharedState(section.owner, section.account, tuple(stacks))
 
 
 def read(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ..aws import writer
 from ..aws.repository import tag_replica
 from ..aws.stack import ReplicaStackState, has_operation_in_progress
 from ..aws.stack_plan import WantedStack
@@ -165,9 +166,10 @@ def _read_shared(contexts: Mapping[str, MirrorContext], project: Project) -> Sha
     """Read what concerns all mirrors of a file, if they are all brought up and CI provisions them."""
     if project.section is None or not contexts:
         return None
-    mirrors = [context.mirror for context in contexts.values()]
-    needed = {mirror.region or project.section.region for mirror in mirrors}
-    return state.read_shared(next(iter(contexts.values())).clients, project.section, needed)
+    section = project.section
+    mirrors = [context.mirror for context in contexts.values() if context.mirror.account in (None, section.account)]
+    needed = {mirror.region or section.region for mirror in mirrors}
+    return state.read_shared(next(iter(contexts.values())).clients, section, needed)
 
 
 def _find_stack(context: MirrorContext, row: Row, policy: Policy) -> ReplicaStackState | None:
@@ -185,6 +187,8 @@ def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stag
     """Return what stops one mirror, one sentence each."""
     is_job = current.azure is not None and context.token.is_job
     problems = preflight.mirror_problems(current, policy, is_job=is_job)
+    if current.azure and current.outputs:
+        problems += writer.other_rights(context.iam, current.mirror, current.outputs)
     problems += preflight.secrets_problems(context, current)
     if current.outputs is None or current.outputs.push_role_arn is None:
         problems += preflight.provider_problems(context)

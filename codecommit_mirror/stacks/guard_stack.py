@@ -20,12 +20,13 @@ class GuardStack(Stack):
     Args:
         guard: the section ``guard`` of mirrors.yaml.
         vault: where it keeps snapshots.
+        suffix: what its id in the app ends with, where the app has several.
     """
 
-    def __init__(self, scope: Construct, *, guard: Settings, vault: VaultStack) -> None:
+    def __init__(self, scope: Construct, *, guard: Settings, vault: VaultStack, suffix: str = "") -> None:
         super().__init__(
             scope,
-            STACK_NAME,
+            f"{STACK_NAME}{suffix}",
             stack_name=STACK_NAME,
             description="Snapshots of the CodeCommit replicas, and messages about changes that no run made",
             env=Environment(account=guard.account, region=guard.region),

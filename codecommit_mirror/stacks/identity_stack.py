@@ -17,12 +17,13 @@ class IdentityStack(Stack):
 
     Args:
         provider: issuer, audiences and account.
+        suffix: what its id in the app ends with, where the app has several.
     """
 
-    def __init__(self, scope: Construct, *, provider: Settings) -> None:
+    def __init__(self, scope: Construct, *, provider: Settings, suffix: str = "") -> None:
         super().__init__(
             scope,
-            IDENTITY_STACK_NAME,
+            f"{IDENTITY_STACK_NAME}{suffix}",
             stack_name=IDENTITY_STACK_NAME,
             description="Identity provider for Azure Pipelines, which the roles of codecommit-mirror trust",
             env=Environment(account=provider.account, region=provider.region),

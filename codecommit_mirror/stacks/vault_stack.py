@@ -16,12 +16,13 @@ class VaultStack(Stack):
 
     Args:
         guard: the section ``guard`` of mirrors.yaml.
+        suffix: what its id in the app ends with, where the app has several.
     """
 
-    def __init__(self, scope: Construct, *, guard: Guard) -> None:
+    def __init__(self, scope: Construct, *, guard: Guard, suffix: str = "") -> None:
         super().__init__(
             scope,
-            VAULT_STACK_NAME,
+            f"{VAULT_STACK_NAME}{suffix}",
             stack_name=VAULT_STACK_NAME,
             description="Locked and signed snapshots of the CodeCommit replicas",
             env=Environment(account=guard.account, region=guard.region),

@@ -82,6 +82,8 @@ def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
     assert "stack" not in [line.split()[2] for line in theirs.run("plan", "orders").splitlines() if " plan: " in line]
     assert "orders is up: 16 refs are equal on both sides." in theirs.run("up", "orders", "--yes")
     assert "orders is up: nothing to do, " in theirs.run("up", "orders", "--yes")
+    # What mirrors.yaml says of itself is no proof that it was so.
+    assert "named for the first time" in theirs.run("plan", "--all")
     status = json.loads(theirs.run("status", "--json"))["mirrors"][0]
     stack = next(check for check in status["checks"] if check["name"] == "stack")
     assert (stack["verdict"], stack["message"]) == ("ok", "another CDK app has it")
@@ -103,6 +105,7 @@ def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
     ("tags", "says"),
     [
         ({"writer": "user/somebody-else"}, "whose tag codecommit-mirror:replica does not name arn:aws:codecommit:"),
+        ({"writer": "user/somebody-else"}, "whom the tags of orders name, also has the policy AWSCodeCommitPowerUser"),
         ({"writer": "role/pushes"}, "mirrors.yaml says replica_auth: user, but to orders pushes role/pushes"),
         ({"archive_days": "7"}, "keeps its archive for 7 days, but mirrors.yaml says archive_days: 90"),
     ],
@@ -110,6 +113,11 @@ def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
 def test_nobody_elses_credentials_are_issued(theirs, tags, says):
     users = theirs.cloud.client("iam")
     users.create_user(UserName="somebody-else", Tags=[{"Key": "codecommit-mirror:replica", "Value": "orders"}])
+    if says.startswith("whom"):
+        arn = f"arn:aws:codecommit:{theirs.cloud.region}:{theirs.cloud.account}:orders"
+        users.tag_user(UserName="somebody-else", Tags=[{"Key": "codecommit-mirror:replica", "Value": arn}])
+        policy = "arn:aws:iam::aws:policy/AWSCodeCommitPowerUser"
+        users.attach_user_policy(UserName="somebody-else", PolicyArn=policy)
     theirs.deploy()
     theirs.tag(**tags)
     try:
@@ -120,4 +128,6 @@ def test_nobody_elses_credentials_are_issued(theirs, tags, says):
         assert listed == []
     finally:
         theirs.delete()
+        for attached in users.list_attached_user_policies(UserName="somebody-else")["AttachedPolicies"]:
+            users.detach_user_policy(UserName="somebody-else", PolicyArn=attached["PolicyArn"])
         users.delete_user(UserName="somebody-else")

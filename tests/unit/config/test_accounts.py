@@ -1,8 +1,13 @@
 """How mirrors.yaml says that an account is signed in to."""
 
+import re
+
+import aws_cdk as cdk
 import pytest
 
-from codecommit_mirror.config.load import load_mirrors
+from codecommit_mirror.app import _add_stacks
+from codecommit_mirror.cli.options import narrowed, section_of
+from codecommit_mirror.config.load import load, load_mirrors, takes_snapshots
 from codecommit_mirror.errors import MirrorError
 
 
@@ -30,12 +35,74 @@ def test_how_an_account_is_signed_in_to_must_be_clear(tmp_path, keys, sentence):
     assert sentence in str(caught.value)
 
 
-def test_ci_signs_in_to_one_account(tmp_path):
+TWO = """\
+ci:
+  - {account: '111122223333', region: eu-west-1, github: {repository: o/r}}
+  - {account: '444455556666', region: eu-central-1, name: other, github: {repository: o/r}}
+guard:
+  - {account: '111122223333', region: eu-west-1, email: a@example.com}
+  - {account: '444455556666', region: eu-central-1, email: b@example.com, snapshots: 'off'}
+mirrors:
+  R: {azure: 'https://dev.azure.com/o/p/_git/r', account: '111122223333', profile: team}
+  S: {azure: 'https://dev.azure.com/o/p/_git/s', account: '444455556666', profile: other}
+"""
+
+
+def test_one_file_has_ci_and_a_guard_for_each_account(tmp_path, monkeypatch):
     path = tmp_path / "mirrors.yaml"
-    path.write_text(
-        "defaults: {account: '111122223333', region: eu-west-1, profile: team}\n"
-        "ci: {github: {repository: o/r}}\n"
-        "mirrors:\n  R: {azure: 'https://dev.azure.com/o/p/_git/r'}\n"
-    )
-    with pytest.raises(MirrorError, match="profile is for people, and CI has a role in one account; remove it"):
-        load_mirrors(path)
+    path.write_text(TWO)
+    found = load(path)
+    first, second = found.mirrors
+    assert (first.region, second.region) == ("eu-west-1", "eu-central-1")
+    assert [found.ci_of(mirror.account).deploy_role for mirror in found.mirrors] == [
+        "codecommit-mirror-deploy",
+        "codecommit-mirror-deploy-other",
+    ]
+    assert [found.guard_of(mirror).email for mirror in found.mirrors] == ["a@example.com", "b@example.com"]
+    assert [takes_snapshots(found, ci) for ci in found.cis] == [True, False]
+    # A job has credentials of its own, and people's ways in are not its.
+    assert narrowed(found.mirrors) == found.mirrors
+    monkeypatch.setenv("CODECOMMIT_MIRROR_ACCOUNT", "444455556666")
+    (alone,) = narrowed(found.mirrors)
+    assert (alone.name, alone.profile) == ("S", None)
+    assert section_of(found) is found.cis[1]
+
+
+def test_the_app_has_the_stacks_of_each_account(tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(TWO)
+    app = cdk.App(context={"config": str(path)}, analytics_reporting=False)
+    _add_stacks(app)
+    assert sorted((stack.node.id, stack.account) for stack in app.node.children if isinstance(stack, cdk.Stack)) == [
+        ("R", "111122223333"),
+        ("S", "444455556666"),
+        ("codecommit-mirror-ci", "111122223333"),
+        ("codecommit-mirror-ci-other", "444455556666"),
+        ("codecommit-mirror-guard-111122223333-eu-west-1", "111122223333"),
+        ("codecommit-mirror-guard-444455556666-eu-central-1", "444455556666"),
+        ("codecommit-mirror-vault-111122223333-eu-west-1", "111122223333"),
+        ("codecommit-mirror-vault-444455556666-eu-central-1", "444455556666"),
+    ]
+    names = {stack.stack_name for stack in app.node.children if isinstance(stack, cdk.Stack)}
+    assert {"codecommit-mirror-guard", "codecommit-mirror-vault"} <= names
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("account: '444455556666', region: eu-central-1, name", "account: '111122223333', region: us-east-1, name",
+         "there are two sections for account 111122223333"),
+        (", name: other", "", "two sections have no name"),
+        (", account: '111122223333', profile: team", "", "account is missing, and the file has CI in several accounts"),
+        ("{account: '444455556666', region: eu-central-1, email", "{account: '111122223333', region: eu-west-1, email",
+         "needs an account and a region of its own"),
+        ("guard:\n", "guard:\n  - 1\n", "'guard' is not a mapping"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_several_sections_is_a_sentence_with_its_line(tmp_path, old, new, says):
+    path = tmp_path / "mirrors.yaml"
+    assert old in TWO
+    path.write_text(TWO.replace(old, new, 1))
+    with pytest.raises(MirrorError, match=says) as caught:
+        load(path)
+    assert re.match(rf"{re.escape(str(path))}, line \d+: ", str(caught.value))

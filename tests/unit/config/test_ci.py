@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from codecommit_mirror.cli import cli
-from codecommit_mirror.config.ci import Ci, load_section
+from codecommit_mirror.config.ci import Ci, load_sections
 from codecommit_mirror.config.load import load
 from codecommit_mirror.config.mirrors_file import read
 from codecommit_mirror.errors import MirrorError
@@ -107,7 +107,7 @@ def test_each_mistake_of_the_section_is_one_sentence(tmp_path, section, expected
     text = f"defaults: {{account: '111122223333', region: eu-west-1}}\n{section}\nmirrors: {{}}\n"
     path.write_text(text, encoding="utf-8")
     if expected is None:
-        assert load(path).ci is None
+        assert load(path).cis == ()
         return
     with pytest.raises(MirrorError) as caught:
         load(path)
@@ -137,7 +137,7 @@ def test_without_an_account_the_section_says_so(tmp_path):
     path = tmp_path / "mirrors.yaml"
     path.write_text("ci: {github: {repository: o/r}}\n")
     with pytest.raises(MirrorError, match="account is missing; add it here or under defaults"):
-        load_section(read(path))
+        load_sections(read(path))
 
 
 def test_no_mirror_takes_the_name_of_the_roles_stack(tmp_path):

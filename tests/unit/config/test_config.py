@@ -345,7 +345,7 @@ def test_choosing_one_mirror_still_finds_who_shares_its_stack(tmp_path):
 def test_context_gives_one_mirror_without_a_file():
     context = {"replica": "New", "azure_repo_url": "https://contoso@dev.azure.com/contoso/Shop/_git/My%20Repo"}
     ((mirror,), ci, guard) = from_context(context.get)
-    assert (ci, guard) == (None, None)
+    assert (ci, guard) == ((), ())
     assert (mirror.name, mirror.azure.repository) == ("New", "My Repo")
 
 

@@ -65,7 +65,7 @@ def test_an_unknown_key_of_the_guard_is_a_sentence(tmp_path, wrong):
 def test_a_guard_has_defaults_and_the_mirrors_location(tmp_path, text, every):
     path = tmp_path / "mirrors.yaml"
     path.write_text(f"defaults: {{region: eu-west-1}}\nmirrors: {{}}\nguard: {text}\n")
-    guard = load_file(path).guard
+    (guard,) = load_file(path).guards
     assert (guard.region, guard.account, guard.stale_after) == ("eu-west-1", None, 48)
     assert (guard.snapshots.every, guard.snapshots.keep, guard.snapshots.lock) == (every, 9600, "compliance")
 
@@ -73,4 +73,4 @@ def test_a_guard_has_defaults_and_the_mirrors_location(tmp_path, text, every):
 def test_snapshots_can_be_off(tmp_path):
     path = tmp_path / "mirrors.yaml"
     path.write_text("mirrors: {}\nguard: {email: a@b.c, snapshots: off}\n")
-    assert load_file(path).guard.snapshots is None
+    assert load_file(path).guards[0].snapshots is None

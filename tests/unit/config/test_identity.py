@@ -3,7 +3,7 @@
 import pytest
 
 from codecommit_mirror.config.identity import EarlierSignIn, auth_migration_context, parse_auth_migration
-from codecommit_mirror.config.load import identity_provider
+from codecommit_mirror.config.load import identity_providers
 from codecommit_mirror.config.load import load as load_configuration
 from codecommit_mirror.errors import MirrorError
 
@@ -30,7 +30,7 @@ def test_a_role_trusts_the_mirrors_own_pipeline(tmp_path):
     assert first.token_subject == "p://contoso/Shop/codecommit-mirror-MyRepoReplica"
     assert second.token_subject == "p://contoso/Big Shop/codecommit-mirror-other"
     assert first.writer == "role/azure-devops-pipeline-MyRepoReplica"
-    provider = identity_provider([first, second], None)
+    (provider,) = identity_providers([first, second], ())
     assert (provider.issuer, provider.account, provider.region) == (
         f"https://vstoken.dev.azure.com/{ID}",
         None,
@@ -70,12 +70,12 @@ def test_a_role_needs_a_name_that_iam_accepts(tmp_path):
 def test_ci_in_azure_devops_and_the_roles_share_an_identity_provider(tmp_path):
     path = tmp_path / "mirrors.yaml"
     path.write_text(CI_IN_AZURE + with_defaults("replica_auth: role"))
-    mirrors, ci, _ = load_configuration(path)
+    mirrors, cis, _ = load_configuration(path)
     assert mirrors[0].identity.organization_id == ID
-    provider = identity_provider(mirrors, ci)
+    (provider,) = identity_providers(mirrors, cis)
     assert (provider.account, provider.audiences) == ("111122223333", ("api://AzureADTokenExchange",))
-    assert identity_provider(mirrors[:0], ci) == provider
-    assert identity_provider([], None) is None
+    assert identity_providers(mirrors[:0], cis) == (provider,)
+    assert identity_providers([], ()) == ()
 
 
 def test_two_organizations_need_two_identity_providers_of_which_one_is_made_by_hand(tmp_path):
@@ -83,7 +83,7 @@ def test_two_organizations_need_two_identity_providers_of_which_one_is_made_by_h
     text = with_defaults(f"replica_auth: role\n  identity: {{organization_id: {ID}}}")
     text = text.replace("source_auth: job-token", f"identity: {{organization_id: {other}}}")
     with pytest.raises(MirrorError, match=r"set identity\.provider_arn for its mirrors"):
-        identity_provider(load(tmp_path, text), None)
+        identity_providers(load(tmp_path, text), ())
 
 
 @pytest.mark.parametrize("context", ["x", "[]", '{"M": 1}', '{"M": {"user": true}}'])

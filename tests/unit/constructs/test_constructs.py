@@ -137,10 +137,11 @@ def test_both_ends_say_to_whom_they_belong(flags):
         "codecommit-mirror:replica": "orders",
         "codecommit-mirror:writer": "user/pusher:1",
         "codecommit-mirror:archive-days": "7",
+        "managed-by": "codecommit-mirror",
     }
-    (tag,) = user["Tags"]
-    assert tag["Key"] == "codecommit-mirror:replica"
-    assert tag["Value"]["Fn::Join"][1][-1] == ":orders"
+    of_user = {tag["Key"]: tag["Value"] for tag in user["Tags"]}
+    assert of_user.pop("managed-by") == "codecommit-mirror"
+    assert of_user.popitem()[1]["Fn::Join"][1][-1] == ":orders"
 
 
 @FLAGS

@@ -172,6 +172,8 @@ def test_a_tag_that_every_run_may_move_keeps_no_commit(own, name):
     dropped = event(name, ref="refs/tags/v1")
     assert verdict(dropped, {tag: "f" * 40}, peeled={tag: OLD}) is Verdict.DESTRUCTIVE
     assert verdict(event(name), {"refs/heads/other": OLD}) is Verdict.BY_A_RUN
+    # Nobody knows whether other refs have events.
+    assert verdict(event(name), {"refs/parked/x": OLD, "refs/heads/other": NEW}) is Verdict.DESTRUCTIVE
 
 
 def test_an_event_without_a_caller_is_judged_by_what_it_did():

@@ -7,7 +7,7 @@ import pytest
 from codecommit_mirror.backup import coverage
 from codecommit_mirror.backup.coverage import Subscriptions
 from codecommit_mirror.config.guard import Guard
-from codecommit_mirror.config.load import single_mirror
+from codecommit_mirror.config.load import Configuration, single_mirror
 from codecommit_mirror.errors import NotFoundError
 
 
@@ -32,4 +32,4 @@ def contexts(monkeypatch):
 def test_each_account_is_asked_for_its_own_guard(contexts):
     assert list(coverage.subscriptions_of(contexts)) == ["A", "C"]
     guard = Guard(account="111122223333", region="eu-west-1", email="a@example.com")
-    assert list(coverage.unguarded(guard, contexts)) == ["B"]
+    assert list(coverage.unguarded(Configuration((), (), (guard,)), contexts)) == ["B"]

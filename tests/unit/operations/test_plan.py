@@ -202,7 +202,7 @@ def test_a_stack_that_would_delete_its_repository_is_not_deployed(policy, stops)
     assert any("CloudFormation would delete it" in problem for problem in problems) is stops
 
 
-OWNER = "github.com/contoso/mirrors"
+OWNER, ACCOUNT = "github.com/contoso/mirrors", "1"
 OWN = {PROVISIONED_FROM: OWNER}
 
 
@@ -217,19 +217,19 @@ def wanted(name, **changes):
 def test_only_what_was_provisioned_from_here_is_removed():
     theirs = deployed("theirs", tags={PROVISIONED_FROM: "github.com/contoso/other", REPLICA: "theirs"})
     by_hand = deployed("by-hand", tags={REPLICA: "by-hand"})
-    shared = SharedState(OWNER, (deployed("gone"), theirs, by_hand, deployed("x", tags={})))
+    shared = SharedState(OWNER, ACCOUNT, (deployed("gone"), theirs, by_hand, deployed("x", tags={})))
     assert list(shared.removed([])) == ["gone"]
 
 
 def test_a_mirror_that_moved_to_another_region_has_to_go_first():
-    shared, there = SharedState(OWNER, (deployed("a"),)), wanted("a", region="s")
+    shared, there = SharedState(OWNER, ACCOUNT, (deployed("a"),)), wanted("a", region="s")
     (problem,) = shared.problems(there, [there])
     assert "remove this mirror from mirrors.yaml, deploy that change and approve the removal" in problem
     assert shared.removed([there]) == {}
 
 
 def test_a_stack_of_another_repositorys_mirror_is_not_touched():
-    shared = SharedState(OWNER, (deployed("a", tags={REPLICA: "a", PROVISIONED_FROM: "github.com/o/other"}),))
+    shared = SharedState(OWNER, ACCOUNT, (deployed("a", tags={REPLICA: "a", PROVISIONED_FROM: "github.com/o/other"}),))
     (problem,) = shared.problems(wanted("a"), [wanted("a")])
     assert "is taken by another repository's mirror" in problem
 
@@ -240,7 +240,7 @@ names = st.sets(st.text("abc", min_size=1, max_size=3))
 @given(names, names, names)
 def test_nothing_that_is_wanted_is_removed(in_file, there, of_others):
     stacks = [deployed(name) for name in there] + [deployed(name, tags={}) for name in of_others - there]
-    shared = SharedState(OWNER, tuple(stacks))
+    shared = SharedState(OWNER, ACCOUNT, tuple(stacks))
     assert set(shared.removed([wanted(name) for name in in_file])) == there - in_file
 
 

@@ -34,7 +34,11 @@ def test_a_user_that_is_there_is_left_alone(stub):
 def test_a_user_that_is_gone_gets_its_tags_and_its_policy_again(stub, policy_on):
     mirror = MIRROR.model_copy(update={"tags": {"team": "platform"}, "policy_on": policy_on})
     stub.add_client_error("get_user", "NoSuchEntity")
-    tags = [{"Key": "team", "Value": "platform"}, {"Key": "managed-by", "Value": "codecommit-mirror"}]
+    tags = [
+        {"Key": "team", "Value": "platform"},
+        {"Key": "managed-by", "Value": "codecommit-mirror"},
+        {"Key": "codecommit-mirror:replica", "Value": "arn:aws:codecommit:eu-west-1:111122223333:r"},
+    ]
     stub.add_response("create_user", FOUND, {"UserName": USER, "Tags": tags})
     if policy_on == "group":
         stub.add_response("add_user_to_group", {}, {"UserName": USER, "GroupName": USER})
