@@ -93,7 +93,7 @@ def test_a_pipeline_becomes_a_role_and_stores_no_secret(trip):
     for provider in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider["Arn"])
     use(trip, "role")
-    with pytest.raises(MirrorError, match="run: cdk deploy codecommit-mirror-identity"):
+    with pytest.raises(MirrorError, match=r"run: cdk deploy 'codecommit-mirror-identity\*'"):
         trip.up()
     cdk.run(
         ROOT, ["deploy", "codecommit-mirror-identity", "--require-approval", "never", "-c", f"config={trip.config}"]
