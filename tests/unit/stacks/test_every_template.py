@@ -1,6 +1,7 @@
 """What holds of every template that this project synthesises, since no cloud here could judge it."""
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -82,6 +83,18 @@ def test_cfn_lint_is_clean(tmp_path):
     (problem,) = done.stdout.splitlines()
     assert "bad.json" in problem
     assert "E3002" in problem
+
+
+IDS = Path(__file__).parent / "snapshots" / "logical_ids.json"
+
+
+def test_logical_ids_are_the_recorded_ones():
+    """Another id is another resource. Set UPDATE_SNAPSHOTS=1 to record them; from 1.0.0 on none changes or goes."""
+    found = {name: sorted(document(name)["Resources"]) for name in TEMPLATES}
+    text = json.dumps(found, indent=1) + "\n"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        IDS.write_text(text)
+    assert text == IDS.read_text()
 
 
 @EACH
