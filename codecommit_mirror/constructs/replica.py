@@ -86,14 +86,26 @@ class Replica(Construct):
         self.policy: iam.ManagedPolicy = access.policy
         self.user: iam.User | None = access.user
         self.role: iam.Role | None = access.role
+        self._keep_until_last(access.writers)
         if self.user:
             CredentialCleanup(self, "Cleanup", user=self.user)
-        for key, value in ((WRITER_TAG, access.writers), (ARCHIVE_DAYS_TAG, str(archive_days))):
+        self._tag(access.writers, archive_days, repository_name)
+
+    def _keep_until_last(self, writers: str) -> None:
+        """Let the repository go last: if a deletion stops at its writer, it is still there.
+
+        Where the writer's name is generated, the repository's tag refers to it, so that it goes first.
+        """
+        if not Token.is_unresolved(writers):
+            self.policy.node.add_dependency(self.repository)
+
+    def _tag(self, writers: str, archive_days: int, repository_name: str) -> None:
+        for key, value in ((WRITER_TAG, writers), (ARCHIVE_DAYS_TAG, str(archive_days))):
             Tags.of(self.repository).add(key, value)
         # A higher priority than that of a stack's own tags.
         Tags.of(self.repository).add(REPLICA_TAG, repository_name, priority=_OVER_THE_STACKS)
         for writer in filter(None, (self.user, self.role)):
-            Tags.of(writer).add(REPLICA_TAG, arn, priority=_OVER_THE_STACKS)
+            Tags.of(writer).add(REPLICA_TAG, self._arn, priority=_OVER_THE_STACKS)
         Tags.of(self).add("managed-by", "codecommit-mirror")
 
     def _create(self, name: str, description: str, removal_policy: RemovalPolicy) -> codecommit.Repository:

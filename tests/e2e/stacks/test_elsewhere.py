@@ -17,8 +17,8 @@ from ..embedded_cloud.aws.stacks import Stack
 
 MIRROR = """\
 mirrors:
-  orders:
-    azure: {{organization: contoso, project: Shop, repository: orders, server: "{server}"}}
+  parcels:
+    azure: {{organization: contoso, project: Shop, repository: parcels, server: "{server}"}}
     deployed: elsewhere
 """
 
@@ -37,7 +37,7 @@ class Theirs:
 
     def deploy(self):
         scope = cdk.Stack(cdk.App(analytics_reporting=False), "theirs")
-        replica = Replica(scope, "Orders", repository_name="orders", user=PipelineUser("pushes-orders"))
+        replica = Replica(scope, "Orders", repository_name="parcels", user=PipelineUser("pushes-parcels"))
         replica.repository.apply_removal_policy(cdk.RemovalPolicy.DESTROY)
         replica.grant_connect(iam.User(scope, "Platform", user_name="platform"))
         document = Template.from_stack(scope).to_json()
@@ -60,14 +60,14 @@ class Theirs:
 
     def tag(self, **tags):
         codecommit = self.cloud.client("codecommit")
-        arn = codecommit.get_repository(repositoryName="orders")["repositoryMetadata"]["Arn"]
+        arn = codecommit.get_repository(repositoryName="parcels")["repositoryMetadata"]["Arn"]
         named = {f"codecommit-mirror:{key.replace('_', '-')}": value for key, value in tags.items()}
         codecommit.tag_resource(resourceArn=arn, tags=named)
 
 
 @pytest.fixture(scope="module")
 def source(cloud):
-    sample.fill(cloud.create_azure_repository("contoso", "Shop", "orders"))
+    sample.fill(cloud.create_azure_repository("contoso", "Shop", "parcels"))
 
 
 @pytest.fixture
@@ -76,28 +76,28 @@ def theirs(cloud, source, tmp_path, monkeypatch):
 
 
 def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
-    assert "deploy the app that has its Replica first" in theirs.run("up", "orders", "--yes", succeeds=False)
+    assert "deploy the app that has its Replica first" in theirs.run("up", "parcels", "--yes", succeeds=False)
     theirs.deploy()
     stacks = theirs.cloud.client("cloudformation").describe_stacks()["Stacks"]
-    assert "stack" not in [line.split()[2] for line in theirs.run("plan", "orders").splitlines() if " plan: " in line]
-    assert "orders is up: 16 refs are equal on both sides." in theirs.run("up", "orders", "--yes")
-    assert "orders is up: nothing to do, " in theirs.run("up", "orders", "--yes")
+    assert "stack" not in [line.split()[2] for line in theirs.run("plan", "parcels").splitlines() if " plan: " in line]
+    assert "parcels is up: 16 refs are equal on both sides." in theirs.run("up", "parcels", "--yes")
+    assert "parcels is up: nothing to do, " in theirs.run("up", "parcels", "--yes")
     # What mirrors.yaml says of itself is no proof that it was so.
     assert "named for the first time" in theirs.run("plan", "--all")
     status = json.loads(theirs.run("status", "--json"))["mirrors"][0]
     stack = next(check for check in status["checks"] if check["name"] == "stack")
     assert (stack["verdict"], stack["message"]) == ("ok", "another CDK app has it")
-    theirs.run("rotate", "orders", "--yes")
-    restored = theirs.run("restore", "orders", "--from", "replica", "--to", "copy", "--yes")
-    assert "Restored the replica orders" in restored
-    assert "its Git credentials go" in theirs.run("down", "orders", "--dry-run")
-    theirs.run("down", "orders", "--yes")
-    listed = theirs.cloud.client("iam").list_service_specific_credentials(UserName="pushes-orders")
+    theirs.run("rotate", "parcels", "--yes")
+    restored = theirs.run("restore", "parcels", "--from", "replica", "--to", "copy", "--yes")
+    assert "Restored the replica parcels" in restored
+    assert "its Git credentials go" in theirs.run("down", "parcels", "--dry-run")
+    theirs.run("down", "parcels", "--yes")
+    listed = theirs.cloud.client("iam").list_service_specific_credentials(UserName="pushes-parcels")
     assert listed["ServiceSpecificCredentials"] == []
     assert len(theirs.cloud.client("cloudformation").describe_stacks()["Stacks"]) == len(stacks)
     # It can be connected again, and its own app takes it away.
-    assert "orders is up: 16 refs" in theirs.run("up", "orders", "--yes")
-    theirs.run("down", "orders", "--yes")
+    assert "parcels is up: 16 refs" in theirs.run("up", "parcels", "--yes")
+    theirs.run("down", "parcels", "--yes")
     theirs.delete()
 
 
@@ -105,16 +105,16 @@ def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
     ("tags", "says"),
     [
         ({"writer": "user/somebody-else"}, "whose tag codecommit-mirror:replica does not name arn:aws:codecommit:"),
-        ({"writer": "user/somebody-else"}, "whom the tags of orders name, also has the policy AWSCodeCommitPowerUser"),
-        ({"writer": "role/pushes"}, "mirrors.yaml says replica_auth: user, but to orders pushes role/pushes"),
+        ({"writer": "user/somebody-else"}, "whom the tags of parcels name, also has the policy AWSCodeCommitPowerUser"),
+        ({"writer": "role/pushes"}, "mirrors.yaml says replica_auth: user, but to parcels pushes role/pushes"),
         ({"archive_days": "7"}, "keeps its archive for 7 days, but mirrors.yaml says archive_days: 90"),
     ],
 )
 def test_nobody_elses_credentials_are_issued(theirs, tags, says):
     users = theirs.cloud.client("iam")
-    users.create_user(UserName="somebody-else", Tags=[{"Key": "codecommit-mirror:replica", "Value": "orders"}])
+    users.create_user(UserName="somebody-else", Tags=[{"Key": "codecommit-mirror:replica", "Value": "parcels"}])
     if says.startswith("whom"):
-        arn = f"arn:aws:codecommit:{theirs.cloud.region}:{theirs.cloud.account}:orders"
+        arn = f"arn:aws:codecommit:{theirs.cloud.region}:{theirs.cloud.account}:parcels"
         users.tag_user(UserName="somebody-else", Tags=[{"Key": "codecommit-mirror:replica", "Value": arn}])
         policy = "arn:aws:iam::aws:policy/AWSCodeCommitPowerUser"
         users.attach_user_policy(UserName="somebody-else", PolicyArn=policy)
@@ -123,7 +123,7 @@ def test_nobody_elses_credentials_are_issued(theirs, tags, says):
     try:
         for name, value in theirs.cloud.environment().items():
             theirs._monkeypatch.setenv(name, value)
-        assert says in theirs.run("up", "orders", "--yes", succeeds=False)
+        assert says in theirs.run("up", "parcels", "--yes", succeeds=False)
         listed = users.list_service_specific_credentials(UserName="somebody-else")["ServiceSpecificCredentials"]
         assert listed == []
     finally:

@@ -35,7 +35,7 @@ ARN = {
 }
 SNAPSHOT = Path(__file__).parent / "snapshots" / "MyRepoReplica.template.json"
 CONTEXT = dict(FEATURE_FLAGS)
-GENERATIONS = {1: "9d64b87f1f4e8425d03b21c61388212ead8354ebe8a6db7030f842ad04eb1d7e"}
+GENERATIONS = {1: "2eebf5ebe7c97d13ce75bfa04f5d45fc15c59bf320ffb4105727c8ea18f2bd8f"}
 """SHA-256 of the recorded template, by its generation."""
 URL = "https://dev.azure.com/contoso/Shop/_git/MyRepo"
 ORGANIZATION_ID = "89abcdef-0123-4567-89ab-cdef01234567"
