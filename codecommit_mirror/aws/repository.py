@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import boto3
 
 from ..config.ci import REPLICA
 from ..config.mirror import Mirror
-from ..errors import MirrorError
+from ..errors import MirrorError, NotFoundError
 from ..guard.names import ARCHIVE_DAYS_TAG, WRITER_TAG
 from .session import aws_failures, client
+
+if TYPE_CHECKING:
+    from mypy_boto3_codecommit import CodeCommitClient
+    from mypy_boto3_codecommit.type_defs import RepositoryMetadataTypeDef
+    from mypy_boto3_iam.type_defs import TagTypeDef
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,8 @@ def find_tagged(aws: boto3.Session, mirror: Mirror) -> TaggedReplica | None:
     """
     codecommit = client(aws, "codecommit")
     with aws_failures(f"look for the repository {mirror.name}"):
-        try:
-            metadata = codecommit.get_repository(repositoryName=mirror.name)["repositoryMetadata"]
-        except codecommit.exceptions.RepositoryDoesNotExistException:
+        metadata = _metadata(codecommit, mirror.name)
+        if metadata is None:
             return None
         arn, url = metadata.get("Arn", ""), metadata.get("cloneUrlHttp", "")
         tags = codecommit.list_tags_for_resource(resourceArn=arn)["tags"]
@@ -61,18 +66,28 @@ def find_tagged(aws: boto3.Session, mirror: Mirror) -> TaggedReplica | None:
             "as its tags say; correct one of them."
         )
     writer = match[1]
-    iam = client(aws, "iam")
-    with aws_failures(f"look for the {mirror.replica_auth} {writer}"):
-        if mirror.replica_auth == "user":
-            own, role_arn = iam.list_user_tags(UserName=writer)["Tags"], None
-        else:
-            own, role_arn = iam.list_role_tags(RoleName=writer)["Tags"], iam.get_role(RoleName=writer)["Role"]["Arn"]
+    own, role_arn = _writer(aws, mirror, writer)
     if arn not in [tag["Value"] for tag in own if tag["Key"] == REPLICA]:
         raise MirrorError(
             f"the tags of {mirror.name} name the {mirror.replica_auth} {writer!r}, whose tag {REPLICA} does not name "
             f"{arn}; if it is the replica's, deploy the app that has both."
         )
     return TaggedReplica(url, arn, tags, writer if mirror.replica_auth == "user" else None, role_arn)
+
+
+def _writer(aws: boto3.Session, mirror: Mirror, name: str) -> tuple[Sequence[TagTypeDef], str | None]:
+    """Return the tags of who pushes to a replica, and the ARN of a role."""
+    iam = client(aws, "iam")
+    try:
+        with aws_failures(f"look for the {mirror.replica_auth} {name}"):
+            if mirror.replica_auth == "user":
+                return iam.list_user_tags(UserName=name)["Tags"], None
+            return iam.list_role_tags(RoleName=name)["Tags"], iam.get_role(RoleName=name)["Role"]["Arn"]
+    except NotFoundError:
+        raise MirrorError(
+            f"the tags of {mirror.name} name the {mirror.replica_auth} {name!r}, which does not exist; deploy the app "
+            "that has both."
+        ) from None
 
 
 def not_found_elsewhere(mirror: Mirror, region: str) -> str:
@@ -89,13 +104,16 @@ def find_clone_url(aws: boto3.Session, name: str) -> str | None:
     Raises:
         MirrorError: the call failed.
     """
-    codecommit = client(aws, "codecommit")
     with aws_failures(f"look for the repository {name}"):
-        try:
-            metadata = codecommit.get_repository(repositoryName=name)["repositoryMetadata"]
-        except codecommit.exceptions.RepositoryDoesNotExistException:
-            return None
-    return str(metadata.get("cloneUrlHttp"))
+        metadata = _metadata(client(aws, "codecommit"), name)
+    return str(metadata.get("cloneUrlHttp")) if metadata else None
+
+
+def _metadata(codecommit: CodeCommitClient, name: str) -> RepositoryMetadataTypeDef | None:
+    try:
+        return codecommit.get_repository(repositoryName=name)["repositoryMetadata"]
+    except codecommit.exceptions.RepositoryDoesNotExistException:
+        return None
 
 
 def tag_replica(aws: boto3.Session, arn: str, tags: Mapping[str, str]) -> None:
@@ -116,11 +134,8 @@ def untag_replica(aws: boto3.Session, mirror: Mirror) -> None:
     """
     codecommit = client(aws, "codecommit")
     with aws_failures(f"untag the repository {mirror.name}"):
-        try:
-            arn = codecommit.get_repository(repositoryName=mirror.name)["repositoryMetadata"].get("Arn", "")
-        except codecommit.exceptions.RepositoryDoesNotExistException:
-            return
-        codecommit.untag_resource(resourceArn=arn, tagKeys=list(mirror.replica_tags))
+        if metadata := _metadata(codecommit, mirror.name):
+            codecommit.untag_resource(resourceArn=metadata.get("Arn", ""), tagKeys=list(mirror.replica_tags))
 
 
 def missing_repository(mirror: Mirror) -> str:

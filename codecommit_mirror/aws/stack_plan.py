@@ -66,11 +66,6 @@ def is_unchanged(wanted: WantedStack, status: str, tags: Mapping[str, str], *, p
     return status in COMPLETE and (wanted.tags, wanted.protected) == (tags, protected)
 
 
-def places_of(mirror: Mirror, account: str, region: str) -> frozenset[tuple[str, str]]:
-    """Return the same of a mirror whose stack another CDK app has, as far as mirrors.yaml says it."""
-    return places(mirror.name, {"Metadata": {SOURCE_METADATA: source_metadata(mirror)}}, account, region)
-
-
 def places(mirror: str, template: Mapping[str, Any], account: str, region: str) -> frozenset[tuple[str, str]]:
     """Return where a mirror's stack lets commits, tokens and rights go: kinds and names."""
     source = template.get("Metadata", {}).get(SOURCE_METADATA, {})
@@ -106,6 +101,11 @@ def places(mirror: str, template: Mapping[str, Any], account: str, region: str) 
         ("existing repository", None if "AWS::CodeCommit::Repository" in kinds else mirror),
     ]
     return frozenset((kind, str(value)) for kind, value in found if value)
+
+
+def places_of(mirror: Mirror, account: str, region: str) -> frozenset[tuple[str, str]]:
+    """Return the ``places`` of a mirror whose stack another CDK app has, as far as mirrors.yaml says it."""
+    return places(mirror.name, {"Metadata": {SOURCE_METADATA: source_metadata(mirror)}}, account, region)
 
 
 def _in_project(azure: Mapping[str, Any], key: str) -> str | None:

@@ -214,8 +214,8 @@ def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> l
     return rights
 
 
-def other_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> list[str]:
-    """Return that who pushes to a replica of another CDK app may do more than that, one sentence.
+def other_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> str | None:
+    """Return that who pushes to a replica of another CDK app may do more than that; None if that is not so.
 
     The tags of both ends name that user or role; without this, whoever may tag both could name anybody, whose Git
     credentials the pipeline would get.
@@ -225,12 +225,12 @@ def other_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> lis
     """
     rights = foreign_rights(iam, mirror, outputs) if mirror.is_deployed_elsewhere else []
     if not rights:
-        return []
+        return None
     who = outputs.push_user_name or str(outputs.push_role_arn).rpartition("/")[2]
-    return [
+    return (
         f"the {mirror.replica_auth} {who!r}, whom the tags of {mirror.name} name, also has {', '.join(rights)}; who "
         "pushes to a replica may do nothing else: correct the tags, or take that away."
-    ]
+    )
 
 
 def _has_console_password(iam: IAMClient, user: str) -> bool:

@@ -49,8 +49,8 @@ def issue(mirror: Mirror, show: bool, output: Path | None, as_json: bool) -> Non
     aws = session(mirror)
     outputs, iam = read_outputs(aws, mirror), client(aws, "iam")
     user = outputs.user_of(mirror)
-    if rights := writer.other_rights(iam, mirror, outputs):
-        raise MirrorError(rights[0])
+    if other := writer.other_rights(iam, mirror, outputs):
+        raise MirrorError(other)
     _ensure_slot(mirror, iam, user)
     if show:
         issued = git_credentials.issue(iam, user, mirror.name)

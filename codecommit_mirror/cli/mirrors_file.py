@@ -218,7 +218,7 @@ def identity(config: Path, organization: str | None, write: bool) -> None:
     server = azure.get("server", azure_url.AZURE_DEVOPS_SERVICES).rstrip("/")
     identifier = read_organization_id(server, organization, find_token(os.environ))
     if write:
-        _write(config, set_organization_id(config, identifier))
+        _write(config, set_organization_id(config, organization, identifier))
         echo(f"Wrote the id of {organization!r} into {config}: {identifier}")
     else:
         echo(identifier)

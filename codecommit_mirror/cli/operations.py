@@ -38,6 +38,7 @@ from .options import (
     json_option,
     mirrors_argument,
     mirrors_argument_unless,
+    narrowed,
     no_azure_option,
     policy_of,
     project_of,
@@ -262,7 +263,7 @@ def _approved(path: Path) -> set[str]:
 def _of_this_account(mirrors: Sequence[Mirror]) -> tuple[Mirror, ...]:
     """Return the mirrors of the account that CI provisions; another account's are its own CI's."""
     section = section_of(load(click.get_current_context().params["config"]))
-    return tuple(mirror for mirror in mirrors if not section or mirror.account in (None, section.account))
+    return narrowed(mirrors, section.account if section else None)
 
 
 @click.command()

@@ -173,9 +173,14 @@ ACCOUNT_VARIABLE = "CODECOMMIT_MIRROR_ACCOUNT"
 """The account that a job of CI works in, with its own credentials."""
 
 
-def narrowed(mirrors: Sequence[Mirror]) -> tuple[Mirror, ...]:
-    """Return the mirrors of the account that the environment names, without the ways in that people have to it."""
-    account = os.environ.get(ACCOUNT_VARIABLE)
+def narrowed(mirrors: Sequence[Mirror], account: str | None = None) -> tuple[Mirror, ...]:
+    """Return the mirrors of one account, without the ways in that people have to it.
+
+    Args:
+        mirrors: of any accounts.
+        account: the account. Default: the one that the environment names; without one, all mirrors stay as they are.
+    """
+    account = account or os.environ.get(ACCOUNT_VARIABLE)
     if account is None:
         return tuple(mirrors)
     here = [mirror for mirror in mirrors if mirror.account in (None, account)]

@@ -164,18 +164,23 @@ def add(path: Path, candidates: Sequence[Candidate], organization: str, server: 
     return _dumped(yaml, document)
 
 
-def set_organization_id(path: Path, identifier: str) -> str:
-    """Return the text of mirrors.yaml with the organization's id: in ``ci.azure``, if it is there, or under defaults.
+def set_organization_id(path: Path, organization: str, identifier: str) -> str:
+    """Return the text of mirrors.yaml with an organization's id: in its ``ci.azure``, if that is there, or in defaults.
 
     Raises:
         MirrorError: the file is not YAML.
     """
     yaml, document = _open(path)
     sections = document.get("ci") or []
-    with_azure = [one for one in (sections if isinstance(sections, list) else [sections]) if "azure" in one]
-    for section in with_azure:
-        _mapping(section, "azure", path)["organization_id"] = identifier
-    if with_azure:
+    with_azure = [
+        _mapping(one, "azure", path)
+        for one in (sections if isinstance(sections, list) else [sections])
+        if isinstance(one, dict) and "azure" in one
+    ]
+    own = [azure for azure in with_azure if azure.get("organization", organization) == organization]
+    for azure in own:
+        azure["organization_id"] = identifier
+    if own:
         return _dumped(yaml, document)
     if document.get("defaults") is None:
         document["defaults"] = {}

@@ -92,13 +92,14 @@ def load(path: Path, only: str | None = None) -> Configuration:
         engine = _shared_engine(file)
     except MirrorError as error:
         mistakes.append(str(error))
+    sections = Configuration((), cis, guards)
     for name in chosen:
         try:
             mirrors.append(_validated(file, name, cis).with_engine(engine))
         except MirrorError as error:
             mistakes.append(str(error))
             continue
-        guard = Configuration((), cis, guards).guard_of(mirrors[-1])
+        guard = sections.guard_of(mirrors[-1])
         if guard and (problem := guard_section.schedule_problem(guard, mirrors[-1])):
             mistakes.append(f"{file.where_value(name, ('schedule',))}: mirror {name!r}: {problem}")
     mistakes += _clashes(file, chosen)
@@ -106,7 +107,7 @@ def load(path: Path, only: str | None = None) -> Configuration:
         # A mistake in the defaults belongs to every mirror, and is reported once.
         lines = dict.fromkeys("\n".join(mistakes).splitlines())
         raise ConfigurationError("\n".join(sorted(lines, key=_line_number)))
-    return Configuration(tuple(mirrors), cis, guards)
+    return sections._replace(mirrors=tuple(mirrors))
 
 
 def load_mirrors(path: Path, only: str | None = None) -> tuple[Mirror, ...]:

@@ -14,6 +14,7 @@ from ..config.mirror import RECORD_TAGS
 from .federated_role import FederatedRole
 from .identity_provider import provider_arn_of
 from .nag_suppressions import acknowledge
+from .vault.vault import reading
 
 _OURS = {"StringEquals": {"aws:ResourceTag/managed-by": "codecommit-mirror"}}
 
@@ -85,14 +86,13 @@ class CiRoles(Construct):
         self._accept_wildcards(bootstrap_roles)
 
     def _accept_wildcards(self, bootstrap_roles: Sequence[str]) -> None:
-        bucket, objects, keys = self._snapshots()
+        vault = [arn for _, arns in self._snapshots() for arn in arns]
         wildcards = {
             "*": "Listing stacks and repositories, and reading quotas, cannot be limited to a resource.",
             self._stacks(): "Mirrors come and go; deletion is limited by the stack's tag.",
             self._roles(): "Mirrors come and go; reading and recording is limited to roles with the mirrors' tag.",
             self._replicas(): "Mirrors come and go; reading is limited to repositories with the replicas' tag.",
-            **dict.fromkeys((bucket, *objects), "The vault's bucket has a generated name."),
-            keys: "The vault's key has a generated id; a public key is no secret.",
+            **dict.fromkeys(vault, "The vault's bucket and key have generated names; a public key is no secret."),
             **dict.fromkeys(bootstrap_roles, "The bootstrap roles of every region of the account."),
         }
         findings = {f"IAM5[Resource::{_as_cdk_nag_shows(arn)}]": why for arn, why in wildcards.items()}
@@ -147,17 +147,11 @@ class CiRoles(Construct):
 
     def _restoring(self) -> list[iam.PolicyStatement]:
         """Return what a drill needs: reading the guard's snapshots, their locks and the key that verifies them."""
-        bucket, objects, keys = self._snapshots()
-        return [
-            iam.PolicyStatement(actions=["s3:ListBucketVersions"], resources=[bucket]),
-            iam.PolicyStatement(actions=["s3:GetObjectRetention", "s3:GetObjectVersion"], resources=objects),
-            iam.PolicyStatement(actions=["kms:GetPublicKey"], resources=[keys]),
-        ]
+        return [iam.PolicyStatement(actions=actions, resources=arns) for actions, arns in self._snapshots()]
 
-    def _snapshots(self) -> tuple[str, list[str], str]:
+    def _snapshots(self) -> list[tuple[list[str], list[str]]]:
         bucket = f"arn:{Aws.PARTITION}:s3:::{self._buckets}"
-        keys = f"arn:{Aws.PARTITION}:kms:*:{Aws.ACCOUNT_ID}:key/*"
-        return bucket, [f"{bucket}/snapshots/*", f"{bucket}/keys/*"], keys
+        return reading(bucket, f"arn:{Aws.PARTITION}:kms:*:{Aws.ACCOUNT_ID}:key/*")
 
     def _replicas(self) -> str:
         return f"arn:{Aws.PARTITION}:codecommit:*:{Aws.ACCOUNT_ID}:*"

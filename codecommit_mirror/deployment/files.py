@@ -101,7 +101,7 @@ def files(configuration: Configuration, config: str, requirement: str, server: s
 
 
 def ci_file(section: Ci, sections: Sequence[Ci]) -> str:
-    """Return where the pipeline of a section ``ci`` is; of several, all but one without a name have it in theirs."""
+    """Return where the pipeline of a section ``ci`` is: with the section's name, where a file has several."""
     path = Path(_CI_FILES[section.service])
     name = f"{path.stem}-{section.name}{path.suffix}" if len(sections) > 1 and section.name else path.name
     return str(path.with_name(name))

@@ -140,10 +140,9 @@ def mirror_problems(state: MirrorState, policy: Policy, *, is_job: bool = False)
         replace_pipeline=policy.allowed.replace_pipeline or is_unknown,
         settable_variables=policy.allowed.settable_variables or is_job,
     )
-    missing = mirror_is_missing(state)
     return [
         *([other] if other else []),
-        *([missing] if missing else []),
+        *_elsewhere_problems(state),
         *_version_problems(state),
         *_repository_problems(state),
         *state.taken_names,
@@ -153,10 +152,10 @@ def mirror_problems(state: MirrorState, policy: Policy, *, is_job: bool = False)
     ]
 
 
-def mirror_is_missing(state: MirrorState) -> str | None:
+def _elsewhere_problems(state: MirrorState) -> list[str]:
     """Return that another CDK app has not deployed the mirror yet, if it should have."""
     is_missing = state.mirror.is_deployed_elsewhere and state.stack is None and state.azure is not None
-    return not_found_elsewhere(state.mirror, state.region) if is_missing else None
+    return [not_found_elsewhere(state.mirror, state.region)] if is_missing else []
 
 
 def _version_problems(state: MirrorState) -> list[str]:

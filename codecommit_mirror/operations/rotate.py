@@ -77,8 +77,8 @@ def _read(context: MirrorContext) -> state.MirrorState:
     current = state.read(context, state.settled_stack(context), compare=False)
     if current.other_source:
         raise MirrorError(current.other_source)
-    if current.outputs and (rights := writer.other_rights(context.iam, current.mirror, current.outputs)):
-        raise MirrorError(rights[0])
+    if current.outputs and (other := writer.other_rights(context.iam, current.mirror, current.outputs)):
+        raise MirrorError(other)
     return current
 
 

@@ -187,8 +187,12 @@ def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stag
     """Return what stops one mirror, one sentence each."""
     is_job = current.azure is not None and context.token.is_job
     problems = preflight.mirror_problems(current, policy, is_job=is_job)
-    if current.azure and current.outputs:
-        problems += writer.other_rights(context.iam, current.mirror, current.outputs)
+    if (
+        current.azure
+        and current.outputs
+        and (other := writer.other_rights(context.iam, current.mirror, current.outputs))
+    ):
+        problems.append(other)
     problems += preflight.secrets_problems(context, current)
     if current.outputs is None or current.outputs.push_role_arn is None:
         problems += preflight.provider_problems(context)

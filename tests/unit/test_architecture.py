@@ -106,7 +106,7 @@ IMPORTS = {
     f"{CONSTRUCTS}.push_access": f"{CLI}.config {CONSTRUCTS}.federated_role {CONSTRUCTS}.identity_provider "
     f"{CONSTRUCTS}.nag_suppressions",
     f"{CONSTRUCTS}.ci_roles": f"{CLI}.config {CONSTRUCTS}.federated_role {CONSTRUCTS}.identity_provider "
-    f"{CONSTRUCTS}.nag_suppressions",
+    f"{CONSTRUCTS}.nag_suppressions {CONSTRUCTS}.vault",
     f"{CONSTRUCTS}.guard": f"{CLI}.config {CLI}.errors {CONSTRUCTS}.nag_suppressions {CONSTRUCTS}.vault {GUARD}.names",
     f"{CONSTRUCTS}.vault": f"{CLI}.config {CONSTRUCTS}.nag_suppressions {GUARD}.names",
     f"{CONSTRUCTS}.credential_cleanup": f"{CONSTRUCTS}.nag_suppressions",

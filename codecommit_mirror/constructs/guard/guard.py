@@ -53,7 +53,7 @@ class Guard(Construct):
         function_name: the function's name, which the dashboard has, too.
 
     Raises:
-        MirrorError: it has no recipient, or two.
+        MirrorError: it has no recipient, or two, or locks for longer than the vault allows.
     """
 
     def __init__(
@@ -74,6 +74,11 @@ class Guard(Construct):
         if (email is None) == (topic is None):
             raise ConfigurationError("the guard needs either email or topic; give one of them.")
         times = (snapshots or SnapshotTimes()) if takes_snapshots else None
+        if times and (hours := times.keep.to_hours() + times.full_every.to_hours()) > vault.longest_hours:
+            raise ConfigurationError(
+                f"snapshots are locked for up to keep + full_every, {hours:,.0f} h, but the vault lets nobody lock for "
+                f"more than {vault.longest_hours:,} h; give the vault a longer 'longest'."
+            )
         notifications = Notifications(self, "Notifications", email=email, topic=topic, deployer=vault.deployer)
         environment = {
             "STALE_AFTER_HOURS": _hours(stale_after or Duration.hours(48)),

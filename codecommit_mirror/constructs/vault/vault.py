@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import cast
 
 from aws_cdk import Aws, CfnElement, CfnResource, DefaultStackSynthesizer, Duration, RemovalPolicy, Stack
@@ -26,6 +27,23 @@ _SETTINGS = (
 _QUALIFIER = "@aws-cdk/core:bootstrapQualifier"
 
 
+def reading(bucket: str, key: str) -> list[tuple[list[str], list[str]]]:
+    """Return what restoring and verifying take: actions, and the ARNs that they are for.
+
+    Args:
+        bucket: the ARN of the vault's bucket, or a pattern.
+        key: the ARN of its key, or a pattern.
+    """
+    return [
+        (["s3:ListBucketVersions"], [bucket]),
+        (
+            ["s3:GetObjectRetention", "s3:GetObjectVersion"],
+            [f"{bucket}/{prefix}/*" for prefix in ("snapshots", "keys")],
+        ),
+        (["kms:GetPublicKey"], [key]),
+    ]
+
+
 class Vault(Construct):
     """What snapshots are kept in: the bucket, the key that signs them, and the role of the guard.
 
@@ -38,6 +56,7 @@ class Vault(Construct):
         role: who adds them, and nobody else.
         role_name: its name.
         deployer: the ARN of the role that may change the bucket's settings.
+        longest_hours: for how long an object is locked at most.
 
     Args:
         deployer: the ARN of the role that CloudFormation acts as when it deploys the stack. Default: the execution role
@@ -67,9 +86,9 @@ class Vault(Construct):
             description="The guard: reads the replicas, and is the only one that adds snapshots to the vault.",
         )
         self.deployer = deployer or self._execution_role()
-        hours = (longest or Duration.days(430)).to_hours()
+        self.longest_hours = int((longest or Duration.days(430)).to_hours())
         self.bucket: s3.Bucket = VaultBucket(
-            self, "Snapshots", guard=self.role, deployer=self.deployer, longest_hours=int(hours)
+            self, "Snapshots", guard=self.role, deployer=self.deployer, longest_hours=self.longest_hours
         ).bucket
         self.key: kms.Key = SigningKey(self, "SigningKey", guard=self.role, alias=key_alias).key
         self._let_guard_write()
@@ -80,17 +99,11 @@ class Vault(Construct):
         Args:
             grantee: a role, a user or a group.
         """
-        objects = [self.bucket.arn_for_objects(f"{prefix}/*") for prefix in ("snapshots", "keys")]
-        allowed = (
-            (["s3:ListBucketVersions"], [self.bucket.bucket_arn]),
-            (["s3:GetObjectRetention", "s3:GetObjectVersion"], objects),
-            (["kms:GetPublicKey"], [self.key.key_arn]),
-        )
-        grants = [
+        first, *others = (
             iam.Grant.add_to_principal(grantee=grantee, actions=actions, resource_arns=arns)
-            for actions, arns in allowed
-        ]
-        return grants[0].combine(grants[1]).combine(grants[2])
+            for actions, arns in reading(self.bucket.bucket_arn, self.key.key_arn)
+        )
+        return reduce(iam.Grant.combine, others, first)
 
     def _execution_role(self) -> str:
         """Return the role that CloudFormation acts as for stacks of the account's own bootstrap."""

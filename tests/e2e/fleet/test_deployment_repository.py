@@ -181,6 +181,9 @@ def test_an_update_writes_again_what_is_ours_and_nothing_else(tmp_path, wheel):
     workflow.write_text("on: push\n")
     assert f"{workflow} is yours, and was left alone" in init(tmp_path, "--update")
     assert json.loads((tmp_path / "cdk.json").read_text()) == {"app": "python3 -P -m codecommit_mirror.app"}
+    # Which one is meant must not depend on how the names sort.
+    (tmp_path / "codecommit_mirror-1.0.0-1-py3-none-any.whl").touch()
+    assert "has several wheels of codecommit-mirror 1.0.0 (" in init(tmp_path, "--update", check=False)
 
 
 def test_an_engine_that_is_kept_here_is_upgraded_with_the_rest(tmp_path, wheel):

@@ -88,6 +88,7 @@ def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
     stack = next(check for check in status["checks"] if check["name"] == "stack")
     assert (stack["verdict"], stack["message"]) == ("ok", "another CDK app has it")
     theirs.run("rotate", "parcels", "--yes")
+    theirs.run("verify", "parcels")
     restored = theirs.run("restore", "parcels", "--from", "replica", "--to", "copy", "--yes")
     assert "Restored the replica parcels" in restored
     assert "its Git credentials go" in theirs.run("down", "parcels", "--dry-run")
@@ -106,6 +107,7 @@ def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
     [
         ({"writer": "user/somebody-else"}, "whose tag codecommit-mirror:replica does not name arn:aws:codecommit:"),
         ({"writer": "user/somebody-else"}, "whom the tags of parcels name, also has the policy AWSCodeCommitPowerUser"),
+        ({"writer": "user/nobody"}, "name the user 'nobody', which does not exist; deploy the app that has both"),
         ({"writer": "role/pushes"}, "mirrors.yaml says replica_auth: user, but to parcels pushes role/pushes"),
         ({"archive_days": "7"}, "keeps its archive for 7 days, but mirrors.yaml says archive_days: 90"),
     ],

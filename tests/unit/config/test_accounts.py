@@ -7,6 +7,7 @@ import pytest
 
 from codecommit_mirror.app import _add_stacks
 from codecommit_mirror.cli.options import narrowed, section_of
+from codecommit_mirror.config.discovery import set_organization_id
 from codecommit_mirror.config.load import load, load_mirrors, takes_snapshots
 from codecommit_mirror.errors import MirrorError
 
@@ -106,3 +107,11 @@ def test_a_mistake_in_several_sections_is_a_sentence_with_its_line(tmp_path, old
     with pytest.raises(MirrorError, match=says) as caught:
         load(path)
     assert re.match(rf"{re.escape(str(path))}, line \d+: ", str(caught.value))
+
+
+def test_an_organizations_id_goes_into_its_own_sections_only(tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    sections = ("azure: {organization: contoso}", "azure: {organization: fabrikam}", "github: {repository: o/r}")
+    path.write_text("ci:\n" + "".join(f"- {section}\n" for section in sections))
+    assert set_organization_id(path, "fabrikam", "id").count("organization_id") == 1
+    assert "{organization: fabrikam, organization_id: id}" in set_organization_id(path, "fabrikam", "id")

@@ -146,7 +146,7 @@ def test_an_id_goes_into_a_mapping_only(tmp_path, text, words):
     path = tmp_path / "mirrors.yaml"
     path.write_text(text)
     with pytest.raises(MirrorError, match=words):
-        set_organization_id(path, "id")
+        set_organization_id(path, "contoso", "id")
 
 
 def test_defaults_of_sources_are_a_mapping(tmp_path):

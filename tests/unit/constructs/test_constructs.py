@@ -74,16 +74,16 @@ def everything(flags=dict):
 
 
 def rights(document):
-    """Return every statement of every policy, wherever it is, and however statements are merged."""
+    """Return every action that any policy names, however its statements are merged."""
     found = set()
 
     def walk(value):
         if isinstance(value, dict):
             for statement in value.get("Statement", []) if isinstance(value.get("Statement"), list) else []:
                 actions = statement["Action"]
-                rest = {key: part for key, part in statement.items() if key != "Action"}
-                for action in actions if isinstance(actions, list) else [actions]:
-                    found.add((action, json.dumps(rest, sort_keys=True)))
+                found.update(
+                    (statement["Effect"], action) for action in ([actions] if isinstance(actions, str) else actions)
+                )
             for part in value.values():
                 walk(part)
         elif isinstance(value, list):
@@ -91,12 +91,12 @@ def rights(document):
                 walk(part)
 
     walk(document["Resources"])
-    return {action for action, _ in found}, len(found)
+    return found
 
 
 def test_feature_flags_change_nobodys_rights():
     without, with_all = (Template.from_stack(everything(flags)).to_json() for flags in (dict, recommended_flags))
-    assert rights(without)[0] == rights(with_all)[0]
+    assert rights(without) == rights(with_all)
     kinds = [sorted(r["Type"] for r in document["Resources"].values()) for document in (without, with_all)]
     assert kinds[0] == kinds[1]
 
@@ -231,3 +231,10 @@ def test_a_guard_needs_somebody_to_tell():
     vault = Vault(scope, "Vault")
     with pytest.raises(MirrorError, match="either email or topic"):
         Guard(scope, "Guard", vault=vault)
+
+
+def test_a_guard_locks_for_no_longer_than_its_vault_allows():
+    scope = stack()
+    vault = Vault(scope, "Vault", longest=cdk.Duration.days(30))
+    with pytest.raises(MirrorError, match="give the vault a longer 'longest'"):
+        Guard(scope, "Guard", vault=vault, email="ops@example.com")
