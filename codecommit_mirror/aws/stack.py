@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
-import yaml
 from botocore import exceptions
+from ruamel.yaml import YAML
 
 from ..config.ci import REPLICA
 from ..config.mirror import Mirror
@@ -260,7 +260,7 @@ def read_template(cloudformation: CloudFormationClient, stack_name: str) -> Mapp
     """
     with aws_failures(f"read the template of the stack {stack_name}"):
         template: Any = cloudformation.get_template(StackName=stack_name)["TemplateBody"]
-    document: Mapping[str, Any] = yaml.safe_load(template) if isinstance(template, str) else template
+    document: Mapping[str, Any] = YAML(typ="safe", pure=True).load(template) if isinstance(template, str) else template
     return document
 
 

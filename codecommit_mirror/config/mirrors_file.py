@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from ..errors import ConfigurationError
 from .azure_url import parse_clone_url
@@ -155,7 +157,7 @@ def _entry(path: Path, name: str, entry: Any, lines: Mapping[Location, int]) -> 
 def _parse(path: Path, lines: dict[Location, int]) -> Any:
     """Return the file's data, and record the line of each key in ``lines``."""
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8"))
         if root is not None and _size(root, {}, ()) > _MAX_VALUES:
             raise ConfigurationError(
                 f"{path}: with its aliases expanded, the file has more than {_MAX_VALUES:,} values; remove the nested "
@@ -169,7 +171,7 @@ def _parse(path: Path, lines: dict[Location, int]) -> Any:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read as UTF-8 text ({error}); check the file.") from None
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -182,34 +184,34 @@ def _parse(path: Path, lines: dict[Location, int]) -> Any:
         ) from None
 
 
-def _size(node: yaml.Node, known: dict[yaml.Node, int], above: tuple[yaml.Node, ...]) -> int:
+def _size(node: Node, known: dict[Node, int], above: tuple[Node, ...]) -> int:
     """Return how many values a node has with every alias expanded, without expanding them.
 
     A few lines of nested aliases can stand for billions of values, and any pull request may contain them.
     """
-    if node in above or isinstance(node, yaml.ScalarNode):
+    if node in above or isinstance(node, ScalarNode):
         return 1
     if node not in known:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else [(child,) for child in node.value]
+        pairs = node.value if isinstance(node, MappingNode) else [(child,) for child in node.value]
         below = (*above, node)
         known[node] = 1 + sum(_size(child, known, below) for pair in pairs for child in pair)
     return known[node]
 
 
-def _plain(path: Path, node: yaml.Node, at: Location, lines: dict[Location, int], above: tuple[yaml.Node, ...]) -> Any:
+def _plain(path: Path, node: Node, at: Location, lines: dict[Location, int], above: tuple[Node, ...]) -> Any:
     if node in above:
         raise ConfigurationError(
             f"{path}, line {node.start_mark.line + 1}: the alias refers to what contains it; write it out."
         )
     above = (*above, node)
-    if isinstance(node, yaml.ScalarNode):
+    if isinstance(node, ScalarNode):
         return None if node.tag == "tag:yaml.org,2002:null" and not node.style else node.value
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, SequenceNode):
         return [_plain(path, item, (*at, str(index)), lines, above) for index, item in enumerate(node.value)]
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
+        if not isinstance(key_node, ScalarNode):
             where = f"{path}, line {line}"
             raise ConfigurationError(f"{where}: a key is a list or a mapping; write plain text before the colon.")
         key = str(key_node.value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping
 from importlib import resources
 
-import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from .. import pipeline_templates
 from ..errors import MirrorError
@@ -60,7 +62,12 @@ def scalar(value: str) -> str:
             raise MirrorError(
                 f"{value!r} contains {expanded!r}, which Azure Pipelines would replace; choose another name."
             )
-    return yaml.safe_dump(value, default_style='"', width=sys.maxsize).rstrip("\n")
+    yaml = YAML()
+    yaml.allow_unicode = False
+    yaml.width = sys.maxsize
+    written = io.StringIO()
+    yaml.dump(DoubleQuotedScalarString(value), written)
+    return written.getvalue().rstrip("\n")
 
 
 def comment(value: str) -> str:
