@@ -203,7 +203,7 @@ def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> l
         attached = iam.list_attached_user_policies(UserName=user)["AttachedPolicies"]
         inline = iam.list_user_policies(UserName=user)["PolicyNames"]
         rights = _foreign_policies(attached, inline, _own_policy(iam, attached, outputs))
-        own_group = [user] if mirror.policy_on == "group" else []
+        own_group = [user] if mirror.policy_on == "group" and not mirror.is_deployed_elsewhere else []
         groups = [group["GroupName"] for group in iam.list_groups_for_user(UserName=user)["Groups"]]
         rights += [f"the group {name}" for name in groups if name not in own_group]
         rights += [f"the access key {key['AccessKeyId']}" for key in _access_keys(iam, user)]

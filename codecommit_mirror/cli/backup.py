@@ -17,12 +17,14 @@ from ..backup.origin import Origin, from_replica, from_snapshots
 from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable, signing_key
 from ..backup.target import find_target
 from ..checks.judging import duration
+from ..config.load import Configuration
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 from ..operations.batches import Policy, for_each_mirror, refuse
 from ..operations.context import MirrorContext
 from ..progress import Board, Row, step, working_on
 from .options import (
+    configuration,
     confirmation,
     context_of,
     contexts_of,
@@ -30,7 +32,6 @@ from .options import (
     minutes_option,
     mirror_argument,
     mirrors_argument,
-    pinned_keys,
     policy_of,
     summary_option,
 )
@@ -57,7 +58,7 @@ def snapshots() -> None:
 @json_option
 def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
     """List a replica's snapshots, the oldest first, with the end of each lock."""
-    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket, pinned_keys(mirror))
+    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket, _pinned(mirror))
     rows = [(snapshot, snapshots.locked_until(snapshot)) for snapshot in snapshots.complete]
     if as_json:
         listed = [
@@ -101,7 +102,7 @@ def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) ->
     Exit status: 0 if the snapshot can be restored and is locked, 1 if anything is wrong.
     """
     now = datetime.now(UTC)
-    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket, pinned_keys(mirror))
+    snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket, _pinned(mirror))
     title = f"Restore and check a snapshot of {mirror.name}"
     with _working_on(mirror, title):
         wrong = [f"{key}: {sentence}" for key, sentence in problems(snapshots, now)]
@@ -227,7 +228,7 @@ def restore(
         drill_all(order, chosen, at, bucket, summary, as_json, policy)
         return
     context = context_of(mirrors[0])
-    origin = _origin(context, chosen, at, bucket, pinned_keys(mirrors[0]))
+    origin = _origin(context, chosen, at, bucket, configuration(mirrors[0].name))
     if drill:
         _drill(mirrors[0], origin, as_json)
         return
@@ -293,13 +294,16 @@ def _working_on(mirror: Mirror, title: str) -> Iterator[None]:
         yield
 
 
-def _origin(
-    context: MirrorContext, source: str, at: str | None, bucket: str | None, pinned: Sequence[str] = ()
-) -> Origin:
+def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | None, file: Configuration) -> Origin:
     time = parse_at(at) if at is not None else None
     if source == "replica":
         return from_replica(context.aws, context.mirror.name, time)
+    pinned = file.pinned_keys(context.mirror)
     return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket, pinned), time)
+
+
+def _pinned(mirror: Mirror) -> Sequence[str]:
+    return configuration(mirror.name).pinned_keys(mirror)
 
 
 def drill_all(
@@ -322,11 +326,11 @@ def drill_all(
         as_json: whether to print JSON.
         policy: for how long.
     """
-    pinned = pinned_keys(mirrors[0]) if mirrors else ()
+    file = configuration()
 
     def work(context: MirrorContext, row: Row) -> restoring.DrillResult:
         with step("Restore to a temporary folder"):
-            result = restoring.drill(_origin(context, source, at, bucket, pinned), datetime.now(UTC))
+            result = restoring.drill(_origin(context, source, at, bucket, file), datetime.now(UTC))
         if result.problem:
             row.fail(result.problem)
         else:

@@ -205,11 +205,10 @@ def project_of(mirrors: Sequence[Mirror]) -> Project:
     return Project(Path.cwd(), cdk_context_of(mirrors), section)
 
 
-def pinned_keys(mirror: Mirror) -> tuple[str, ...]:
-    """Return the fingerprints of signing keys that the current command's mirrors file pins."""
+def configuration(only: str | None = None) -> Configuration:
+    """Return the current command's mirrors file, empty if a URL stands for it; see ``load``."""
     given = click.get_current_context().params
-    guard = None if given.get("azure_repo_url") else load(given["config"], mirror.name).guard_of(mirror)
-    return guard.keys if guard else ()
+    return Configuration(()) if given.get("azure_repo_url") else load(given["config"], only)
 
 
 def inside_repository(config: Path) -> str:

@@ -56,6 +56,21 @@ class Configuration(NamedTuple):
             return self.guards[0]
         return next((guard for guard in self.guards if guard.covers(mirror)), None)
 
+    def pinned_keys(self, mirror: Mirror) -> tuple[str, ...]:
+        """Return the fingerprints of signing keys that the mirror's guard pins, if any.
+
+        Raises:
+            MirrorError: no section is known to be of the mirror's guard, and one of them pins keys.
+        """
+        guard = self.guard_of(mirror)
+        if guard is None and any(one.keys for one in self.guards):
+            raise ConfigurationError(
+                f"{mirror.name} is in the account and region of no section 'guard' of mirrors.yaml, and one of them "
+                "pins keys; give the mirror its 'account' and 'region', so that its snapshots are checked with the "
+                "keys that are pinned for it."
+            )
+        return guard.keys if guard else ()
+
 
 def takes_snapshots(configuration: Configuration, ci: Ci) -> bool:
     """Whether a guard of an account that CI deploys to takes snapshots, so that CI drills restoring them."""

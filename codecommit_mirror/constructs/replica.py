@@ -122,10 +122,11 @@ class Replica(Construct):
         return self.repository.grant_pull(grantee)
 
     def grant_connect(self, grantee: iam.IGrantable) -> iam.Grant:
-        """Let somebody connect the replica with ``codecommit-mirror up``: a person's role, or that of a CI job.
+        """Let somebody connect the replica with ``codecommit-mirror up``: a person's role.
 
         ``up`` reads the replica, to compare both sides, and what else who pushes may do; it records the pipeline in
-        the tags of who pushes; and it issues and revokes a user's Git credentials.
+        the tags of who pushes; and it issues and revokes a user's Git credentials. So whoever has it may read such a
+        credential, and say which pipeline gets one: with a user it is not for a CI job, which stores no secret anyway.
 
         Args:
             grantee: a role, a user or a group.

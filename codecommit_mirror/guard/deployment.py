@@ -126,10 +126,10 @@ def _of_bucket(s3: Any, bucket: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "locking", lambda: s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
 
 
-def _alarms(cloudwatch: Any, stack: str) -> dict[str, str]:
-    """Return the alarms of a stack."""
+def _alarms(cloudwatch: Any, guard: str) -> dict[str, str]:
+    """Return the alarms that have the guard's name."""
     volatile = ("StateValue", "StateReason", "StateReasonData", "StateUpdatedTimestamp", "StateTransitionedTimestamp")
-    pages = cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{stack}-")
+    pages = cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{guard}-")
     alarms = (alarm for page in pages for alarm in page["MetricAlarms"])
     return {
         f"alarm {alarm['AlarmName']}": _short({key: part for key, part in alarm.items() if key not in volatile})

@@ -50,7 +50,7 @@ class Guard(Construct):
         snapshots: when snapshots are taken. Default: daily, kept for 400 days.
         takes_snapshots: whether any are taken.
         trusted_keys: the SHA-256 fingerprints of the signing keys that count. Default: the vault's key.
-        function_name: the function's name, which the dashboard has, too.
+        function_name: the function's name, which the dashboard and the alarms begin with, too.
 
     Raises:
         MirrorError: it has no recipient, or two, or locks for longer than the vault allows.
@@ -92,11 +92,11 @@ class Guard(Construct):
         SelfWatch(
             self,
             "SelfWatch",
+            name=function_name,
             function=guarded.function,
             check=triggers.check,
             log=guarded.log,
             topic=notifications.topic,
-            dashboard_name=function_name,
         )
         self.function: lambda_.Function = guarded.function
         self.topic: sns.ITopic = notifications.topic

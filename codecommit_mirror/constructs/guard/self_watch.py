@@ -21,11 +21,11 @@ class SelfWatch(Construct):
     """Three alarms and a dashboard.
 
     Args:
+        name: the guard's, with which its dashboard and its alarms are found: the guard compares what begins with it.
         function: the guard.
         check: the rule that makes it look every hour.
         log: its log group, which has a line of JSON for each replica and hour.
         topic: where the alarms go.
-        dashboard_name: the dashboard's name.
     """
 
     def __init__(
@@ -33,17 +33,18 @@ class SelfWatch(Construct):
         scope: Construct,
         construct_id: str,
         *,
+        name: str,
         function: lambda_.Function,
         check: events.Rule,
         log: logs.ILogGroup,
         topic: sns.ITopic,
-        dashboard_name: str,
     ) -> None:
         super().__init__(scope, construct_id)
         hour = Duration.hours(1)
         failures = cloudwatch.Alarm(
             self,
             "Failures",
+            alarm_name=f"{name}-Failures",
             alarm_description=f"The guard failed. Its log group is {log.log_group_name}.",
             metric=function.metric_errors(period=hour, statistic="Sum"),
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
@@ -52,17 +53,20 @@ class SelfWatch(Construct):
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
         silence = self._missing(
+            name,
             "Silence",
             f"The guard has not looked at the replicas for {_SILENT_HOURS} hours.",
             # Its own, since a call that is throttled or refused counts as an invocation, too.
             cloudwatch.Metric(namespace=NAMESPACE, metric_name=LOOKS, period=hour, statistic="Sum"),
         )
         stopped = self._missing(
+            name,
             "Stopped",
             f"Nothing has made the guard look at the replicas for {_SILENT_HOURS} hours.",
             _invocations(check, hour),
         )
         unheard = self._missing(
+            name,
             "Unheard",
             "Nobody gets every message of the guard's topic; so this alarm is only shown.",
             cloudwatch.Metric(namespace=NAMESPACE, metric_name=SUBSCRIBERS, period=hour, statistic="Maximum"),
@@ -71,7 +75,7 @@ class SelfWatch(Construct):
         for alarm in (failures, silence, stopped):
             alarm.add_alarm_action(actions.SnsAction(topic))
             alarm.add_ok_action(actions.SnsAction(topic))
-        self._show([failures, silence, stopped, unheard], log, dashboard_name)
+        self._show([failures, silence, stopped, unheard], log, name)
 
     def _show(self, alarms: list[cloudwatch.IAlarm], log: logs.ILogGroup, name: str) -> None:
         """Make the dashboard."""
@@ -83,11 +87,12 @@ class SelfWatch(Construct):
             widgets=[[cloudwatch.AlarmStatusWidget(alarms=alarms, width=24)], [_table(log)]],
         )
 
-    def _missing(self, name: str, description: str, metric: cloudwatch.Metric) -> cloudwatch.Alarm:
+    def _missing(self, name: str, what: str, description: str, metric: cloudwatch.Metric) -> cloudwatch.Alarm:
         """Return an alarm that is on if a metric has been missing, or zero, for some hours."""
         return cloudwatch.Alarm(
             self,
-            name,
+            what,
+            alarm_name=f"{name}-{what}",
             alarm_description=description,
             metric=metric,
             comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,

@@ -20,6 +20,7 @@ mirrors:
   parcels:
     azure: {{organization: contoso, project: Shop, repository: parcels, server: "{server}"}}
     deployed: elsewhere
+    policy_on: group  # which has no effect here: it would excuse a group of the user's name
 """
 
 
@@ -107,6 +108,10 @@ def test_who_may_connect_it_brings_it_up_and_down_and_deploys_nothing(theirs):
     [
         ({"writer": "user/somebody-else"}, "whose tag codecommit-mirror:replica does not name arn:aws:codecommit:"),
         ({"writer": "user/somebody-else"}, "whom the tags of parcels name, also has the policy AWSCodeCommitPowerUser"),
+        (
+            {"writer": "user/somebody-else"},
+            "whom the tags of parcels name, also has the group somebody-else; who pushes",
+        ),
         ({"writer": "user/nobody"}, "name the user 'nobody', which does not exist; deploy the app that has both"),
         ({"writer": "role/pushes"}, "mirrors.yaml says replica_auth: user, but to parcels pushes role/pushes"),
         ({"archive_days": "7"}, "keeps its archive for 7 days, but mirrors.yaml says archive_days: 90"),
@@ -119,7 +124,12 @@ def test_nobody_elses_credentials_are_issued(theirs, tags, says):
         arn = f"arn:aws:codecommit:{theirs.cloud.region}:{theirs.cloud.account}:parcels"
         users.tag_user(UserName="somebody-else", Tags=[{"Key": "codecommit-mirror:replica", "Value": arn}])
         policy = "arn:aws:iam::aws:policy/AWSCodeCommitPowerUser"
-        users.attach_user_policy(UserName="somebody-else", PolicyArn=policy)
+        if "the group" in says:
+            users.create_group(GroupName="somebody-else")
+            users.attach_group_policy(GroupName="somebody-else", PolicyArn=policy)
+            users.add_user_to_group(GroupName="somebody-else", UserName="somebody-else")
+        else:
+            users.attach_user_policy(UserName="somebody-else", PolicyArn=policy)
     theirs.deploy()
     theirs.tag(**tags)
     try:
@@ -132,4 +142,8 @@ def test_nobody_elses_credentials_are_issued(theirs, tags, says):
         theirs.delete()
         for attached in users.list_attached_user_policies(UserName="somebody-else")["AttachedPolicies"]:
             users.detach_user_policy(UserName="somebody-else", PolicyArn=attached["PolicyArn"])
+        for group in users.list_groups_for_user(UserName="somebody-else")["Groups"]:
+            users.remove_user_from_group(GroupName=group["GroupName"], UserName="somebody-else")
+            users.detach_group_policy(GroupName=group["GroupName"], PolicyArn=policy)
+            users.delete_group(GroupName=group["GroupName"])
         users.delete_user(UserName="somebody-else")

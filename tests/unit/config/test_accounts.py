@@ -69,6 +69,19 @@ def test_one_file_has_ci_and_a_guard_for_each_account(tmp_path, monkeypatch):
     assert section_of(found) is found.cis[1]
 
 
+def test_a_mirror_of_no_known_guard_drops_no_pinned_key(tmp_path):
+    path = tmp_path / "mirrors.yaml"
+    pinned = TWO.replace("email: a@example.com", f"email: a@example.com, keys: ['{'ab' * 32}']")
+    path.write_text(
+        pinned + "  T: {azure: 'https://dev.azure.com/o/p/_git/t', account: '111122223333', region: us-east-1}\n"
+    )
+    found = load(path)
+    first, second, elsewhere = found.mirrors
+    assert (found.pinned_keys(first), found.pinned_keys(second)) == (("ab" * 32,), ())
+    with pytest.raises(MirrorError, match="T is in the account and region of no section 'guard'"):
+        found.pinned_keys(elsewhere)
+
+
 def test_the_app_has_the_stacks_of_each_account(tmp_path):
     path = tmp_path / "mirrors.yaml"
     path.write_text(TWO)

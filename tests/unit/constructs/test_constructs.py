@@ -224,6 +224,10 @@ def test_a_guard_takes_their_topic_and_their_times(flags):
         "AWS::Lambda::Function",
         {"FunctionName": "theirs", "Environment": {"Variables": Match.object_like(variables)}},
     )
+    # By which the guard finds its own alarms, in a stack of any name.
+    alarms = template.find_resources("AWS::CloudWatch::Alarm").values()
+    names = sorted(alarm["Properties"]["AlarmName"] for alarm in alarms)
+    assert names == ["theirs-Failures", "theirs-Silence", "theirs-Stopped", "theirs-Unheard"]
 
 
 def test_a_guard_needs_somebody_to_tell():
