@@ -48,11 +48,10 @@ from .options import (
     summary_option,
     yes_option,
 )
-from .output import DIFFERS, FAILED, append_summary, echo, print_json, report_mirrors
+from .output import DIFFERS, FAILED, JSON_FORMAT, append_summary, echo, print_json, report_mirrors
 from .results import markdown_plan
 
 _MAX_NAMED = 10
-PLAN_VERSION = 1
 """The version of the JSON of a plan."""
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 
@@ -253,10 +252,14 @@ def _approved(path: Path) -> set[str]:
         ConfigurationError: the file is not the JSON of a plan.
     """
     try:
-        return set(json.loads(path.read_text(encoding="utf-8"))["removed"])
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        if plan["format"] != JSON_FORMAT:
+            raise ValueError
+        return set(plan["removed"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigurationError(
-            f"{path} is not the JSON of a plan; write it with 'codecommit-mirror plan --all --json'."
+            f"{path} is not the JSON of a plan in format {JSON_FORMAT}; write it with "
+            "'codecommit-mirror plan --all --json'."
         ) from None
 
 
@@ -362,7 +365,6 @@ def _report_plan(
     if as_json:
         print_json(
             {
-                "version": PLAN_VERSION,
                 "actions": [action.as_object(name) for name, actions in plans.items() for action in actions],
                 "newly_named": [
                     {"kind": kind, "name": name, "mirrors": list(mirrors)}

@@ -18,6 +18,7 @@ from . import results
 
 FAILED, DIFFERS = 1, 3
 """Exit statuses beside 0, in order, and 2, wrong usage: something failed; something differs or needs attention."""
+JSON_FORMAT = 1
 _COLUMNS = 80
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -56,9 +57,12 @@ def wrap(text: str, *, first: str = "", rest: str = "") -> list[str]:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON object. Every command's ``--json`` is an object, so that keys can be added later."""
+    """Print one JSON object, with the number of its format: the same for every command's ``--json``.
+
+    A key that is added leaves the number as it is; one that is taken out, or means something else, raises it.
+    """
     # Inside a string of JSON this is the same character.
-    click.echo(json.dumps(value, indent=2).replace("##", "#\\u0023"))
+    click.echo(json.dumps({"format": JSON_FORMAT, **value}, indent=2).replace("##", "#\\u0023"))
 
 
 def append_summary(path: Path | None, text: str) -> None:

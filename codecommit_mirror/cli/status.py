@@ -26,8 +26,6 @@ from ..operations.context import MirrorContext
 from .options import complete_mirror, config_option, contexts_of, json_option, narrowed, summary_option
 from .output import DIFFERS, FAILED, append_summary, echo, print_json, print_paragraph, print_table, write_text
 
-VERSION = 1
-"""The version of the JSON."""
 _MAX_WORKERS = 16
 _INDENT = "  "
 
@@ -86,7 +84,7 @@ def status(
         write_text(html, status_page.page(lines, limits.now), "--html")
     shown = [mirror for mirror in judged if mirror.notable] if failing else judged
     if as_json:
-        print_json({"version": VERSION, "mirrors": [as_object(mirror, limits.now) for mirror in shown]})
+        print_json({"mirrors": [as_object(mirror, limits.now) for mirror in shown]})
     elif not judged:
         echo(f"{config} has no mirrors; 'codecommit-mirror discover --write' adds those of an organization.")
     elif not shown:

@@ -36,9 +36,6 @@ from .options import (
 )
 from .output import DIFFERS, FAILED, echo, print_json, print_table, report_mirrors
 
-PREVIEW_VERSION = 1
-"""The version of the JSON of ``sync --dry-run``."""
-
 
 def credentials_option(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the option that names the CSV file of ``credentials issue``."""
@@ -70,10 +67,7 @@ def sync(mirror: Mirror, credentials: Path | None, dry_run: bool, as_json: bool)
     ):
         outcome = engine_api.mirror(settings, folder)
     if as_json:
-        # The key's name is older than the field's.
-        renamed = {"needs_attention": "needs_a_person"}
-        fields = {renamed.get(name, name): value for name, value in vars(outcome).items()}
-        print_json({"result": outcome.result, **fields})
+        print_json({"result": outcome.result, **vars(outcome)})
     else:
         echo("\n".join(engine_api.summary(outcome)))
     sys.exit(FAILED if outcome.broken else DIFFERS if outcome.needs_attention else 0)
@@ -87,7 +81,6 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
         changes = [{"ref": c.ref, "from": c.old, "to": c.new} for c in preview.commands]
         print_json(
             {
-                "version": PREVIEW_VERSION,
                 "changes": changes,
                 "archived_at_most": preview.archived_at_most,
                 "unmirrorable": preview.unmirrorable,

@@ -21,6 +21,8 @@ from .azure_url import parse_clone_url
 _MAX_VALUES = 200_000
 """Mappings, lists and scalars with every alias expanded; 10,000 mirrors have fewer."""
 
+FORMAT = "1"
+"""Of the file, as the key ``format`` has it: docs/formats.md."""
 Location = tuple[str, ...]
 _SECTIONS = ("defaults", "mirrors", "ci", "guard", "engine")
 _LISTS = ("ci", "guard")
@@ -100,6 +102,11 @@ def read(path: Path) -> MirrorsFile:
     data = _parse(path, lines)
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path}: it has no 'mirrors:' at the top level; see 'codecommit-mirror init'.")
+    if (written := data.pop("format", FORMAT)) != FORMAT:
+        raise ConfigurationError(
+            f"{path}, line {lines[('format',)]}: this version reads format {FORMAT}, not {written!r}; install "
+            "the version of codecommit-mirror that the file was written for."
+        )
     for key in data:
         if key not in _SECTIONS:
             raise ConfigurationError(

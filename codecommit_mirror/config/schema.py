@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from .ci import Ci
 from .guard import Guard
 from .mirror import Mirror, SharedEngine
+from .mirrors_file import FORMAT
 from .validation_messages import models_in
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -42,6 +43,7 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "required": ["mirrors"],
         "properties": {
+            "format": {"const": int(FORMAT), "description": "The number of this file's format."},
             "defaults": {"$ref": "#/$defs/Mirror", "description": "What holds for mirrors that do not say otherwise."},
             "mirrors": {
                 "type": "object",

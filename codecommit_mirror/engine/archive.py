@@ -27,6 +27,8 @@ MAX_TIPS = 60
 MAX_ENTRY_BYTES = 130_000
 """More than the bytes of such a commit: a part's names, and one name of a ref as long as a pkt-line."""
 _PART_BYTES = 60_000
+ENTRY_FORMAT = 1
+"""Of an entry's message: docs/formats.md."""
 
 
 def dropped_tips(commands: Iterable[Command], safe: Collection[str]) -> dict[str, str]:
@@ -97,7 +99,7 @@ def archive_commits(tips: Sequence[tuple[str, str]]) -> list[bytes]:
         commits.append(
             to_bytes(
                 f"tree {object_id(TREE, b'')}\n{parents}author {NOBODY} 0 +0000\ncommitter {NOBODY} 0 +0000\n\n"
-                f"What a run dropped\n\n{''.join(lines)}"
+                f"What a run dropped\n\nformat: {ENTRY_FORMAT}\n{''.join(lines)}"
             )
         )
     return commits

@@ -16,6 +16,8 @@ from .wire.protocol import push, read_refs
 from .wire.transport import Traffic, retry_delay
 
 CONFIRM_TRIES = 3
+CONFIRMATION_FORMAT = 1
+"""Of what the confirming tag says: docs/formats.md."""
 
 
 def ref_listing(refs: Refs) -> bytes:
@@ -58,7 +60,8 @@ def confirmation(settings: Settings, refs: Refs, now: float) -> bytes:
     return to_bytes(
         f"object {object_id(COMMIT, source_commit(_identity(settings)))}\ntype commit\n"
         f"tag {CONFIRMED_TAG[len('refs/tags/') :]}\ntagger {NOBODY} {int(now)} +0000\n\n"
-        f"A run has brought the replica up to date with its source.\n\nsource: {settings.source.url}\n"
+        f"A run has brought the replica up to date with its source.\n\n"
+        f"format: {CONFIRMATION_FORMAT}\nsource: {settings.source.url}\n"
         f"{f'source-id: {settings.source_id}{chr(10)}' if settings.source_id else ''}"
         f"engine: {settings.engine}\nrefs: {len(refs)}\n"
         f"sha256: {hashlib.sha256(ref_listing(refs)).hexdigest()}\n"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..engine.confirmation import ref_listing
+from ..engine.confirmation import CONFIRMATION_FORMAT, ref_listing
 from ..engine.failures import MirrorFailure, PackRefused, SourceRefused
 from ..engine.plan import by_original_name
 from ..engine.refs import Refs, ReplicaRefs
@@ -88,8 +88,10 @@ def find_tag(pack: bytes, wanted: str) -> bytes | None:
 
 
 def parse_confirmation(tag: bytes) -> Confirmation | None:
-    """Return what a confirming tag says; None if a run did not write it."""
+    """Return what a confirming tag says; None if no run wrote it, or one of another format."""
     text = tag.decode("utf-8", "replace")
+    if f"\nformat: {CONFIRMATION_FORMAT}\n" not in text:
+        return None
     time = re.search(r"^time: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)$", text, re.MULTILINE)
     source = re.search(r"^source: (.+)$", text, re.MULTILINE)
     sha256 = re.search(r"^sha256: ([0-9a-f]{64})$", text, re.MULTILINE)

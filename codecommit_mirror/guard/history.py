@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 
-from ..engine.archive import MAX_ENTRY_BYTES, MAX_TIPS
+from ..engine.archive import ENTRY_FORMAT, MAX_ENTRY_BYTES, MAX_TIPS
 from ..engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from ..engine.refs import Advertisement
 from ..engine.settings import Endpoint
@@ -126,8 +126,8 @@ def _tips(entry: str, commits: Mapping[str, bytes]) -> dict[str, str]:
     name: str | None = entry
     while name and (commit := commits.get(name)):
         parents = set(commit_parents(commit))
-        if len(parents) > MAX_TIPS + 1:
-            # No run writes such a commit.
+        if len(parents) > MAX_TIPS + 1 or f"\nformat: {ENTRY_FORMAT}\n".encode() not in commit:
+            # No run writes such a commit, or a newer one does.
             break
         for value, ref in re.findall(rb"^([0-9a-f]{40}) (refs/[^\n]+)$", commit, re.MULTILINE):
             if value.decode() in parents:

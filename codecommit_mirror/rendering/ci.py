@@ -35,7 +35,9 @@ if [ -s {file} ]; then
 fi"""
 """A command that failed has written nothing."""
 _APPROVED = """\
-python3 -c 'import json, os; print(json.dumps({"removed": os.environ["REMOVED"].split()}))' > approved.json"""
+python3 -c '
+import json, os
+print(json.dumps({"format": 1, "removed": os.environ["REMOVED"].split()}))' > approved.json"""
 _AZURE_SIGN_IN = """\
 AZURE_CLIENT_ID: ${{ vars.AZURE_CLIENT_ID }}
 AZURE_TENANT_ID: ${{ vars.AZURE_TENANT_ID }}"""

@@ -83,7 +83,7 @@ def test_show_prints_the_password_and_writes_nothing(run, bare, tmp_path):
 
 def test_json_is_for_scripts(run, bare, tmp_path):
     issued = json.loads(run("issue", "--json", "--output", "c.csv").stdout)
-    assert sorted(issued) == ["credential_id", "file", "iam_user", "user_name"]
+    assert sorted(issued) == ["credential_id", "file", "format", "iam_user", "user_name"]
     shown = json.loads(run("issue", "--json", "--show").stdout)
     assert len(shown["password"]) > 30
     found = json.loads(run("list", "--json").stdout)["credentials"]

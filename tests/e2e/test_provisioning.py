@@ -386,7 +386,7 @@ def planned(infrastructure):
 def remove(infrastructure, *names, check=True, options=()):
     """Take down what was approved, as a job does."""
     approved = infrastructure.folder.parent / "approved.json"
-    approved.write_text(json.dumps({"removed": names}))
+    approved.write_text(json.dumps({"format": 1, "removed": names}))
     arguments = ("down", "--removed", "--approved", str(approved), "--job", *options)
     return job(infrastructure, *arguments, check=check)
 

@@ -324,7 +324,7 @@ def test_sync_and_verify_are_the_same_engine(rig, command, tmp_path):
     equal = command("verify", *arguments, "--json", **environment)
     assert (equal.returncode, json.loads(equal.stdout)) == (
         0,
-        {"equal": True, "refs": 16, "carried": 1, "different": {}},
+        {"format": 1, "equal": True, "refs": 16, "carried": 1, "different": {}},
     )
     assert command("sync", *arguments, "--dry-run", **environment).stdout == "Nothing would change.\n"
     again = command("sync", *arguments, **environment)

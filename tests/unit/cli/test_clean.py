@@ -40,7 +40,7 @@ def test_json_keeps_the_text_and_holds_no_command(capsys):
     print_json({"message": HOSTILE})
     out = capsys.readouterr().out
     assert "##" not in out
-    assert json.loads(out) == {"message": HOSTILE}
+    assert json.loads(out) == {"format": 1, "message": HOSTILE}
 
 
 def test_progress_and_results_are_clean(tmp_path):

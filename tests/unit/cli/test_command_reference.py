@@ -15,9 +15,10 @@ HEAD = """\
 
 The output of `--help` for each command. Progress goes to standard error, results to standard output.
 
-**`--json`** prints one JSON object. A command that lists things puts them under a plural key, as an array of objects:
-`status` under `mirrors`, `credentials list` under `credentials`, `pipeline variables` under `variables`. Keys are in
-snake_case, times are in ISO 8601, and what is unknown is `null`. Keys may be added later.
+**`--json`** prints one JSON object, with the number of its [format](formats.md). A command that lists things puts them
+under a plural key, as an array of objects: `status` under `mirrors`, `credentials list` under `credentials`, `pipeline
+variables` under `variables`. Keys are in snake_case, times are in ISO 8601, and what is unknown is `null`. Keys may be
+added later.
 
 **Exit status**, of every command: 0 success; 1 something failed (one sentence on standard error); 2 wrong usage, or a
 file of yours is wrong; 3 something differs or needs attention; 130 after Ctrl-C. 3 is what `plan --exit-code` returns
