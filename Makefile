@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RELEASE := .venv-release
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
+# Many container images set it; then each process compiles aws-cdk-lib anew, and a synthesis takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo bench test tests test-live tools lint setup requirements release dist audit sbom clean
 
