@@ -121,7 +121,7 @@ def _stack_actions(state: MirrorState) -> list[Action]:
     wanted, stack = state.wanted, state.stack
     if wanted is None or state.is_deployed:
         return []
-    subject = f"stack {wanted.stack_name!r}"
+    subject = f"stack {wanted.stack_name!r} in {state.place}"
     if stack is None or stack.outputs is None:
         return [Action("create", subject), *template_changes(None, wanted.template)]
     resources = template_changes(state.template, wanted.template) if state.template else []

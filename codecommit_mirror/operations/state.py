@@ -111,6 +111,11 @@ class MirrorState:
     """Both sides' refs, which are only compared if the last run succeeded."""
 
     @property
+    def place(self) -> str:
+        """Where the replica is, for people."""
+        return f"account {self.account}, {self.region}"
+
+    @property
     def is_deployed(self) -> bool:
         """Whether nothing is to be deployed."""
         stack, wanted = self.stack, self.wanted

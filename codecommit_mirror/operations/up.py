@@ -84,7 +84,7 @@ def up(
         under_way = {name for name, planned in prepared.items() if planned.state.proof and not planned.state.proof.done}
         for name in prepared.keys() - changed.keys():
             board.rows[name].succeed(nothing_to_do(prepared[name].state), unchanged=True)
-        confirm_plan({name: planned.plan for name, planned in changed.items()}, board, policy)
+        confirm_plan(changed, board, policy)
         ready = for_each_mirror(changed, board, _ask_for_secrets, policy)
         ready = _deploy(ready, board, output, policy)
     connecting = {name: planned for name, planned in ready.items() if planned.state.azure and CONNECT in stages}
@@ -254,21 +254,23 @@ def _check_accounts(prepared: Mapping[str, PlannedMirror], board: Board) -> None
                 board.rows[name].fail("\n".join(problems))
 
 
-def confirm_plan(plans: Mapping[str, UpPlan], board: Board, policy: Policy) -> None:
-    """Show what is going to change, and ask once.
+def confirm_plan(changed: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> None:
+    """Show what is going to change, and ask once, with where it is.
 
     Raises:
         MirrorError: the answer was no, or there is no one to ask.
     """
-    if not plans:
+    if not changed:
         return
-    count = 0
-    for name, plan in plans.items():
-        for action in plan.all_actions:
-            count += 1
-            board.rows[name].say(f"plan: {action}")
-    changes = f"{count:,} changes of {next(iter(plans)) if len(plans) == 1 else f'{len(plans):,} mirrors'}"
-    policy.confirm(f"Make {changes}?", typed=next(iter(plans)) if policy.change_source else None)
+    actions = [(name, action) for name, planned in changed.items() for action in planned.plan.all_actions]
+    for name, action in actions:
+        board.rows[name].say(f"plan: {action}")
+    first = next(iter(changed))
+    mirrors = first if len(changed) == 1 else f"{len(changed):,} mirrors"
+    places = ", and ".join(sorted({planned.state.place for planned in changed.values()}))
+    policy.confirm(
+        f"Make {len(actions):,} changes of {mirrors} in {places}?", typed=first if policy.change_source else None
+    )
 
 
 def _ask_for_secrets(planned: PlannedMirror, _: Row) -> PlannedMirror:

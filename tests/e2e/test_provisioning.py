@@ -209,10 +209,10 @@ def test_a_pull_request_is_shown_main_is_deployed_and_what_is_gone_waits_for_an_
         "teardown": "skipped",
     }
     (summary,) = shown["summaries"]
-    assert "\n  + stack 'New'\n" in summary
+    assert f"\n  + stack 'New' in account {infrastructure.cloud.account}, {infrastructure.cloud.region}\n" in summary
     assert "named for the first time:\n  user or role: azure-devops-pipeline-New\n" in summary
     assert "for 'down --removed': Gone." in summary
-    assert "\n  ~ stack 'Kept'\n  ~ AWS::CodeCommit::Repository Replica/Repository: RepositoryDescription\n" in summary
+    assert "\n  ~ AWS::CodeCommit::Repository Replica/Repository: RepositoryDescription\n" in summary
     assert "; 1 unchanged." in summary
     assert "##vso" not in summary
     assert "  + AWS::CodeCommit::Repository Replica/Repository" in summary

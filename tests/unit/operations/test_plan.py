@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -22,11 +23,14 @@ from codecommit_mirror.cli.results import markdown_plan
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.operations.batches import Policy
+from codecommit_mirror.operations.context import MirrorContext
 from codecommit_mirror.operations.down import removed_mirror
 from codecommit_mirror.operations.plan import CONNECT, CREDENTIAL, DEPLOY, FINISH, RUN, UpPlan, plan_up
 from codecommit_mirror.operations.preflight import mirror_problems
 from codecommit_mirror.operations.state import MirrorState, SharedState, other_source
+from codecommit_mirror.operations.up import PlannedMirror, confirm_plan
 from codecommit_mirror.operations.verification import Comparison
+from codecommit_mirror.progress import Board
 
 from .states import azure_state
 
@@ -98,7 +102,7 @@ def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
     planned = plan_up(state(**NEW))
     assert list(planned.actions) == [DEPLOY, CONNECT, CREDENTIAL, RUN]
     lines = [str(action) for action in planned.all_actions]
-    assert lines[0] == "+ stack 'M'"
+    assert lines[0] == "+ stack 'M' in account 111122223333, eu-west-1"
     assert f"+ variable AWS_REPO_URL: {KNOWN_AFTER_APPLY}" in lines
     assert "+ secret variable AZURE_GIT_PASSWORD" in lines
     assert any(line.startswith("+ YAML 'azure-pipelines-mirror.yml' on 'main' of 'MyRepo': ") for line in lines)
@@ -107,17 +111,43 @@ def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
     json.dumps(objects)
 
 
+def test_a_person_is_asked_with_each_place_that_changes():
+    asked = []
+    policy = Policy(lambda question, typed=None: asked.append(question))
+    states = [state(**NEW), state(**NEW, account="444455556666", region="eu-central-1")]
+    changed = {
+        name: PlannedMirror(MirrorContext(MIRROR, {}, Path()), current, plan_up(current), is_proposed=False)
+        for name, current in zip("MN", states, strict=True)
+    }
+    for chosen in (["M"], ["M", "N"]):
+        confirm_plan({name: changed[name] for name in chosen}, Board(chosen), policy)
+    one = len(plan_up(states[0]).all_actions)
+    here, there = "account 111122223333, eu-west-1", "account 444455556666, eu-central-1"
+    assert asked == [
+        f"Make {one} changes of M in {here}?",
+        f"Make {2 * one} changes of 2 mirrors in {here}, and {there}?",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "stage", "line"),
     [
-        ({"stack": replace(STACK, tags={}), "template": {}}, DEPLOY, "~ stack 'M': its template could not be read"),
+        (
+            {"stack": replace(STACK, tags={}), "template": {}},
+            DEPLOY,
+            "~ stack 'M' in account 111122223333, eu-west-1: its template could not be read",
+        ),
         (
             {"stack": replace(STACK, tags={}), "template": WANTED.template},
             DEPLOY,
-            "~ stack 'M': only tags or termination protection change",
+            "~ stack 'M' in account 111122223333, eu-west-1: only tags or termination protection change",
         ),
-        ({"stack": replace(STACK, protected=True)}, DEPLOY, "~ stack 'M': "),
-        ({"stack": replace(STACK, status="UPDATE_FAILED")}, DEPLOY, "~ stack 'M': UPDATE_FAILED"),
+        ({"stack": replace(STACK, protected=True)}, DEPLOY, "~ stack 'M' in account 111122223333, eu-west-1: "),
+        (
+            {"stack": replace(STACK, status="UPDATE_FAILED")},
+            DEPLOY,
+            "~ stack 'M' in account 111122223333, eu-west-1: UPDATE_FAILED",
+        ),
         ({"azure": connected(text="edited by hand")}, CONNECT, "~ YAML 'azure-pipelines-mirror.yml'"),
         ({"azure": connected(text=None)}, CONNECT, "+ YAML 'azure-pipelines-mirror.yml'"),
         ({"credentials": ()}, CREDENTIAL, "+ Git credential of 'azure-devops-pipeline-M'"),
