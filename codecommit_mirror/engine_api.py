@@ -28,8 +28,9 @@ from .engine.text import count, equal_refs, format_bytes, list_refs, sanitize
 from .engine.version import VERSION
 from .engine.wire import protocol
 from .engine.wire.packs import fetch_pack, object_count
+from .engine.wire.retries import patiently, retry_after_seconds
 from .engine.wire.role import sign
-from .engine.wire.transport import MAX_ROUNDS, Traffic, retry_delay
+from .engine.wire.transport import Traffic
 from .errors import MirrorError
 
 __all__ = [
@@ -68,12 +69,13 @@ __all__ = [
     "names_lfs",
     "object_count",
     "parse_repository_url",
+    "patiently",
     "plan_refs",
     "read_refs",
     "read_refs_patiently",
     "read_settings",
     "read_source_patiently",
-    "retry_delay",
+    "retry_after_seconds",
     "sanitize",
     "select",
     "sign",
@@ -124,7 +126,7 @@ def read_refs_patiently(endpoint: Endpoint, service: str, sleep: Callable[[float
     Raises:
         MirrorFailure: the server refuses, or every try failed.
     """
-    return _patiently(lambda _: read_refs(endpoint, service), sleep)
+    return _answered(lambda _: read_refs(endpoint, service), sleep)
 
 
 def read_source_patiently(
@@ -139,20 +141,16 @@ def read_source_patiently(
     Raises:
         MirrorFailure: the server refuses, or every try failed.
     """
-    endpoint, advertised = _patiently(lambda failures: read_source(source, failures=failures), sleep)
+    endpoint, advertised = _answered(lambda failures: read_source(source, failures=failures), sleep)
     _LOG.info("git git-upload-pack of the source -> %s refs", len(advertised.refs))
     return endpoint, advertised
 
 
-def _patiently(read: Callable[[int], _Found], sleep: Callable[[float], None]) -> _Found:
-    for number in range(MAX_ROUNDS):
-        try:
-            return read(number)
-        except RetryableError as error:
-            if number == MAX_ROUNDS - 1:
-                raise MirrorFailure(f"{error}; run again.") from None
-            sleep(retry_delay(error, number))
-    raise AssertionError("the last try returns or raises")
+def _answered(read: Callable[[int], _Found], sleep: Callable[[float], None]) -> _Found:
+    try:
+        return patiently(read, sleep)
+    except RetryableError as error:
+        raise MirrorFailure(f"{error}; run again.") from None
 
 
 def whole_pack(endpoint: Endpoint, advertised: Sequence[str], wants: Sequence[str]) -> Iterator[bytes]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import email.utils
 import functools
 import json
 import logging
-import random
 import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import httpx
 
+from ..engine_api import RetryableError, patiently, retry_after_seconds
 from ..errors import AzureError, MirrorError
 from ..progress import say
 from .token import SCOPES, AzureToken
@@ -38,6 +37,24 @@ _MAX_ANSWER_BYTES = 64_000_000
 def _certificates() -> ssl.SSLContext:
     """Return the certificates that are trusted, which take longer to read than a request."""
     return httpx.create_ssl_context()
+
+
+class _Request(NamedTuple):
+    method: str
+    path: str
+    query: Mapping[str, Any]
+    body: Any
+    accept: str
+    action: str
+    """What is being tried, as in "cannot ..."."""
+
+
+class _Unsuccessful(RetryableError):
+    """Raised when a request may be sent again; ``error`` says why, if it was the last time."""
+
+    def __init__(self, error: AzureError, wait_seconds: float = 0) -> None:
+        super().__init__(str(error), wait_seconds)
+        self.error = error
 
 
 class AzureHttp:
@@ -144,46 +161,47 @@ class AzureHttp:
         version: str,
         accept: str = "application/json",
     ) -> httpx.Response:
-        asked = {name: value for name, value in query.items() if value is not None}
-        wait = 0.0
-        for number in range(TRIES):
-            if wait:
-                self._sleep(wait)
-            last = number == TRIES - 1
-            wait = random.uniform(0.5, 1) * 2**number  # noqa: S311
-            api_version = self._version(path, version)
+        while True:
+            asked = self._version(path, version)
+            request = _Request(method, path, {**query, "api-version": asked}, body, accept, action)
             try:
-                with self._client.stream(
-                    method,
-                    path,
-                    params={**asked, "api-version": api_version},
-                    headers={"Accept": accept},
-                    timeout=_TIMEOUT if number else httpx.Timeout(60, connect=_FIRST_CONNECT_SECONDS),
-                    **({} if body is None else {"json": body}),
-                ) as stream:
-                    response = _read(stream, action)
-            except (httpx.InvalidURL, UnicodeError) as error:
-                raise self._unreachable(action, error) from None
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                if last:
-                    raise self._unreachable(action, error) from None
-                if not number:
-                    say(f"{self._client.base_url.host} cannot be reached ({_reason(error)}); trying again")
-                continue
-            except httpx.TransportError as error:
-                # It may have been done, so only what can safely be done twice is sent again.
-                if last or method == "POST":
-                    raise self._unreachable(action, error) from None
-                continue
-            address = self._client.base_url.join(path).path
-            _LOG.info("%s %s -> %s (request %s)", method, address, response.status_code, _request_id(response))
-            is_negotiated = self._is_negotiated(response, path, api_version)
-            retry = response.status_code == 429 or (response.status_code in _RETRYABLE and method != "POST")
-            if last or not (is_negotiated or retry):
-                self._check(response, action)
+                response = patiently(functools.partial(self._try, request), self._sleep, TRIES, _MAX_WAIT_SECONDS)
+            except _Unsuccessful as last:
+                raise last.error from None
+            if not self._is_negotiated(response, path, asked):
+                if problem := self._problem(response, action):
+                    raise problem
                 return response
-            wait = 0.0 if is_negotiated else max(wait, _retry_after(response))
-        raise AssertionError("the last try returns or raises")
+
+    def _try(self, request: _Request, failures: int) -> httpx.Response:
+        """Send a request once; raise ``_Unsuccessful`` if it may be sent again."""
+        method, action = request.method, request.action
+        try:
+            with self._client.stream(
+                method,
+                request.path,
+                params={name: value for name, value in request.query.items() if value is not None},
+                headers={"Accept": request.accept},
+                timeout=_TIMEOUT if failures else httpx.Timeout(60, connect=_FIRST_CONNECT_SECONDS),
+                **({} if request.body is None else {"json": request.body}),
+            ) as stream:
+                response = _read(stream, action)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise self._unreachable(action, error) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            if not failures:
+                say(f"{self._client.base_url.host} cannot be reached ({_reason(error)}); trying again")
+            raise _Unsuccessful(self._unreachable(action, error)) from None
+        except httpx.TransportError as error:
+            # It may have been done, so only what can safely be done twice is sent again.
+            problem = self._unreachable(action, error)
+            raise (problem if method == "POST" else _Unsuccessful(problem)) from None
+        address = self._client.base_url.join(request.path).path
+        _LOG.info("%s %s -> %s (request %s)", method, address, response.status_code, _request_id(response))
+        is_busy = response.status_code == 429 or (response.status_code in _RETRYABLE and method != "POST")
+        if is_busy and (refusal := self._problem(response, action)):
+            raise _Unsuccessful(refusal, retry_after_seconds(response.headers.get("retry-after", "")))
+        return response
 
     def _version(self, path: str, version: str) -> str:
         """Return the version to ask for: the wanted one, or the newest that the server has."""
@@ -210,47 +228,48 @@ class AzureHttp:
         why = f"cannot {action}: {host} cannot be reached ({_reason(error)})"
         return AzureError(f"{why}; check azure.server and the network, and run again.", 0)
 
-    def _check(self, response: httpx.Response, action: str) -> None:
+    def _problem(self, response: httpx.Response, action: str) -> AzureError | None:
+        """Return what an answer says is wrong; None for a success."""
         status, origin = response.status_code, self._token.origin
         kind = response.headers.get("content-type", "").partition(";")[0]
         if status in (203, 301, 302) or (status < 300 and kind == "text/html"):
-            raise AzureError(
+            return AzureError(
                 f"cannot {action}: Azure DevOps does not recognise the token from {origin} (it answers with a sign-in "
                 f"page); create a new one for this organization, with the scopes {SCOPES}{self._global_token_hint()}.",
                 401,
             )
         if status < 300:
-            return
+            return None
         message, type_key = _error_message(response)
         if status == 401:
-            raise AzureError(
+            return AzureError(
                 f"cannot {action}: the token from {origin} is wrong, expired, or lacks a scope{_quoted(message)}; it "
                 f"needs the scopes {SCOPES}{self._global_token_hint()}.",
                 status,
                 type_key,
             )
         if "VS403463" in message:
-            raise AzureError(
+            return AzureError(
                 f"cannot {action}: a conditional access policy of Microsoft Entra stops the token from {origin}"
                 f"{_quoted(message)}; ask who administers it.",
                 status,
                 type_key,
             )
         if status == 403:
-            raise AzureError(
+            return AzureError(
                 f"cannot {action}: Azure DevOps denies it{_quoted(message)}; the token from {origin} needs the scopes "
                 f"{SCOPES}, and its owner needs permission to do this.",
                 status,
                 type_key,
             )
         if status in _RETRYABLE:
-            raise AzureError(
+            return AzureError(
                 f"cannot {action}: Azure DevOps is busy or has an outage ({status}{_quoted(message)}); run again in a "
                 "few minutes.",
                 status,
                 type_key,
             )
-        raise AzureError(f"cannot {action}: {message or f'Azure DevOps answered {status}'}", status, type_key)
+        return AzureError(f"cannot {action}: {message or f'Azure DevOps answered {status}'}", status, type_key)
 
     def _global_token_hint(self) -> str:
         """Return the note about personal access tokens for all organizations.
@@ -312,16 +331,3 @@ def _error_message(response: httpx.Response) -> tuple[str, str]:
 
 def _quoted(message: str) -> str:
     return f" ({message.rstrip('.')})" if message else ""
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Return the seconds that Retry-After asks for, as a number or a date (RFC 9110, 10.2.3)."""
-    value = response.headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return min(max(seconds, 0.0), _MAX_WAIT_SECONDS)

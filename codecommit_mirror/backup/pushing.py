@@ -102,17 +102,13 @@ class Push:
         return refused
 
     def _push_patiently(self, commands: Sequence[engine_api.Command]) -> Mapping[str, str]:
-        for number in range(_TRIES):
-            try:
-                return self._git.push(self._endpoint(), commands)
-            except engine_api.RetryableError as error:
-                if number == _TRIES - 1:
-                    refused = {command.ref: str(error) for command in commands}
-                    if _is_too_large(refused):
-                        return refused
-                    raise
-                time.sleep(engine_api.retry_delay(error, number))
-        raise AssertionError("the last try returns or raises")
+        try:
+            return engine_api.patiently(lambda _: self._git.push(self._endpoint(), commands), time.sleep, _TRIES)
+        except engine_api.RetryableError as error:
+            refused = {command.ref: str(error) for command in commands}
+            if _is_too_large(refused):
+                return refused
+            raise
 
 
 def _is_too_large(refused: Mapping[str, str]) -> bool:

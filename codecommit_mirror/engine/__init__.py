@@ -11,6 +11,7 @@ MODULES = (
     "text",
     "refs",
     "settings",
+    "wire.retries",
     "wire.connection",
     "wire.transport",
     "wire.role",

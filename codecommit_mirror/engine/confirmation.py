@@ -13,7 +13,8 @@ from .settings import Endpoint, Settings
 from .text import sanitize, say, to_bytes
 from .wire.packs import COMMIT, NOBODY, TAG, TREE, object_id, pack_of
 from .wire.protocol import push, read_refs
-from .wire.transport import Traffic, retry_delay
+from .wire.retries import patiently
+from .wire.transport import Traffic
 
 CONFIRM_TRIES = 3
 CONFIRMATION_FORMAT = 1
@@ -79,19 +80,14 @@ def confirm(settings: Settings, after: Advertisement, traffic: Traffic, sleep: C
     if after.refs.get(SOURCE_TAG) != source:
         commands = [Command(SOURCE_TAG, after.refs.get(SOURCE_TAG), source), *commands]
         objects = [(TREE, b""), (COMMIT, commit), *objects]
-    problem = ""
-    for number in range(CONFIRM_TRIES):
-        try:
-            refused = push(settings.replica, after.capabilities, commands, pack_of(objects), traffic)
-            problem = refused.get(CONFIRMED_TAG, "")
-            break
-        except RetryableError as error:
-            problem = str(error)
-            if number < CONFIRM_TRIES - 1:
-                sleep(retry_delay(error, number))
-        except (MirrorFailure, PackRefused, TooLarge) as error:
-            problem = str(error)
-            break
+    try:
+        problem = patiently(
+            lambda _: push(settings.replica, after.capabilities, commands, pack_of(objects), traffic),
+            sleep,
+            CONFIRM_TRIES,
+        ).get(CONFIRMED_TAG, "")
+    except (RetryableError, MirrorFailure, PackRefused, TooLarge) as error:
+        problem = str(error)
     if problem and not has_ref(settings.replica, CONFIRMED_TAG, confirmed):
         say(f"This run could not be confirmed on the replica ({sanitize(problem)}); the next run tries again.")
         return False

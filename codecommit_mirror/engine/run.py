@@ -35,7 +35,8 @@ from .settings import Endpoint, Settings, password_replica, read_settings
 from .text import count, list_refs, sanitize, say
 from .transfer import Transfer
 from .wire.protocol import common_objects, read_refs
-from .wire.transport import MAX_ROUNDS, Traffic, read_body, retry_delay, send
+from .wire.retries import MAX_ROUNDS, retry_delay
+from .wire.transport import Traffic, read_body, send
 
 MAX_COMPARED = 200
 MAX_PAGES = 1000

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable
 
-from ..engine.failures import RetryableError
 from ..engine.refs import Advertisement
 from ..engine.settings import Endpoint, make_endpoint
 from ..engine.wire.protocol import read_refs
-from ..engine.wire.transport import retry_delay
+from ..engine.wire.retries import patiently
 
 MAX_LIST_BYTES = 16_000_000
 """Of a list of refs; a name with a character beyond U+FFFF takes several times as much memory."""
@@ -39,11 +38,4 @@ def read_patiently(
         AnswerTooLarge: the list of refs is longer than that.
         MirrorFailure: the replica cannot be read.
     """
-    for number in range(_TRIES):
-        try:
-            return read_refs(sign_in(), "git-upload-pack", limit=limit)
-        except RetryableError as error:
-            if number == _TRIES - 1:
-                raise
-            sleep(min(_MAX_WAIT_SECONDS, retry_delay(error, number)))
-    raise AssertionError("the last try returns or raises")
+    return patiently(lambda _: read_refs(sign_in(), "git-upload-pack", limit=limit), sleep, _TRIES, _MAX_WAIT_SECONDS)

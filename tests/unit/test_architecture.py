@@ -74,7 +74,7 @@ IMPORTS = {
     f"{GUARD}.history": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire "
     f"{GUARD}.git_access {GUARD}.replicas",
     f"{GUARD}.replicas": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names",
-    f"{GUARD}.git_access": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire",
+    f"{GUARD}.git_access": f"{ENGINE}.refs {ENGINE}.settings {ENGINE}.wire",
     f"{GUARD}.vault": f"{GUARD}.names",
     f"{GUARD}.names": "",
     ENGINE: "",

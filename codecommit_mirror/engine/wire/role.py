@@ -35,7 +35,7 @@ from ..settings import (
 )
 from ..text import sanitize
 from .connection import TIMEOUT_SECONDS, connection_failure, open_connection
-from .transport import retry_after_seconds
+from .retries import retry_after_seconds
 
 RENEW_SECONDS = 300
 MAX_ANSWER_BYTES = 1_000_000

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import email.message
-import email.utils
 import http.client
-import random
 import re
 import time
 import urllib.parse
@@ -15,16 +13,14 @@ from ..failures import AnswerTooLarge, MirrorFailure, PackRefused, RetryableErro
 from ..settings import Endpoint
 from ..text import error_name, format_bytes, printable, sanitize, say
 from .connection import connection_failure, open_connection
+from .retries import MAX_WAIT_SECONDS, retry_after_seconds
 
 AGENT = "agent=codecommit-mirror"
 CHUNK_BYTES = 64 * 1024
-MAX_WAIT_SECONDS = 600
 MAX_REASON_BYTES = 8192
 """Of an answer that refuses, in which the reason is looked for."""
 MAX_BODY_BYTES = 64_000_000
 """Of an answer that is read as a whole: a list of some 800,000 refs."""
-MAX_ROUNDS = 6
-"""How often a run, or one request of it, is tried."""
 
 
 class Traffic:
@@ -150,17 +146,6 @@ def read_body(endpoint: Endpoint, response: http.client.HTTPResponse, limit: int
     return body
 
 
-def retry_after_seconds(retry_after: str) -> float:
-    """Read a Retry-After header (RFC 9110, 10.2.3): seconds or a date."""
-    try:
-        if retry_after.strip().isdigit():
-            return float(retry_after)
-        date = email.utils.parsedate_tz(retry_after)
-        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else 0.0
-    except (ValueError, OverflowError):
-        return 0.0
-
-
 def access_problem(
     endpoint: Endpoint, status: int, headers: email.message.Message | None = None, reason: str = ""
 ) -> str:
@@ -194,8 +179,3 @@ def access_problem(
         page = "a sign-in page" if status < 400 else str(status)
         return f"{subject} refused access ({page}){reason}; {endpoint.remedy}."
     return f"{subject} answered {status}{reason}, which a Git server would not do; check the URL."
-
-
-def retry_delay(error: RetryableError, number: int) -> float:
-    """Return the seconds to wait before the next try: what the server asked for, or twice as long each time."""
-    return max(error.wait_seconds, random.uniform(0.5, 1) * float(2**number))

@@ -15,7 +15,8 @@ from codecommit_mirror.engine.run import names_lfs
 from codecommit_mirror.engine.settings import Endpoint, read_settings
 from codecommit_mirror.engine.text import error_name, sanitize
 from codecommit_mirror.engine.wire.connection import open_connection, proxy_for
-from codecommit_mirror.engine.wire.transport import access_problem, retry_after_seconds
+from codecommit_mirror.engine.wire.retries import retry_after_seconds
+from codecommit_mirror.engine.wire.transport import access_problem
 
 ENVIRONMENT = {
     "AZURE_REPO_URL": "https://dev.azure.com/contoso/Shop/_git/MyRepo",
