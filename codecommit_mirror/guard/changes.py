@@ -150,14 +150,16 @@ def _drops_commits(
     if not replica.archive_days or change.kind == "created":
         return False
     advertised = read()
-    archived = _archived(advertised.refs, change.moment or now, tips_of)
+    recent = _recent_entries(advertised.refs, change.moment or now)
+    archived = _archived(advertised.refs, recent, tips_of)
     name = original_name(change.ref)
     if change.old is None:
         # Nothing shows what was there, but a run archives whatever it drops.
         return change.kind == "deleted" and not any(ref == name for ref, _ in archived)
     keeping = _keeping(advertised.refs)
     # An event may name a tag's commit in place of the tag.
-    peeled = _keeping(advertised.peeled) if change.ref.startswith("refs/tags/") else {}
+    entries = {entry: advertised.peeled[entry] for entry, _ in recent if entry in advertised.peeled}
+    peeled = {**_keeping(advertised.peeled), **entries} if change.ref.startswith("refs/tags/") else {}
     if change.old in keeping.values() or change.old in peeled.values():
         return False
     if change.kind == "deleted":
@@ -178,9 +180,12 @@ def _drops_commits(
 
 
 def _keeping(refs: Refs) -> Refs:
-    """Return the refs that keep commits: branches and tags, of which events tell, without the two that runs move."""
-    told = ("refs/heads/", "refs/tags/")
-    return {n: value for n, value in refs.items() if n.startswith(told) and n not in (CONFIRMED_TAG, SOURCE_TAG)}
+    """Return the refs that keep commits: branches and tags, of which events tell, without those that runs take away.
+
+    Runs move the confirming tag and the source's, and delete archive entries, whose time may be over in a moment.
+    """
+    told, taken = ("refs/heads/", "refs/tags/"), (ARCHIVE_PREFIX, CONFIRMED_TAG, SOURCE_TAG)
+    return {name: value for name, value in refs.items() if name.startswith(told) and not name.startswith(taken)}
 
 
 def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: datetime) -> bool:
@@ -192,11 +197,13 @@ def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: dateti
         age = (change.moment or now) - parse_time(stamp)
     except ValueError:
         return True
-    return abs(age) > _SKEW if change.kind == "created" else age <= kept_for + timedelta(days=1) - _SKEW
+    if change.kind == "created":
+        return abs(age) > _SKEW
+    return change.kind == "updated" or age <= kept_for + timedelta(days=1) - _SKEW
 
 
-def _archived(refs: Refs, moment: datetime, tips_of: Callable[[str], Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """Yield refs with the tips that the archive keeps of them, from the entries nearest to an event.
+def _recent_entries(refs: Refs, moment: datetime) -> list[tuple[str, str]]:
+    """Return the archive entries nearest to an event, each with what follows its time.
 
     A run archives what it drops just before it drops it, or at most a day before if the replica refused once.
     """
@@ -205,7 +212,14 @@ def _archived(refs: Refs, moment: datetime, tips_of: Callable[[str], Mapping[str
         with suppress(ValueError):
             if (age := moment - parse_time(stamp)) <= timedelta(days=1):
                 entries.append((abs(age), name, place))
-    for _, name, place in sorted(entries)[:_MAX_ENTRIES]:
+    return [(name, place) for _, name, place in sorted(entries)[:_MAX_ENTRIES]]
+
+
+def _archived(
+    refs: Refs, entries: Iterable[tuple[str, str]], tips_of: Callable[[str], Mapping[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield refs with the tips that archive entries keep of them."""
+    for name, place in entries:
         yield from [(f"refs/{place}", refs[name])] if "/" in place else tips_of(refs[name]).items()
 
 

@@ -144,6 +144,13 @@ def test_an_archive_entry_of_another_time_is_no_runs(stamp):
     assert verdict(event("referenceCreated", ref=f"{ARCHIVE}/{stamp}/heads/x")) is Verdict.DESTRUCTIVE
 
 
+@pytest.mark.parametrize("name", ["referenceUpdated", "referenceDeleted"])
+def test_an_archive_entry_that_runs_may_take_away_keeps_nothing(name):
+    expired = f"{ARCHIVE}/20260801T000000Z/heads/x"
+    assert verdict(event(ref=expired), {expired: NEW}) is Verdict.DESTRUCTIVE
+    assert verdict(event(name), {expired: OLD}) is Verdict.DESTRUCTIVE
+
+
 def test_an_archive_entry_of_now_is_a_runs():
     assert verdict(event("referenceCreated", ref=f"{ARCHIVE}/20261126T115900Z/heads/x")) is Verdict.BY_A_RUN
 
@@ -156,11 +163,13 @@ def test_without_an_archive_a_run_may_drop_a_tip():
 
 @pytest.mark.parametrize("name", ["referenceDeleted", "referenceUpdated"])
 def test_an_archived_tag_is_kept_whether_the_event_names_it_or_its_commit(name):
-    refs = {f"{ARCHIVE}/20261126T115950Z/tags/v1": "f" * 40}
+    entry = f"{ARCHIVE}/20261126T115950Z/tags/v1"
     change = event(name, ref="refs/tags/v1")
-    assert verdict(change, refs, peeled={"refs/tags/v2": OLD}) is Verdict.BY_A_RUN
+    assert verdict(change, {entry: "f" * 40}, peeled={entry: OLD}) is Verdict.BY_A_RUN
     # Anybody can name an entry after a tag.
-    assert verdict(change, refs, peeled={"refs/tags/v2": NEW}) is Verdict.DESTRUCTIVE
+    assert verdict(change, {entry: "f" * 40}, peeled={entry: NEW}) is Verdict.DESTRUCTIVE
+    expired = entry.replace("20261126", "20260801")
+    assert verdict(change, {expired: "f" * 40}, peeled={expired: OLD}) is Verdict.DESTRUCTIVE
 
 
 @pytest.mark.parametrize("own", ["confirmed", "source"])
