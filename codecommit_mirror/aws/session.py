@@ -62,11 +62,28 @@ class SignIn(NamedTuple):
 
 
 AS_THE_ENVIRONMENT_SAYS = SignIn()
+ACCOUNTS_VARIABLE = "CODECOMMIT_MIRROR_AWS_ACCOUNTS"
+"""Names the accounts that a file may sign a person in to."""
 
 
 def sign_in_of(mirror: Mirror) -> SignIn:
-    """Return how a mirror's account is signed in to."""
-    return SignIn(mirror.profile, mirror.assume_role)
+    """Return how a mirror's account is signed in to.
+
+    What AWS's side records decides which pipeline gets secrets, and where a restore pushes to; so a file must not
+    choose whose AWS that is.
+
+    Raises:
+        MirrorError: the file says how, and the environment does not name that account.
+    """
+    sign_in = SignIn(mirror.profile, mirror.assume_role)
+    if sign_in != AS_THE_ENVIRONMENT_SAYS and mirror.account not in os.environ.get(ACCOUNTS_VARIABLE, "").split(","):
+        how = f"as {mirror.assume_role}" if mirror.assume_role else f"with the profile {mirror.profile!r}"
+        raise MirrorError(
+            f"mirror {mirror.name!r}: mirrors.yaml says to sign in to account {mirror.account} {how}, and your "
+            f"environment does not name that account; if it is yours, export {ACCOUNTS_VARIABLE} with it (several are "
+            "separated by commas), else find out who wrote it into the file."
+        )
+    return sign_in
 
 
 def session(mirror: Mirror) -> boto3.Session:

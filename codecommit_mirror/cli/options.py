@@ -206,9 +206,11 @@ def project_of(mirrors: Sequence[Mirror]) -> Project:
 
 
 def configuration(only: str | None = None) -> Configuration:
-    """Return the current command's mirrors file, empty if a URL stands for it; see ``load``."""
+    """Return the current command's mirrors file; see ``load``. With a URL it is optional, and has other mirrors."""
     given = click.get_current_context().params
-    return Configuration(()) if given.get("azure_repo_url") else load(given["config"], only)
+    if given.get("azure_repo_url"):
+        return load(given["config"]) if given["config"].exists() else Configuration(())
+    return load(given["config"], only)
 
 
 def inside_repository(config: Path) -> str:

@@ -151,7 +151,8 @@ class Mirror(BaseModel):
     account: Annotated[str, ACCOUNT] | None = None
     """The 12 digits of the replica's account. Default: that of your AWS configuration."""
     profile: Annotated[str, PROFILE] | None = None
-    """The AWS profile of ``account``, so that one command serves several accounts. Default: that of your
+    """The AWS profile of ``account``, so that one command serves several accounts;
+    ``CODECOMMIT_MIRROR_AWS_ACCOUNTS`` in your environment must name the account too. Default: that of your
     environment."""
     assume_role: Annotated[str, ROLE_ARN] | None = None
     """The ARN of a role in ``account`` that your credentials assume, likewise. Default: none."""

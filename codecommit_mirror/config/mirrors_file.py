@@ -6,6 +6,7 @@ names and account ids, so scalars stay text and a duplicate key is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,14 @@ def _entry(path: Path, name: str, entry: Any, lines: Mapping[Location, int]) -> 
 def _parse(path: Path, lines: dict[Location, int]) -> Any:
     """Return the file's data, and record the line of each key in ``lines``."""
     try:
-        root = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        if lone := re.search(r"\r(?!\n)", text):
+            line = text.count("\n", 0, lone.start()) + 1
+            raise ConfigurationError(
+                f"{path}, line {line}: a carriage return in it ends a line for YAML, and not for people who read the "
+                "file; remove it."
+            )
+        root = YAML(typ="safe", pure=True).compose(text)
         if root is not None and _size(root, {}, ()) > _MAX_VALUES:
             raise ConfigurationError(
                 f"{path}: with its aliases expanded, the file has more than {_MAX_VALUES:,} values; remove the nested "

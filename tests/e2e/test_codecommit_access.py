@@ -211,14 +211,28 @@ def test_each_mirrors_account_is_signed_in_to_as_the_file_says(bootstrapped, tmp
         "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "codecommit_mirror", "up", "--all", "--config", str(config), "--no-azure", "--yes"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def up(named):
+        return subprocess.run(
+            [sys.executable, "-m", "codecommit_mirror", "up", "--all", "--config", str(config), "--no-azure", "--yes"],
+            cwd=ROOT,
+            env={**environment, **named},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def deployed():
+        names = {one["repositoryName"] for one in cloud.client("codecommit").list_repositories()["repositories"]}
+        return names & {f"by-profile-{number}", f"by-role-{number}"}
+
+    for named in ({}, {"CODECOMMIT_MIRROR_AWS_ACCOUNTS": "999988887777"}):
+        refused = up(named)
+        assert refused.returncode == 1
+        for how in ("with the profile 'team'", f"as arn:aws:iam::{cloud.account}:role/deployer-{number}"):
+            said = f"says to sign in to account {cloud.account} {how}, and your environment does not name that account"
+            assert said in refused.stderr
+    assert not deployed()
+    done = up({"CODECOMMIT_MIRROR_AWS_ACCOUNTS": f"999988887777,{cloud.account}"})
     assert done.returncode == 0, done.stdout + done.stderr
-    names = {one["repositoryName"] for one in cloud.client("codecommit").list_repositories()["repositories"]}
-    assert names >= {f"by-profile-{number}", f"by-role-{number}"}
+    assert len(deployed()) == 2

@@ -203,6 +203,10 @@ MISTAKES = {
         "line 3: defaults: azure.repo is not a known key",
     ),
     "not YAML": ("mirrors: [\n", "it is not valid YAML"),
+    "a line that people do not see": (
+        "mirrors: # ours\n  R: {} # as before\r    archive_days: 0\n",
+        "line 2: a carriage return in it ends a line for YAML, and not for people",
+    ),
     "a tab": ("mirrors:\n\tR: {}\n", "line 2: it is not valid YAML"),
     "an alias to itself": ("mirrors: &m\n  R: *m\n", "the alias refers to what contains it"),
     "a list as a key": ("? [a]\n: b\n", "line 1: a key is a list or a mapping"),

@@ -16,7 +16,8 @@ def contexts(monkeypatch):
     """Two mirrors in one region and two accounts, of which only the first has a guard."""
 
     def context(name, profile):
-        mirror = single_mirror(name, "https://dev.azure.com/o/p/_git/r").model_copy(update={"profile": profile})
+        mirror = single_mirror(name, "https://dev.azure.com/o/p/_git/r")
+        mirror = mirror.model_copy(update={"profile": profile, "account": "111122223333"})
         return SimpleNamespace(mirror=mirror, aws=SimpleNamespace(region_name="eu-west-1", profile_name=profile))
 
     def output(aws, stack, key):
@@ -24,6 +25,7 @@ def contexts(monkeypatch):
             raise NotFoundError("there is no stack.")
         return "arn:topic"
 
+    monkeypatch.setenv("CODECOMMIT_MIRROR_AWS_ACCOUNTS", "111122223333")
     monkeypatch.setattr(coverage, "stack_output", output)
     monkeypatch.setattr(coverage, "read_subscriptions", lambda aws: output(aws, "", "") and Subscriptions(1, 0))
     return [context("A", "first"), context("B", "second"), context("C", "first")]
