@@ -67,6 +67,7 @@ def started(cloud, tmp_path_factory, wheel, constraints):
         **azure_environment(cloud),
         CODECOMMIT_MIRROR_YES="1",
         PIP_CONSTRAINT=str(constraints),
+        PIP_NO_COMPILE="1",
         PIP_FIND_LINKS=f"{os.environ.get('PIP_FIND_LINKS', '')} {wheel.parent}".strip(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
