@@ -101,7 +101,7 @@ def test_a_record_that_names_somebody_elses_pipeline_is_refused(swift):
     theirs = azure.create_definition({**body, "name": f"theirs-{swift.name}", "process": process})
     iam, user = swift.cloud.client("iam"), swift.mirror.user_name
     (tag,) = [tag for tag in iam.list_user_tags(UserName=user)["Tags"] if tag["Key"] == PIPELINE_TAG]
-    forged = tag["Value"].replace(str(definition.id), str(theirs.id))
+    forged = f"{tag['Value'].partition('/')[0]}/{theirs.id}"
     iam.tag_user(UserName=user, Tags=[{"Key": PIPELINE_TAG, "Value": forged}])
     for command in (swift.up, swift.down):
         with pytest.raises(MirrorError, match=f"'theirs-{swift.name}', which runs 'theirs.yml' and has neither"):
