@@ -15,6 +15,8 @@ from ..aws.git_signature import sign
 from ..aws.session import client, session_in, sign_in_of
 from ..aws.stack import read_template
 from ..azure.client import AzureDevOps
+from ..config.azure_url import AZURE_DEVOPS_SERVICES, parse_clone_url
+from ..config.mirror import AzureRepository
 from ..errors import AzureError, MirrorError
 from ..operations.context import MirrorContext
 from ..operations.state import other_source, read_record
@@ -143,15 +145,13 @@ Target = Folder | Server
 
 
 def find_target(text: str, context: MirrorContext) -> Target:
-    """Return the target that ``--to`` names: ``source``, a folder, a URL, or ``azure:PROJECT/REPOSITORY``.
+    """Return the target that ``--to`` names: ``source``, a folder, or a URL.
 
     Raises:
         MirrorError: it is none of these, or there are no credentials for it.
     """
     if text == "source":
-        text = f"azure:{_source(context)}"
-    if text.startswith("azure:"):
-        return _azure_repository(text, context)
+        return _azure_repository(_source(context), context)
     if "://" not in text:
         if re.match(r"[^/]+@[^/]+:", text):
             raise MirrorError(f"--to {text!r} looks like an SSH address; give an HTTPS URL, or a folder.")
@@ -167,8 +167,9 @@ def find_target(text: str, context: MirrorContext) -> Target:
             return _endpoint(url, user, password, "your AWS credentials need codecommit:GitPush on this repository")
 
         return Server(url, sign_in, reserved=())
-    if url.startswith(f"{context.mirror.azure.server}/"):
-        return Server(url, lambda: _with_token(url, context))
+    servers = (AZURE_DEVOPS_SERVICES, context.named_server, context.mirror.azure.server)
+    if any(server and url.startswith(f"{server}/") for server in servers):
+        return _azure_repository(AzureRepository.model_validate(parse_clone_url(url)), context)
     user, password = (context.environment.get(name, "") for name in (USERNAME, PASSWORD))
     if not (user and password):
         raise MirrorError(f"{USERNAME} and {PASSWORD} are not set; export the Git credentials for {url}.")
@@ -178,8 +179,8 @@ def find_target(text: str, context: MirrorContext) -> Target:
     return Server(url, lambda: _endpoint(url, user, password, f"check {USERNAME} and {PASSWORD}"))
 
 
-def _source(context: MirrorContext) -> str:
-    """Return the project and the name of the source, which must be the one that the replica follows.
+def _source(context: MirrorContext) -> AzureRepository:
+    """Return the source, which must be the one that the replica follows.
 
     Raises:
         MirrorError: it is gone, or another repository has its name.
@@ -191,7 +192,7 @@ def _source(context: MirrorContext) -> str:
     if record is None and template is None:
         raise MirrorError(
             f"nothing in AWS says which repository the replica {context.mirror.name} follows; name the one that you "
-            "mean, by --to azure:PROJECT/REPOSITORY."
+            "mean, by --to URL."
         )
     try:
         found = context.azure.repository(place.repository)
@@ -200,7 +201,7 @@ def _source(context: MirrorContext) -> str:
             raise
         raise MirrorError(
             f"the source {place.names} does not exist, or you may not read it; if it was renamed, correct "
-            f"azure.repository; if it was deleted, create it again with --to azure:{place.project}/{place.repository}."
+            f"azure.repository; if it was deleted, create it again with --to {place.clone_url}."
         ) from None
     # What AWS's side says goes first: mirrors.yaml could name any repository, with its id.
     is_other = other_source(context.mirror, record, template, found.id) is not None
@@ -209,29 +210,25 @@ def _source(context: MirrorContext) -> str:
         followed = record.source if record else "unknown"
         raise MirrorError(
             f"{place.names} is another repository (id {found.id}) than the one that the replica follows (id "
-            f"{followed}); restore into a repository with a name of its own, by --to azure:PROJECT/REPOSITORY."
+            f"{followed}); restore into a repository with a name of its own, by --to URL."
         )
-    return f"{place.project}/{found.name}"
+    return place.model_copy(update={"repository": found.name})
 
 
-def _azure_repository(text: str, context: MirrorContext) -> Server:
-    project, _, repository = text.removeprefix("azure:").partition("/")
-    if not project or not repository or "/" in repository:
-        raise MirrorError(f"--to {text!r} is not azure:PROJECT/REPOSITORY; write both, separated by one slash.")
-    place = context.mirror.azure.model_copy(update={"project": project, "repository": repository})
+def _azure_repository(place: AzureRepository, context: MirrorContext) -> Server:
     azure = AzureDevOps(place, context.token, transport=context.azure_transport)
     try:
-        azure.repository(repository)
+        azure.repository(place.repository)
         exists = True
     except AzureError as error:
         if error.status != 404:
             raise
         exists = False
-    server = Server(text, lambda: _with_token(place.clone_url, context), exists)
+    server = Server(place.clone_url, lambda: _with_token(place.clone_url, context), exists)
 
     def create_first() -> engine_api.Endpoint:
         if not server.exists:
-            azure.create_repository(repository)
+            azure.create_repository(place.repository)
             server.exists = True
         return _with_token(place.clone_url, context)
 

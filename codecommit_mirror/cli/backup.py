@@ -176,8 +176,8 @@ def key_(mirror: Mirror, as_json: bool) -> None:
 )
 @click.option(
     "--to",
-    metavar="source|FOLDER|URL|azure:PROJECT/REPOSITORY",
-    help="Where to: back to the source, a new folder, or a Git server.",
+    metavar="source|FOLDER|URL",
+    help="Where to: back to the source, a new folder, or a Git server; in Azure DevOps it is created if need be.",
 )
 @click.option("--refs", "patterns", multiple=True, metavar="PATTERN", help="Only refs like 'release/*'; repeatable.")
 @click.option(

@@ -167,9 +167,9 @@ def _parse(path: Path, lines: dict[Location, int]) -> Any:
     try:
         text = path.read_bytes().decode("utf-8")
         if lone := re.search(r"\r(?!\n)", text):
-            line = text.count("\n", 0, lone.start()) + 1
+            number = text.count("\n", 0, lone.start()) + 1
             raise ConfigurationError(
-                f"{path}, line {line}: a carriage return in it ends a line for YAML, and not for people who read the "
+                f"{path}, line {number}: a carriage return in it ends a line for YAML, and not for people who read the "
                 "file; remove it."
             )
         root = YAML(typ="safe", pure=True).compose(text)

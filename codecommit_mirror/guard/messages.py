@@ -117,6 +117,17 @@ def archive_dropped(replica: str, region: str, when: str, entries: Sequence[str]
     )
 
 
+def archive_crowded(replica: str, region: str, entries: int, remembered: int) -> Message:
+    """Return the message that there are more archive entries than the guard remembers from one look to the next."""
+    return _message(
+        f"The archive of replica {replica} is crowded",
+        f"The archive of the replica {replica} in {region} has {entries:,} refs. The guard remembers the newest",
+        f"{remembered:,} of them from one hourly look to the next: that an older one was deleted is told by its event,",
+        "or by the next snapshot. If no run deleted so many refs, look for who pushed to the replica in CloudTrail",
+        "(GitPush), and delete what they made.",
+    )
+
+
 def created_again(replica: str, region: str) -> Message:
     """Return the message that a replica's repository was deleted, and another one created with its name."""
     return _message(

@@ -13,6 +13,7 @@ from .deployment import Deployment, differences
 from .messages import (
     Message,
     another_head,
+    archive_crowded,
     archive_dropped,
     begins,
     changed,
@@ -46,7 +47,7 @@ _MAX_STRANGERS = 10
 """How many of those who change a replica before a run confirms it are told, each once."""
 PATIENCE = timedelta(hours=2)
 """How long a run may take to confirm a change whose author the event does not name, or that no event tells of."""
-_MAX_ENTRIES = 1000
+MAX_ENTRIES = 20_000
 """How many archive entries are remembered from one look to the next; a snapshot has all of them."""
 _OF_ARCHIVE = "archive: "
 _UNREADABLE_LOOKS = 2
@@ -78,7 +79,9 @@ def note_change(
     is_last = len(told) == _MAX_STRANGERS - 1
     message = changed(replica, region, change, verdict, snapshot, log_group, is_last=is_last)
     since = state.changed_since or format_time(now)
-    return replace(state, changed_since=since, changed_by=(*state.changed_by, who)), message
+    # The look does not tell again of the entry that this message is about.
+    archive = tuple(name for name in state.archive if name != change.ref)
+    return replace(state, archive=archive, changed_since=since, changed_by=(*state.changed_by, who)), message
 
 
 def note_tags(state: State, tags: str, *, replica: str, region: str) -> tuple[State, list[Message]]:
@@ -174,10 +177,10 @@ def note_archive(
         now: the time.
     """
     lost = lost_entries(sorted({*state.archive} - {*entries}), archive_days, now)
-    # What an event has told of is not told again.
-    is_told = any(who.startswith(_OF_ARCHIVE) for who in state.changed_by)
-    messages = [archive_dropped(replica, region, "at the last look", lost)] if lost and not is_told else []
-    return replace(state, archive=tuple(sorted(entries)[-_MAX_ENTRIES:])), messages
+    messages = [archive_dropped(replica, region, "at the last look", lost)] if lost else []
+    if len(entries) > MAX_ENTRIES > len(state.archive):
+        messages.append(archive_crowded(replica, region, len(entries), MAX_ENTRIES))
+    return replace(state, archive=tuple(sorted(entries)[-MAX_ENTRIES:])), messages
 
 
 def check(

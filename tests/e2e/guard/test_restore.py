@@ -39,24 +39,29 @@ def azure_refs(cloud, name):
     return sample.refs(repos.repository_path(cloud.root / "azure", "contoso", "Shop", name))
 
 
+def shop(rig, name):
+    """The clone URL of a repository beside the source."""
+    return rig.mirror.azure.model_copy(update={"repository": name}).clone_url
+
+
 def test_a_new_repository_in_azure_devops_gets_everything_and_running_again_nothing(rig, restore, cloud):
     sample.fill(rig.source)
     rig.run()
     name = f"{rig.name}-restored"
-    planned = restore("--to", f"azure:Shop/{name}", "--dry-run")
+    planned = restore("--to", shop(rig, name), "--dry-run")
     assert "Would create 16 refs; 0 are there already." in planned
     assert "refs/notes/commits" in planned
     assert not repos.repository_path(cloud.root / "azure", "contoso", "Shop", name).exists()
-    assert "16 refs created, 0 there already" in restore("--to", f"azure:Shop/{name}")
+    assert "16 refs created, 0 there already" in restore("--to", shop(rig, name))
     assert azure_refs(cloud, name) == sample.refs(rig.source, *NAMESPACES)
-    assert "0 refs created, 16 there already" in restore("--to", f"azure:Shop/{name}")
+    assert "0 refs created, 16 there already" in restore("--to", shop(rig, name))
     sample.commit(rig.source, "main", "one more")
     rig.run()
-    assert "0 refs created, 15 there already" in restore("--to", f"azure:Shop/{name}")
-    refused = restore("--to", f"azure:Shop/{name}", "--refs", "main", check=False)
+    assert "0 refs created, 15 there already" in restore("--to", shop(rig, name))
+    refused = restore("--to", shop(rig, name), "--refs", "main", check=False)
     assert "has other values for 1 ref (refs/heads/main), and nothing is moved" in refused
     beside = ("--under", "refs/heads/restored/", "--refs", "main", "--refs", "v*", "--yes")
-    below = restore("--to", f"azure:Shop/{name}", *beside)
+    below = restore("--to", shop(rig, name), *beside)
     assert "4 refs created" in below
     assert azure_refs(cloud, name)["refs/heads/restored/main"] == sample.refs(rig.source)["refs/heads/main"]
     assert azure_refs(cloud, name)["refs/tags/restored/v2.0"] == sample.refs(rig.source)["refs/tags/v2.0"]
@@ -100,8 +105,8 @@ def test_what_was_planted_on_the_replica_reaches_the_source_only_with_a_persons_
     assert "there is no terminal to ask on: Create 1 ref in " in said
     assert "refs/heads/planted" not in sample.refs(rig.source)
     assert "refs/heads/restored/planted" in restore("--to", "source", "--under", "refs/heads/restored/", "--dry-run")
-    for way in (f"azure:{rig.mirror.azure.project}/{rig.mirror.azure.repository}", rig.mirror.azure.clone_url):
-        assert "there is no terminal to ask on: Create 1 ref in " in restore("--to", way, check=False)
+    said = restore("--to", rig.mirror.azure.clone_url, check=False)
+    assert f"there is no terminal to ask on: Create 1 ref in {rig.mirror.azure.clone_url}? What" in said
     restore("--to", "source", "--yes")
     assert sample.refs(rig.source)["refs/heads/planted"] == planted
 
@@ -117,7 +122,7 @@ def test_a_repository_that_is_too_large_for_one_push_goes_in_increments(rig, res
     name = f"{rig.name}-large"
     cloud.azure.limit_pushes(1, form)
     try:
-        assert "refs created, 0 there already" in restore("--to", f"azure:Shop/{name}")
+        assert "refs created, 0 there already" in restore("--to", shop(rig, name))
     finally:
         cloud.azure.limit_pushes(5120)
     assert azure_refs(cloud, name) == sample.refs(rig.source, *NAMESPACES)

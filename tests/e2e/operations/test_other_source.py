@@ -135,8 +135,8 @@ def test_a_deleted_repository_is_restored_and_followed_again(templated, command)
     assert "does not exist or you do not have permissions" in lost.stdout
     where = (templated.name, "--azure-repo-url", url)
     gone = command("restore", *where, "--to", "source", "--yes", **token)
-    assert f"create it again with --to azure:Shop/{templated.name}." in gone.stderr
-    done = command("restore", *where, "--to", f"azure:Shop/{templated.name}", **token)
+    assert f"create it again with --to {templated.mirror.azure.clone_url}." in gone.stderr
+    done = command("restore", *where, "--to", templated.mirror.azure.clone_url, **token)
     assert done.returncode == 0, done.stderr
     assert sample.refs(templated.source, "refs/heads/", "refs/tags/") == before
     other = command("restore", *where, "--to", "source", "--yes", **token)

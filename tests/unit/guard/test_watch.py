@@ -173,10 +173,30 @@ def test_archive_entries_that_go_between_two_looks_are_told_unless_an_event_did(
     assert watch.note_archive(state, [young], **where)[1] == []
     (message,) = watch.note_archive(state, [old], **where)[1]
     assert young in message.body
-    # A change of something else does not hide it.
+    # A change of something else does not hide it, nor does one of another entry.
     assert watch.note_archive(note(state)[0], [old], **where)[1] == [message]
-    told = replace(note(state)[0], changed_by=("archive: DESTRUCTIVE somebody",))
+    bait = replace(CHANGE, ref=f"{prefix}/20261102T000000Z/heads/z")
+    assert watch.note_archive(note(state, change=bait)[0], [old], **where)[1] == [message]
+    told = note(state, change=replace(CHANGE, ref=young))[0]
     assert watch.note_archive(told, [old], **where)[1] == []
+    # An event of which nobody was told, since the same principal had been, hides nothing either.
+    assert watch.note_archive(note(told, change=replace(CHANGE, ref=old))[0], [], **where)[1] == []
+    more = watch.note_archive(told, [old, young], **where)[0]
+    assert watch.note_archive(note(more, change=replace(CHANGE, ref=young))[0], [old], **where)[1] == [message]
+
+
+def test_a_crowd_of_archive_entries_hides_none_unheard(monkeypatch):
+    monkeypatch.setattr(watch, "MAX_ENTRIES", 3)
+    prefix = "refs/tags/codecommit-mirror/archive"
+    entries = [f"{prefix}/202611{day:02}T000000Z/heads/x" for day in range(10, 15)]
+    where = {"archive_days": 90, "replica": "M", "region": "eu-west-1", "now": NOW}
+    state, messages = watch.note_archive(State(), entries[:2], **where)
+    assert messages == []
+    state, (message,) = watch.note_archive(state, entries, **where)
+    assert "has 5 refs. The guard remembers the newest\n3 of them" in message.body
+    state, messages = watch.note_archive(state, entries, **where)
+    assert messages == []
+    assert state.archive == tuple(entries[2:])
 
 
 def test_a_stale_replica_is_told_once_and_so_is_its_recovery():

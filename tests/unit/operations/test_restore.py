@@ -5,6 +5,7 @@ import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,17 +150,16 @@ def test_what_is_no_time_is_a_sentence(text):
         parse_at(text)
 
 
-def context(**environment):
+def context(transport=None, **environment):
     mirror = single_mirror("M", "https://dev.azure.com/contoso/Shop/_git/MyRepo")
-    return MirrorContext(mirror, environment, Path())
+    return MirrorContext(mirror, environment, Path(), azure_transport=transport)
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("git@host:repo.git", "looks like an SSH address; give an HTTPS URL, or a folder"),
-        ("azure:Shop", "is not azure:PROJECT/REPOSITORY; write both, separated by one slash"),
-        ("azure:Shop/a/b", "is not azure:PROJECT/REPOSITORY"),
+        ("https://dev.azure.com/contoso/Shop/MyRepo", "is not an Azure Repos clone URL; it looks like https://dev"),
         ("ftp://host/r", "--to would send the password over ftp, unencrypted"),
         ("https://git.example.com/r", "RESTORE_GIT_USERNAME and RESTORE_GIT_PASSWORD are not set"),
         ("https://evil.example.com/git-codecommit.eu-west-1.amazonaws.com/v1", "RESTORE_GIT_USERNAME and"),
@@ -173,8 +173,13 @@ def test_a_target_that_cannot_be_is_a_sentence(text, sentence):
 def test_a_server_gets_the_credentials_that_are_meant_for_it():
     target = find_target("https://git.example.com/r", context(RESTORE_GIT_USERNAME="a", RESTORE_GIT_PASSWORD="b"))
     assert (target.endpoint().username, target.endpoint().password) == ("a", "b")
-    source = find_target("https://dev.azure.com/contoso/Shop/_git/New", context(AZURE_DEVOPS_EXT_PAT="token"))
-    assert source.endpoint().password == "token"
+    asked, found = [], {"id": "i", "name": "New", "project": {"id": "p"}}
+    transport = httpx.MockTransport(lambda request: asked.append(request) or httpx.Response(200, json=found))
+    # The organization is the one that a person typed, and not the one of the file.
+    url = "https://dev.azure.com/fabrikam/Shop/_git/New"
+    source = find_target(url, context(transport, AZURE_DEVOPS_EXT_PAT="token"))
+    assert (source.name, source.endpoint().url, source.endpoint().password) == (url, url, "token")
+    assert {request.url.path for request in asked} == {"/fabrikam/Shop/_apis/git/repositories/New"}
 
 
 def test_a_time_in_the_future_is_refused():
