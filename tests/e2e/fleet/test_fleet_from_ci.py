@@ -12,12 +12,12 @@ from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import organization_id
 from tests.e2e.conftest import bootstrap
-from tests.e2e.test_provisioning import CONNECTION, DEPLOY, INSTALL, LINK, Infrastructure, log, wait_for
+from tests.e2e.test_provisioning import CONNECTION, DEPLOY, Infrastructure, linked, log, wait_for
 
 pytestmark = pytest.mark.long
 
 SIZE, REMOVED, ADDED = int(os.environ.get("FLEET_SIZE", "6")), 3, 2
-"""FLEET_SIZE=50 tries it with a fleet; benchmarks.fleet does so with 500."""
+"""FLEET_SIZE=50 tries it with a fleet, and with CI_INSTALLS=1 from the wheel; benchmarks.fleet does so with 500."""
 FILE = """\
 # Our mirrors.
 defaults:
@@ -85,7 +85,7 @@ def fleet(tmp_path):
         made = FleetFromCi(cloud, tmp_path / "infrastructure")
         made.run("cdk", "deploy", "codecommit-mirror-ci", "--require-approval", "never", "--no-notices")
         rendered = made.run("codecommit-mirror", "ci", "render", "azure")
-        (made.folder / "azure-pipelines.yml").write_text(INSTALL.sub(LINK, rendered))
+        (made.folder / "azure-pipelines.yml").write_text(linked(rendered))
         role = f"arn:aws:iam::{cloud.account}:role/{DEPLOY}"
         cloud.azure.add_service_connection("contoso", "Platform", DEPLOY, role, ["refs/heads/main"])
         made.add_azure_identity()
