@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +67,7 @@ def choose(
         wikis: whether wikis are mirrored too.
     """
     mirrored = {(mirror.azure.project.lower(), mirror.azure.repository.lower()): mirror.name for mirror in mirrors}
-    taken = set(names)
+    stacks = {derive_stack_name(name).lower() for name in names}
     result: list[Candidate] = []
     for repository in sorted(
         repositories, key=lambda repository: (repository.project.lower(), repository.name.lower())
@@ -80,8 +80,8 @@ def choose(
         if state != "new":
             result.append(Candidate(repository, state, mirrored.get(place)))
             continue
-        name, note = name_of(repository, taken)
-        taken.add(name)
+        name, note = name_of(repository, stacks)
+        stacks.add(derive_stack_name(name).lower())
         result.append(Candidate(repository, state, name, note))
     return result
 
@@ -111,13 +111,16 @@ def _matches(repository: DiscoveredRepository, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name.lower(), glob.lower()) for glob in globs for name in names)
 
 
-def name_of(repository: DiscoveredRepository, taken: Iterable[str]) -> tuple[str, str]:
+def name_of(repository: DiscoveredRepository, stacks: Container[str]) -> tuple[str, str]:
     """Return a name for a repository's mirror, and a note if it is not simply the repository's own.
 
-    What CodeCommit does not accept becomes a hyphen. A name that is taken, or whose stack's would be, gets the project
-    in front, and then a hash of both.
+    What CodeCommit does not accept becomes a hyphen. A name whose stack's is taken gets the project in front, and then
+    a hash of both.
+
+    Args:
+        repository: the repository.
+        stacks: the names of all mirrors' stacks, in lower case.
     """
-    stacks = {derive_stack_name(name).lower() for name in taken}
     plain = _acceptable(repository.name)
     for name in (plain, _acceptable(f"{repository.project}-{repository.name}")):
         if derive_stack_name(name).lower() not in stacks:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from codecommit_mirror.azure.organization import list_repositories
+from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.config.load import load_mirrors
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import organization_id
@@ -87,3 +89,10 @@ def test_the_organizations_id_is_read_and_written(cloud, command, tmp_path):
     assert path.read_text().startswith("# Ours.\n")
     (mirror,) = load_mirrors(path)
     assert mirror.identity.organization_id == identifier
+
+
+def test_an_organization_of_more_than_a_page_is_read_whole(cloud):
+    for number in range(120):
+        cloud.create_azure_repository("wide", "Shop", f"service-{number}")
+    token = AzureToken(cloud.operator_token, False, "test", cloud.azure_url)
+    assert len(list_repositories(cloud.azure_url, "wide", token)) == 120

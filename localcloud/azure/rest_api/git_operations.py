@@ -57,13 +57,17 @@ class GitOperations:
         return self._describe(self._repositories.create(call.organization, call.project, name))
 
     def repositories(self, call: Call) -> Any:
-        """Repositories - List."""
+        """Repositories - List, which has no pages.
+
+        Recorded: 20,000 in one answer, https://github.com/sourcegraph/sourcegraph-public-snapshot/issues/46809 (2023).
+        """
         projects = [call.project] if call.project else self._repositories.projects(call.organization)
-        return [
-            self._describe(found)
+        found = [
+            self._describe(repository)
             for project in projects
-            for found in self._repositories.in_project(call.organization, project)
+            for repository in self._repositories.in_project(call.organization, project)
         ]
+        return {"count": len(found), "value": found}
 
     def update_repository(self, call: Call) -> Any:
         """Repositories - Update."""
