@@ -16,6 +16,7 @@ from .engine.refs import ARCHIVE_PREFIX, CARRIED_PREFIX, CONFIRMED_TAG, Advertis
 from .engine.report import Outcome, carried_note, summary
 from .engine.run import foreign_history, hidden_refs, mirror, names_lfs, read_source
 from .engine.settings import (
+    CODECOMMIT,
     Endpoint,
     Settings,
     check_credential,
@@ -36,6 +37,7 @@ from .errors import MirrorError
 __all__ = [
     "ARCHIVE_PREFIX",
     "CARRIED_PREFIX",
+    "CODECOMMIT",
     "CONFIRMED_TAG",
     "VERSION",
     "Advertisement",

@@ -14,7 +14,7 @@ import boto3
 
 from ..config.ci import REPLICA
 from ..config.mirror import PIPELINE_TAG, RECORD_TAGS, SOURCE_TAG, Mirror
-from ..errors import DeniedError, NotFoundError
+from ..errors import DeniedError, MirrorError, NotFoundError
 from .session import aws_failures, client
 from .stack import ReplicaOutputs
 
@@ -66,6 +66,8 @@ def parse_record(tags: Iterable[Any]) -> PipelineRecord | None:
 
 def read_record(iam: IAMClient, outputs: ReplicaOutputs) -> PipelineRecord | None:
     """Return the pipeline that a stack's user or role is for; None if nothing is recorded or neither exists.
+
+    What the user's tags say goes first, since CI may tag roles, and change a stack's outputs.
 
     Raises:
         MirrorError: a call failed.
@@ -149,9 +151,9 @@ def _without_record(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _writers(outputs: ReplicaOutputs) -> list[tuple[bool, str]]:
-    """Return the names of a stack's user and role, and whether each is a role."""
+    """Return the names of a stack's user and role, and whether each is a role; who may tag fewer users goes first."""
     role = (outputs.push_role_arn or "").rpartition("/")[2]
-    return [(kind, name) for kind, name in ((True, role), (False, outputs.push_user_name)) if name]
+    return [(kind, name) for kind, name in ((False, outputs.push_user_name), (True, role)) if name]
 
 
 def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs, boundary: str | None) -> bool:
@@ -175,13 +177,19 @@ def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs, boundary: s
     if not _is_missing(iam, user):
         return False
     tags = {**mirror.tags, "managed-by": "codecommit-mirror", REPLICA: outputs.replica_arn}
+    policy = str(outputs.push_policy_arn)
     with aws_failures(f"recreate the user {user}"):
+        if not _only_pushes(iam, policy, outputs):
+            raise MirrorError(
+                f"the stack {mirror.stack_name!r} names the policy {policy}, which does more than let a pipeline push "
+                "to the replica, so no user gets it: deploy the stack again, and look for who changed its outputs."
+            )
         bounded: Any = {"PermissionsBoundary": boundary} if boundary else {}
         iam.create_user(UserName=user, Tags=[{"Key": key, "Value": value} for key, value in tags.items()], **bounded)
         if mirror.policy_on == "group":
             iam.add_user_to_group(UserName=user, GroupName=user)
         else:
-            iam.attach_user_policy(UserName=user, PolicyArn=str(outputs.push_policy_arn))
+            iam.attach_user_policy(UserName=user, PolicyArn=policy)
     return True
 
 
@@ -247,17 +255,17 @@ def _access_keys(iam: IAMClient, user: str) -> list[Any]:
 
 
 def _own_policy(iam: IAMClient, attached: Sequence[Any], outputs: ReplicaOutputs) -> str | None:
-    """Return the ARN of the replica's policy; of another CDK app's, the one that only allows pushing to the replica."""
-    if outputs.push_policy_arn:
-        return outputs.push_policy_arn
-    pushing = {"Effect": "Allow", "Action": "codecommit:GitPush", "Resource": outputs.replica_arn}
+    """Return the ARN of the policy that only allows pushing to the replica, whatever it is called."""
     arns: list[str] = [policy["PolicyArn"] for policy in attached]
-    for arn in arns:
-        version = iam.get_policy(PolicyArn=arn)["Policy"].get("DefaultVersionId", "")
-        document: Any = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"].get("Document", {})
-        if document.get("Statement") in (pushing, [pushing]):
-            return arn
-    return None
+    return next((arn for arn in arns if _only_pushes(iam, arn, outputs)), None)
+
+
+def _only_pushes(iam: IAMClient, arn: str, outputs: ReplicaOutputs) -> bool:
+    """Whether a policy allows pushing to the replica, and nothing else: a stack's outputs may name any other."""
+    pushing = {"Effect": "Allow", "Action": "codecommit:GitPush", "Resource": outputs.replica_arn}
+    version = iam.get_policy(PolicyArn=arn)["Policy"].get("DefaultVersionId", "")
+    document: Any = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"].get("Document", {})
+    return document.get("Statement") in (pushing, [pushing])
 
 
 def _foreign_policies(attached: Sequence[Any], inline: Sequence[str], own: str | None) -> list[str]:

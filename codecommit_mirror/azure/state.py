@@ -175,7 +175,7 @@ def read_remains(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None
     if yaml_repository is None:
         definition = azure.find_definition(recorded) if recorded else None
         if definition:
-            _check_recorded(mirror, definition, mirror.pipeline_path)
+            _check_recorded(mirror, definition, None)
         former = _read_former_place(mirror, azure, None, definition)
         return Remains(definition, (former,) if former else (), source_id) if definition else None
     resolved = resolve_default_branches(mirror, source, yaml_repository)
@@ -239,7 +239,7 @@ def _find_definition(
 ) -> tuple[Definition | None, tuple[Definition, ...]]:
     """Return the mirror's pipeline, or those that are in the way of a new one."""
     if recorded and (definition := azure.find_definition(recorded)):
-        _check_recorded(mirror, definition, place.path)
+        _check_recorded(mirror, definition, place)
         return definition, ()
     texts = [text for text in (place.text, place.proposed_text) if text]
     file_is_ours = any(written_for(text) == mirror.name for text in texts)
@@ -252,13 +252,13 @@ def _find_definition(
     return None, tuple(similar.values())
 
 
-def _check_recorded(mirror: Mirror, definition: Definition, path: str) -> None:
+def _check_recorded(mirror: Mirror, definition: Definition, place: FilePlace | None) -> None:
     """Refuse a recorded pipeline that has nothing of the mirror's: whoever may tag its writer can record any other.
 
     Raises:
         MirrorError: it has neither the name nor the file of the mirror's pipeline.
     """
-    if definition.name != mirror.pipeline_name and definition.yaml_path != path:
+    if definition.name != mirror.pipeline_name and not (place and runs_file_at(definition, place)):
         raise MirrorError(
             f"the tags of {mirror.writer.replace('/', ' ')!r} record pipeline {definition.id}, {definition.name!r}, "
             f"which runs {definition.yaml_path!r} and has neither the name nor the file of this mirror's: if you "

@@ -178,9 +178,10 @@ def note_archive(
     """
     lost = lost_entries(sorted({*state.archive} - {*entries}), archive_days, now)
     messages = [archive_dropped(replica, region, "at the last look", lost)] if lost else []
-    if len(entries) > MAX_ENTRIES > len(state.archive):
+    # One more is remembered than that, so that it shows that people were told.
+    if len(entries) > MAX_ENTRIES >= len(state.archive):
         messages.append(archive_crowded(replica, region, len(entries), MAX_ENTRIES))
-    return replace(state, archive=tuple(sorted(entries)[-MAX_ENTRIES:])), messages
+    return replace(state, archive=tuple(sorted(entries)[-MAX_ENTRIES - 1 :])), messages
 
 
 def check(

@@ -161,7 +161,9 @@ def plan(
         MirrorError: IAM would refuse a new credential; it says which one to delete.
     """
     ids = [credential.id for credential in existing]
-    if held.replaces is not None and held.id in ids:
+    created = {credential.id: credential.created for credential in existing}
+    # The variable is plain, and whoever may edit the pipeline can write that a rotation was interrupted.
+    if held.id in created and held.replaces in created and created[held.replaces] <= created[held.id]:
         return RotationPlan(held.replaces, issue=False, certain=True)
     if held.id not in ids and held.replaces not in ids and has_secrets and len(ids) == 1:
         return RotationPlan(ids[0], issue=True, certain=False)

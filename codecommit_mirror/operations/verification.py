@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 
@@ -66,7 +67,14 @@ def replica_endpoint(aws: boto3.Session, replica_url: str) -> engine_api.Endpoin
 
 
 def password_endpoint(replica_url: str, user_name: str, password: str) -> engine_api.Endpoint:
-    """Return the replica, to be read with a Git credential as the pipeline does."""
+    """Return the replica, to be read with a Git credential as the pipeline does.
+
+    Raises:
+        MirrorError: the URL is not one of CodeCommit's: a stack's outputs may name any.
+    """
+    host = urlsplit(replica_url).hostname or ""
+    if not (engine_api.CODECOMMIT.fullmatch(host) or engine_api.is_loopback(host)):
+        raise MirrorError(f"{replica_url!r} is not in CodeCommit, so it gets no password; deploy the stack again.")
     return _endpoint("replica", replica_url, user_name, password, "the Git credential was not accepted")
 
 

@@ -39,8 +39,8 @@ mirrors:
 CHANGE = [
     "cdk deploy",
     "PUT definition",
-    "TagRole",
     "TagUser",
+    "TagRole",
     "POST pushes",
     "POST build/builds",
     "PUT definition",

@@ -73,7 +73,15 @@ def test_a_rotation_replaces_what_the_pipeline_holds():
 
 def test_an_interrupted_rotation_is_finished_and_not_begun_anew():
     assert plan("AB", HeldCredential("B", replaces="A")) == RotationPlan("A", issue=False, certain=True)
-    assert plan("B", HeldCredential("B", replaces="A")) == RotationPlan("A", issue=False, certain=True)
+    # Nothing shows that it was one, since the variable is plain: what the pipeline has is replaced.
+    assert plan("B", HeldCredential("B", replaces="A")) == RotationPlan("B", issue=True, certain=True)
+
+
+def test_a_rotation_does_not_keep_the_older_credential():
+    both = [credential("A", days=1), credential("B")]
+    assert rotate.plan(both, HeldCredential("B", replaces="A"), True, "user", "Mirror").issue is False
+    with pytest.raises(MirrorError, match=r"revoke Mirror B' .the pipeline uses A"):
+        rotate.plan(both, HeldCredential("A", replaces="B"), True, "user", "Mirror")
 
 
 def test_a_new_credential_that_was_revoked_meanwhile_is_replaced():

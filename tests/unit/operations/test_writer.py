@@ -1,11 +1,15 @@
 """The pipeline's user, recreated when it is gone, and only then."""
 
+import json
+from dataclasses import replace
+
 import boto3
 import pytest
 from botocore.stub import Stubber
 
 from codecommit_mirror.aws import writer
 from codecommit_mirror.aws.stack import ReplicaOutputs
+from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
 
@@ -25,6 +29,15 @@ def stub():
         stubber.assert_no_pending_responses()
 
 
+def add_policy(stub, **statement):
+    """Answer with the replica's policy, or with another one."""
+    pushing = {"Effect": "Allow", "Action": "codecommit:GitPush", "Resource": OUTPUTS.replica_arn}
+    document = json.dumps({"Version": "2012-10-17", "Statement": {**pushing, **statement}})
+    stub.add_response("get_policy", {"Policy": {"DefaultVersionId": "v2"}}, {"PolicyArn": POLICY})
+    version = {"PolicyVersion": {"Document": document}}
+    stub.add_response("get_policy_version", version, {"PolicyArn": POLICY, "VersionId": "v2"})
+
+
 def test_a_user_that_is_there_is_left_alone(stub):
     stub.add_response("get_user", FOUND, {"UserName": USER})
     assert not writer.restore(stub.client, MIRROR, OUTPUTS, None)
@@ -39,6 +52,7 @@ def test_a_user_that_is_gone_gets_its_tags_and_its_policy_again(stub, policy_on)
         {"Key": "managed-by", "Value": "codecommit-mirror"},
         {"Key": "codecommit-mirror:replica", "Value": "arn:aws:codecommit:eu-west-1:111122223333:r"},
     ]
+    add_policy(stub)
     stub.add_response("create_user", FOUND, {"UserName": USER, "Tags": tags})
     if policy_on == "group":
         stub.add_response("add_user_to_group", {}, {"UserName": USER, "GroupName": USER})
@@ -54,6 +68,24 @@ def test_whoever_may_not_look_goes_on(stub):
 
 def test_whoever_may_not_create_it_is_told(stub):
     stub.add_client_error("get_user", "NoSuchEntity")
+    add_policy(stub)
     stub.add_client_error("create_user", "AccessDenied")
     with pytest.raises(MirrorError, match=r"cannot recreate the user .*: AWS denies"):
         writer.restore(stub.client, MIRROR, OUTPUTS, None)
+
+
+@pytest.mark.parametrize("statement", [{"Action": "*"}, {"Resource": "*"}])
+def test_no_user_gets_a_policy_that_does_more(stub, statement):
+    """Whoever may change a stack's outputs names it, and the person who runs 'up' would attach it."""
+    stub.add_client_error("get_user", "NoSuchEntity")
+    add_policy(stub, **statement)
+    with pytest.raises(MirrorError, match=r"more than let a pipeline push to the replica, so no user gets it"):
+        writer.restore(stub.client, MIRROR, OUTPUTS, None)
+
+
+def test_the_record_of_a_user_goes_before_that_of_a_role(stub):
+    """CI may tag roles, and change a stack's outputs: it names no other pipeline for a mirror with stored secrets."""
+    outputs = replace(OUTPUTS, push_role_arn="arn:aws:iam::111122223333:role/theirs")
+    ours = PipelineRecord("project", 7, "source")
+    stub.add_response("list_user_tags", {"Tags": ours.tags}, {"UserName": USER})
+    assert writer.read_record(stub.client, outputs) == ours
