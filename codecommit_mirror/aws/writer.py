@@ -83,6 +83,23 @@ def read_record(iam: IAMClient, outputs: ReplicaOutputs) -> PipelineRecord | Non
     return None
 
 
+def read_users_record(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> PipelineRecord | None:
+    """Return the pipeline that a replica's own user is for: the record that CI cannot have written.
+
+    Raises:
+        MirrorError: a call failed.
+    """
+    user, arn = outputs.push_user_name, outputs.replica_arn
+    if user is None or arn.rpartition(":")[2] != mirror.name:
+        return None
+    try:
+        with aws_failures(f"read the tags of {user}"):
+            tags = iam.list_user_tags(UserName=user)["Tags"]
+    except NotFoundError:
+        return None
+    return parse_record(tags) if {"Key": REPLICA, "Value": arn} in tags else None
+
+
 def write_record(iam: IAMClient, outputs: ReplicaOutputs, record: PipelineRecord) -> None:
     """Record the pipeline in the tags of a stack's user, of its role, or of both while it has both.
 
@@ -178,15 +195,17 @@ def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs, boundary: s
         return False
     tags = {**mirror.tags, "managed-by": "codecommit-mirror", REPLICA: outputs.replica_arn}
     policy = str(outputs.push_policy_arn)
+    is_group = mirror.policy_on == "group"
     with aws_failures(f"recreate the user {user}"):
-        if not _only_pushes(iam, policy, outputs):
+        if not _only_pushes(iam, policy, outputs) or (is_group and _rights_of_group(iam, user, outputs)):
+            what = f"group {user!r}" if is_group else f"policy {policy}"
             raise MirrorError(
-                f"the stack {mirror.stack_name!r} names the policy {policy}, which does more than let a pipeline push "
-                "to the replica, so no user gets it: deploy the stack again, and look for who changed its outputs."
+                f"the {what}, which the stack {mirror.stack_name!r} names, does more than let a pipeline push to the "
+                "replica, so no user gets it: deploy the stack again, and look for who changed its outputs."
             )
         bounded: Any = {"PermissionsBoundary": boundary} if boundary else {}
         iam.create_user(UserName=user, Tags=[{"Key": key, "Value": value} for key, value in tags.items()], **bounded)
-        if mirror.policy_on == "group":
+        if is_group:
             iam.add_user_to_group(UserName=user, GroupName=user)
         else:
             iam.attach_user_policy(UserName=user, PolicyArn=policy)
@@ -214,6 +233,7 @@ def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> l
         own_group = [user] if mirror.policy_on == "group" and not mirror.is_deployed_elsewhere else []
         groups = [group["GroupName"] for group in iam.list_groups_for_user(UserName=user)["Groups"]]
         rights += [f"the group {name}" for name in groups if name not in own_group]
+        rights += [right for name in groups if name in own_group for right in _rights_of_group(iam, name, outputs)]
         rights += [f"the access key {key['AccessKeyId']}" for key in _access_keys(iam, user)]
         keys = iam.list_ssh_public_keys(UserName=user).get("SSHPublicKeys", [])
         rights += [f"the SSH key {key['SSHPublicKeyId']}" for key in keys]
@@ -223,21 +243,22 @@ def foreign_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> l
 
 
 def other_rights(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> str | None:
-    """Return that who pushes to a replica of another CDK app may do more than that; None if that is not so.
+    """Return that who pushes to a replica may do more than that; None if that is not so.
 
-    The tags of both ends name that user or role; without this, whoever may tag both could name anybody, whose Git
-    credentials the pipeline would get.
+    A stack's outputs name that user or role, or the tags of a replica of another CDK app; without this, whoever may
+    change those could name anybody, whose Git credentials the pipeline would get.
 
     Raises:
         MirrorError: these credentials may not look.
     """
-    rights = foreign_rights(iam, mirror, outputs) if mirror.is_deployed_elsewhere else []
+    rights = foreign_rights(iam, mirror, outputs)
     if not rights:
         return None
     who = outputs.push_user_name or str(outputs.push_role_arn).rpartition("/")[2]
+    named = f"the tags of {mirror.name}" if mirror.is_deployed_elsewhere else f"the outputs of {mirror.stack_name!r}"
     return (
-        f"the {mirror.replica_auth} {who!r}, whom the tags of {mirror.name} name, also has {', '.join(rights)}; who "
-        "pushes to a replica may do nothing else: correct the tags, or take that away."
+        f"the {mirror.replica_auth} {who!r}, whom {named} name, also has {', '.join(rights)}; who pushes to a replica "
+        "may do nothing else: correct what names it, or take that away."
     )
 
 
@@ -258,6 +279,13 @@ def _own_policy(iam: IAMClient, attached: Sequence[Any], outputs: ReplicaOutputs
     """Return the ARN of the policy that only allows pushing to the replica, whatever it is called."""
     arns: list[str] = [policy["PolicyArn"] for policy in attached]
     return next((arn for arn in arns if _only_pushes(iam, arn, outputs)), None)
+
+
+def _rights_of_group(iam: IAMClient, group: str, outputs: ReplicaOutputs) -> list[str]:
+    """Return what a group of the mirror's own allows beside pushing to the replica."""
+    attached = iam.list_attached_group_policies(GroupName=group)["AttachedPolicies"]
+    inline = iam.list_group_policies(GroupName=group)["PolicyNames"]
+    return _foreign_policies(attached, inline, _own_policy(iam, attached, outputs))
 
 
 def _only_pushes(iam: IAMClient, arn: str, outputs: ReplicaOutputs) -> bool:

@@ -12,14 +12,13 @@ from urllib.parse import urlsplit
 
 from .. import engine_api
 from ..aws.git_signature import sign
-from ..aws.session import client, session_in, sign_in_of
-from ..aws.stack import read_template
+from ..aws.session import session_in, sign_in_of
+from ..aws.writer import read_users_record
 from ..azure.client import AzureDevOps
 from ..config.azure_url import AZURE_DEVOPS_SERVICES, parse_clone_url
 from ..config.mirror import AzureRepository
 from ..errors import AzureError, MirrorError
 from ..operations.context import MirrorContext
-from ..operations.state import other_source, read_record
 from .origin import Origin
 from .pushing import Push
 from .repository import BareRepository
@@ -186,13 +185,11 @@ def _source(context: MirrorContext) -> AzureRepository:
         MirrorError: it is gone, or another repository has its name.
     """
     place, stack = context.mirror.azure, context.find_stack()
-    record = read_record(context, stack.outputs if stack else None)
-    asks_stack = record is None and stack is not None and not stack.is_elsewhere
-    template = read_template(client(context.aws, "cloudformation"), context.mirror.stack_name) if asks_stack else None
-    if record is None and template is None:
+    record = read_users_record(context.iam, context.mirror, stack.outputs) if stack and stack.outputs else None
+    if record is None:
         raise MirrorError(
-            f"nothing in AWS says which repository the replica {context.mirror.name} follows; name the one that you "
-            "mean, by --to URL."
+            f"nothing in AWS that CI could not have written says which repository the replica {context.mirror.name} "
+            f"follows; name the one that you mean: --to {place.clone_url}, if it is that."
         )
     try:
         found = context.azure.repository(place.repository)
@@ -204,13 +201,11 @@ def _source(context: MirrorContext) -> AzureRepository:
             f"azure.repository; if it was deleted, create it again with --to {place.clone_url}."
         ) from None
     # What AWS's side says goes first: mirrors.yaml could name any repository, with its id.
-    is_other = other_source(context.mirror, record, template, found.id) is not None
-    is_other = is_other or (record is not None and record.project != found.project_id)
+    is_other = (record.project, record.source) != (found.project_id, found.id)
     if is_other or place.repository_id not in (None, found.id):
-        followed = record.source if record else "unknown"
         raise MirrorError(
             f"{place.names} is another repository (id {found.id}) than the one that the replica follows (id "
-            f"{followed}); restore into a repository with a name of its own, by --to URL."
+            f"{record.source}); restore into a repository with a name of its own, by --to URL."
         )
     return place.model_copy(update={"repository": found.name})
 

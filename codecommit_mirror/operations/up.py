@@ -190,6 +190,7 @@ def _problems(context: MirrorContext, current: MirrorState, policy: Policy, stag
     if (
         current.azure
         and current.outputs
+        and current.mirror.is_deployed_elsewhere
         and (other := writer.other_rights(context.iam, current.mirror, current.outputs))
     ):
         problems.append(other)
@@ -299,9 +300,13 @@ def _deploy(
         if row.name not in deployed:
             return planned
         with step(DEPLOY):
-            return replace(
-                planned, state=_complete(planned.context, state.reread_stack(planned.context, planned.state), policy)
-            )
+            current = state.reread_stack(planned.context, planned.state)
+            if current.record and planned.state.record and current.record != planned.state.record:
+                raise MirrorError(
+                    f"the deployment of {row.name} changed which pipeline AWS's side records; run this again, and look "
+                    "for who changed the stack's outputs before."
+                )
+            return replace(planned, state=_complete(planned.context, current, policy))
 
     # What has been deployed is completed, however late it is.
     remaining = board.remaining(prepared)

@@ -195,7 +195,7 @@ def test_a_denied_call_names_the_permission(run, bare, cloud):
         iam.delete_user_policy(UserName="limited", PolicyName="stacks")
         iam.delete_user(UserName="limited")
     assert done.returncode == 1
-    assert "AWS denies iam:ListServiceSpecificCredentials; ask for that permission" in done.stderr
+    assert "AWS denies iam:ListAttachedUserPolicies; ask for that permission" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

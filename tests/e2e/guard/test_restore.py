@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from codecommit_mirror.aws.writer import PipelineRecord
+from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.engine.refs import CARRIED_PREFIX
 from localcloud import sample
 from localcloud.azure import repos
@@ -22,7 +25,11 @@ pytestmark = pytest.mark.long("guard")
 
 @pytest.fixture
 def restore(rig, command, cloud):
-    """Run ``restore`` for the rig's mirror, with a token that may create repositories."""
+    """Run ``restore`` for the rig's mirror, with a token that may create repositories; its user has a record."""
+    azure = AzureDevOps(rig.mirror.azure, AzureToken(cloud.operator_token, False, "test", cloud.azure_url))
+    source = azure.repository(rig.mirror.azure.repository)
+    record = PipelineRecord(source.project_id, 1, source.id)
+    cloud.client("iam").tag_user(UserName=rig.outputs["PushUserName"], Tags=record.tags)
 
     def run(*arguments, check=True):
         url = rig.mirror.azure.clone_url

@@ -108,7 +108,7 @@ def test_a_disabled_repository_is_named_by_status_and_taken_down(quick, command,
     assert state_of(quick.context()).definition is None
 
 
-def test_without_a_record_a_restore_to_the_source_goes_by_what_the_stack_names(quick, command):
+def test_without_a_record_of_the_user_nothing_says_what_the_source_is(quick, command):
     tags = ["codecommit-mirror:pipeline", "codecommit-mirror:source"]
     quick.cloud.client("iam").untag_user(UserName=quick.mirror.user_name, TagKeys=tags)
     victim = quick.cloud.create_azure_repository("contoso", "Shop", f"{quick.name}-victim")
@@ -116,7 +116,7 @@ def test_without_a_record_a_restore_to_the_source_goes_by_what_the_stack_names(q
     refused = command(
         "restore", quick.name, "--azure-repo-url", url, "--to", "source", "--yes", **azure_environment(quick.cloud)
     )
-    assert "is another repository (id " in refused.stderr
+    assert f"name the one that you mean: --to {url}, if it is that" in refused.stderr
     assert sample.refs(victim) == {}
 
 

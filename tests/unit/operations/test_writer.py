@@ -53,6 +53,11 @@ def test_a_user_that_is_gone_gets_its_tags_and_its_policy_again(stub, policy_on)
         {"Key": "codecommit-mirror:replica", "Value": "arn:aws:codecommit:eu-west-1:111122223333:r"},
     ]
     add_policy(stub)
+    if policy_on == "group":
+        attached = {"AttachedPolicies": [{"PolicyName": "push", "PolicyArn": POLICY}]}
+        stub.add_response("list_attached_group_policies", attached, {"GroupName": USER})
+        stub.add_response("list_group_policies", {"PolicyNames": []}, {"GroupName": USER})
+        add_policy(stub)
     stub.add_response("create_user", FOUND, {"UserName": USER, "Tags": tags})
     if policy_on == "group":
         stub.add_response("add_user_to_group", {}, {"UserName": USER, "GroupName": USER})
@@ -81,6 +86,28 @@ def test_no_user_gets_a_policy_that_does_more(stub, statement):
     add_policy(stub, **statement)
     with pytest.raises(MirrorError, match=r"more than let a pipeline push to the replica, so no user gets it"):
         writer.restore(stub.client, MIRROR, OUTPUTS, None)
+
+
+def test_no_user_joins_a_group_that_may_do_more(stub):
+    mirror = MIRROR.model_copy(update={"policy_on": "group"})
+    stub.add_client_error("get_user", "NoSuchEntity")
+    add_policy(stub)
+    attached = {"AttachedPolicies": [{"PolicyName": "push", "PolicyArn": POLICY}]}
+    stub.add_response("list_attached_group_policies", attached, {"GroupName": USER})
+    stub.add_response("list_group_policies", {"PolicyNames": ["everything"]}, {"GroupName": USER})
+    add_policy(stub)
+    with pytest.raises(MirrorError, match=r"the group 'azure-devops-pipeline-MyRepoReplica', which the stack"):
+        writer.restore(stub.client, mirror, OUTPUTS, None)
+
+
+@pytest.mark.parametrize("arn", [OUTPUTS.replica_arn, "arn:aws:codecommit:eu-west-1:111122223333:other"])
+def test_a_record_that_decides_alone_is_of_the_replicas_own_user(stub, arn):
+    mirror = MIRROR.model_copy(update={"name": "r"})
+    record = PipelineRecord("project", 7, "source")
+    tags = [*record.tags, {"Key": "codecommit-mirror:replica", "Value": arn}]
+    stub.add_response("list_user_tags", {"Tags": tags}, {"UserName": USER})
+    found = writer.read_users_record(stub.client, mirror, OUTPUTS)
+    assert found == (record if arn == OUTPUTS.replica_arn else None)
 
 
 def test_the_record_of_a_user_goes_before_that_of_a_role(stub):
