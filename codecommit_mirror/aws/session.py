@@ -76,7 +76,8 @@ def sign_in_of(mirror: Mirror) -> SignIn:
         MirrorError: the file says how, and the environment does not name that account.
     """
     sign_in = SignIn(mirror.profile, mirror.assume_role)
-    if sign_in != AS_THE_ENVIRONMENT_SAYS and mirror.account not in os.environ.get(ACCOUNTS_VARIABLE, "").split(","):
+    named = re.split(r"[,\s]+", os.environ.get(ACCOUNTS_VARIABLE, ""))
+    if sign_in != AS_THE_ENVIRONMENT_SAYS and mirror.account not in named:
         how = f"as {mirror.assume_role}" if mirror.assume_role else f"with the profile {mirror.profile!r}"
         raise MirrorError(
             f"mirror {mirror.name!r}: mirrors.yaml says to sign in to account {mirror.account} {how}, and your "

@@ -72,19 +72,14 @@ def read_record(iam: IAMClient, outputs: ReplicaOutputs) -> PipelineRecord | Non
     Raises:
         MirrorError: a call failed.
     """
-    for role, name in _writers(outputs):
-        try:
-            with aws_failures(f"read the tags of {name}"):
-                tags = iam.list_role_tags(RoleName=name) if role else iam.list_user_tags(UserName=name)
-        except NotFoundError:
-            continue
-        if record := parse_record(tags["Tags"]):
-            return record
-    return None
+    found = (parse_record(_tags_of(iam, name, role=role)) for role, name in _writers(outputs))
+    return next(filter(None, found), None)
 
 
 def read_users_record(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> PipelineRecord | None:
-    """Return the pipeline that a replica's own user is for: the record that CI cannot have written.
+    """Return the pipeline that a replica's own user is for: a record that CI cannot have written.
+
+    CI may write the tag by which the user is the replica's: docs/security.md says what follows from that.
 
     Raises:
         MirrorError: a call failed.
@@ -92,12 +87,17 @@ def read_users_record(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -
     user, arn = outputs.push_user_name, outputs.replica_arn
     if user is None or arn.rpartition(":")[2] != mirror.name:
         return None
-    try:
-        with aws_failures(f"read the tags of {user}"):
-            tags = iam.list_user_tags(UserName=user)["Tags"]
-    except NotFoundError:
-        return None
+    tags = _tags_of(iam, user, role=False)
     return parse_record(tags) if {"Key": REPLICA, "Value": arn} in tags else None
+
+
+def _tags_of(iam: IAMClient, name: str, *, role: bool) -> Sequence[Any]:
+    """Return the tags of a role or a user; none if it does not exist."""
+    try:
+        with aws_failures(f"read the tags of {name}"):
+            return (iam.list_role_tags(RoleName=name) if role else iam.list_user_tags(UserName=name))["Tags"]
+    except NotFoundError:
+        return ()
 
 
 def write_record(iam: IAMClient, outputs: ReplicaOutputs, record: PipelineRecord) -> None:
@@ -168,7 +168,7 @@ def _without_record(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _writers(outputs: ReplicaOutputs) -> list[tuple[bool, str]]:
-    """Return the names of a stack's user and role, and whether each is a role; who may tag fewer users goes first."""
+    """Return the names of a stack's user and role, and whether each is a role: it comes last, since CI may tag it."""
     role = (outputs.push_role_arn or "").rpartition("/")[2]
     return [(kind, name) for kind, name in ((False, outputs.push_user_name), (True, role)) if name]
 
@@ -197,11 +197,12 @@ def restore(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs, boundary: s
     policy = str(outputs.push_policy_arn)
     is_group = mirror.policy_on == "group"
     with aws_failures(f"recreate the user {user}"):
-        if not _only_pushes(iam, policy, outputs) or (is_group and _rights_of_group(iam, user, outputs)):
-            what = f"group {user!r}" if is_group else f"policy {policy}"
+        wrong = [] if _only_pushes(iam, policy, outputs) else [f"policy {policy}"]
+        wrong += [f"group {user!r}"] if is_group and _rights_of_group(iam, user, outputs) else []
+        if wrong:
             raise MirrorError(
-                f"the {what}, which the stack {mirror.stack_name!r} names, does more than let a pipeline push to the "
-                "replica, so no user gets it: deploy the stack again, and look for who changed its outputs."
+                f"the {wrong[0]}, which the stack {mirror.stack_name!r} names, does more than let a pipeline push to "
+                "the replica, so no user gets it: deploy the stack again, and look for who changed its outputs."
             )
         bounded: Any = {"PermissionsBoundary": boundary} if boundary else {}
         iam.create_user(UserName=user, Tags=[{"Key": key, "Value": value} for key, value in tags.items()], **bounded)

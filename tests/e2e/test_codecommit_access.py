@@ -233,6 +233,6 @@ def test_each_mirrors_account_is_signed_in_to_as_the_file_says(bootstrapped, tmp
             said = f"says to sign in to account {cloud.account} {how}, and your environment does not name that account"
             assert said in refused.stderr
     assert not deployed()
-    done = up({"CODECOMMIT_MIRROR_AWS_ACCOUNTS": f"999988887777,{cloud.account}"})
+    done = up({"CODECOMMIT_MIRROR_AWS_ACCOUNTS": f"999988887777, {cloud.account}"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(deployed()) == 2

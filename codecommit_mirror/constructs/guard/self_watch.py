@@ -18,7 +18,7 @@ _SILENT_HOURS = 3
 
 
 class SelfWatch(Construct):
-    """Three alarms and a dashboard.
+    """Four alarms and a dashboard.
 
     Args:
         name: the guard's, with which its dashboard and its alarms are found: the guard compares what begins with it.
