@@ -77,7 +77,7 @@ def execution_policy(account: str, partition: str = "aws") -> Document:
     cleanup_role = f"{iam}:role/{_CLEANUP}"
     entities = [f"{iam}:user/{_WRITERS}", f"{iam}:role/{_WRITERS}", cleanup_role]
     bounded = {"StringEquals": {"iam:PermissionsBoundary": f"{iam}:policy/{BOUNDARY}"}}
-    of_the_record = {"ForAnyValue:StringEquals": {"aws:TagKeys": list(RECORD_TAGS)}}
+    of_the_record = {"ForAnyValue:StringEqualsIgnoreCase": {"aws:TagKeys": list(RECORD_TAGS)}}
     passed = {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
     return _document(
         _allow("Replicas", "codecommit", _REPOSITORIES, [regional("codecommit", "*")]),

@@ -59,6 +59,11 @@ class ReplicaOutputs:
     """The pipelines whose tokens the role trusts."""
 
     @property
+    def writer(self) -> str:
+        """Who pushes, as ``user/NAME`` or ``role/NAME``; the user while there are both."""
+        return f"user/{self.push_user_name}" if self.push_user_name else str(self.push_role_arn).rpartition(":")[2]
+
+    @property
     def has_both_writers(self) -> bool:
         """Whether the stack has a user and a role, while the pipeline changes from one to the other."""
         return self.push_user_name is not None and self.push_role_arn is not None
@@ -94,6 +99,8 @@ class ReplicaStackState:
     tags: Mapping[str, str] = field(default_factory=dict)
     drift: tuple[str, datetime | None] = ("NOT_CHECKED", None)
     """What CloudFormation found when it last looked for drift, and when."""
+    arn: str = ""
+    """Its own, which CloudFormation gives it; empty if another CDK app deploys it."""
 
     @property
     def is_complete(self) -> bool:
@@ -111,6 +118,16 @@ class ReplicaStackState:
         arn = self.outputs.replica_arn if self.outputs else ""
         replica = self.tags.get(REPLICA) or arn.rpartition(":")[2]
         return replica == mirror.name or (early and not replica)
+
+    def names_replica_of(self, mirror: Mirror) -> bool:
+        """Whether its outputs name the mirror's replica in its own account and region; True of one without outputs.
+
+        Whoever may deploy decides what the outputs say.
+        """
+        if self.outputs is None or self.is_elsewhere:
+            return True
+        _, partition, _, region, account = self.arn.split(":")[:5]
+        return self.outputs.replica_arn == f"arn:{partition}:codecommit:{region}:{account}:{mirror.name}"
 
     def user_name(self, mirror: Mirror) -> str:
         """Return the name of the stack's IAM user, or the configured name if the stack has none."""
@@ -196,6 +213,7 @@ def _parse(stack: StackTypeDef) -> ReplicaStackState:
         _parse_outputs(outputs),
         tags,
         (str(drift.get("StackDriftStatus", "NOT_CHECKED")), drift.get("LastCheckTimestamp")),
+        stack["StackId"],
     )
 
 
@@ -203,12 +221,18 @@ def of_mirror(aws: boto3.Session, mirror: Mirror, state: ReplicaStackState) -> R
     """Return a stack with the mirror's stack name.
 
     Raises:
-        MirrorError: it belongs to something else.
+        MirrorError: it belongs to something else, or names another replica.
     """
     if not state.belongs_to(mirror):
         raise MirrorError(
             f"the stack {mirror.stack_name!r} in region {aws.region_name} does not belong to the mirror "
             f"{mirror.name!r} and is left alone; give the mirror another name."
+        )
+    if state.outputs and not state.names_replica_of(mirror):
+        raise MirrorError(
+            f"the outputs of the stack {mirror.stack_name!r} in region {aws.region_name} name "
+            f"{state.outputs.replica_arn}, which is not the replica of {mirror.name!r} there: look for who changed "
+            f"them, and run 'cdk deploy {mirror.name}'."
         )
     return state
 

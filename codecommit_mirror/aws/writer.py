@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -41,54 +41,52 @@ class PipelineRecord:
     """The id of the source repository."""
     pending: str = ""
     """The mark of a pipeline that is being created, by which a command that was stopped then knows its own."""
+    is_of_role: bool = field(default=False, compare=False)
+    """Whether it was read from the tags of a role, which CI may write."""
 
-    @property
-    def tags(self) -> list[dict[str, str]]:
-        """The record, as IAM takes tags."""
+    def tags(self, replica_arn: str) -> list[dict[str, str]]:
+        """Return the record, as IAM takes tags, which say whose it is: a stack may name another mirror's user."""
         values = {
             PIPELINE_TAG: f"{self.project}/{self.definition or f'{_PENDING}{self.pending}'}",
-            SOURCE_TAG: self.source,
+            SOURCE_TAG: f"{self.source}/{replica_arn}",
         }
         return [{"Key": key, "Value": value} for key, value in values.items()]
 
 
-def parse_record(tags: Iterable[Any]) -> PipelineRecord | None:
-    """Return the record that tags hold; None if they hold none, or one of another form."""
+def parse_record(tags: Iterable[Any], *, is_of_role: bool = False) -> tuple[PipelineRecord, str] | None:
+    """Return the record that tags hold, and the ARN of its replica; None if they hold none, or one of another form."""
     values = {tag["Key"]: tag["Value"] for tag in tags}
     project, _, definition = values.get(PIPELINE_TAG, "").partition("/")
-    source = values.get(SOURCE_TAG, "")
-    if not (project and source):
+    source, _, replica_arn = values.get(SOURCE_TAG, "").partition("/")
+    if not (project and source and replica_arn):
         return None
     if definition.startswith(_PENDING):
-        return PipelineRecord(project, None, source, definition.removeprefix(_PENDING))
-    return PipelineRecord(project, int(definition), source) if re.fullmatch("[0-9]{1,10}", definition) else None
+        record = PipelineRecord(project, None, source, definition.removeprefix(_PENDING), is_of_role)
+    elif re.fullmatch("[0-9]{1,10}", definition):
+        record = PipelineRecord(project, int(definition), source, is_of_role=is_of_role)
+    else:
+        return None
+    return record, replica_arn
 
 
 def read_record(iam: IAMClient, outputs: ReplicaOutputs) -> PipelineRecord | None:
     """Return the pipeline that a stack's user or role is for; None if nothing is recorded or neither exists.
 
-    What the user's tags say goes first, since CI may tag roles, and change a stack's outputs.
+    What the user's tags say goes first, since CI may tag roles.
 
     Raises:
-        MirrorError: a call failed.
+        MirrorError: the record is of another replica, or a call failed.
     """
-    found = (parse_record(_tags_of(iam, name, role=role)) for role, name in _writers(outputs))
-    return next(filter(None, found), None)
-
-
-def read_users_record(iam: IAMClient, mirror: Mirror, outputs: ReplicaOutputs) -> PipelineRecord | None:
-    """Return the pipeline that a replica's own user is for: a record that CI cannot have written.
-
-    CI may write the tag by which the user is the replica's: docs/security.md says what follows from that.
-
-    Raises:
-        MirrorError: a call failed.
-    """
-    user, arn = outputs.push_user_name, outputs.replica_arn
-    if user is None or arn.rpartition(":")[2] != mirror.name:
-        return None
-    tags = _tags_of(iam, user, role=False)
-    return parse_record(tags) if {"Key": REPLICA, "Value": arn} in tags else None
+    for role, name in _writers(outputs):
+        found = parse_record(_tags_of(iam, name, role=role), is_of_role=role)
+        if found and found[1] != outputs.replica_arn:
+            raise MirrorError(
+                f"the {'role' if role else 'user'} {name!r}, which the stack of {outputs.replica_arn} names, is "
+                f"recorded as that of {found[1]}: look for who changed the stack's outputs, and deploy it again."
+            )
+        if found:
+            return found[0]
+    return None
 
 
 def _tags_of(iam: IAMClient, name: str, *, role: bool) -> Sequence[Any]:
@@ -106,7 +104,7 @@ def write_record(iam: IAMClient, outputs: ReplicaOutputs, record: PipelineRecord
     Raises:
         MirrorError: a call failed.
     """
-    tags: Any = record.tags
+    tags: Any = record.tags(outputs.replica_arn)
     for role, name in _writers(outputs):
         with aws_failures(f"tag {name}"):
             if role:

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from .. import engine_api
 from ..aws.git_signature import sign
 from ..aws.session import session_in, sign_in_of
-from ..aws.writer import read_users_record
 from ..azure.client import AzureDevOps
 from ..config.azure_url import AZURE_DEVOPS_SERVICES, parse_clone_url
 from ..config.mirror import AzureRepository
 from ..errors import AzureError, MirrorError
 from ..operations.context import MirrorContext
+from ..operations.state import read_record
 from .origin import Origin
 from .pushing import Push
 from .repository import BareRepository
@@ -185,8 +185,8 @@ def _source(context: MirrorContext) -> AzureRepository:
         MirrorError: it is gone, or another repository has its name.
     """
     place, stack = context.mirror.azure, context.find_stack()
-    record = read_users_record(context.iam, context.mirror, stack.outputs) if stack and stack.outputs else None
-    if record is None:
+    record = read_record(context, stack.outputs if stack else None)
+    if record is None or record.is_of_role:
         raise MirrorError(
             f"nothing in AWS that CI could not have written says which repository the replica {context.mirror.name} "
             f"follows; name the one that you mean: --to {place.clone_url}, if it is that."

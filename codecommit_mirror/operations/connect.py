@@ -46,9 +46,13 @@ class PlannedMirror:
 
     @property
     def trusts_outputs(self) -> bool:
-        """Whether a secret goes by a stack that was there before, whose outputs somebody else may have changed."""
+        """Whether a secret goes by a stack whose outputs somebody else may have changed.
+
+        What this deployment has just created has the name that was asked for.
+        """
         creates = any(action.verb == "create" for action in self.plan.actions.get(DEPLOY, ())[:1])
-        return not creates and bool(self.secrets or CREDENTIAL in self.plan.actions)
+        is_new = creates and self.state.replica_outputs().writer == self.state.mirror.writer
+        return not is_new and bool(self.secrets or CREDENTIAL in self.plan.actions)
 
 
 def update_engines(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> dict[str, PlannedMirror]:

@@ -168,12 +168,14 @@ def _engine_actions(file: PlannedFile | None) -> list[Action]:
 
 def _record_actions(state: MirrorState) -> list[Action]:
     wanted, record = wanted_record(state), state.record
-    if wanted and wanted == record:
+    is_doubtful = record is not None and record.is_of_role and state.mirror.replica_auth == "user"
+    if wanted and wanted == record and not is_doubtful:
         return []
     subject = f"record of the pipeline in the tags of {state.mirror.writer.replace('/', ' ')!r}"
     after = f"pipeline {wanted.definition}" if wanted else KNOWN_AFTER_APPLY
     if record:
-        return [Action("update", subject, f"pipeline {record.definition}", after)]
+        before = f"pipeline {record.definition}"
+        return [Action("update", subject, f"{before}, which CI may have named" if is_doubtful else before, after)]
     return [Action("create", subject, after=after)]
 
 

@@ -79,12 +79,7 @@ def _read(context: MirrorContext) -> state.MirrorState:
         raise MirrorError(current.other_source)
     if current.outputs and (other := writer.other_rights(context.iam, current.mirror, current.outputs)):
         raise MirrorError(other)
-    if (
-        current.mirror.replica_auth == "user"
-        and current.outputs
-        and current.outputs.push_role_arn
-        and current.record != writer.read_users_record(context.iam, current.mirror, current.outputs)
-    ):
+    if current.mirror.replica_auth == "user" and current.record and current.record.is_of_role:
         raise MirrorError(
             f"the pipeline of {current.mirror.name} is recorded in the tags of a role, which CI may write; run "
             f"'codecommit-mirror up {current.mirror.name}' first, and look at the pipeline that it names."

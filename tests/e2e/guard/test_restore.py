@@ -29,7 +29,7 @@ def restore(rig, command, cloud):
     azure = AzureDevOps(rig.mirror.azure, AzureToken(cloud.operator_token, False, "test", cloud.azure_url))
     source = azure.repository(rig.mirror.azure.repository)
     record = PipelineRecord(source.project_id, 1, source.id)
-    cloud.client("iam").tag_user(UserName=rig.outputs["PushUserName"], Tags=record.tags)
+    cloud.client("iam").tag_user(UserName=rig.outputs["PushUserName"], Tags=record.tags(rig.outputs["ReplicaArn"]))
 
     def run(*arguments, check=True):
         url = rig.mirror.azure.clone_url

@@ -1,8 +1,12 @@
 """A mirror is its source's: a file that names another repository takes nothing over."""
 
+import json
+import re
+
 import httpx
 import pytest
 
+from codecommit_mirror.aws import writer
 from codecommit_mirror.checks.judging import judge
 from codecommit_mirror.checks.reading import read
 from codecommit_mirror.errors import MirrorError
@@ -118,6 +122,43 @@ def test_without_a_record_of_the_user_nothing_says_what_the_source_is(quick, com
     )
     assert f"name the one that you mean: --to {url}, if it is that" in refused.stderr
     assert sample.refs(victim) == {}
+
+
+@pytest.mark.parametrize(
+    ("output", "value", "why"),
+    [
+        (
+            "PushUserName",
+            "theirs-{name}",
+            "the user 'theirs-{name}', which the stack of {arn} names, is recorded as",
+        ),
+        ("ReplicaArn", "{arn}2", "name {arn}2, which is not the replica of '{name}' there: look for who changed them"),
+        ("ReplicaArn", "{elsewhere}", "name {elsewhere}, which is not the replica of '{name}' there: look for who"),
+    ],
+)
+def test_a_stack_lends_no_other_mirrors_user(templated, command, output, value, why):
+    """Who may deploy decides what a stack's outputs say: another user's record, policy or Git credentials do not go."""
+    templated.up()
+    iam, cloudformation = templated.cloud.client("iam"), templated.cloud.client("cloudformation")
+    outputs = state.settled_stack(templated.context()).outputs
+    names = {"name": templated.name, "arn": outputs.replica_arn}
+    names["elsewhere"] = outputs.replica_arn.replace(templated.cloud.region, "eu-north-1")
+    record = writer.read_record(iam, outputs)
+    iam.create_user(UserName=f"theirs-{templated.name}", Tags=record.tags(f"{outputs.replica_arn}2"))
+    template = cloudformation.get_template(StackName=templated.name)["TemplateBody"]
+    template["Outputs"][output]["Value"] = value.format(**names)
+    cloudformation.update_stack(
+        StackName=templated.name, TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_NAMED_IAM"]
+    )
+    for act in (templated.down, templated.rotate):
+        with pytest.raises(MirrorError, match=re.escape(why.format(**names))):
+            act()
+    restore = ("restore", templated.name, "--azure-repo-url", templated.mirror.azure.clone_url, "--to", "source")
+    refused = command(*restore, "--yes", **azure_environment(templated.cloud))
+    assert (refused.returncode, why.format(**names) in refused.stderr) == (1, True)
+    assert (
+        iam.list_service_specific_credentials(UserName=f"theirs-{templated.name}")["ServiceSpecificCredentials"] == []
+    )
 
 
 def test_a_deleted_repository_is_restored_and_followed_again(templated, command):

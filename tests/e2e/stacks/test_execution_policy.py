@@ -222,13 +222,15 @@ def test_it_creates_nothing_that_could_do_more(cloud, resource):
     assert any("is not authorized to perform" in reason for reason in stack.reasons()), stack.reasons()
 
 
-def test_it_writes_no_record_of_a_pipeline(cloud, templates):
+@pytest.mark.parametrize("key", ["codecommit-mirror:pipeline", "codecommit-mirror:source", "CodeCommit-Mirror:Source"])
+def test_it_writes_no_record_of_a_pipeline(cloud, templates, key):
+    """IAM compares the keys of tags without regard to case."""
     name = f"T{uuid.uuid4().hex[:8]}"
     stack, text = Stack(cloud.client("cloudformation"), name), templates["user"].replace("NAME", name)
     assert stack.create(text) == "CREATE_COMPLETE"
     document = json.loads(text)
     (user,) = (r for r in document["Resources"].values() if r["Type"] == "AWS::IAM::User")
-    user["Properties"]["Tags"] = [{"Key": "codecommit-mirror:pipeline", "Value": "theirs/7"}]
+    user["Properties"]["Tags"] = [{"Key": key, "Value": "theirs/7"}]
     assert stack.update(json.dumps(document), RoleARN=role_with(cloud, printed())) == "UPDATE_ROLLBACK_COMPLETE"
     assert any("iam:TagUser" in reason for reason in stack.reasons())
 

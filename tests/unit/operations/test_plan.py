@@ -98,6 +98,12 @@ def test_what_is_equal_is_left_alone():
     assert mirror_problems(state(), Policy()) == []
 
 
+def test_a_pipeline_that_only_a_roles_tags_name_is_shown_before_it_gets_a_secret():
+    planned = plan_up(state(record=PipelineRecord("project", 7, "id", is_of_role=True)))
+    (line,) = map(str, planned.actions[CONNECT])
+    assert line.endswith(": pipeline 7, which CI may have named -> pipeline 7")
+
+
 def test_a_new_mirror_gets_everything_and_what_only_aws_knows_is_marked():
     planned = plan_up(state(**NEW))
     assert list(planned.actions) == [DEPLOY, CONNECT, CREDENTIAL, RUN]

@@ -100,19 +100,39 @@ def test_no_user_joins_a_group_that_may_do_more(stub):
         writer.restore(stub.client, mirror, OUTPUTS, None)
 
 
-@pytest.mark.parametrize("arn", [OUTPUTS.replica_arn, "arn:aws:codecommit:eu-west-1:111122223333:other"])
-def test_a_record_that_decides_alone_is_of_the_replicas_own_user(stub, arn):
-    mirror = MIRROR.model_copy(update={"name": "r"})
-    record = PipelineRecord("project", 7, "source")
-    tags = [*record.tags, {"Key": "codecommit-mirror:replica", "Value": arn}]
-    stub.add_response("list_user_tags", {"Tags": tags}, {"UserName": USER})
-    found = writer.read_users_record(stub.client, mirror, OUTPUTS)
-    assert found == (record if arn == OUTPUTS.replica_arn else None)
+RECORD = PipelineRecord("project", 7, "source")
+OTHER = "arn:aws:codecommit:eu-west-1:111122223333:other"
+
+
+def test_a_record_is_of_the_replica_that_it_names(stub):
+    """Whoever may deploy can let a stack name another mirror's user."""
+    stub.add_response("list_user_tags", {"Tags": RECORD.tags(OTHER)}, {"UserName": USER})
+    with pytest.raises(MirrorError, match=rf"is recorded as that of {OTHER}: look for who changed the stack's outputs"):
+        writer.read_record(stub.client, OUTPUTS)
 
 
 def test_the_record_of_a_user_goes_before_that_of_a_role(stub):
-    """CI may tag roles, and change a stack's outputs: it names no other pipeline for a mirror with stored secrets."""
+    """CI may tag roles: it names no other pipeline for a mirror with stored secrets."""
     outputs = replace(OUTPUTS, push_role_arn="arn:aws:iam::111122223333:role/theirs")
-    ours = PipelineRecord("project", 7, "source")
-    stub.add_response("list_user_tags", {"Tags": ours.tags}, {"UserName": USER})
-    assert writer.read_record(stub.client, outputs) == ours
+    stub.add_response("list_user_tags", {"Tags": RECORD.tags(OUTPUTS.replica_arn)}, {"UserName": USER})
+    found = writer.read_record(stub.client, outputs)
+    assert (found, found.is_of_role) == (RECORD, False)
+
+
+def test_the_record_of_a_role_is_known_as_one(stub):
+    outputs = replace(OUTPUTS, push_role_arn="arn:aws:iam::111122223333:role/theirs")
+    stub.add_response("list_user_tags", {"Tags": []}, {"UserName": USER})
+    stub.add_response("list_role_tags", {"Tags": RECORD.tags(OUTPUTS.replica_arn)}, {"RoleName": "theirs"})
+    found = writer.read_record(stub.client, outputs)
+    assert (found, found.is_of_role) == (RECORD, True)
+
+
+@pytest.mark.parametrize("record", [RECORD, PipelineRecord("project", None, "source", "mark")])
+def test_a_record_is_read_as_it_was_written(record):
+    assert writer.parse_record(record.tags(OTHER)) == (record, OTHER)
+
+
+@pytest.mark.parametrize("tags", [{}, {"pipeline": "p/7", "source": "s"}, {"pipeline": "p/x", "source": f"s/{OTHER}"}])
+def test_tags_of_another_form_are_no_record(tags):
+    named = [{"Key": f"codecommit-mirror:{key}", "Value": value} for key, value in tags.items()]
+    assert writer.parse_record(named) is None
