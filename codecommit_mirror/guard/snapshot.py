@@ -20,10 +20,12 @@ from .vault.manifest import PREFIX, Manifest, bundle_key, check_size, digest, du
 from .vault.signed import Signed, SignedSnapshots
 from .vault.signer import KeyUnusableError
 from .vault.state import State
-from .vault.store import Listing, Lock, Mode, Version
+from .vault.store import Listing, Lock, Mode, StorageClass, Version
 from .vault.vault import Vault
 
 _MAX_PREREQUISITES = 2000
+_SHORTEST_IN_GLACIER = timedelta(days=90)
+"""For which S3 bills an object of the class GLACIER_IR at least."""
 _MAX_HALVINGS = 8
 _SECOND = timedelta(seconds=1)
 _LONGEST_INVOCATION = timedelta(minutes=15)
@@ -45,6 +47,11 @@ class Retention:
     def longest(self) -> timedelta:
         """For how long an object is locked at most; the vault's policy allows no more."""
         return self.keep + self.full_every
+
+    @property
+    def storage(self) -> StorageClass:
+        """The storage class of bundles: GLACIER_IR, which is read at once, if they stay for as long as it is billed."""
+        return "GLACIER_IR" if self.keep >= _SHORTEST_IN_GLACIER else "STANDARD"
 
 
 @dataclass(frozen=True)
@@ -325,7 +332,11 @@ class Snapshots:
             _pack(access.endpoint(), advertisement.capabilities, part),
         )
         size, sha256, version = self._store.put_bundle(
-            key, parts, self._retention.mode, until, lambda: self._note_interruptible(replica, state)
+            key,
+            parts,
+            (self._retention.mode, until),
+            self._retention.storage,
+            lambda: self._note_interruptible(replica, state),
         )
         manifest = Manifest(
             account=self._vault.account,

@@ -30,6 +30,10 @@ Lock = tuple[Mode, datetime]
 """Its mode, and when it ends."""
 PART_BYTES = 8 * 1024 * 1024
 PRECONDITION = {"PreconditionFailed", "ConditionalRequestConflict"}
+StorageClass = Literal["STANDARD", "GLACIER_IR"]
+COLD_BYTES = 128 * 1024
+"""S3 bills a smaller object of the class GLACIER_IR as one of this size
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html)."""
 _KEYS_PREFIX = "keys/"
 _MAX_KEY_BYTES = 8192
 
@@ -116,15 +120,24 @@ class Store:
         return {prefix.removeprefix(PREFIX).rstrip("/") for prefix in found}
 
     def put_bundle(
-        self, key: str, parts: Iterable[bytes], mode: Mode, until: datetime, on_large: Callable[[], object]
+        self, key: str, parts: Iterable[bytes], lock: Lock, storage: StorageClass, on_large: Callable[[], object]
     ) -> tuple[int, str, str]:
-        """Upload a bundle while it arrives, locked; return its size, its SHA-256 and its version.
+        """Upload a bundle while it arrives; return its size, its SHA-256 and its version.
 
-        A failure leaves nothing behind but parts, which the bucket's life-cycle rule removes. ``on_large`` is called
-        before a bundle of more than one part is uploaded, which may take longer than an invocation has.
+        A failure leaves nothing behind but parts, which the bucket's life-cycle rule removes.
+
+        Args:
+            key: the object's key.
+            parts: its bytes.
+            lock: its lock.
+            storage: its storage class, unless it is so small that GLACIER_IR costs more.
+            on_large: is called before a bundle of more than one part is uploaded, which may take longer than an
+                invocation has.
         """
         stream = _Stream(parts)
-        settings = _locked("application/x-git-bundle", mode, until)
+        settings = _locked("application/x-git-bundle", *lock)
+        if stream.has_more_than(COLD_BYTES):
+            settings["StorageClass"] = storage
         if stream.has_more_than(PART_BYTES):
             on_large()
             self._s3.upload_fileobj(cast(IO[bytes], stream), self.bucket, key, ExtraArgs=settings, Config=_TRANSFER)

@@ -17,7 +17,7 @@ from codecommit_mirror.backup.snapshots import problems, read_snapshots
 from codecommit_mirror.engine.failures import RetryableError
 from codecommit_mirror.guard import snapshot
 from codecommit_mirror.guard.snapshot import Retention
-from codecommit_mirror.guard.vault.store import PART_BYTES, Store
+from codecommit_mirror.guard.vault.store import COLD_BYTES, PART_BYTES, Store
 from codecommit_mirror.guard_api import Listing, parse_time
 from localcloud import sample
 
@@ -178,7 +178,11 @@ def test_a_bundle_of_one_part_is_locked_too_and_not_called_large(guarded):
     told = []
     store = guarded.open_vault().store
     size, _, version = store.put_bundle(
-        "snapshots/small/x.bundle", [bytes(PART_BYTES - 1), b"x"], "COMPLIANCE", until, lambda: told.append("large")
+        "snapshots/small/x.bundle",
+        [bytes(PART_BYTES - 1), b"x"],
+        ("COMPLIANCE", until),
+        "STANDARD",
+        lambda: told.append("large"),
     )
     assert (size, told) == (PART_BYTES, [])
     (put,) = store.listing("small").versions
@@ -192,7 +196,7 @@ def test_a_large_bundle_goes_up_in_checksummed_parts_and_is_locked(guarded):
     told = []
     store = guarded.open_vault().store
     size, _, version = store.put_bundle(
-        "snapshots/large/x.bundle", parts, "COMPLIANCE", until, lambda: told.append("large")
+        "snapshots/large/x.bundle", parts, ("COMPLIANCE", until), "GLACIER_IR", lambda: told.append("large")
     )
     assert (size, told) == (25_000_000, ["large"])
     assert size > 2 * PART_BYTES
@@ -204,6 +208,26 @@ def test_a_large_bundle_goes_up_in_checksummed_parts_and_is_locked(guarded):
     )
     assert parts["ObjectParts"]["TotalPartsCount"] == 3
     assert "ChecksumSHA256" in parts["Checksum"]
+    assert guarded.s3.head_object(Bucket=guarded.bucket, Key=put.key)["StorageClass"] == "GLACIER_IR"
+
+
+@pytest.mark.parametrize(
+    ("size", "keep", "storage"),
+    [
+        (COLD_BYTES + 1, 90, "GLACIER_IR"),
+        (COLD_BYTES, 90, "STANDARD"),
+        (COLD_BYTES + 1, 89, "STANDARD"),
+    ],
+)
+def test_a_bundle_is_stored_where_it_costs_least(guarded, size, keep, storage):
+    """GLACIER_IR is billed for at least 90 days and 128 KiB."""
+    store, now = guarded.open_vault().store, datetime.now(UTC).replace(microsecond=0)
+    retention = Retention(timedelta(days=1), timedelta(days=keep), timedelta(days=30), "COMPLIANCE")
+    key = f"snapshots/cold/{size}-{keep}.bundle"
+    lock = ("COMPLIANCE", now + timedelta(days=1))
+    store.put_bundle(key, [bytes(size)], lock, retention.storage, lambda: None)
+    # S3 leaves the header out for the class STANDARD.
+    assert guarded.s3.head_object(Bucket=guarded.bucket, Key=key).get("StorageClass", "STANDARD") == storage
 
 
 def test_two_at_a_time_do_no_harm(guarded, rig):
