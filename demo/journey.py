@@ -18,9 +18,9 @@ from rich.console import Console
 
 from codecommit_mirror import engine_api
 from codecommit_mirror.aws import cdk
-from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.rest.client import AzureDevOps
+from codecommit_mirror.azure.rest.token import AzureToken
 from codecommit_mirror.azure.state import read_state
-from codecommit_mirror.azure.token import AzureToken
 from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.config.mirror import DEFAULT_PIPELINE_PATH

@@ -11,12 +11,12 @@ from ..config.mirror import Mirror
 from ..engine_api import VERSION
 from ..errors import AzureError
 from ..progress import say
-from .client import AzureDevOps
 from .definition import definition_body, variable_changes
 from .files import ENGINE, FilePlace, PlannedFile
-from .objects import Definition, Repository
-from .organization import pool_problems
 from .pipeline import render, written_by_newer, written_for
+from .rest.client import AzureDevOps
+from .rest.objects import Definition, Repository
+from .rest.organization import pool_problems
 from .state import AzureState, Remains, pull_request_branch, runs_file_at
 from .variables import (
     AWS_ROLE,
@@ -96,7 +96,7 @@ def _repository_problems(mirror: Mirror, state: AzureState) -> list[str]:
         problems.append(f"the repository {state.source.name!r} has no commit yet; push one first.")
     if yaml_repository is not state.source and yaml_repository.default_branch is None:
         problems.append(f"the repository {yaml_repository.name!r} has no commit yet; push one first.")
-    elif state.yaml.tip is None and yaml_repository.default_branch:
+    elif not state.yaml.has_branch and yaml_repository.default_branch:
         key = "azure.pipelines_branch" if mirror.azure.pipelines_repository else "azure.default_branch"
         problems.append(
             f"{yaml_repository.name!r} has no branch {state.yaml.branch!r}; correct {key} (its default branch is "

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from ..errors import AzureError, MirrorError
 from ..progress import say
-from .client import AzureDevOps
-from .objects import FileChange, PullRequest, Repository
 from .pipeline import written_by_newer, written_for
+from .rest.client import AzureDevOps
+from .rest.objects import FileChange, PullRequest, Repository
 
 COMMIT_SUBJECT = "the pipeline that mirrors to CodeCommit"
 """What the comment of every commit of a mirror's YAML says."""
@@ -36,7 +36,7 @@ class FilePlace:
     branch: str
     path: str
     tip: str | None
-    """The branch's newest commit; None if there is no such branch."""
+    """The branch's newest commit; None if there is no such branch, or if nobody needs it: the file is as expected."""
     text: str | None
     """The file on that branch."""
     proposal: str
@@ -53,6 +53,11 @@ class FilePlace:
     def __str__(self) -> str:
         return f"{self.path!r} on {self.branch!r} of {self.repository.name!r}"
 
+    @property
+    def has_branch(self) -> bool:
+        """Whether the branch exists."""
+        return self.tip is not None or self.text is not None
+
     def has_file_of(self, owner: str) -> bool:
         """Whether the file was rendered for a mirror, or is the engine."""
         return self.text is not None and written_for(self.text) == owner
@@ -65,8 +70,11 @@ def read_place(
     path: str,
     proposal: str,
     subject: str = COMMIT_SUBJECT,
+    expected: str | None = None,
 ) -> FilePlace:
     """Return what is at a path of a branch.
+
+    If that is what is expected, nobody needs to know what pull requests of ours would make of it.
 
     Args:
         azure: the repository's project.
@@ -75,14 +83,18 @@ def read_place(
         path: the path.
         proposal: the branch that our pull requests come from.
         subject: what the comments of our commits say.
+        expected: the text that the file should have, if that is known.
     """
+    text = azure.file(repository, branch, path, expected)
+    if text is not None and text == expected:
+        return FilePlace(repository, branch, path, None, text, proposal, None, None, None, False)
     proposed_tip, tip = azure.tip(repository, proposal), azure.tip(repository, branch)
     return FilePlace(
         repository=repository,
         branch=branch,
         path=path,
         tip=tip,
-        text=azure.file(repository, branch, path) if tip else None,
+        text=text,
         proposal=proposal,
         pull_request=azure.pull_request(repository, proposal, branch) if proposed_tip else None,
         proposed_tip=proposed_tip,
@@ -141,6 +153,7 @@ def commit_group(files: Sequence[PlannedFile]) -> None:
         MirrorError: policies forbid a push, or the branch moves all the time.
     """
     azure, place = files[0].azure, files[0].place
+    place = place if place.tip else replace(place, tip=azure.tip(place.repository, place.branch))
     changes = [file.change for file in files]
     for _ in range(_TRIES):
         try:

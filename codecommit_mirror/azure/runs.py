@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ..engine_api import sanitize
 from ..errors import MirrorError
 from ..progress import say
-from .client import AzureDevOps
-from .objects import GOOD_RESULTS, WITH_ISSUES, Build, Definition
+from .rest.client import AzureDevOps
+from .rest.objects import GOOD_RESULTS, WITH_ISSUES, Build, Definition
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 5.0
 _NOTICE_SECONDS = 60.0
@@ -31,6 +31,18 @@ class RunResult:
     def succeeded(self) -> bool:
         """Whether everything was mirrored, except for refs that need a person's attention."""
         return self.build.result in GOOD_RESULTS
+
+
+_MAX_RUNS = 50
+"""How many of a pipeline's runs are looked at: what one request gets at least."""
+
+
+def recent(azure: AzureDevOps, definition: Definition) -> list[Build]:
+    """Return a pipeline's newest runs, as many as show whether it works: one, if that one succeeded."""
+    newest = azure.newest_build(definition)
+    if newest is None or newest.result in GOOD_RESULTS:
+        return [newest] if newest else []
+    return list(itertools.islice(azure.builds(definition), _MAX_RUNS))
 
 
 def run(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from .. import engine_api
 from ..config.mirror import Mirror, SharedEngine
 from ..errors import MirrorError
-from .client import AzureDevOps
 from .files import ENGINE_SUBJECT, FilePlace, read_place
-from .objects import BranchPolicy, Definition, ProjectSettings, Repository
-from .organization import FoundPool
-from .pipeline import render, written_for
+from .pipeline import render, render_engine, written_for
+from .rest.client import AzureDevOps
+from .rest.objects import BranchPolicy, Definition, ProjectSettings, Repository
+from .rest.organization import FoundPool
 from .variables import AWS_ROLE, HELD_CREDENTIAL, variable_value
 
 _ENGINE_PROPOSAL = "codecommit-mirror/engine"
@@ -49,8 +49,10 @@ def read_engine(azure: AzureDevOps, shared: SharedEngine) -> EngineState:
             f"the repository {shared.repository!r} has the id {repository.id}, but engine.repository_id is "
             f"{shared.repository_id}: it is another repository; correct the section engine."
         )
-    place = read_place(azure, repository, shared.branch, shared.path, _ENGINE_PROPOSAL, ENGINE_SUBJECT)
-    if place.tip is None:
+    place = read_place(
+        azure, repository, shared.branch, shared.path, _ENGINE_PROPOSAL, ENGINE_SUBJECT, expected=render_engine()
+    )
+    if not place.has_branch:
         raise MirrorError(f"{shared.repository!r} has no branch {shared.branch!r}; push one first, or correct engine.")
     return EngineState(azure, place, azure.blocking_policies(repository, shared.branch))
 
@@ -134,12 +136,17 @@ def read_state(
     yaml_repository = azure.repository(own) if own else source
     mirror = _with_id(resolve_default_branches(mirror, source, yaml_repository), source)
     place = read_place(
-        azure, yaml_repository, mirror.azure.yaml_branch, mirror.pipeline_path, pull_request_branch(mirror)
+        azure,
+        yaml_repository,
+        mirror.azure.yaml_branch,
+        mirror.pipeline_path,
+        pull_request_branch(mirror),
+        expected=(wanted := render(mirror)),
     )
     definition, foreign = _find_definition(mirror, azure, place, recorded, trusts_file=trusts_file)
     leftovers = tuple(other for other in foreign if pending and other.body.get("description") == pending)
     foreign = tuple(other for other in foreign if other not in leftovers)
-    policies = azure.blocking_policies(place.repository, place.branch) if place.text != render(mirror) else None
+    policies = azure.blocking_policies(place.repository, place.branch) if place.text != wanted else None
     return mirror, AzureState(
         source=source,
         yaml=place,
@@ -218,7 +225,8 @@ def _with_id(mirror: Mirror, source: Repository) -> Mirror:
 
 def uses_lfs(azure: AzureDevOps, source: Repository) -> bool:
     """Whether the .gitattributes of a repository's default branch names Git LFS."""
-    text = azure.file(source, source.default_branch, ".gitattributes") if source.default_branch else None
+    # Most repositories have none, which a list of their files shows.
+    text = azure.file(source, source.default_branch, ".gitattributes", "") if source.default_branch else None
     return text is not None and engine_api.names_lfs(text)
 
 
@@ -248,7 +256,7 @@ def _find_definition(
     # Of several, or of one that was disabled or has another name, the file does not show whose it is.
     if len(ours) == 1 and ours[0].is_enabled and ours[0].name == mirror.pipeline_name:
         return ours[0], ()
-    similar = {definition.id: definition for definition in azure.find_definitions(at_path, name=mirror.pipeline_name)}
+    similar = {definition.id: definition for definition in [*at_path, *azure.definitions_named(mirror.pipeline_name)]}
     return None, tuple(similar.values())
 
 

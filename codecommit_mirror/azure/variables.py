@@ -15,8 +15,8 @@ from typing import Any
 
 from ..config.mirror import Mirror
 from ..errors import AzureError, ConcurrentRunError, MirrorError
-from .client import AzureDevOps
-from .objects import Definition
+from .rest.client import AzureDevOps
+from .rest.objects import Definition
 
 HELD_CREDENTIAL = "AWS_GIT_CREDENTIAL"
 AWS_GIT_USERNAME, AWS_GIT_PASSWORD = "AWS_GIT_USERNAME", "AWS_GIT_PASSWORD"

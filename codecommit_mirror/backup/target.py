@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from .. import engine_api
 from ..aws.git_signature import sign
 from ..aws.session import session_in, sign_in_of
-from ..azure.client import AzureDevOps
+from ..azure.rest.client import AzureDevOps
 from ..config.azure_url import AZURE_DEVOPS_SERVICES, parse_clone_url
 from ..config.mirror import AzureRepository
 from ..errors import AzureError, MirrorError

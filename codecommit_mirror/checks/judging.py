@@ -9,8 +9,8 @@ from typing import Literal
 from urllib.parse import quote
 
 from ..azure.connection import LFS_NOTE
-from ..azure.objects import WITH_ISSUES, Build, Definition
 from ..azure.pipeline import always_allows_deletions, engine_in, render, render_engine
+from ..azure.rest.objects import WITH_ISSUES, Build, Definition
 from ..backup.coverage import Subscriptions, Unguarded
 from ..config.mirror import Mirror
 from ..engine_api import count

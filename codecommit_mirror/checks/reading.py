@@ -14,7 +14,7 @@ from ..aws.repository import find_clone_url, missing_repository
 from ..aws.session import client
 from ..aws.stack import ReplicaOutputs, ReplicaStackState, read_outputs
 from ..aws.writer import PipelineRecord
-from ..azure.objects import NO_OBJECT, Build, PushedRef
+from ..azure.rest.objects import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
 from ..backup.snapshots import Snapshots, read_snapshots
@@ -114,7 +114,7 @@ def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
     readings.mirror, azure = read_state(context.mirror, context.azure, recorded, trusts_file=False)
     readings.azure = context.with_engine(azure)
     if readings.azure.definition:
-        readings.last_run = next(context.azure.builds(readings.azure.definition), None)
+        readings.last_run = context.azure.newest_build(readings.azure.definition)
     if readings.stack.outputs is None:
         return
     readings.comparison = _compare(context, readings, readings.stack.outputs)

@@ -16,7 +16,7 @@ from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential, IssuedCredential
 from ..aws.session import client, session
 from ..aws.stack import read_outputs
-from ..azure.objects import Definition
+from ..azure.rest.objects import Definition
 from ..azure.variables import held_credential
 from ..config.mirror import Mirror
 from ..errors import MirrorError, NotFoundError

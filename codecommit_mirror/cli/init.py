@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 
-from ..azure.organization import read_organization_id
-from ..azure.token import find_token
+from ..azure.rest.organization import read_organization_id
+from ..azure.rest.token import find_token
 from ..config.azure_url import AZURE_DEVOPS_SERVICES, parse_clone_url
 from ..config.discovery import DiscoveredRepository, name_of
 from ..config.load import DEFAULT_FILE, load

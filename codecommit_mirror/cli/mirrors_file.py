@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from .. import engine_api
-from ..azure.client import AzureDevOps
 from ..azure.files import DISCOVERED, propose_mirrors, read_place
-from ..azure.organization import list_repositories, read_organization_id
-from ..azure.token import find_token
+from ..azure.rest.client import AzureDevOps
+from ..azure.rest.organization import list_repositories, read_organization_id
+from ..azure.rest.token import find_token
 from ..config import azure_url
 from ..config.discovery import Candidate, add, choose, set_organization_id
 from ..config.load import load, load_mirrors

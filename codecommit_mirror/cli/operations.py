@@ -16,7 +16,7 @@ import click
 from ..actions import SYMBOLS, Action
 from ..aws.stack_plan import newly_named
 from ..azure.connection import Allowed
-from ..azure.organization import schedule_note
+from ..azure.rest.organization import schedule_note
 from ..config.load import load
 from ..config.mirror import Mirror
 from ..engine_api import sanitize

@@ -9,7 +9,7 @@ import click
 from ..aws.session import session
 from ..aws.stack import read_outputs
 from ..azure import pipeline as azure_pipeline
-from ..azure.objects import WITH_ISSUES
+from ..azure.rest.objects import WITH_ISSUES
 from ..azure.state import read_state
 from ..azure.variables import wanted_variables
 from ..config.mirror import Mirror

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from .. import engine_api
-from ..azure.objects import WITH_ISSUES
+from ..azure.rest.objects import WITH_ISSUES
 from ..backup.coverage import subscriptions_of, unguarded
 from ..checks import status_page
 from ..checks.judging import WORST_FIRST, Judged, Limits, duration, judge, pipeline_link, replica_link, run_link

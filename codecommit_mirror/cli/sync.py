@@ -17,7 +17,7 @@ from .. import engine_api
 from ..actions import SYMBOLS, Action, Verb
 from ..aws.session import session
 from ..aws.stack import read_outputs
-from ..azure.objects import GOOD_RESULTS
+from ..azure.rest.objects import GOOD_RESULTS
 from ..config.mirror import Mirror
 from ..errors import MirrorError
 from ..operations.batches import Policy, for_each_mirror

@@ -318,8 +318,7 @@ class Snapshots:
     ) -> tuple[Manifest, str]:
         """Write one bundle and its manifest; return the manifest and its SHA-256."""
         check_size(replica, part.refs)
-        now = self._now()
-        time = format_time(now)
+        time = format_time(now := self._now())
         if last and time <= last[0].time:
             time = format_time(parse_time(last[0].time) + _SECOND)
         continued = bool(part.prerequisites) and last is not None
@@ -331,13 +330,8 @@ class Snapshots:
             [header(part.prerequisites, part.refs, access.head)],
             _pack(access.endpoint(), advertisement.capabilities, part),
         )
-        size, sha256, version = self._store.put_bundle(
-            key,
-            parts,
-            (self._retention.mode, until),
-            self._retention.storage,
-            lambda: self._note_interruptible(replica, state),
-        )
+        lock, on_large = (self._retention.mode, until), lambda: self._note_interruptible(replica, state)
+        size, sha256, version = self._store.put_bundle(key, parts, lock, self._retention.storage, on_large)
         manifest = Manifest(
             account=self._vault.account,
             region=self._vault.region,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -111,6 +111,7 @@ def connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
             except AzureError as error:
                 if error.status != _CONFLICT:
                     raise
+                context.clients.forget_lists()
                 current = state.reread_azure(context, current)
                 continue
             return _connected(planned, replace(current, azure=replace(current.azure_side, definition=definition)), todo)
@@ -171,13 +172,20 @@ def record_pipeline(context: MirrorContext, current: MirrorState) -> MirrorState
     return replace(current, record=record)
 
 
+def forget_lists(planned: Iterable[PlannedMirror]) -> None:
+    """Read again what Azure DevOps was listed to have."""
+    for clients in {id(one.context.clients): one.context.clients for one in planned}.values():
+        clients.forget_lists()
+
+
 def commit(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> dict[str, PlannedMirror]:
     """Commit the YAML of the mirrors that need it, and move their pipelines to it; return those that did not fail."""
     batches.commit_files(
         {name: planned.yaml for name, planned in prepared.items() if planned.yaml}, board, policy, CONNECT
     )
     former = {name: planned.former_yaml for name, planned in board.remaining(prepared).items() if planned.former_yaml}
-    # It may be on the branch that has just got a commit.
+    # What comes now may be on the branch that has just got a commit.
+    forget_lists(prepared.values())
     former = for_each_mirror(former, board, lambda file, _: reread(file), policy)
     batches.commit_files(former, board, policy, CONNECT)
 

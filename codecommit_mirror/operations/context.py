@@ -16,9 +16,9 @@ from ..aws import session
 from ..aws.session import AS_THE_ENVIRONMENT_SAYS, SignIn
 from ..aws.stack import ReplicaStackState, find_stack, list_stacks, of_mirror
 from ..aws.writer import PipelineRecord
-from ..azure.client import AzureDevOps
+from ..azure.rest.client import AzureDevOps
+from ..azure.rest.token import AzureToken, find_token
 from ..azure.state import AzureState, EngineState, read_engine
-from ..azure.token import AzureToken, find_token
 from ..azure.variables import AZURE_SECRETS
 from ..config import azure_url
 from ..config.mirror import AzureRepository, Mirror, SharedEngine
@@ -125,8 +125,14 @@ class ClientPool:
         key = (azure.server, azure.organization, azure.project, token.secret)
         with self._lock:
             if key not in self._projects:
-                self._projects[key] = AzureDevOps(azure, token, transport=transport)
+                self._projects[key] = AzureDevOps(azure, token, transport=transport, lists=self.many)
             return self._projects[key]
+
+    def forget_lists(self) -> None:
+        """Read again what projects were listed to have, since this command has changed some of it."""
+        with self._lock:
+            for project in self._projects.values():
+                project.forget_lists()
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from .. import engine_api
 from ..aws import git_credentials
 from ..aws.git_credentials import Credential, IssuedCredential
-from ..azure.client import AzureDevOps
-from ..azure.objects import Definition
+from ..azure.rest.client import AzureDevOps
+from ..azure.rest.objects import Definition
 from ..azure.variables import (
     AWS_GIT_PASSWORD,
     AWS_GIT_USERNAME,

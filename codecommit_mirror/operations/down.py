@@ -149,6 +149,9 @@ def _delete_azure_sides(prepared: Mapping[str, PlannedMirror], board: Board, pol
             planned.context, policy, planned.deployed.record, was_visible=planned.deployed.azure is not None
         )
 
+    for planned in prepared.values():
+        # A person may have taken minutes to answer.
+        planned.context.clients.forget_lists()
     removals = for_each_mirror(prepared, board, disconnect, policy)
     # A mirror that was being moved has two files, which may be on one branch.
     for number in range(2):
@@ -305,7 +308,6 @@ def _disconnect(
     """Delete the pipeline; return the removals of its YAML, which are committed together with those of others."""
     mirror, azure = context.mirror, context.azure_of(record)
     with step(DISCONNECT):
-        # A person may have taken minutes to answer.
         remains = read_remains(mirror, azure, record.definition if record else None) if was_visible else None
         if not remains:
             name = mirror.azure.pipelines_repository or mirror.azure.repository

@@ -12,7 +12,7 @@ from ..aws.repository import missing_repository, not_found_elsewhere
 from ..aws.session import aws_failures, client
 from ..aws.stack_plan import generation_of
 from ..azure import connection
-from ..azure.organization import ServiceConnection, read_connection
+from ..azure.rest.organization import ServiceConnection, read_connection
 from ..azure.state import AzureState
 from ..azure.variables import AZURE_SECRETS, has_replica_secrets, held_credential, missing_source_secrets
 from ..config.ci import TEMPLATE_GENERATION, AzurePipelines, Ci

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from .. import engine_api
 from ..azure import connection, runs
-from ..azure.objects import GOOD_RESULTS, WITH_ISSUES, Build
+from ..azure.rest.objects import GOOD_RESULTS, WITH_ISSUES, Build
 from ..azure.state import AzureState
 from ..errors import MirrorError
 from ..progress import say

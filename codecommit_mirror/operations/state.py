@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 from ..aws import git_credentials, writer
@@ -28,7 +27,8 @@ from ..aws.stack import (
 )
 from ..aws.stack_plan import DeployedStack, WantedStack, is_unchanged, orphans, places, places_of
 from ..aws.writer import PipelineRecord
-from ..azure.objects import GOOD_RESULTS, Build, Definition
+from ..azure.rest.objects import GOOD_RESULTS, Build, Definition
+from ..azure.runs import recent
 from ..azure.state import AzureState, read_state
 from ..config.ci import PROVISIONED_FROM, SOURCE_METADATA, Ci
 from ..config.mirror import Mirror
@@ -39,8 +39,6 @@ from .verification import Comparison
 
 _MAX_WORKERS = 16
 _NOT_FOUND = 404
-_MAX_RUNS = 50
-"""How many of a pipeline's runs are looked at: what one request gets at least."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +321,7 @@ def read(
         raise MirrorError("\n".join(dict.fromkeys(failures)))
     if azure_state is None:
         return state
-    builds = list(islice(context.azure.builds(azure_state.definition), _MAX_RUNS)) if azure_state.definition else []
+    builds = recent(context.azure, azure_state.definition) if azure_state.definition else []
     last_run = next(iter(builds), None)
     mirror = _with_its_writer(mirror, stack)
     state = replace(state, mirror=mirror, azure=azure_state, last_run=last_run, proof=_proof(builds))

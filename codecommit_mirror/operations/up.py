@@ -14,14 +14,14 @@ from ..aws.repository import tag_replica
 from ..aws.stack import ReplicaStackState, has_operation_in_progress
 from ..aws.stack_plan import WantedStack
 from ..azure import connection, runs
-from ..azure.objects import Build
+from ..azure.rest.objects import Build
 from ..azure.variables import AZURE_SECRETS, missing_source_secrets, update_variables
 from ..config.identity import EarlierSignIn
 from ..errors import MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state, verification
 from .batches import Policy, Project, for_each_mirror
-from .connect import PlannedMirror, commit, connect, planned_engine, record_pipeline, update_engines
+from .connect import PlannedMirror, commit, connect, forget_lists, planned_engine, record_pipeline, update_engines
 from .context import MirrorContext
 from .plan import (
     CONNECT,
@@ -308,8 +308,9 @@ def _deploy(
                 )
             return replace(planned, state=_complete(planned.context, current, policy))
 
-    # What has been deployed is completed, however late it is.
+    # What has been deployed is completed, however late it is; minutes may have passed.
     remaining = board.remaining(prepared)
+    forget_lists(remaining.values())
     return for_each_mirror(remaining, board, complete, replace(policy, minutes=math.inf))
 
 

@@ -16,7 +16,7 @@ import boto3
 
 from .. import engine_api
 from ..aws.git_signature import sign
-from ..azure.token import AzureToken
+from ..azure.rest.token import AzureToken
 from ..azure.variables import AZURE_SECRETS
 from ..config import azure_url
 from ..config.mirror import Mirror

@@ -82,6 +82,20 @@ class Repository:
             return None
         return self.git("cat-file", "blob", f"{commit}:{name}")
 
+    def folder(self, commit: str, path: str) -> dict[str, tuple[str, str]] | None:
+        """Return the kinds and ids of a folder and of what is in it, by path; None if there is no such folder."""
+        name = path.strip("/")
+        try:
+            own = self.git("rev-parse", "--verify", "--quiet", f"{commit}:{name}").strip()
+            listed = self.git("ls-tree", "-z", f"{commit}:{name}")
+        except RuntimeError:
+            return None
+        found = {f"/{name}": ("tree", own)}
+        for line in filter(None, listed.split("\0")):
+            (_, kind, identifier), entry = line.partition("\t")[0].split(), line.partition("\t")[2]
+            found["/" + f"{name}/{entry}".lstrip("/")] = (kind, identifier)
+        return found
+
     def has_commit(self, identifier: str) -> bool:
         """Whether there is a commit with this id."""
         try:

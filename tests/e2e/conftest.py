@@ -18,7 +18,7 @@ from aws_cdk.assertions import Template
 from rich.console import Console
 
 from codecommit_mirror.azure import pipeline
-from codecommit_mirror.azure.objects import Build, FileChange
+from codecommit_mirror.azure.rest.objects import Build, FileChange
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.load import single_mirror

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from codecommit_mirror.azure import pipeline
-from codecommit_mirror.azure.client import AzureDevOps
 from codecommit_mirror.azure.connection import Allowed
+from codecommit_mirror.azure.rest.client import AzureDevOps
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.azure.variables import AZURE_SECRETS
 from codecommit_mirror.errors import AzureError, MirrorError
@@ -125,7 +125,7 @@ def test_a_file_of_somebody_else_is_never_overwritten(filled, said):
     commit_file(azure, home, "main", tip, PATH, text="steps: []\n", exists=False, comment="mine")
     with pytest.raises(MirrorError, match="not written by codecommit-mirror and will not be overwritten; set azure"):
         connect(filled, said)
-    assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
+    assert azure.definitions_named(filled.mirror.pipeline_name) == []
     other = pipeline.render(filled.mirror.model_copy(update={"name": "other"}))
     commit_file(azure, home, "main", azure.tip(home, "main"), PATH, text=other, exists=True, comment="theirs")
     with pytest.raises(MirrorError, match="belongs to the mirror 'other'"):
@@ -140,7 +140,7 @@ def test_git_credentials_are_tried_before_they_are_stored(filled, said):
     with pytest.raises(MirrorError, match=r"refused access \(a sign-in page\); check AZURE_GIT_USERNAME") as caught:
         connect(filled, said, context=context)
     assert "canary-wrong" not in str(caught.value) + str(said)
-    assert filled.context().azure.find_definitions(name=filled.mirror.pipeline_name) == []
+    assert filled.context().azure.definitions_named(filled.mirror.pipeline_name) == []
     with pytest.raises(MirrorError, match="AZURE_GIT_PASSWORD is not set"):
         connect(filled, said, context=filled.context(AZURE_GIT_PASSWORD=""))
 
@@ -196,7 +196,7 @@ def test_disconnect_takes_back_what_connect_did_and_nothing_else(filled, said):
     assert azure.leases(read_state(filled.mirror, azure)[1].definition)
     disconnect(filled, said)
     assert sample.git(filled.source, "ls-tree", "-r", "main") == files
-    assert azure.find_definitions(name=filled.mirror.pipeline_name) == []
+    assert azure.definitions_named(filled.mirror.pipeline_name) == []
     said.clear()
     disconnect(filled, said)
     assert "nothing to disconnect: the pipeline is already gone" in said

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from codecommit_mirror.azure.organization import list_repositories
-from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.azure.rest.organization import list_repositories
+from codecommit_mirror.azure.rest.token import AzureToken
 from codecommit_mirror.config.load import load_mirrors
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import organization_id

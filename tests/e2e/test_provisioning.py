@@ -14,8 +14,8 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.azure.rest.client import AzureDevOps
+from codecommit_mirror.azure.rest.token import AzureToken
 from codecommit_mirror.config.azure_url import SERVER_VARIABLE
 from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample

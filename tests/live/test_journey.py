@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from codecommit_mirror.aws.stack import read_outputs
-from codecommit_mirror.azure import token as azure_token
+from codecommit_mirror.azure.rest import token as azure_token
 from codecommit_mirror.azure.state import read_state
 from codecommit_mirror.backup.origin import dropped_since
 from codecommit_mirror.config.load import single_mirror

@@ -22,6 +22,7 @@ FOLDERS = sorted({path.parent for path in FILES})
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")])
 
 CLI = "codecommit_mirror"
+AZURE = f"{CLI}.azure"
 ENGINE = f"{CLI}.engine"
 GUARD = f"{CLI}.guard"
 STACKS = f"{CLI}.stacks"
@@ -30,24 +31,35 @@ IMPORTS = {
     "benchmarks": f"{CLI}.backup {CLI}.engine_api {CLI}.rendering localcloud localcloud.aws.codecommit "
     f"localcloud.azure.service_connections localcloud.git_http localcloud.sample {ENGINE}.text {GUARD}.git_access "
     f"{GUARD}.replicas {GUARD}.snapshot {GUARD}.vault",
-    "demo": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.operations {CLI}.progress "
-    "localcloud localcloud.sample",
+    "demo": f"{CLI}.aws {AZURE}.rest {AZURE}.state {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.operations "
+    f"{CLI}.progress localcloud localcloud.sample",
     "release": "",
     # The CLI and what it calls.
     CLI: "",
     f"{CLI}.__main__": f"{CLI}.cli",
-    f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.backup {CLI}.checks {CLI}.config {CLI}.deployment "
-    f"{CLI}.engine_api "
+    f"{CLI}.cli": f"{CLI}.actions {CLI}.aws {AZURE}.connection {AZURE}.files {AZURE}.pipeline {AZURE}.rest "
+    f"{AZURE}.state {AZURE}.variables {CLI}.backup {CLI}.checks {CLI}.config {CLI}.deployment {CLI}.engine_api "
     f"{CLI}.errors {CLI}.markdown {CLI}.operations {CLI}.progress {CLI}.rendering",
-    f"{CLI}.deployment": f"{CLI}.azure {CLI}.config {CLI}.rendering",
-    f"{CLI}.checks": f"{CLI}.aws {CLI}.azure {CLI}.backup {CLI}.config {CLI}.engine_api {CLI}.errors "
-    f"{CLI}.guard_api {CLI}.markdown {CLI}.operations",
-    f"{CLI}.backup": f"{CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.guard_api "
+    f"{CLI}.deployment": f"{AZURE}.pipeline {CLI}.config {CLI}.rendering",
+    f"{CLI}.checks": f"{CLI}.aws {AZURE}.connection {AZURE}.pipeline {AZURE}.rest {AZURE}.state {AZURE}.variables "
+    f"{CLI}.backup {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.guard_api {CLI}.markdown "
+    f"{CLI}.operations",
+    f"{CLI}.backup": f"{CLI}.aws {AZURE}.rest {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.guard_api "
     f"{CLI}.operations {CLI}.progress",
-    f"{CLI}.operations": f"{CLI}.actions {CLI}.aws {CLI}.azure {CLI}.config {CLI}.engine_api {CLI}.errors "
-    f"{CLI}.progress",
+    f"{CLI}.operations": f"{CLI}.actions {CLI}.aws {AZURE}.connection {AZURE}.files {AZURE}.pipeline {AZURE}.rest "
+    f"{AZURE}.runs {AZURE}.state {AZURE}.variables {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress",
     f"{CLI}.aws": f"{CLI}.actions {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress {GUARD}.names",
-    f"{CLI}.azure": f"{CLI}.actions {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress {CLI}.rendering",
+    AZURE: "",
+    f"{AZURE}.connection": f"{CLI}.actions {AZURE}.definition {AZURE}.files {AZURE}.pipeline {AZURE}.rest "
+    f"{AZURE}.state {AZURE}.variables {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress",
+    f"{AZURE}.definition": f"{AZURE}.state {AZURE}.variables {CLI}.config",
+    f"{AZURE}.runs": f"{AZURE}.rest {CLI}.engine_api {CLI}.errors {CLI}.progress",
+    f"{AZURE}.state": f"{AZURE}.files {AZURE}.pipeline {AZURE}.rest {AZURE}.variables {CLI}.config {CLI}.engine_api "
+    f"{CLI}.errors",
+    f"{AZURE}.files": f"{AZURE}.pipeline {AZURE}.rest {CLI}.errors {CLI}.progress",
+    f"{AZURE}.pipeline": f"{AZURE}.variables {CLI}.config {CLI}.engine_api {CLI}.rendering",
+    f"{AZURE}.variables": f"{AZURE}.rest {CLI}.config {CLI}.errors",
+    f"{AZURE}.rest": f"{CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.progress",
     f"{CLI}.rendering": f"{CLI}.config {CLI}.errors {CLI}.pipeline_templates {ENGINE}",
     f"{CLI}.pipeline_templates": "",
     f"{CLI}.actions": "",

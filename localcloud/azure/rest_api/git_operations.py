@@ -133,8 +133,42 @@ class GitOperations:
         ]
 
     def item(self, call: Call) -> Any:
-        """Items - Get."""
-        repository, path = self._repository(call), call.query["path"]
+        """Items - Get, and Items - List of a folder's own files and folders."""
+        repository = self._repository(call)
+        commit, branch = self._resolved(call, repository)
+        if "scopePath" in call.query:
+            return self._folder(call, repository, commit, branch)
+        path = call.query["path"]
+        text = repository.file(commit, path)
+        if text is None:
+            raise _no_item(path, repository, commit, branch)
+        shown = {"commitId": commit, "gitObjectType": "blob", "path": path}
+        return {**shown, **({"content": text} if call.query.get("includeContent") == "true" else {})}
+
+    @staticmethod
+    def _folder(call: Call, repository: Repository, commit: str, branch: str) -> Any:
+        """Return a folder and what is in it, which has no pages."""
+        path = call.query["scopePath"]
+        if call.query.get("recursionLevel") != "OneLevel":
+            raise ServiceError(400, "The embedded service only lists one level of a folder.")
+        found = repository.folder(commit, path)
+        if found is None:
+            raise _no_item(path, repository, commit, branch)
+        shown = [
+            {
+                "objectId": identifier,
+                "gitObjectType": kind,
+                "commitId": commit,
+                "path": name,
+                **({"isFolder": True} if kind == "tree" else {}),
+            }
+            for name, (kind, identifier) in found.items()
+        ]
+        return {"count": len(shown), "value": shown}
+
+    @staticmethod
+    def _resolved(call: Call, repository: Repository) -> tuple[str, str]:
+        """Return the commit that a call is about, and its branch."""
         if call.query.get("versionDescriptor.versionType", "branch") != "branch":
             raise ServiceError(400, "The embedded service only reads files of branches.")
         branch = call.query.get("versionDescriptor.version") or str(repository.default_branch).removeprefix(
@@ -148,16 +182,7 @@ class GitOperations:
                 f"repository {repository.name}.",
                 "GitUnresolvableToCommitException",
             )
-        text = repository.file(commit, path)
-        if text is None:
-            raise ServiceError(
-                404,
-                f"TF401174: The item '{path}' could not be found in the repository '{repository.name}' at the version "
-                f"specified by '<Branch: {branch} >' (resolved to commit '{commit}').",
-                "GitItemNotFoundException",
-            )
-        shown = {"commitId": commit, "gitObjectType": "blob", "path": path}
-        return {**shown, **({"content": text} if call.query.get("includeContent") == "true" else {})}
+        return commit, branch
 
     def commit(self, call: Call) -> Any:
         """Commits - Get."""
@@ -328,3 +353,12 @@ class GitOperations:
         if with_updates:
             shown["refUpdates"] = [{"name": u.name, "oldObjectId": u.old, "newObjectId": u.new} for u in push.updates]
         return shown
+
+
+def _no_item(path: str, repository: Repository, commit: str, branch: str) -> ServiceError:
+    return ServiceError(
+        404,
+        f"TF401174: The item '{path}' could not be found in the repository '{repository.name}' at the version "
+        f"specified by '<Branch: {branch} >' (resolved to commit '{commit}').",
+        "GitItemNotFoundException",
+    )

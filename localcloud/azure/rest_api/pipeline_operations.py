@@ -73,10 +73,24 @@ class PipelineOperations:
                 found = [d for d in found if value_of(d) == (asked.lower() if key == "name" else asked)]
         if "repositoryId" in call.query and call.query.get("repositoryType") != "TfsGit":
             raise ServiceError(400, "repositoryId goes with repositoryType.")
-        if call.query.get("includeAllProperties") == "true":
-            return [d.shown() for d in found]
-        keys = ("id", "name", "path", "revision", "type", "queueStatus")
-        return [{key: value for key, value in d.shown().items() if key in keys} for d in found]
+        shown = [d.shown() for d in found]
+        if call.query.get("includeAllProperties") != "true":
+            keys = ("id", "name", "path", "revision", "type", "queueStatus")
+            shown = [{key: value for key, value in one.items() if key in keys} for one in shown]
+        if call.query.get("includeLatestBuilds") == "true":
+            latest = self._latest_builds(call)
+            shown = [{**one, **latest.get(one["id"], {})} for one in shown]
+        return shown
+
+    def _latest_builds(self, call: Call) -> dict[int, dict[str, Any]]:
+        """Return what the list says of the newest runs, by the id of the definition; nothing of one without runs."""
+        latest: dict[int, dict[str, Any]] = {}
+        for build in sorted(self._pipelines.builds_in_project(call.organization, call.project), key=lambda b: b.queued):
+            known = latest.setdefault(build.definition.id, {})
+            known["latestBuild"] = self._shown(build)
+            if build.finished:
+                known["latestCompletedBuild"] = known["latestBuild"]
+        return latest
 
     def create_definition(self, call: Call) -> Any:
         """Definitions - Create."""

@@ -11,9 +11,9 @@ import httpx
 import jsonschema
 import pytest
 
-from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.azure.objects import ProjectSettings
-from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.azure.rest.client import AzureDevOps
+from codecommit_mirror.azure.rest.objects import ProjectSettings
+from codecommit_mirror.azure.rest.token import AzureToken
 from codecommit_mirror.errors import AzureError
 from localcloud import sample
 from localcloud.azure.rest_api.api import all_routes
@@ -204,7 +204,7 @@ def test_a_name_is_taken_once(project):
     made = project.pipeline()
     with pytest.raises(AzureError, match="already exists in folder"):
         project.azure.create_definition(project.body())
-    assert [d.id for d in project.azure.find_definitions(name=made.name.upper())] == [made.id]
+    assert [d.id for d in project.azure.definitions_named(made.name.upper())] == [made.id]
     query = {"repositoryId": project.repository.id, "repositoryType": "TfsGit", "yamlFilename": "x.yml"}
     assert [d.id for d in project.azure.find_definitions(**query)] == [made.id]
     assert project.azure.find_definitions(**{**query, "yamlFilename": "y.yml"}) == []

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.azure.rest.client import AzureDevOps
+from codecommit_mirror.azure.rest.token import AzureToken
 from codecommit_mirror.config.mirror import AzureRepository
 from localcloud import LocalCloud, sample
 from localcloud.azure.service_connections import organization_id

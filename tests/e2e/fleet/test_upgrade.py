@@ -80,7 +80,7 @@ class Upgrade:
         clone = self.folder / f"{mirror.name}-{branch}.git"
         sample.git(self.folder, "clone", "-q", "--bare", str(bare), str(clone))
         sample.commit(clone, branch, "An urgent fix")
-        (definition,) = context.azure.find_definitions(name=mirror.pipeline_name)
+        (definition,) = context.azure.definitions_named(mirror.pipeline_name)
         before = {build.id for build in context.azure.builds(definition)}
         subprocess.run(
             ["git", "-C", str(clone), "push", "-q", endpoint.url, branch],

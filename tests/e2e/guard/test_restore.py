@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from codecommit_mirror.aws.writer import PipelineRecord
-from codecommit_mirror.azure.client import AzureDevOps
-from codecommit_mirror.azure.token import AzureToken
+from codecommit_mirror.azure.rest.client import AzureDevOps
+from codecommit_mirror.azure.rest.token import AzureToken
 from codecommit_mirror.engine.refs import CARRIED_PREFIX
 from localcloud import sample
 from localcloud.azure import repos

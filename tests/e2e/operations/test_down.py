@@ -94,7 +94,7 @@ def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(swift):
     swift.cloud.client("codecommit").delete_repository(repositoryName=swift.name)
     swift.down()
     assert "is already gone" in swift.said
-    assert swift.context().azure.find_definitions(name=swift.mirror.pipeline_name) == []
+    assert swift.context().azure.definitions_named(swift.mirror.pipeline_name) == []
 
 
 def test_without_a_record_a_source_that_is_not_to_be_seen_is_asked_about(quick):

@@ -69,7 +69,7 @@ def azure_of(journey):
 
 def definitions_of(journey):
     """Return the ids of all pipelines that have something to do with the mirror."""
-    return [one.id for one in journey.context().azure.find_definitions(name=journey.mirror.pipeline_name)]
+    return [one.id for one in journey.context().azure.definitions_named(journey.mirror.pipeline_name)]
 
 
 def assert_moved(journey, definition, path):

@@ -70,4 +70,4 @@ def test_two_credentials_that_no_pipeline_holds_are_told_before_anything_is_done
     )
     with pytest.raises(MirrorError, match="has 2 Git credentials already, and IAM allows 2"):
         bring_up(rig.context(), stages=(CONNECT, CREDENTIAL))
-    assert rig.context().azure.find_definitions(name=rig.mirror.pipeline_name) == []
+    assert rig.context().azure.definitions_named(rig.mirror.pipeline_name) == []

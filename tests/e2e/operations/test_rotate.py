@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from codecommit_mirror.aws import git_credentials
-from codecommit_mirror.azure.client import AzureDevOps
+from codecommit_mirror.azure.rest.client import AzureDevOps
 from codecommit_mirror.errors import AzureError, MirrorError
 from codecommit_mirror.operations.credential_delivery import ensure_credential
 from codecommit_mirror.operations.rotate import preview, replace_credential

@@ -95,7 +95,7 @@ def test_a_record_that_names_somebody_elses_pipeline_is_refused(swift):
     """Whoever may tag the mirror's user could have it rewritten by 'up', and deleted by 'down'."""
     swift.up()
     azure = swift.context().azure
-    (definition,) = azure.find_definitions(name=swift.mirror.pipeline_name)
+    (definition,) = azure.definitions_named(swift.mirror.pipeline_name)
     body = {key: value for key, value in definition.body.items() if key not in ("id", "revision", "variables")}
     process = {"type": 2, "yamlFilename": "theirs.yml"}
     theirs = azure.create_definition({**body, "name": f"theirs-{swift.name}", "process": process})

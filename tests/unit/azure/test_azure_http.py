@@ -7,9 +7,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from codecommit_mirror.azure import token as azure_token
-from codecommit_mirror.azure.http import TRIES, AzureHttp
-from codecommit_mirror.azure.token import AzureToken, find_token
+from codecommit_mirror.azure.rest import token as azure_token
+from codecommit_mirror.azure.rest.http import TRIES, AzureHttp
+from codecommit_mirror.azure.rest.token import AzureToken, find_token
 from codecommit_mirror.config import azure_url
 from codecommit_mirror.errors import AzureError, MirrorError
 
@@ -304,7 +304,7 @@ def test_azures_own_reason_is_told_whatever_the_answer_is():
 
 def test_an_endless_answer_is_not_read_to_its_end(monkeypatch):
     """Anyone who may push a file to a path of ours decides how long the answer is."""
-    monkeypatch.setattr("codecommit_mirror.azure.http._MAX_ANSWER_BYTES", 10_000_000)
+    monkeypatch.setattr("codecommit_mirror.azure.rest.http._MAX_ANSWER_BYTES", 10_000_000)
     read = []
 
     def parts():

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
-from codecommit_mirror.azure import token
+from codecommit_mirror.azure.rest import token
 from codecommit_mirror.errors import MirrorError
 
 JOB = {

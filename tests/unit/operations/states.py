@@ -1,7 +1,7 @@
 """States of a mirror, as they are read from the clouds."""
 
 from codecommit_mirror.azure.files import FilePlace
-from codecommit_mirror.azure.objects import ProjectSettings, Repository
+from codecommit_mirror.azure.rest.objects import ProjectSettings, Repository
 from codecommit_mirror.azure.state import AzureState, Remains
 
 SOURCE = Repository("id", "MyRepo", "project", "main")

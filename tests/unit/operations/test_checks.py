@@ -11,8 +11,8 @@ from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
 from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
-from codecommit_mirror.azure.objects import NO_OBJECT, BranchPolicy, Build, Definition, PullRequest, PushedRef
 from codecommit_mirror.azure.pipeline import engine_in, render, written_by_newer
+from codecommit_mirror.azure.rest.objects import NO_OBJECT, BranchPolicy, Build, Definition, PullRequest, PushedRef
 from codecommit_mirror.azure.variables import HELD_CREDENTIAL, HeldCredential, plain_variable
 from codecommit_mirror.backup.coverage import Subscriptions, Unguarded
 from codecommit_mirror.checks import reading

@@ -6,7 +6,7 @@ import pytest
 
 from codecommit_mirror.aws.git_credentials import Credential
 from codecommit_mirror.aws.stack import ReplicaOutputs, ReplicaStackState
-from codecommit_mirror.azure.objects import Definition
+from codecommit_mirror.azure.rest.objects import Definition
 from codecommit_mirror.azure.variables import HeldCredential, plain_variable
 from codecommit_mirror.cli.credentials import revocation_question
 from codecommit_mirror.config.load import single_mirror

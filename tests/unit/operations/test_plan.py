@@ -17,7 +17,7 @@ from codecommit_mirror.aws.stack_plan import DeployedStack, WantedStack
 from codecommit_mirror.aws.template_changes import template_changes
 from codecommit_mirror.aws.writer import PipelineRecord
 from codecommit_mirror.azure import connection
-from codecommit_mirror.azure.objects import Build, Definition, ProjectSettings
+from codecommit_mirror.azure.rest.objects import Build, Definition, ProjectSettings
 from codecommit_mirror.azure.variables import AZURE_SECRETS, HELD_CREDENTIAL, HeldCredential, plain_variable
 from codecommit_mirror.cli.results import markdown_plan
 from codecommit_mirror.config.ci import PROVISIONED_FROM, REPLICA, SOURCE_METADATA

@@ -5,7 +5,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.aws.quotas import REPOSITORIES, STACKS, Quota, needs_of, problems
-from codecommit_mirror.azure.organization import schedule_note
+from codecommit_mirror.azure.rest.organization import schedule_note
 from codecommit_mirror.config.identity import Identity
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.config.schedule import runs_a_day

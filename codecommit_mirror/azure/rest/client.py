@@ -16,9 +16,10 @@ from urllib.parse import quote
 
 import httpx
 
-from ..config.mirror import AzureRepository
-from ..errors import AzureError, MirrorError
+from ...config.mirror import AzureRepository
+from ...errors import AzureError, MirrorError
 from .http import AzureHttp
+from .listing import Listing, blob_id
 from .objects import (
     NO_OBJECT,
     BranchPolicy,
@@ -56,6 +57,7 @@ class AzureDevOps:
         token: the token to sign in with.
         sleep: waits before another try.
         transport: an httpx transport, for tests.
+        lists: whether so many mirrors are looked at that what there is of them is listed together.
     """
 
     def __init__(
@@ -64,12 +66,20 @@ class AzureDevOps:
         token: AzureToken,
         sleep: Callable[[float], None] | None = None,
         transport: httpx.BaseTransport | None = None,
+        *,
+        lists: bool = False,
     ) -> None:
         base = f"{azure.server}/{quote(azure.organization, safe='')}/{quote(azure.project, safe='')}"
         self._http = AzureHttp(base, token, **({"sleep": sleep} if sleep else {}), transport=transport)
         self.project = f"{azure.organization}/{azure.project}"
         self.agent_pool = functools.cache(functools.partial(read_pool, self._http))
         self.blocking_policies = functools.cache(self._blocking_policies)
+        self._listing = Listing(self._http, self.project) if lists else None
+
+    def forget_lists(self) -> None:
+        """Read what was listed again where it is needed, since it may have changed."""
+        if self._listing:
+            self._listing.forget()
 
     # -- repositories
 
@@ -98,8 +108,11 @@ class AzureDevOps:
         return _unless_missing(lambda: self._repository(name))
 
     def _repository(self, name: str) -> Repository:
-        action = f"find the repository {name!r} in {self.project}"
-        answer = self._http.get(f"git/repositories/{quote(name, safe='')}", action)
+        listed = self._listing.repositories() if self._listing else {}
+        answer = listed.get(name) or listed.get(name.lower())
+        if answer is None or answer.get("isDisabled"):
+            action = f"find the repository {name!r} in {self.project}"
+            answer = self._http.get(f"git/repositories/{quote(name, safe='')}", action)
         branch = (answer.get("defaultBranch") or "").removeprefix("refs/heads/") or None
         return Repository(answer["id"], answer["name"], answer["project"]["id"], branch)
 
@@ -122,8 +135,20 @@ class AzureDevOps:
                 return str(ref["objectId"])
         return None
 
-    def file(self, repository: Repository, branch: str, path: str) -> str | None:
-        """Return a file's text on a branch, or None if the branch or the file does not exist, or it is a folder."""
+    def file(self, repository: Repository, branch: str, path: str, expected: str | None = None) -> str | None:
+        """Return a file's text on a branch, or None if the branch or the file does not exist, or it is a folder.
+
+        Args:
+            repository: the repository.
+            branch: the branch.
+            path: the path.
+            expected: the text that the file should have, which is not read if a list shows that it does; nor is a file
+                that is not there.
+        """
+        if self._listing and expected is not None:
+            found = self._listing.folder(repository.id, branch, path.rpartition("/")[0]).get(path)
+            if found is None or found == blob_id(expected):
+                return None if found is None else expected
         query = {
             "path": f"/{path}",
             "includeContent": "true",
@@ -235,19 +260,23 @@ class AzureDevOps:
 
     # -- pipeline definitions
 
-    def find_definitions(self, known: Sequence[Definition] = (), **query: str) -> list[Definition]:
-        """Return the definitions that match a query, in full (Definitions - List, then Get).
+    def definitions_named(self, name: str) -> list[Definition]:
+        """Return the definitions of a name, in full, whatever folders they are in ."""
+        if self._listing:
+            known = (listed.definition for listed in self._listing.definitions().values())
+            return [definition for definition in known if definition.name.lower() == name.lower()]
+        return self.find_definitions(name=name)
 
-        Args:
-            known: definitions that have been read, which come first and are not read again.
-            query: what List takes.
-        """
-        ids = {definition.id for definition in known}
-        listed = self._http.pages("build/definitions", "list the pipelines", **query)
-        return [*known, *(self.definition(entry["id"]) for entry in list(listed) if entry["id"] not in ids)]
+    def find_definitions(self, **query: str) -> list[Definition]:
+        """Return the definitions that match what List takes, in full (Definitions - List, then Get)."""
+        listed = list(self._http.pages("build/definitions", "list the pipelines", **query))
+        return [self.definition(entry["id"]) for entry in listed]
 
     def definitions_of(self, repository: Repository, path: str) -> list[Definition]:
         """Return the definitions that run the YAML file at a path of a repository."""
+        if self._listing:
+            known = (listed.definition for listed in self._listing.definitions().values())
+            return [d for d in known if (d.repository_id, d.yaml_path) == (repository.id, path)]
         query = {"repositoryId": repository.id, "repositoryType": "TfsGit", "includeAllProperties": "true"}
         listed = self._http.pages("build/definitions", f"list the pipelines of {repository.name!r}", **query)
         definitions = [Definition(entry["id"], entry) for entry in listed]
@@ -260,6 +289,8 @@ class AzureDevOps:
 
     def find_definition(self, definition_id: int) -> Definition | None:
         """Return a definition of the project, or None if it has none of this id."""
+        if self._listing and (listed := self._listing.definitions().get(definition_id)):
+            return listed.definition
         return _unless_missing(lambda: self.definition(definition_id))
 
     def create_definition(self, body: dict[str, Any]) -> Definition:
@@ -391,9 +422,23 @@ class AzureDevOps:
         """Return a run."""
         return _build(self._http.get(f"build/builds/{build_id}", f"read run {build_id}"))
 
-    def builds(self, definition: Definition, *, status: str | None = None) -> Iterator[Build]:
-        """Yield a definition's runs, the newest first."""
+    def newest_build(self, definition: Definition) -> Build | None:
+        """Return a definition's newest run; None if it has none."""
+        listed = self._listing.definitions().get(definition.id) if self._listing else None
+        if listed and listed.newest_run:
+            return _build(listed.newest_run)
+        return next(self.builds(definition, top=1), None)
+
+    def builds(self, definition: Definition, *, status: str | None = None, top: int | None = None) -> Iterator[Build]:
+        """Yield a definition's runs, the newest first.
+
+        Args:
+            definition: the pipeline.
+            status: only those of a status.
+            top: how many the service lists at a time.
+        """
         query = {"definitions": definition.id, "queryOrder": "queueTimeDescending", "statusFilter": status}
+        query |= {"$top": top} if top else {}
         listed = self._http.pages("build/builds", f"list the runs of {definition.name!r}", **query)
         return (_build(entry) for entry in listed)
 
@@ -425,7 +470,7 @@ def _change(change: FileChange) -> dict[str, Any]:
     return {"changeType": kind, "item": {"path": f"/{change.path}"}, **content}
 
 
-def _build(answer: dict[str, Any]) -> Build:
+def _build(answer: Mapping[str, Any]) -> Build:
     finished = answer.get("finishTime")
     return Build(
         id=answer["id"],

@@ -14,9 +14,9 @@ from urllib.parse import unquote
 
 import httpx
 
-from ..engine_api import RetryableError, patiently, retry_after_seconds
-from ..errors import AzureError, MirrorError
-from ..progress import say
+from ...engine_api import RetryableError, patiently, retry_after_seconds
+from ...errors import AzureError, MirrorError
+from ...progress import say
 from .token import SCOPES, AzureToken
 
 API_VERSION = "7.1"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from ..config import azure_url
-from ..errors import MirrorError
+from ...config import azure_url
+from ...errors import MirrorError
 
 ENTRA_TOKEN, JOB_TOKEN = "AZURE_DEVOPS_ENTRA_TOKEN", "SYSTEM_ACCESSTOKEN"
 """Variables with an access token of an Entra identity for Azure DevOps, and with the token of a pipeline's job."""

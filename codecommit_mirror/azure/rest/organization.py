@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import httpx
 
-from ..config.discovery import DiscoveredRepository
-from ..config.mirror import Mirror
-from ..config.schedule import runs_a_day
-from ..errors import AzureError
+from ...config.discovery import DiscoveredRepository
+from ...config.mirror import Mirror
+from ...config.schedule import runs_a_day
+from ...errors import AzureError
 from .http import AzureHttp
 from .token import AzureToken
 
