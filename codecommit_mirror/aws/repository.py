@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import boto3
 
+from .. import engine_api
 from ..config.ci import REPLICA
 from ..config.mirror import Mirror
 from ..errors import MirrorError, NotFoundError
@@ -150,3 +152,11 @@ def missing_repository(mirror: Mirror) -> str:
         f"CloudFormation does not notice; run 'codecommit-mirror down {mirror.name}' (or 'cdk destroy {mirror.name}'), "
         f"then 'codecommit-mirror up {mirror.name}', which copies everything that the source has."
     )
+
+
+def is_clone_url(url: str, region: str, name: str) -> bool:
+    """Whether a URL is that of a repository in CodeCommit, or in the embedded cloud on this machine."""
+    parts = urlsplit(url)
+    place = parts.path.lstrip("/") if engine_api.is_loopback(parts.hostname) else f"{parts.netloc}{parts.path}"
+    host = rf"git-codecommit(-fips)?\.{re.escape(region)}\.amazonaws\.com(\.cn)?"
+    return re.fullmatch(rf"{host}/v1/repos/{re.escape(name)}", place) is not None

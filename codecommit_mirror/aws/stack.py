@@ -16,7 +16,7 @@ from ..config.ci import REPLICA
 from ..config.mirror import Mirror
 from ..errors import MirrorError, NotFoundError, UnsettledError
 from ..progress import say
-from .repository import find_clone_url, find_tagged, missing_repository, not_found_elsewhere
+from .repository import find_clone_url, find_tagged, is_clone_url, missing_repository, not_found_elsewhere
 from .session import aws_failures, client
 
 if TYPE_CHECKING:
@@ -119,15 +119,17 @@ class ReplicaStackState:
         replica = self.tags.get(REPLICA) or arn.rpartition(":")[2]
         return replica == mirror.name or (early and not replica)
 
-    def names_replica_of(self, mirror: Mirror) -> bool:
-        """Whether its outputs name the mirror's replica in its own account and region; True of one without outputs.
+    def wrong_replica(self, mirror: Mirror) -> str | None:
+        """Return what its outputs name in place of the mirror's replica in its own account and region; None if nothing.
 
         Whoever may deploy decides what the outputs say.
         """
         if self.outputs is None or self.is_elsewhere:
-            return True
+            return None
         _, partition, _, region, account = self.arn.split(":")[:5]
-        return self.outputs.replica_arn == f"arn:{partition}:codecommit:{region}:{account}:{mirror.name}"
+        if self.outputs.replica_arn != f"arn:{partition}:codecommit:{region}:{account}:{mirror.name}":
+            return self.outputs.replica_arn
+        return None if is_clone_url(self.outputs.replica_url, region, mirror.name) else self.outputs.replica_url
 
     def user_name(self, mirror: Mirror) -> str:
         """Return the name of the stack's IAM user, or the configured name if the stack has none."""
@@ -228,11 +230,10 @@ def of_mirror(aws: boto3.Session, mirror: Mirror, state: ReplicaStackState) -> R
             f"the stack {mirror.stack_name!r} in region {aws.region_name} does not belong to the mirror "
             f"{mirror.name!r} and is left alone; give the mirror another name."
         )
-    if state.outputs and not state.names_replica_of(mirror):
+    if wrong := state.wrong_replica(mirror):
         raise MirrorError(
-            f"the outputs of the stack {mirror.stack_name!r} in region {aws.region_name} name "
-            f"{state.outputs.replica_arn}, which is not the replica of {mirror.name!r} there: look for who changed "
-            f"them, and run 'cdk deploy {mirror.name}'."
+            f"the outputs of the stack {mirror.stack_name!r} in region {aws.region_name} name {wrong}, which is not "
+            f"the replica of {mirror.name!r} there: look for who changed them, and run 'cdk deploy {mirror.name}'."
         )
     return state
 

@@ -153,11 +153,12 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as
         raise click.UsageError("Name one credential (see 'credentials list'), or give --all; not both.")
     if credential_id and not re.fullmatch(r"\w{20,128}", credential_id, re.ASCII):
         raise MirrorError(f"{credential_id!r} is not the id of a credential; see 'credentials list'.")
-    iam, user, existing = _read_credentials(mirror)
+    iam, user, existing, doubt = _read_credentials(mirror)
     chosen = [c for c in existing if every or c.id == credential_id]
     if any(c.status == "Active" for c in chosen):
-        question = revocation_question(mirror.name, [c.id for c in chosen], *_read_definition(mirror))
-        if question:
+        ids = [c.id for c in chosen]
+        question = revocation_question(mirror.name, ids, *_read_definition(mirror))
+        if question := f"{doubt} Revoke {' and '.join(ids)}?" if doubt else question:
             confirmation(yes)(question)
     revoked = [c.id for c in chosen if git_credentials.revoke(iam, user, c.id)]
     if as_json:
@@ -168,19 +169,23 @@ def revoke(mirror: Mirror, credential_id: str | None, every: bool, yes: bool, as
         echo(f"Nothing to revoke: {credential_id or 'every Git credential'} of {user} is already gone.")
 
 
-def _read_credentials(mirror: Mirror) -> tuple[IAMClient, str, list[Credential]]:
-    """Return an IAM client, the mirror's user, and the user's credentials."""
-    aws = session(mirror)
+def _read_credentials(mirror: Mirror) -> tuple[IAMClient, str, list[Credential], str | None]:
+    """Return an IAM client, the mirror's user, the user's credentials, and why it may be somebody else's."""
+    aws, outputs = session(mirror), None
     iam = client(aws, "iam")
     try:
-        user = read_outputs(aws, mirror).user_of(mirror)
+        outputs = read_outputs(aws, mirror)
+        user = outputs.user_of(mirror)
     except NotFoundError:
         # IAM is global: the user may exist without the stack.
         user = mirror.user_name
     try:
-        return iam, user, git_credentials.list_credentials(iam, user)
+        existing = git_credentials.list_credentials(iam, user)
+        if outputs is None:
+            return iam, user, existing, f"Only mirrors.yaml says that {user!r} is the user of {mirror.name}."
+        return iam, user, existing, writer.other_rights(iam, mirror, outputs)
     except NotFoundError:
-        return iam, user, []
+        return iam, user, [], None
 
 
 def _read_definition(mirror: Mirror) -> tuple[bool, Definition | None]:

@@ -293,6 +293,11 @@ class Mirror(BaseModel):
         return self.deployed == "elsewhere"
 
     @property
+    def stores_secrets(self) -> bool:
+        """Whether the mirror's pipeline stores any secret."""
+        return (self.source_auth, self.replica_auth) != ("job-token", "role")
+
+    @property
     def writer(self) -> str:
         """Who may push to the replica: the mirror's user or role, with its kind."""
         return f"role/{self.role_name}" if self.replica_auth == "role" else f"user/{self.user_name}"

@@ -75,8 +75,7 @@ class Policy:
 
     def covers_azure(self, mirror: Mirror) -> bool:
         """Whether the Azure side of a mirror is read and changed."""
-        stores_no_secret = mirror.replica_auth == "role" and mirror.source_auth == "job-token"
-        return self.azure == "all" or (self.azure == "without secrets" and stores_no_secret)
+        return self.azure == "all" or (self.azure == "without secrets" and not mirror.stores_secrets)
 
 
 def for_each_mirror(

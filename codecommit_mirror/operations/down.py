@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from .. import engine_api
 from ..actions import Action
-from ..aws import git_credentials
+from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential
 from ..aws.repository import find_clone_url, untag_replica
 from ..aws.session import client, session_in
@@ -327,17 +327,23 @@ def _revoke(planned: PlannedMirror) -> None:
 
 def _revoked(context: MirrorContext, deployed: DeployedMirror) -> list[str]:
     """Revoke the credentials that the mirror leaves behind; return their ids."""
-    user = deployed.stack.user_name(context.mirror) if deployed.stack else context.mirror.user_name
+    outputs = deployed.stack.outputs if deployed.stack else None
+    user = outputs.push_user_name if outputs else context.mirror.user_name
+    existing = git_credentials.find_credentials(context.iam, user) if user else None
+    if user is None or not existing:
+        return []
+    if outputs and (other := writer.other_rights(context.iam, context.mirror, outputs)):
+        say(f"left the Git credentials of {user!r} alone: {other}")
+        return []
     held = held_credential(deployed.azure.variables) if deployed.azure else HeldCredential()
-    existing = git_credentials.find_credentials(context.iam, user) or []
-    chosen = credentials_to_revoke(existing, held, has_stack=deployed.stack is not None)
+    chosen = credentials_to_revoke(existing, held, has_stack=outputs is not None)
     return [credential.id for credential in chosen if git_credentials.revoke(context.iam, user, credential.id)]
 
 
 def credentials_to_revoke(existing: Sequence[Credential], held: HeldCredential, *, has_stack: bool) -> list[Credential]:
-    """Decide which credentials go: all of the stack's user; without a stack only those that the pipeline held.
+    """Decide which credentials go: all of the user whom the stack names, or else only those that the pipeline held.
 
-    Without a stack the user may belong to something else.
+    The user whom only mirrors.yaml names may belong to something else.
     """
     return [credential for credential in existing if has_stack or credential.id in (held.id, held.replaces)]
 

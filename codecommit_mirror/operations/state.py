@@ -312,8 +312,9 @@ def read(
         failures.append(str(error))
     try:
         if azure:
-            # CloudFormation may take the record away with a deployment after which a command was stopped.
-            migrates = state is not None and state.outputs is not None and state.outputs.is_migrating
+            # CloudFormation may take the record away with a deployment after which a command was stopped. But whoever
+            # may deploy decides what the outputs say, so that no secret goes by a file.
+            migrates = bool(state and state.outputs and state.outputs.is_migrating and not mirror.stores_secrets)
             mirror, azure_state = _read_azure(context, state.record if state else None, trusts_file=migrates)
     except MirrorError as error:
         failures.append(_name_renamed(context, state.record if state else None, error))

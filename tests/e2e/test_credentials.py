@@ -136,6 +136,19 @@ def test_revoke_when_the_stack_is_gone_is_success(run, bare):
     assert "already gone" in done.stdout
 
 
+def test_revoke_asks_where_only_the_file_says_whose_credentials_they_are(run, bare):
+    cloudformation, iam = bare.cloud.client("cloudformation"), bare.cloud.client("iam")
+    cloudformation.delete_stack(StackName=bare.name)
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName=bare.name, WaiterConfig={"Delay": 0.2})
+    user = bare.mirror.user_name
+    iam.create_user(UserName=user)
+    iam.create_service_specific_credential(UserName=user, ServiceName="codecommit.amazonaws.com")
+    asked = run("revoke", "--all")
+    assert (asked.returncode, f"Only mirrors.yaml says that '{user}' is the user of" in asked.stderr) == (1, True)
+    assert run("revoke", "--all", "--yes").returncode == 0
+    assert iam.list_service_specific_credentials(UserName=user)["ServiceSpecificCredentials"] == []
+
+
 def test_revoke_wants_to_know_what(run):
     assert "Name one credential" in run("revoke").stderr
     assert "Name one credential" in run("revoke", "ACCAX", "--all").stderr

@@ -9,6 +9,8 @@ from localcloud import sample
 from tests.e2e.conftest import take_down
 
 from .journeys import DOWN, Killed, hide_stack, state_of
+from .test_moving import configure
+from .test_other_source import name_in_outputs
 
 
 @pytest.mark.parametrize("effect", range(1, len(DOWN) + 1), ids=lambda n: f"{n} {DOWN[n - 1]}")
@@ -87,6 +89,30 @@ def test_without_a_stack_a_user_of_that_name_keeps_what_the_pipeline_never_held(
     hide_stack(monkeypatch)
     quick.down()
     assert [c["ServiceSpecificCredentialId"] for c in quick.credentials] == [other]
+
+
+def test_a_stack_that_names_somebody_elses_user_deletes_none_of_their_credentials(templated):
+    """Who may deploy decides what the outputs say, and mirrors.yaml what the user of a mirror with a role is called."""
+    templated.up()
+    iam, theirs = templated.cloud.client("iam"), f"alice-{templated.name}"
+    iam.create_user(UserName=theirs)
+    iam.create_access_key(UserName=theirs)
+    iam.create_service_specific_credential(UserName=theirs, ServiceName="codecommit.amazonaws.com")
+    name_in_outputs(templated, "PushUserName", theirs)
+    templated.down()
+    held = iam.list_service_specific_credentials(UserName=theirs)["ServiceSpecificCredentials"]
+    assert len(held) == 1
+    assert f"left the Git credentials of '{theirs}' alone: the user '{theirs}', whom the outputs" in templated.said
+
+
+def test_a_mirror_with_a_role_deletes_no_users_credentials(templated):
+    configure(templated, auth="role")
+    templated.up()
+    iam, namesake = templated.cloud.client("iam"), templated.mirror.user_name
+    iam.create_user(UserName=namesake)
+    iam.create_service_specific_credential(UserName=namesake, ServiceName="codecommit.amazonaws.com")
+    templated.down()
+    assert len(iam.list_service_specific_credentials(UserName=namesake)["ServiceSpecificCredentials"]) == 1
 
 
 def test_a_replica_that_was_deleted_by_hand_does_not_stop_down(swift):

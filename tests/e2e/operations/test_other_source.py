@@ -11,6 +11,7 @@ from codecommit_mirror.checks.judging import judge
 from codecommit_mirror.checks.reading import read
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.operations import state
+from codecommit_mirror.operations.plan import DEPLOY
 from codecommit_mirror.operations.run import run_successfully
 from localcloud import sample
 from tests.e2e.conftest import azure_environment
@@ -124,6 +125,34 @@ def test_without_a_record_of_the_user_nothing_says_what_the_source_is(quick, com
     assert sample.refs(victim) == {}
 
 
+def name_in_outputs(journey, output, value):
+    """Update the mirror's stack like somebody who may: its resources and tags stay, an output says something else."""
+    cloudformation = journey.cloud.client("cloudformation")
+    template = cloudformation.get_template(StackName=journey.name)["TemplateBody"]
+    template["Outputs"].setdefault(output, {})["Value"] = value
+    cloudformation.update_stack(
+        StackName=journey.name, TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_NAMED_IAM"]
+    )
+
+
+def test_outputs_that_tell_of_a_migration_give_no_prepared_pipeline_a_secret(templated):
+    """While a pipeline migrates without secrets, its file and its variables count; anybody may write those."""
+    templated.up(stages=(DEPLOY,))
+    context = templated.context()
+    name_in_outputs(templated, "PushRoleSubjects", "p://contoso/Shop/a\np://contoso/Shop/b")
+    home = context.azure.repository(templated.name)
+    context.azure.create_definition(
+        {
+            "name": templated.mirror.pipeline_name,
+            "process": {"type": 2, "yamlFilename": templated.mirror.pipeline_path},
+            "repository": {"id": home.id, "type": "TfsGit", "defaultBranch": "refs/heads/main"},
+            "variables": {"AWS_REPO_URL": {"value": f"x/{templated.name}"}, "AWS_GIT_CREDENTIAL": {"value": "{}"}},
+        }
+    )
+    with pytest.raises(MirrorError, match="is not recorded as this mirror's; its creator can always change it, so it"):
+        templated.up()
+
+
 @pytest.mark.parametrize(
     ("output", "value", "why"),
     [
@@ -134,22 +163,23 @@ def test_without_a_record_of_the_user_nothing_says_what_the_source_is(quick, com
         ),
         ("ReplicaArn", "{arn}2", "name {arn}2, which is not the replica of '{name}' there: look for who changed them"),
         ("ReplicaArn", "{elsewhere}", "name {elsewhere}, which is not the replica of '{name}' there: look for who"),
+        (
+            "ReplicaUrl",
+            "https://theirs.example/v1/repos/{name}",
+            "name https://theirs.example/v1/repos/{name}, which is",
+        ),
     ],
 )
 def test_a_stack_lends_no_other_mirrors_user(templated, command, output, value, why):
     """Who may deploy decides what a stack's outputs say: another user's record, policy or Git credentials do not go."""
     templated.up()
-    iam, cloudformation = templated.cloud.client("iam"), templated.cloud.client("cloudformation")
+    iam = templated.cloud.client("iam")
     outputs = state.settled_stack(templated.context()).outputs
     names = {"name": templated.name, "arn": outputs.replica_arn}
     names["elsewhere"] = outputs.replica_arn.replace(templated.cloud.region, "eu-north-1")
     record = writer.read_record(iam, outputs)
     iam.create_user(UserName=f"theirs-{templated.name}", Tags=record.tags(f"{outputs.replica_arn}2"))
-    template = cloudformation.get_template(StackName=templated.name)["TemplateBody"]
-    template["Outputs"][output]["Value"] = value.format(**names)
-    cloudformation.update_stack(
-        StackName=templated.name, TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_NAMED_IAM"]
-    )
+    name_in_outputs(templated, output, value.format(**names))
     for act in (templated.down, templated.rotate):
         with pytest.raises(MirrorError, match=re.escape(why.format(**names))):
             act()

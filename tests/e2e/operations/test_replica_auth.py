@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from codecommit_mirror.aws import cdk
+from codecommit_mirror.azure.connection import Allowed
 from codecommit_mirror.checks.judging import Limits, judge
 from codecommit_mirror.checks.reading import read
 from codecommit_mirror.cli import cli
@@ -117,11 +118,17 @@ def test_at_every_moment_of_the_change_the_pipeline_works(templated, target):
     use(journey, "user" if target == "role" else "role")
     journey.up()
     use(journey, target)
-    for number in range(1, 12):
+    allowed = Allowed()
+    for number in range(1, 16):
         try:
-            journey.up(stop_after=number)
+            journey.up(stop_after=number, allowed=allowed)
         except Killed:
-            assert journey.pipeline_works(), journey.effects.seen
+            assert allowed.replace_pipeline or journey.pipeline_works(), journey.effects.seen
+        except MirrorError:
+            # The deployment that created the user may have taken the record from the role: no secret goes without one.
+            if target == "role" or allowed.replace_pipeline:
+                raise
+            allowed = Allowed(replace_pipeline=True)
         else:
             break
     assert number > 3
