@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -133,6 +134,8 @@ class GitHttpServer(ThreadingHTTPServer):
         """Bytes of the bodies of all answers; for benchmarks."""
         self.requests = {"git": 0, "api": 0}
         """How many requests of each kind there were; for benchmarks."""
+        self.delay_seconds = 0.0
+        """How long a round trip takes; a new connection takes two more, as with TLS 1.3."""
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, name="git-http", daemon=True).start()
 
@@ -145,6 +148,14 @@ class GitHttpServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: GitHttpServer
+
+    def setup(self) -> None:
+        super().setup()
+        time.sleep(2 * self.server.delay_seconds)
+
+    def parse_request(self) -> bool:
+        time.sleep(self.server.delay_seconds)
+        return super().parse_request()
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -177,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             body=RequestBody(self).read(-1),
             accept=self.headers.get("Accept", ""),
         )
-        return self._answer(self.server.api(request))
+        return self._answer(self.server.api(request), ends=False)
 
     do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _call_api
 
@@ -285,9 +296,9 @@ class _Handler(BaseHTTPRequestHandler):
             return None, None
         return username, password
 
-    def _answer(self, answer: Answer) -> None:
-        # What the client still sends belongs to no later request.
-        self.close_connection = True
+    def _answer(self, answer: Answer, *, ends: bool = True) -> None:
+        """Answer without git; the connection ends if the client may still send what belongs to no later request."""
+        self.close_connection = self.close_connection or ends
         body = answer.body.encode() if isinstance(answer.body, str) else answer.body
         with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as stream:
             length = stream.seek(0, io.SEEK_END)
@@ -296,7 +307,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in {**answer.headers, "Content-Type": answer.content_type}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(length))
-            self.send_header("Connection", "close")
+            if self.close_connection:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.server.bytes_out += length
             shutil.copyfileobj(stream, self.wfile)

@@ -107,6 +107,10 @@ class AzureControls:
         log: dict[str, Any] = self._call("run_log", build_id)
         return log
 
+    def slow_down(self, milliseconds: float) -> None:
+        """Let every round trip take so long; a new connection takes two more."""
+        self._call("slow_down", milliseconds)
+
     def add_parallel_jobs(self, count: int) -> None:
         """Let so many more runs be done at a time; at first it is one."""
         self._call("add_parallel_jobs", count)

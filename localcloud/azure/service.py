@@ -156,6 +156,10 @@ class AzureDevOps:
         run = self._pipelines.builds[build_id].run
         return {"stages": run.stages, "summaries": run.summaries, "unmasked": run.unmasked}
 
+    def slow_down(self, milliseconds: float) -> None:
+        """Let every round trip to the service take so long."""
+        self._server.delay_seconds = milliseconds / 1000
+
     def add_parallel_jobs(self, count: int) -> None:
         """Let so many more runs be done at a time."""
         self._pipelines.add_parallel_jobs(count)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from codecommit_mirror.azure.rest.client import AzureDevOps
-from codecommit_mirror.azure.rest.objects import ProjectSettings
+from codecommit_mirror.azure.rest.objects import FileChange, ProjectSettings
 from codecommit_mirror.azure.rest.token import AzureToken
 from codecommit_mirror.errors import AzureError
 from localcloud import sample
@@ -129,13 +129,19 @@ class Project:
         self.azure = self.client(self.cloud.operator_token)
         self.repository = self.azure.repository(rig.name)
 
-    def client(self, secret, bearer=False, sleep=None):
+    def client(self, secret, bearer=False, sleep=None, lists=False):
         return AzureDevOps(
             self.rig.mirror.azure,
             AzureToken(secret, bearer, "TOKEN", self.rig.cloud.azure_url),
             sleep=sleep,
             transport=self.transport,
+            lists=lists,
         )
+
+    @property
+    def calls(self):
+        """How many requests the service got."""
+        return self.cloud.requests()["azure rest"]
 
     def body(self, **changes):
         return {
@@ -208,6 +214,50 @@ def test_a_name_is_taken_once(project):
     query = {"repositoryId": project.repository.id, "repositoryType": "TfsGit", "yamlFilename": "x.yml"}
     assert [d.id for d in project.azure.find_definitions(**query)] == [made.id]
     assert project.azure.find_definitions(**{**query, "yamlFilename": "y.yml"}) == []
+
+
+def test_many_mirrors_are_read_from_lists(project):
+    """Each list is asked for once, and says what a call for each of its things would say."""
+    made = project.pipeline()
+    build = project.wait(project.azure.queue(made, "main"))
+    lister = project.client(project.cloud.operator_token, lists=True)
+    before = project.calls
+    for _ in range(2):
+        assert lister.repository(project.rig.name.upper()) == lister.repository(project.repository.id)
+        assert lister.repository(project.rig.name) == project.repository
+        assert lister.find_definition(made.id).body == made.body
+        assert [d.body for d in lister.definitions_of(project.repository, "x.yml")] == [made.body]
+        assert [d.id for d in lister.definitions_named(made.name.upper())] == [made.id]
+        assert lister.newest_build(made).id == build.id
+        assert lister.file(project.repository, "main", "x.yml", expected=YAML) == YAML
+        assert lister.file(project.repository, "main", "nothing.yml", expected=YAML) is None
+    assert project.calls - before == 3
+    assert lister.file(project.repository, "main", "x.yml", expected="another") == YAML
+    assert lister.file(project.repository, "nowhere", "x.yml", expected=YAML) is None
+
+
+def test_a_folder_in_a_folder_is_listed_with_all_of_its_files(project):
+    texts = {f"one folder/é {number}.yml": f"# {number}\n" for number in range(3)}
+    for path, text in texts.items():
+        tip = project.azure.tip(project.repository, "main")
+        project.azure.commit_files(project.repository, "main", tip, [FileChange(path, text, False)], "[skip ci]")
+    lister = project.client(project.cloud.operator_token, lists=True)
+    before = project.calls
+    for path, text in texts.items():
+        assert lister.file(project.repository, "main", path, expected=text) == text
+    assert project.calls - before == 1
+
+
+def test_lists_are_read_again_once_something_changed(project):
+    lister = project.client(project.cloud.operator_token, lists=True)
+    assert lister.definitions_of(project.repository, "x.yml") == []
+    made = project.pipeline()
+    # What a list does not have may have been created since.
+    assert lister.find_definition(made.id).id == made.id
+    assert lister.definitions_of(project.repository, "x.yml") == []
+    lister.forget_lists()
+    assert [d.id for d in lister.definitions_of(project.repository, "x.yml")] == [made.id]
+    assert lister.newest_build(made) is None
 
 
 def test_retained_runs_block_a_deletion(project):
