@@ -142,14 +142,7 @@ def read_state(
     own = mirror.azure.pipelines_repository
     yaml_repository = azure.repository(own) if own else source
     mirror = _with_id(resolve_default_branches(mirror, source, yaml_repository), source)
-    place = read_place(
-        azure,
-        yaml_repository,
-        mirror.azure.yaml_branch,
-        mirror.pipeline_path,
-        pull_request_branch(mirror),
-        expected=(wanted := render(mirror)),
-    )
+    place = _read_own_place(mirror, azure, yaml_repository, expected=(wanted := render(mirror)))
     definition, foreign = _find_definition(mirror, azure, place, recorded, trusts_file=trusts_file)
     leftovers = tuple(other for other in foreign if pending and other.body.get("description") == pending)
     foreign = tuple(other for other in foreign if other not in leftovers)
@@ -193,12 +186,18 @@ def read_remains(mirror: Mirror, azure: AzureDevOps, recorded: int | None = None
         former = _read_former_place(mirror, azure, None, definition)
         return Remains(definition, (former,) if former else (), source_id) if definition else None
     resolved = resolve_default_branches(mirror, source, yaml_repository)
-    place = read_place(
-        azure, yaml_repository, resolved.azure.yaml_branch, resolved.pipeline_path, pull_request_branch(mirror)
-    )
+    place = _read_own_place(resolved, azure, yaml_repository)
     definition, _ = _find_definition(resolved, azure, place, recorded, trusts_file=True)
     former = _read_former_place(resolved, azure, place, definition)
     return Remains(definition, (place, former) if former else (place,), source_id)
+
+
+def _read_own_place(
+    mirror: Mirror, azure: AzureDevOps, repository: Repository, expected: str | None = None
+) -> FilePlace:
+    """Return the place of the mirror's YAML."""
+    branch, path = mirror.azure.yaml_branch, mirror.pipeline_path
+    return read_place(azure, repository, branch, path, pull_request_branch(mirror), expected=expected)
 
 
 def _yaml_repository_name(mirror: Mirror) -> str:
