@@ -5,13 +5,14 @@ from __future__ import annotations
 from .guard.confirmation import digest, read_confirmation
 from .guard.history import read_entries
 from .guard.vault.bundle import read_header
-from .guard.vault.manifest import SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
+from .guard.vault.manifest import PREFIX, SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
 from .guard.vault.public_key import PublicKey
 from .guard.vault.signed import Signed, SignedSnapshots
 from .guard.vault.signer import KeyUnusableError, Signer
 from .guard.vault.store import Listing, Store, Version
 
 __all__ = [
+    "PREFIX",
     "SIGNATURE_SUFFIX",
     "KeyUnusableError",
     "Listing",

@@ -15,6 +15,7 @@ from ..aws.session import aws_failures, client
 from ..config.guard import STACK_NAME, VAULT_STACK_NAME
 from ..errors import MirrorError, NotFoundError
 from ..guard_api import (
+    PREFIX,
     KeyUnusableError,
     Listing,
     Manifest,
@@ -26,6 +27,7 @@ from ..guard_api import (
     Version,
     as_of,
     chain_of,
+    format_time,
     parse_time,
 )
 
@@ -73,7 +75,7 @@ class Snapshots:
                 f"there is no snapshot of this replica in the bucket {self.store.bucket}{left_out} yet; the guard "
                 "takes one when it next looks at it."
             )
-        snapshot = as_of(self.complete, time or datetime.now(UTC) + timedelta(days=1))
+        snapshot = as_of(self.complete, time or _tomorrow())
         if snapshot is None:
             first = f"; the first one is from {readable(self.complete[0].time)}" if self.complete else ""
             raise MirrorError(f"there is no snapshot of that time or before{first}; give a later --at.")
@@ -222,15 +224,8 @@ def read_snapshots(
         MirrorError: there is no bucket, it cannot be read, no signature can be checked, or it has snapshots of several
             vaults: the last one of one could be older than those of another.
     """
-    store = Store(client(aws, "s3"), bucket or find_bucket(aws))
-    with aws_failures(f"read the snapshots in the bucket {store.bucket}"):
-        try:
-            listing = store.listing(replica)
-        except exceptions.ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchBucket":
-                raise
-            raise MirrorError(f"the bucket {store.bucket!r} does not exist; correct --bucket.") from None
-    keys = [key for key in listing.by_key if key.endswith(".json")]
+    store, listing = _list(aws, replica, bucket)
+    keys = _manifest_keys(listing)
     if not keys:
         return Snapshots(store, {}, listing, ())
     snapshots = SignedSnapshots(store, listing, _trusted_keys(aws, store, pinned), None if bucket else store.bucket)
@@ -244,6 +239,63 @@ def read_snapshots(
         )
     ordered = dict(sorted(signed.items(), key=lambda item: item[1].manifest.sequence))
     return Snapshots(store, ordered, listing, tuple(key for key in keys if key not in signed))
+
+
+def read_chain(aws: boto3.Session, replica: str, at: datetime | None = None, pinned: Sequence[str] = ()) -> Snapshots:
+    """Read the manifests of the last snapshot, or of the last one by a time, and of its chain, several at a time.
+
+    The others stay unread, and of the chain only that snapshot comes with its refs. If there is no such chain, all are
+    read, to say why.
+
+    Args:
+        aws: a session that may read the vault.
+        replica: the replica's name.
+        at: the time.
+        pinned: fingerprints of the keys whose signatures count; that of the vault's stack by default.
+
+    Raises:
+        MirrorError: as ``read_snapshots``.
+    """
+    store, listing = _list(aws, replica, None)
+    latest = f"{PREFIX}{replica}/{format_time(at or _tomorrow())}~"
+    # Their names begin with the time, which grows with their numbers.
+    keys = sorted((key for key in _manifest_keys(listing) if key < latest), reverse=True)
+    chain: list[Signed] = []
+    snapshots = SignedSnapshots(store, listing, _trusted_keys(aws, store, pinned) if keys else {}, store.bucket)
+    with aws_failures(f"read the snapshots in the bucket {store.bucket}"), ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(keys), _READERS):
+            for signed in filter(None, pool.map(snapshots.find, keys[start : start + _READERS])):
+                if not chain and signed.manifest.complete:
+                    chain.append(signed)
+                elif chain and signed.manifest.key == chain[-1].manifest.previous:
+                    chain.append(signed.without_refs)
+                if chain and chain[-1].manifest.full:
+                    return Snapshots(store, {one.manifest.key: one for one in reversed(chain)}, listing, ())
+    return read_snapshots(aws, replica, None, pinned)
+
+
+def _list(aws: boto3.Session, replica: str, bucket: str | None) -> tuple[Store, Listing]:
+    """Return a bucket, by default the vault's, and what it has of a replica.
+
+    Raises:
+        MirrorError: there is no bucket, or it cannot be read.
+    """
+    store = Store(client(aws, "s3"), bucket or find_bucket(aws))
+    with aws_failures(f"read the snapshots in the bucket {store.bucket}"):
+        try:
+            return store, store.listing(replica)
+        except exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchBucket":
+                raise
+            raise MirrorError(f"the bucket {store.bucket!r} does not exist; correct --bucket.") from None
+
+
+def _manifest_keys(listing: Listing) -> list[str]:
+    return [key for key in listing.by_key if key.endswith(".json")]
+
+
+def _tomorrow() -> datetime:
+    return datetime.now(UTC) + timedelta(days=1)
 
 
 def problems(snapshots: Snapshots, now: datetime) -> Iterator[tuple[str, str]]:
@@ -293,7 +345,7 @@ def parse_at(text: str) -> datetime:
         raise MirrorError(
             f"--at {text!r} is not a time; write a date like 2026-11-20 (its end, in UTC) or 2026-11-20T08:30Z."
         )
-    if moment > datetime.now(UTC) + timedelta(days=1):
+    if moment > _tomorrow():
         raise MirrorError(f"--at {text!r} is in the future; name an earlier time, or leave --at out for the latest.")
     return moment
 

@@ -17,7 +17,7 @@ from ..aws.writer import PipelineRecord
 from ..azure.rest.objects import NO_OBJECT, Build, PushedRef
 from ..azure.state import AzureState, read_state
 from ..azure.variables import held_credential
-from ..backup.snapshots import Snapshots, read_snapshots
+from ..backup.snapshots import Snapshots, read_chain
 from ..config.guard import Guard
 from ..config.mirror import Mirror
 from ..errors import DeniedError, MirrorError, NotFoundError
@@ -87,7 +87,7 @@ def read(
     readings = Readings(context.mirror)
     if deep and (guard := guard_of(context.mirror)):
         with suppress(MirrorError):
-            readings.snapshots = read_snapshots(context.aws, context.mirror.name, None, guard.keys)
+            readings.snapshots = read_chain(context.aws, context.mirror.name, pinned=guard.keys)
     try:
         _read(context, readings, deep=deep)
     except MirrorError as failure:

@@ -14,7 +14,7 @@ import click
 from .. import engine_api
 from ..backup import restore as restoring
 from ..backup.origin import Origin, from_replica, from_snapshots
-from ..backup.snapshots import Snapshots, parse_at, problems, read_snapshots, readable, signing_key
+from ..backup.snapshots import Snapshots, parse_at, problems, read_chain, read_snapshots, readable, signing_key
 from ..backup.target import find_target
 from ..checks.judging import duration
 from ..config.load import Configuration
@@ -299,7 +299,11 @@ def _origin(context: MirrorContext, source: str, at: str | None, bucket: str | N
     if source == "replica":
         return from_replica(context.aws, context.mirror.name, time)
     pinned = file.pinned_keys(context.mirror)
-    return from_snapshots(read_snapshots(context.aws, context.mirror.name, bucket, pinned), time)
+    name = context.mirror.name
+    if bucket:
+        # It may have snapshots of several vaults, which only all of them show.
+        return from_snapshots(read_snapshots(context.aws, name, bucket, pinned), time)
+    return from_snapshots(read_chain(context.aws, name, time, pinned), time)
 
 
 def _pinned(mirror: Mirror) -> Sequence[str]:

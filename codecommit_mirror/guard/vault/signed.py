@@ -35,6 +35,11 @@ class Signed:
         """Whether the bundle is there as it was written."""
         return len(self.objects) == 3
 
+    @property
+    def without_refs(self) -> Signed:
+        """The same without the manifest's refs, which take most of the memory."""
+        return replace(self, manifest=replace(self.manifest, refs={}))
+
 
 class SignedSnapshots:
     """The signed snapshots of one replica, read when they are asked for.
@@ -53,10 +58,11 @@ class SignedSnapshots:
     def get(self, key: str) -> Signed | None:
         """Return the first validly signed version of a manifest; None if there is none."""
         if key not in self._read:
-            self._read[key] = self._find(key)
+            self._read[key] = self.find(key)
         return self._read[key]
 
-    def _find(self, key: str) -> Signed | None:
+    def find(self, key: str) -> Signed | None:
+        """Return the first validly signed version of a manifest, and do not keep it: see ``get``."""
         versions = self._listing.by_key
         signatures = [
             (version, self._store.read(version))
@@ -111,10 +117,10 @@ class SignedSnapshots:
         chain = [last]
         while not chain[-1].manifest.full:
             before = chain[-1].manifest
-            signed = self._find(before.previous or "")
+            signed = self.find(before.previous or "")
             if not signed or signed.sha256 != before.previous_sha256 or len(chain) > len(self._listing.versions):
                 return None
-            chain.append(replace(signed, manifest=replace(signed.manifest, refs={})))
+            chain.append(signed.without_refs)
         return chain if all(signed.is_whole for signed in chain) else None
 
     def foreign(self, seen: str, chain: Iterable[Signed]) -> list[Version]:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from codecommit_mirror.backup.snapshots import problems, read_snapshots
+from codecommit_mirror.backup.origin import from_snapshots
+from codecommit_mirror.backup.snapshots import problems, read_chain, read_snapshots
 from codecommit_mirror.engine.failures import RetryableError
+from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.guard import snapshot
 from codecommit_mirror.guard.snapshot import Retention
 from codecommit_mirror.guard.vault.store import COLD_BYTES, PART_BYTES, Store
@@ -281,6 +283,33 @@ def test_an_incremental_snapshot_keeps_its_chain_locked(guarded, rig):
     found = read_snapshots(guarded.session(), rig.name)
     for manifest in found.chain(found.complete[-1]):
         assert found.locked_until(manifest) >= later + RETENTION.keep - timedelta(seconds=1)
+
+
+def test_a_restore_reads_the_wanted_chain_and_no_others(guarded, rig, monkeypatch):
+    """It finds the same as a look at all manifests, at every time."""
+    sample.fill(rig.source)
+    began, days = datetime.now(UTC) - timedelta(days=80), (0, 1, 2, 31, 32, 63, 64)
+    for day in days:
+        sample.commit(rig.source, "main", f"day {day}")
+        rig.run()
+        take(guarded, rig, clock=lambda day=day: began + timedelta(days=day))
+    everything = read_snapshots(guarded.session(), rig.name)
+    assert len(everything.complete) == len(days)
+    read, real = [], Store.read
+    monkeypatch.setattr(Store, "read", lambda self, version: read.append(version.key) or real(self, version))
+    for day in days:
+        at = began + timedelta(days=day, hours=1)
+        read.clear()
+        found = from_snapshots(read_chain(guarded.session(), rig.name, at), at)
+        wanted = from_snapshots(everything, at)
+        assert (found.refs, found.time, found.bytes) == (wanted.refs, wanted.time, wanted.bytes)
+        assert [m.bundle for m in found.chain] == [m.bundle for m in wanted.chain]
+        assert len({key for key in read if key.endswith(".json")}) <= 8
+        assert all(m.refs == {} for m in found.chain[:-1])
+    latest = read_chain(guarded.session(), rig.name)
+    assert latest.at(None).key == everything.at(None).key
+    with pytest.raises(MirrorError, match="there is no snapshot of that time or before; the first one is from"):
+        from_snapshots(read_chain(guarded.session(), rig.name, began - timedelta(days=1)), began - timedelta(days=1))
 
 
 def test_a_snapshot_after_one_without_branches_is_full(guarded, rig):
