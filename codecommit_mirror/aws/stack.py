@@ -59,11 +59,6 @@ class ReplicaOutputs:
     """The pipelines whose tokens the role trusts."""
 
     @property
-    def writer(self) -> str:
-        """Who pushes, as ``user/NAME`` or ``role/NAME``; the user while there are both."""
-        return f"user/{self.push_user_name}" if self.push_user_name else str(self.push_role_arn).rpartition(":")[2]
-
-    @property
     def has_both_writers(self) -> bool:
         """Whether the stack has a user and a role, while the pipeline changes from one to the other."""
         return self.push_user_name is not None and self.push_role_arn is not None
@@ -120,7 +115,7 @@ class ReplicaStackState:
         return replica == mirror.name or (early and not replica)
 
     def wrong_replica(self, mirror: Mirror) -> str | None:
-        """Return what its outputs name in place of the mirror's replica in its own account and region; None if nothing.
+        """Return what its outputs name in place of the mirror's replica, or of a role, in its own account and region.
 
         Whoever may deploy decides what the outputs say.
         """
@@ -129,6 +124,9 @@ class ReplicaStackState:
         _, partition, _, region, account = self.arn.split(":")[:5]
         if self.outputs.replica_arn != f"arn:{partition}:codecommit:{region}:{account}:{mirror.name}":
             return self.outputs.replica_arn
+        role = self.outputs.push_role_arn
+        if role and not role.startswith(f"arn:{partition}:iam::{account}:role/"):
+            return role
         return None if is_clone_url(self.outputs.replica_url, region, mirror.name) else self.outputs.replica_url
 
     def user_name(self, mirror: Mirror) -> str:
@@ -232,8 +230,8 @@ def of_mirror(aws: boto3.Session, mirror: Mirror, state: ReplicaStackState) -> R
         )
     if wrong := state.wrong_replica(mirror):
         raise MirrorError(
-            f"the outputs of the stack {mirror.stack_name!r} in region {aws.region_name} name {wrong}, which is not "
-            f"the replica of {mirror.name!r} there: look for who changed them, and run 'cdk deploy {mirror.name}'."
+            f"the outputs of the stack {mirror.stack_name!r} in region {aws.region_name} name {wrong}, which does not "
+            f"belong to {mirror.name!r} there: look for who changed them, and run 'cdk deploy {mirror.name}'."
         )
     return state
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import engine_api
-from ..aws import git_credentials
+from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential, IssuedCredential
 from ..azure.rest.client import AzureDevOps
 from ..azure.rest.objects import Definition
@@ -55,6 +56,8 @@ class CredentialTarget:
     """Where the credential must work."""
     mirror: str
     """The mirror's name, for messages."""
+    other_rights: Callable[[], str | None]
+    """Says that the user may do more than push to the replica, if that is so."""
 
     def held(self) -> HeldCredential:
         """Return which credential the pipeline recorded when its definition was read."""
@@ -89,6 +92,7 @@ def target_of(context: MirrorContext, state: MirrorState) -> CredentialTarget:
         account=outputs.replica_arn.split(":")[4],
         replica_url=outputs.replica_url,
         mirror=state.mirror.name,
+        other_rights=partial(writer.other_rights, context.iam, state.mirror, outputs),
     )
 
 
@@ -175,8 +179,12 @@ def issue_into(target: CredentialTarget, held: HeldCredential, replaces: str | N
         replaces: the credential that this one replaces.
 
     Raises:
-        MirrorError: a call failed, the replica does not accept the credential, or another command interfered.
+        MirrorError: the user may do more than push to the replica, a call failed, the replica does not accept the
+            credential, or another command interfered.
     """
+    # Whoever may deploy decides which user a stack names, at any time.
+    if other := target.other_rights():
+        raise MirrorError(other)
     existing = target.credentials()
     git_credentials.ensure_credential_slot(existing, target.user, target.mirror)
     before = Issuing(datetime.now(UTC), frozenset(credential.id for credential in existing))

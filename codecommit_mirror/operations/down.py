@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from .. import engine_api
 from ..actions import Action
 from ..aws import git_credentials, writer
-from ..aws.git_credentials import Credential
 from ..aws.repository import find_clone_url, untag_replica
 from ..aws.session import client, session_in
 from ..aws.stack import (
@@ -27,7 +26,7 @@ from ..aws.writer import PipelineRecord
 from ..azure import connection
 from ..azure.files import PlannedFile, commit_group, reread
 from ..azure.state import Remains, read_remains
-from ..azure.variables import HeldCredential, held_credential
+from ..azure.variables import held_credential
 from ..config.ci import SOURCE_METADATA
 from ..config.mirror import Mirror
 from ..errors import ConfigurationError, MirrorError
@@ -328,33 +327,31 @@ def _revoke(planned: PlannedMirror) -> None:
 def _revoked(context: MirrorContext, deployed: DeployedMirror) -> list[str]:
     """Revoke the credentials that the mirror leaves behind; return their ids."""
     outputs = deployed.stack.outputs if deployed.stack else None
-    user = outputs.push_user_name if outputs else context.mirror.user_name
+    if outputs is None:
+        # The user whom only mirrors.yaml names may belong to something else, and what a pipeline holds anybody writes.
+        if note := _held_credential_note(context.mirror.name, deployed):
+            say(note)
+        return []
+    user = outputs.push_user_name
     existing = git_credentials.find_credentials(context.iam, user) if user else None
     if user is None or not existing:
         return []
-    if outputs and (other := writer.other_rights(context.iam, context.mirror, outputs)):
+    if other := writer.other_rights(context.iam, context.mirror, outputs):
         say(f"left the Git credentials of {user!r} alone: {other}")
         return []
-    held = held_credential(deployed.azure.variables) if deployed.azure else HeldCredential()
-    chosen = credentials_to_revoke(existing, held, has_stack=outputs is not None)
-    return [credential.id for credential in chosen if git_credentials.revoke(context.iam, user, credential.id)]
-
-
-def credentials_to_revoke(existing: Sequence[Credential], held: HeldCredential, *, has_stack: bool) -> list[Credential]:
-    """Decide which credentials go: all of the user whom the stack names, or else only those that the pipeline held.
-
-    The user whom only mirrors.yaml names may belong to something else.
-    """
-    return [credential for credential in existing if has_stack or credential.id in (held.id, held.replaces)]
+    return [credential.id for credential in existing if git_credentials.revoke(context.iam, user, credential.id)]
 
 
 def _name_credential(planned: PlannedMirror, row: Row) -> None:
-    held = held_credential(planned.deployed.azure.variables).id if planned.deployed.azure else None
-    message = f"{row.name} is disconnected; the stack stays."
-    if held:
-        command = f"codecommit-mirror credentials revoke {row.name} {held}"
-        message += f" {held}, which the pipeline held, may still exist in IAM; revoke it with: {command}"
-    row.succeed(message)
+    note = _held_credential_note(row.name, planned.deployed)
+    row.succeed(f"{row.name} is disconnected; the stack stays. {note}".rstrip())
+
+
+def _held_credential_note(name: str, deployed: DeployedMirror) -> str:
+    """Return how to revoke what the pipeline held; nothing if it held nothing."""
+    held = held_credential(deployed.azure.variables).id if deployed.azure else None
+    command = f"codecommit-mirror credentials revoke {name} {held}"
+    return f"{held}, which the pipeline held, may still exist in IAM; revoke it with: {command}" if held else ""
 
 
 def _end(planned: PlannedMirror, row: Row) -> None:

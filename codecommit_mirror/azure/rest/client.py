@@ -109,7 +109,8 @@ class AzureDevOps:
 
     def _repository(self, name: str) -> Repository:
         listed = self._listing.repositories() if self._listing else {}
-        answer = listed.get(name) or listed.get(name.lower())
+        # Which names are equal but for their letters' case is for the service to say.
+        answer = listed.get(name)
         if answer is None or answer.get("isDisabled"):
             action = f"find the repository {name!r} in {self.project}"
             answer = self._http.get(f"git/repositories/{quote(name, safe='')}", action)

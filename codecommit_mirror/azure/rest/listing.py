@@ -44,12 +44,12 @@ class Listing:
             self._known = {}
 
     def repositories(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the repositories by name in small letters, and by id (Repositories - List, which has no pages)."""
+        """Return the repositories by name, as it is written, and by id (Repositories - List, which has no pages)."""
 
         def read() -> dict[str, Mapping[str, Any]]:
             listed = self._http.get("git/repositories", f"list the repositories of {self._project}")["value"]
-            by_id = {str(repository["id"]): repository for repository in listed}
-            return {**by_id, **{str(repository["name"]).lower(): repository for repository in listed}}
+            by_name = {str(repository["name"]): repository for repository in listed}
+            return {**by_name, **{str(repository["id"]): repository for repository in listed}}
 
         return self._once("repositories", read)
 

@@ -84,11 +84,12 @@ def test_another_account_is_not_taken_for_gone(quick, monkeypatch):
     assert quick.effects.seen == []
 
 
-def test_without_a_stack_a_user_of_that_name_keeps_what_the_pipeline_never_held(quick, monkeypatch):
-    other = quick.issue_by_hand()
+def test_without_a_stack_a_user_of_that_name_keeps_its_credentials(quick, monkeypatch):
+    held, other = quick.credentials[0]["ServiceSpecificCredentialId"], quick.issue_by_hand()
     hide_stack(monkeypatch)
     quick.down()
-    assert [c["ServiceSpecificCredentialId"] for c in quick.credentials] == [other]
+    assert [c["ServiceSpecificCredentialId"] for c in quick.credentials] == [held, other]
+    assert f"{held}, which the pipeline held, may still exist in IAM; revoke it with: codecommit-mirror" in quick.said
 
 
 def test_a_stack_that_names_somebody_elses_user_deletes_none_of_their_credentials(templated):

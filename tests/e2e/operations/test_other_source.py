@@ -161,12 +161,17 @@ def test_outputs_that_tell_of_a_migration_give_no_prepared_pipeline_a_secret(tem
             "theirs-{name}",
             "the user 'theirs-{name}', which the stack of {arn} names, is recorded as",
         ),
-        ("ReplicaArn", "{arn}2", "name {arn}2, which is not the replica of '{name}' there: look for who changed them"),
-        ("ReplicaArn", "{elsewhere}", "name {elsewhere}, which is not the replica of '{name}' there: look for who"),
+        ("ReplicaArn", "{arn}2", "name {arn}2, which does not belong to '{name}' there: look for who changed them"),
+        ("ReplicaArn", "{elsewhere}", "name {elsewhere}, which does not belong to '{name}' there: look for who"),
+        (
+            "PushRoleArn",
+            "arn:aws:iam::999900001111:role/{name}",
+            "name arn:aws:iam::999900001111:role/{name}, which does",
+        ),
         (
             "ReplicaUrl",
             "https://theirs.example/v1/repos/{name}",
-            "name https://theirs.example/v1/repos/{name}, which is",
+            "name https://theirs.example/v1/repos/{name}, which does",
         ),
     ],
 )
@@ -189,6 +194,14 @@ def test_a_stack_lends_no_other_mirrors_user(templated, command, output, value, 
     assert (
         iam.list_service_specific_credentials(UserName=f"theirs-{templated.name}")["ServiceSpecificCredentials"] == []
     )
+
+
+def test_a_user_who_may_do_more_gets_no_credential_whatever_the_plan_was(templated):
+    templated.up(stages=(DEPLOY,))
+    templated.cloud.client("iam").create_access_key(UserName=templated.mirror.user_name)
+    with pytest.raises(MirrorError, match="also has the access key"):
+        templated.up()
+    assert templated.credentials == []
 
 
 def test_a_deleted_repository_is_restored_and_followed_again(templated, command):

@@ -11,7 +11,7 @@ from codecommit_mirror.azure.variables import HeldCredential, plain_variable
 from codecommit_mirror.cli.credentials import revocation_question
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.operations.down import DeployedMirror, credentials_to_revoke, plan
+from codecommit_mirror.operations.down import DeployedMirror, plan
 
 from .states import remains
 
@@ -110,14 +110,6 @@ def test_what_may_not_be_deleted_is_refused(changes, mirror, reason):
 
 def credential(identifier):
     return Credential(identifier, "u", "Active", datetime.now(UTC))
-
-
-def test_without_a_stack_only_what_the_pipeline_held_is_revoked():
-    mine, old, other = credential("MINE"), credential("OLD"), credential("OTHER")
-    held = HeldCredential("MINE", replaces="OLD")
-    assert credentials_to_revoke([mine, old, other], held, has_stack=True) == [mine, old, other]
-    assert credentials_to_revoke([mine, old, other], held, has_stack=False) == [mine, old]
-    assert credentials_to_revoke([other], HeldCredential(), has_stack=False) == []
 
 
 def test_only_a_credential_that_the_pipeline_may_use_is_asked_about():
