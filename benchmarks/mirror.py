@@ -53,9 +53,9 @@ print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN).r
 class Server:
     """A Git server in a process of its own, as it would be on a machine of its own."""
 
-    def __init__(self, repository: Path, kind: str) -> None:
+    def __init__(self, repository: Path, kind: str, delay: float = 0) -> None:
         self._pipe, child = multiprocessing.Pipe()
-        arguments = (str(repository), kind, child)
+        arguments = (str(repository), kind, delay, child)
         multiprocessing.get_context("spawn").Process(target=_serve, args=arguments, daemon=True).start()
         self.url: str = self._pipe.recv()
 
@@ -75,8 +75,9 @@ def _host(path: Path, kind: str) -> Host:
     return lambda request: service.answer(path, request)
 
 
-def _serve(repository: str, kind: str, pipe: Connection) -> None:
+def _serve(repository: str, kind: str, delay: float, pipe: Connection) -> None:
     server = GitHttpServer(_host(Path(repository), kind))
+    server.delay_seconds = delay / 1000
     pipe.send(server.url)
     with contextlib.suppress(EOFError):
         while True:
@@ -87,12 +88,12 @@ def _serve(repository: str, kind: str, pipe: Connection) -> None:
 class Bench:
     """A source, a replica, and the two ways from one to the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, delay: float) -> None:
         self.folder = folder
         self.source, self.replica = folder / "source.git", folder / "replica.git"
-        self.source_server = Server(self.source, "source")
-        self.replica_server = Server(self.replica, "replica")
-        self.generous_server = Server(self.replica, "generous replica")
+        self.source_server = Server(self.source, "source", delay)
+        self.replica_server = Server(self.replica, "replica", delay)
+        self.generous_server = Server(self.replica, "generous replica", delay)
 
     def ours(self) -> Measurement:
         """Run the engine, as the pipeline does."""
@@ -254,6 +255,7 @@ def main() -> None:
     )
     parser.add_argument("--commits", type=int, default=2, help="commits in a pull request (default: 2)")
     parser.add_argument("--times", type=int, default=3, help="runs of each way in each case (default: 3)")
+    parser.add_argument("--delay", type=float, default=0, metavar="MS", help="how long a round trip to each side takes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows, size = run(Path(folder), options)
@@ -261,7 +263,8 @@ def main() -> None:
     print(f"Source: {kind}, {format_bytes(size)} on disk. ", end="")
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.strip() + ".")
-    print("Best of " + ("one run" if options.times == 1 else f"{options.times} runs") + " of each, in turn.\n")
+    print("Best of " + ("one run" if options.times == 1 else f"{options.times} runs") + " of each, in turn", end="")
+    print(f"; {options.delay:g} ms to each side.\n" if options.delay else ".\n")
     print(
         "| case | the engine | plain git | time, of plain git's "
         "| bytes from the source, of plain git's | peak memory, engine / plain git |"
@@ -281,7 +284,7 @@ def _row(measured: Measurement) -> str:
 
 def run(folder: Path, options: argparse.Namespace) -> tuple[list[tuple[str, Measurement, Measurement]], int]:
     """Prepare the source, run the cases, and return their rows and the source's size in bytes."""
-    bench, source, times = Bench(folder), options.source, options.times
+    bench, source, times = Bench(folder, options.delay), options.source, options.times
     if source:
         subprocess.run(["git", "clone", "--quiet", "--mirror", "--no-hardlinks", source, str(bench.source)], check=True)
         branch = sample.git(bench.source, "symbolic-ref", "HEAD").strip()

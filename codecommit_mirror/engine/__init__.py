@@ -13,6 +13,7 @@ MODULES = (
     "settings",
     "wire.retries",
     "wire.connection",
+    "wire.idle",
     "wire.transport",
     "wire.role",
     "wire.protocol",

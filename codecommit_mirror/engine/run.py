@@ -34,6 +34,7 @@ from .report import Outcome, agent_command, report
 from .settings import Endpoint, Settings, password_replica, read_settings
 from .text import count, list_refs, sanitize, say
 from .transfer import Transfer
+from .wire.idle import open_ahead
 from .wire.protocol import common_objects, read_refs
 from .wire.retries import MAX_ROUNDS, retry_delay
 from .wire.transport import Traffic, read_body, send
@@ -115,6 +116,7 @@ class _Run:
 
     def _round(self, *, is_first: bool, is_last: bool) -> _Round:
         transfer = self._transfer
+        open_ahead(self._settings.source.url)
         # The replica first: a ref that appears at the source in between is then new, and never taken for a deletion.
         replica = read_refs(self._settings.replica, "git-receive-pack")
         try:

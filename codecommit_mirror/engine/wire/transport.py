@@ -1,4 +1,4 @@
-"""HTTP to one side of the mirror: one request on a connection of its own, and errors that say whether to retry."""
+"""HTTP to one side of the mirror: one request and its answer, and errors that say whether to retry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Iterable, Iterator, Mapping
 from ..failures import AnswerTooLarge, MirrorFailure, PackRefused, RetryableError, SourceRefused, TooLarge
 from ..settings import Endpoint
 from ..text import error_name, format_bytes, printable, sanitize, say
-from .connection import connection_failure, open_connection
+from .connection import connection_failure
+from .idle import get_response, take_connection
 from .retries import MAX_WAIT_SECONDS, retry_after_seconds
 
 AGENT = "agent=codecommit-mirror"
@@ -52,38 +53,58 @@ def send(
     body: Iterable[bytes] | None = None,
     length: int | None = None,
 ) -> http.client.HTTPResponse:
-    """Send one request on a connection of its own, and return the response if it is a success.
+    """Send one request, and return the response if it is a success; its connection is used again once it was read.
 
-    Redirects are not followed: credentials go to the configured host and to no other. Raises RetryableError, TooLarge,
-    PackRefused, SourceRefused or MirrorFailure, depending on the answer.
+    Redirects are not followed: credentials go to the configured host and to no other. On a connection that was used
+    before, and that the server has closed meanwhile, a request is sent again if its body is a list, or if it has none;
+    a push never is. Raises RetryableError, TooLarge, PackRefused, SourceRefused or MirrorFailure, depending on the
+    answer.
     """
     endpoint = endpoint.now()
     address = endpoint.git_url or endpoint.url
     url = urllib.parse.urlsplit(address)
-    connection = open_connection(url)
-    try:
-        connection.putrequest(method, f"{url.path}{path}", skip_accept_encoding=True)
-        sent = {"Authorization": endpoint.authorization, "User-Agent": "git/codecommit-mirror", **headers}
-        if body is not None:
-            sent.update({"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)})
-        for name, value in sent.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        if body is not None:
-            _send_body(connection, body, chunked=length is None)
-        response = connection.getresponse()
-    except (OSError, http.client.HTTPException) as error:
-        connection.close()
-        raise connection_failure(str(endpoint), address, error, was_sending=body is not None) from None
-    except BaseException:
-        connection.close()
-        raise
+    sent = {"Authorization": endpoint.authorization, "User-Agent": "git/codecommit-mirror", **headers}
+    if body is not None:
+        sent.update({"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)})
+    while True:
+        connection, was_used = take_connection(url)
+        try:
+            response = _exchange(connection, method, url, path, sent, body, chunked=length is None)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            if was_used and (body is None or isinstance(body, list)):
+                continue
+            raise connection_failure(str(endpoint), address, error, was_sending=body is not None) from None
+        except BaseException:
+            connection.close()
+            raise
     if response.status != 200:
         raise _failure(endpoint, response, has_body=body is not None)
     return response
 
 
-def _send_body(connection: http.client.HTTPConnection, body: Iterable[bytes], *, chunked: bool) -> None:
+def _exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    url: urllib.parse.SplitResult,
+    path: str,
+    headers: Mapping[str, str],
+    body: Iterable[bytes] | None,
+    *,
+    chunked: bool,
+) -> http.client.HTTPResponse:
+    """Send one request on a connection, and return the answer."""
+    connection.putrequest(method, f"{url.path}{path}", skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    has_sent_all = body is None or _send_body(connection, body, chunked=chunked)
+    return get_response(connection, url, has_sent_all=has_sent_all)
+
+
+def _send_body(connection: http.client.HTTPConnection, body: Iterable[bytes], *, chunked: bool) -> bool:
+    """Send a body, and return whether all of it was sent."""
     try:
         for part in body:
             # Servers limit the size of a chunk.
@@ -92,8 +113,9 @@ def _send_body(connection: http.client.HTTPConnection, body: Iterable[bytes], *,
                 connection.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
         if chunked:
             connection.send(b"0\r\n\r\n")
+        return True
     except (BrokenPipeError, ConnectionResetError):
-        pass  # A server that refuses early closes the connection early; its answer may still be readable.
+        return False  # A server that refuses early closes the connection early; its answer may still be readable.
 
 
 def _failure(endpoint: Endpoint, response: http.client.HTTPResponse, *, has_body: bool) -> Exception:
