@@ -59,6 +59,11 @@ class ReplicaOutputs:
     """The pipelines whose tokens the role trusts."""
 
     @property
+    def writer(self) -> str:
+        """Who pushes, as ``user/NAME`` or ``role/NAME``; the user while there are both."""
+        return f"user/{self.push_user_name}" if self.push_user_name else str(self.push_role_arn).rpartition(":")[2]
+
+    @property
     def has_both_writers(self) -> bool:
         """Whether the stack has a user and a role, while the pipeline changes from one to the other."""
         return self.push_user_name is not None and self.push_role_arn is not None

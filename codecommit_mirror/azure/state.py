@@ -66,8 +66,8 @@ class AzureState:
     """In the source, or in a repository for pipelines, as mirrors.yaml says."""
     former_yaml: FilePlace | None
     """Where the pipeline still runs another file than that one, if the repository exists."""
-    lfs: bool | None
-    """Whether the source's default branch keeps files in Git LFS; None if nobody asked."""
+    lfs: bool
+    """Whether the source's default branch keeps files in Git LFS."""
     definition: Definition | None
     """The mirror's pipeline."""
     foreign_definitions: tuple[Definition, ...]
@@ -116,13 +116,7 @@ def pull_request_branch(mirror: Mirror) -> str:
 
 
 def read_state(
-    mirror: Mirror,
-    azure: AzureDevOps,
-    recorded: int | None = None,
-    pending: str = "",
-    *,
-    trusts_file: bool = True,
-    looks_for_lfs: bool = True,
+    mirror: Mirror, azure: AzureDevOps, recorded: int | None = None, pending: str = "", *, trusts_file: bool = True
 ) -> tuple[Mirror, AzureState]:
     """Return the mirror with its default branches resolved, and its state in Azure DevOps.
 
@@ -133,7 +127,6 @@ def read_state(
         pending: the mark of a pipeline that was being created.
         trusts_file: whether the YAML, and variables that anyone may write, show which pipeline is the mirror's if none
             is recorded; not where it is given a secret.
-        looks_for_lfs: whether to look for Git LFS in the source.
 
     Raises:
         MirrorError: a repository does not exist, or the token is refused.
@@ -151,7 +144,7 @@ def read_state(
         source=source,
         yaml=place,
         former_yaml=_read_former_place(mirror, azure, place, definition),
-        lfs=uses_lfs(azure, source) if looks_for_lfs else None,
+        lfs=uses_lfs(azure, source),
         definition=definition,
         foreign_definitions=foreign,
         leftovers=leftovers,

@@ -120,6 +120,11 @@ class Snapshots:
     def _bundle(self, manifest: Manifest) -> Version | None:
         return self.listing.find(manifest.bundle, manifest.bundle_version)
 
+    def is_cold(self, manifest: Manifest) -> bool:
+        """Whether a snapshot's own objects were moved where nothing reads them at once."""
+        bundle = self._bundle(manifest)
+        return any(one.is_cold for one in (*self.signed[manifest.key].objects, *([bundle] if bundle else [])))
+
     def locked_until(self, manifest: Manifest) -> datetime | None:
         """Return until when a snapshot's own objects are locked; None if one of them is not, or its bundle is gone."""
         bundle = self._bundle(manifest)
@@ -312,6 +317,8 @@ def problems(snapshots: Snapshots, now: datetime) -> Iterator[tuple[str, str]]:
         before = signed
     for manifest in _needed(snapshots):
         until = snapshots.locked_until(manifest)
+        if snapshots.is_cold(manifest):
+            yield manifest.key, "it is in an archive: a restore reads it once somebody has restored it from there"
         if until is None:
             yield manifest.key, "it is not locked, or its bundle is missing"
         elif until <= now:

@@ -322,8 +322,6 @@ def _subscription(readings: Readings, limits: Limits) -> Check:
 def _lfs(readings: Readings, limits: Limits) -> Check:
     if readings.azure is None:
         return _unread("LFS")
-    if readings.azure.lfs is None:
-        return Check("LFS", "not checked", "status NAME, or --deep, reads .gitattributes")
     return Check("LFS", "warning", LFS_NOTE) if readings.azure.lfs else Check("LFS", "ok", "the source does not use it")
 
 

@@ -111,7 +111,7 @@ def _read(context: MirrorContext, readings: Readings, *, deep: bool) -> None:
         readings.foreign_rights = _foreign_rights(context, readings.stack.outputs)
     readings.record = _read_record(context, readings.stack)
     recorded = readings.record.definition if readings.record else None
-    readings.mirror, azure = read_state(context.mirror, context.azure, recorded, trusts_file=False, looks_for_lfs=deep)
+    readings.mirror, azure = read_state(context.mirror, context.azure, recorded, trusts_file=False)
     readings.azure = context.with_engine(azure)
     if readings.azure.definition:
         readings.last_run = context.azure.newest_build(readings.azure.definition)

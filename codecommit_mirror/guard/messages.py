@@ -277,7 +277,7 @@ def mended(replica: str, region: str, bucket: str, lost: Sequence[str]) -> Messa
     return _message(
         f"Snapshots of {replica} were damaged",
         f"Of the last snapshots of the replica {replica} in {region}, these objects in the bucket {bucket}",
-        "are gone, or not locked any longer:",
+        "are gone, not locked any longer, or moved to an archive that no restore reads:",
         *_listed(lost),
         "The guard has taken a full snapshot, which needs none of them. What earlier snapshots need may be lost: see",
         f"  codecommit-mirror snapshots list {replica}",

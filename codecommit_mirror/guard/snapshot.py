@@ -164,7 +164,7 @@ def is_unchanged(refs: Mapping[str, str], last: Manifest | None) -> bool:
 
 
 def _lost(state: State, last: Signed | None, locks: Mapping[Version, Lock | None]) -> tuple[str, ...]:
-    """Return what the last snapshot needs and cannot be relied on: it is gone, or S3 does not lock it.
+    """Return what the last snapshot needs and cannot be relied on: it is gone, not locked, or in an archive.
 
     Args:
         state: the replica's.
@@ -175,7 +175,7 @@ def _lost(state: State, last: Signed | None, locks: Mapping[Version, Lock | None
         return (state.last_manifest,)
     if last and not locks:
         return (last.manifest.key,)
-    return tuple(version.key for version, lock in locks.items() if lock is None)
+    return tuple(version.key for version, lock in locks.items() if lock is None or not version.is_where_it_was_put)
 
 
 class Snapshots:

@@ -17,7 +17,7 @@ from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state
 from .batches import Policy, for_each_mirror
 from .context import MirrorContext
-from .plan import CONNECT, CREDENTIAL, UpPlan, earlier_sign_in, lacks_user, wanted_record
+from .plan import CONNECT, CREDENTIAL, DEPLOY, UpPlan, earlier_sign_in, lacks_user, wanted_record
 from .state import MirrorState
 
 _TRIES = 3
@@ -43,6 +43,12 @@ class PlannedMirror:
     """The engine that mirrors share, if it is to be committed with this one."""
     moves: bool = False
     """Whether the pipeline runs another file after that."""
+
+    @property
+    def has_just_created_the_writer(self) -> bool:
+        """Whether this deployment has created who pushes, under the name that was asked for."""
+        creates = any(action.verb == "create" for action in self.plan.actions.get(DEPLOY, ())[:1])
+        return creates and self.state.replica_outputs().writer == self.state.mirror.writer
 
 
 def update_engines(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> dict[str, PlannedMirror]:
@@ -84,6 +90,8 @@ def connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
     if lacks_user(current):
         with step(CONNECT):
             _restore_user(context, current)
+    elif current.mirror.stores_secrets and not planned.has_just_created_the_writer:
+        _check_writer(context, current)
     migrates = earlier_sign_in(current.mirror, current.outputs) is not None
     if migrates and current.mirror.replica_auth == "user" and current.azure_side.definition:
         # Before the YAML that needs it.
@@ -104,6 +112,12 @@ def connect(planned: PlannedMirror, row: Row, policy: Policy) -> PlannedMirror:
                 continue
             return _connected(planned, replace(current, azure=replace(current.azure_side, definition=definition)), todo)
     raise MirrorError(f"the pipeline of {row.name} is being changed by something else; run this again later.")
+
+
+def _check_writer(context: MirrorContext, current: MirrorState) -> None:
+    """Refuse a user or role who may do more than push: whoever may deploy decides whom a stack names."""
+    if other := writer.other_rights(context.iam, current.mirror, current.replica_outputs()):
+        raise MirrorError(other)
 
 
 def _restore_user(context: MirrorContext, current: MirrorState) -> None:

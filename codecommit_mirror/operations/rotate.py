@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from ..actions import Action
-from ..aws import git_credentials
+from ..aws import git_credentials, writer
 from ..aws.git_credentials import Credential
 from ..azure import runs
 from ..azure.variables import AZURE_SECRETS, HeldCredential, has_replica_secrets, secret_variable, update_variables
@@ -77,6 +77,8 @@ def _read(context: MirrorContext) -> state.MirrorState:
     current = state.read(context, state.settled_stack(context), compare=False)
     if current.other_source:
         raise MirrorError(current.other_source)
+    if current.outputs and (other := writer.other_rights(context.iam, current.mirror, current.outputs)):
+        raise MirrorError(other)
     if current.mirror.replica_auth == "user" and current.record and current.record.is_of_role:
         raise MirrorError(
             f"the pipeline of {current.mirror.name} is recorded in the tags of a role, which CI may write; run "

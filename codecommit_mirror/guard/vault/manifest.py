@@ -136,8 +136,10 @@ def parse(data: bytes) -> Manifest:
         parse_time(manifest.locked_until)
         if manifest.key != key:
             raise ValueError(f"it says that it is {key}")
+        if not isinstance(manifest.signed_by, str):
+            raise TypeError("signed_by is no text")
         return manifest
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is damaged ({error})") from None
 
 

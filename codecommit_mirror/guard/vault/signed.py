@@ -65,15 +65,14 @@ class SignedSnapshots:
         """Return the first validly signed version of a manifest, and do not keep it: see ``get``."""
         versions = self._listing.by_key
         signatures = [
-            (version, self._store.read(version))
+            (version, data)
             for version in versions.get(key + SIGNATURE_SUFFIX, ())[:_MAX_VERSIONS]
-            if version.size <= _MAX_SIGNATURE_BYTES
+            if version.size <= _MAX_SIGNATURE_BYTES and (data := self._store.try_to_read(version))
         ]
         if not signatures:
             return None
         for version in versions.get(key, ())[:_MAX_VERSIONS]:
-            if version.size <= MAX_BYTES:
-                data = self._store.read(version)
+            if version.size <= MAX_BYTES and (data := self._store.try_to_read(version)):
                 for signature, value in signatures:
                     manifest = self._verified(key, data, value)
                     if manifest:

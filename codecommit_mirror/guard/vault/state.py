@@ -14,13 +14,13 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
 from .public_key import PublicKey
 from .signer import KeyUnusableError, Signer
-from .store import PRECONDITION
+from .store import PRECONDITION, is_refusal
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -105,6 +105,12 @@ class StateChangedError(Exception):
     """Raised when another invocation has rewritten a replica's state."""
 
 
+class _Stored(NamedTuple):
+    data: bytes
+    metadata: Mapping[str, str]
+    tag: str
+
+
 class States:
     """The states of replicas, and of the guard.
 
@@ -126,35 +132,50 @@ class States:
 
     def read(self, name: str) -> tuple[State, str | None]:
         """Return a replica's state, and the tag that ``write`` compares; None if there is no object of it."""
-        answer = self._newest(name)
-        if answer is None:
+        newest = self._newest(name)
+        if newest is None:
             return self._last_signed(name), None
-        state = self._parse(name, answer["Body"].read(), answer["Metadata"])
-        return state or self._last_signed(name), answer["ETag"]
+        return self._parse(name, newest.data, newest.metadata) or self._last_signed(name), newest.tag
 
     def is_signed(self, name: str) -> bool:
         """Whether the newest object of a state is signed, or there is none."""
-        answer = self._newest(name)
-        return answer is None or self._is_signed(answer["Body"].read(), answer["Metadata"])
+        newest = self._newest(name)
+        return newest is None or self._is_signed(newest.data, newest.metadata)
 
-    def _newest(self, name: str) -> Any:
-        """Return S3's answer with the newest object of a state; None if there is none."""
+    def _newest(self, name: str) -> _Stored | None:
+        """Return the newest object of a state, without data if S3 does not give them out; None if there is none."""
         try:
-            return self._s3.get_object(Bucket=self._bucket, Key=_key(name))
+            return self._get(name)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                return None
+            if not is_refusal(error):
                 raise
-            return None
+        # Somebody put one into an archive, or encrypted it with a key of their own.
+        tags = [version["ETag"] for version in self._versions(name) if version["IsLatest"]]
+        return _Stored(b"", {}, tags[0]) if tags else None
+
+    def _get(self, name: str, **version: Any) -> _Stored:
+        answer = self._s3.get_object(Bucket=self._bucket, Key=_key(name), **version)
+        return _Stored(answer["Body"].read(), answer["Metadata"], answer["ETag"])
+
+    def _versions(self, name: str) -> list[Any]:
+        """Return the newest versions of a state's object."""
+        answer = self._s3.list_object_versions(Bucket=self._bucket, Prefix=_key(name), MaxKeys=_MAX_EARLIER)
+        return [version for version in answer.get("Versions", []) if version["Key"] == _key(name)]
 
     def _last_signed(self, name: str) -> State:
         """Return the newest earlier state that is signed."""
-        answer = self._s3.list_object_versions(Bucket=self._bucket, Prefix=_key(name), MaxKeys=_MAX_EARLIER)
-        for version in answer.get("Versions", []):
-            if version["Key"] == _key(name):
-                found = self._s3.get_object(Bucket=self._bucket, Key=_key(name), VersionId=version["VersionId"])
-                state = self._parse(name, found["Body"].read(), found["Metadata"])
-                if state:
-                    return state
+        for version in self._versions(name):
+            try:
+                found = self._get(name, VersionId=version["VersionId"])
+            except ClientError as error:
+                if not is_refusal(error):
+                    raise
+                continue
+            state = self._parse(name, found.data, found.metadata)
+            if state:
+                return state
         return State()
 
     def _parse(self, name: str, data: bytes, metadata: Mapping[str, str]) -> State | None:
@@ -171,7 +192,7 @@ class States:
             outbox = fields["outbox"] if is_signed else ()
             fields["outbox"] = tuple((subject, body, queued) for subject, body, queued in outbox)
             return State(**fields)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def _is_signed(self, data: bytes, metadata: Mapping[str, str]) -> bool:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast, get_args
 
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
@@ -36,6 +36,7 @@ COLD_BYTES = 128 * 1024
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html)."""
 _KEYS_PREFIX = "keys/"
 _MAX_KEY_BYTES = 8192
+_TOO_MANY, _SERVER_ERROR = 429, 500
 
 
 def _transfer_config() -> TransferConfig:
@@ -59,6 +60,18 @@ class Version:
     """When, by S3's clock, in ISO 8601; the times of a bucket's versions compare as text."""
     deletes: bool = False
     """Whether it is a delete marker, which hides the object and removes nothing."""
+    storage: str = "STANDARD"
+    """Its storage class."""
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether nothing can be read of it before somebody restores it from an archive."""
+        return self.storage in ("GLACIER", "DEEP_ARCHIVE")
+
+    @property
+    def is_where_it_was_put(self) -> bool:
+        """Whether it has a storage class that the guard gives its objects."""
+        return self.storage in get_args(StorageClass)
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,18 @@ class Store:
     def read(self, version: Version) -> bytes:
         """Return the bytes of one version of an object."""
         return self._s3.get_object(Bucket=self.bucket, Key=version.key, VersionId=version.id)["Body"].read()
+
+    def try_to_read(self, version: Version) -> bytes | None:
+        """Return the bytes of an object that anybody may have put there; None if S3 does not give them out.
+
+        It may be in an archive, or encrypted with a key that only somebody else has.
+        """
+        try:
+            return self.read(version)
+        except ClientError as error:
+            if not is_refusal(error):
+                raise
+            return None
 
     def open(self, version: Version, start: int = 0) -> IO[bytes]:
         """Return a stream of an object's bytes, from a position on."""
@@ -204,7 +229,8 @@ class Store:
             fingerprint = version.key.removeprefix(_KEYS_PREFIX).removesuffix(".pem")
             if fingerprint not in found and not version.deletes and version.size <= _MAX_KEY_BYTES:
                 with suppress(ValueError):
-                    if parse_pem(self.read(version).decode()).fingerprint == fingerprint:
+                    data = self.try_to_read(version)
+                    if data and parse_pem(data.decode()).fingerprint == fingerprint:
                         found[fingerprint] = version
         return found
 
@@ -248,9 +274,20 @@ class Store:
         self._s3.put_object_tagging(Bucket=self.bucket, Key=version.key, VersionId=version.id, Tagging=tags)
 
 
+def is_refusal(error: ClientError) -> bool:
+    """Whether S3 will refuse the same request again."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_ERROR)
+    return status < _SERVER_ERROR and status != _TOO_MANY
+
+
 def _version(entry: Any, *, deletes: bool = False) -> Version:
     return Version(
-        str(entry["Key"]), str(entry["VersionId"]), entry.get("Size", 0), entry["LastModified"].isoformat(), deletes
+        str(entry["Key"]),
+        str(entry["VersionId"]),
+        entry.get("Size", 0),
+        entry["LastModified"].isoformat(),
+        deletes,
+        entry.get("StorageClass", "STANDARD"),
     )
 
 

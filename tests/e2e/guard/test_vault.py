@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from codecommit_mirror.backup.snapshots import problems, read_snapshots
+from codecommit_mirror.backup.snapshots import problems, read_chain, read_snapshots
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.guard.vault.manifest import dump
 from codecommit_mirror.guard.vault.public_key import PublicKey
 from codecommit_mirror.guard.vault.signer import Signer
+from codecommit_mirror.guard.vault.store import Store
 from localcloud import sample
 
 from ..conftest import create_stack
@@ -67,6 +68,68 @@ def test_a_planted_manifest_is_no_base_costs_nothing_and_is_reported_once(guarde
     (mail,) = (it for it in guarded.cloud.mail() if it["subject"] == f"Foreign objects in the snapshots of {rig.name}")
     assert f"{planted}.json.sig" in mail["body"]
     assert last.key in mail["body"]
+
+
+NESTED = b"[" * 200_000
+CUSTOMER_KEY = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+
+
+@pytest.mark.usefixtures("without_policy")
+@pytest.mark.parametrize(
+    ("forge", "settings"),
+    [
+        (lambda fields: json.dumps({**fields, "signed_by": []}).encode(), {}),
+        (lambda fields: NESTED, {}),
+        (lambda fields: b"unreadable", {"StorageClass": "DEEP_ARCHIVE"}),
+        (lambda fields: b"unreadable", CUSTOMER_KEY),
+    ],
+    ids=["strange", "nested", "archived", "encrypted"],
+)
+def test_what_cannot_be_read_stops_nothing_and_is_reported(guarded, rig, forge, settings):
+    """A manifest, its signature, a public key and a state, put there while the bucket has no policy."""
+    sample.fill(rig.source)
+    saved(guarded, rig)
+    (last,) = sound(guarded, rig).complete
+    data = forge(json.loads(guarded.store.read(guarded.store.listing(rig.name).by_key[last.key][0])))
+    planted = f"snapshots/{rig.name}/20990101T000000Z-00000000.json"
+    for key in (planted, f"{planted}.sig", f"state/{rig.name}.json", "keys/theirs.pem"):
+        put(guarded, key, data if key == planted else data[:1000], **settings)
+    assert saved(guarded, rig, "one more")["kind"] == "incremental"
+    found = sound(guarded, rig)
+    assert found.unsigned == (planted,)
+    assert read_chain(guarded.session(), rig.name).at(None).key == found.complete[-1].key
+    assert guarded.store.public_key(found.complete[-1].signed_by)
+    guarded.mails(rig.name)
+    mails = [it for it in guarded.cloud.mail() if it["subject"] == f"Foreign objects in the snapshots of {rig.name}"]
+    assert any(f"{planted}.sig" in mail["body"] for mail in mails)
+    guarded.s3.delete_object(Bucket=guarded.bucket, Key="keys/theirs.pem")
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_bundles_that_were_moved_to_an_archive_count_as_lost(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    saved(guarded, rig)
+    listing = Store.listing
+
+    def moved(self, replica):
+        found = listing(self, replica)
+        return replace(
+            found,
+            versions=[
+                replace(v, storage="DEEP_ARCHIVE") if v.key.endswith(".bundle") and v.key <= newest else v
+                for v in found.versions
+            ],
+        )
+
+    newest = max(key for key in guarded.keys(rig.name) if key.endswith(".bundle"))
+    monkeypatch.setattr(Store, "listing", moved)
+    found = read_snapshots(guarded.session(), rig.name)
+    assert (
+        "it is in an archive: a restore reads it once" in dict(problems(found, datetime.now(UTC)))[found.at(None).key]
+    )
+    taken = guarded.take(rig.name)
+    assert (taken.kind, taken.lost) == ("full", (newest,))
+    sound(guarded, rig)
 
 
 @pytest.mark.usefixtures("without_policy")

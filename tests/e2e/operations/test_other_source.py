@@ -199,9 +199,12 @@ def test_a_stack_lends_no_other_mirrors_user(templated, command, output, value, 
 def test_a_user_who_may_do_more_gets_no_credential_whatever_the_plan_was(templated):
     templated.up(stages=(DEPLOY,))
     templated.cloud.client("iam").create_access_key(UserName=templated.mirror.user_name)
+    kept = templated.issue_by_hand()
     with pytest.raises(MirrorError, match="also has the access key"):
         templated.up()
-    assert templated.credentials == []
+    # Nothing was done before that: no pipeline, no record, and no credential of that user is gone.
+    assert templated.effects.seen == []
+    assert [credential["ServiceSpecificCredentialId"] for credential in templated.credentials] == [kept]
 
 
 def test_a_deleted_repository_is_restored_and_followed_again(templated, command):
