@@ -134,6 +134,8 @@ class GitHttpServer(ThreadingHTTPServer):
         """Bytes of the bodies of all answers; for benchmarks."""
         self.requests = {"git": 0, "api": 0}
         """How many requests of each kind there were; for benchmarks."""
+        self.connections = 0
+        """How many connections were made; for tests."""
         self.delay_seconds = 0.0
         """How long a round trip takes; a new connection takes two more, as with TLS 1.3."""
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -147,10 +149,13 @@ class GitHttpServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 60
+    """Seconds after which an idle connection ends."""
     server: GitHttpServer
 
     def setup(self) -> None:
         super().setup()
+        self.server.connections += 1
         time.sleep(2 * self.server.delay_seconds)
 
     def parse_request(self) -> bool:
@@ -215,7 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         self.server.requests["git"] += 1
         username, password = self._credentials()
-        body: Body = RequestBody(self)
+        sent = RequestBody(self)
+        body: Body = sent
         first_line = None
         encoding = self.headers.get("Content-Encoding", "")
         if self.command == "POST" and service == "git-upload-pack":
@@ -240,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         if isinstance(decision, Answer):
-            return self._answer(decision)
+            return self._answer(decision, ends=not sent.is_read)
         self._serve(
             decision,
             body,
@@ -251,6 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "REMOTE_USER": username or "bearer",
             },
         )
+        self.close_connection = self.close_connection or not sent.is_read
         return None
 
     def _serve(self, decision: Serve, body: Body, variables: Mapping[str, str]) -> None:
@@ -359,6 +366,11 @@ class RequestBody:
         if request.headers.get("Expect", "").lower() == "100-continue":
             request.send_response_only(100)
             request.end_headers()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of it was read, so that what comes next is another request."""
+        return not self._chunked and not self._left
 
     def read(self, size: int = -1) -> bytes:
         """Return ``size`` bytes, all of them for -1, and fewer only at the end."""
