@@ -159,6 +159,27 @@ def group_errors(judged: Sequence[Judged]) -> dict[str, list[str]]:
     return causes
 
 
+def group_notes(judged: Sequence[Judged]) -> dict[tuple[str, str], list[str]]:
+    """Return what needs attention and its remedy, with the mirrors that it concerns; NAME stands for each of many."""
+    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for mirror in judged:
+        for check in mirror.notable:
+            if check.message != mirror.readings.error:
+                text = f"{check.verdict}: {check.name}: {engine_api.sanitize(check.message)}"
+                name = re.compile(rf"(?<![\w.-]){re.escape(mirror.name)}(?![\w-])")
+                key = name.sub("NAME", text), name.sub("NAME", check.remedy or "")
+                found.setdefault(key, []).append((mirror.name, text, check.remedy or ""))
+    return {
+        key if len(notes) > 1 else (notes[0][1], notes[0][2]): [name for name, _, _ in notes]
+        for key, notes in found.items()
+    }
+
+
+def _subject(names: Sequence[str]) -> str:
+    """Return the mirrors that a line is about."""
+    return names[0] if len(names) == 1 else f"{len(names):,} mirrors"
+
+
 def _print_checks(mirror: Judged) -> None:
     """Print where a mirror is, and all its checks."""
     readings, azure = mirror.readings, mirror.readings.mirror.azure
@@ -179,16 +200,13 @@ def _print_overview(judged: Sequence[Judged], now: datetime) -> None:
     """Print a line for each mirror, and below it what needs attention, with remedies."""
     print_table(("MIRROR", "STATUS", "REFS", "BEHIND", "LATEST RUN"), [_row(mirror, now) for mirror in judged])
     for cause, names in group_errors(judged).items():
-        subject = names[0] if len(names) == 1 else f"{len(names):,} mirrors"
-        print_paragraph(f"{subject} could not be read: {cause}", rest=_INDENT)
-    for mirror in judged:
-        for check in mirror.notable:
-            if check.message == mirror.readings.error:
-                continue
-            message = f"{mirror.name}: {check.verdict}: {check.name}: {engine_api.sanitize(check.message)}"
-            print_paragraph(message, rest=_INDENT)
-            if check.remedy:
-                print_paragraph(check.remedy, first=_INDENT * 2, rest=_INDENT * 2)
+        print_paragraph(f"{_subject(names)} could not be read: {cause}", rest=_INDENT)
+    for (note, remedy), names in group_notes(judged).items():
+        print_paragraph(f"{_subject(names)}: {note}", rest=_INDENT)
+        if len(names) > 1:
+            print_paragraph(", ".join(names), first=_INDENT * 2, rest=_INDENT * 2)
+        if remedy:
+            print_paragraph(remedy, first=_INDENT * 2, rest=_INDENT * 2)
 
 
 def _row(mirror: Judged, now: datetime) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from codecommit_mirror.backup.coverage import Subscriptions, Unguarded
 from codecommit_mirror.checks import reading
 from codecommit_mirror.checks.judging import Limits, duration, judge
 from codecommit_mirror.checks.reading import Readings
-from codecommit_mirror.cli.status import as_object, exit_status, group_errors
+from codecommit_mirror.cli.status import as_object, exit_status, group_errors, group_notes
 from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.operations.verification import Comparison
 
@@ -249,6 +249,19 @@ def test_one_cause_is_reported_once_for_all_mirrors():
         "the token is wrong.": ["A", "B"],
         "AWS denies it.": ["C"],
     }
+
+
+def test_what_concerns_many_mirrors_is_said_once():
+    def judged(name, **changes):
+        return judge(replace(well(**changes), mirror=MIRROR.model_copy(update={"name": name})), LIMITS)
+
+    notes = group_notes([judged("A.b", last_run=None), judged("C", last_run=None), judged("D", azure=azure(lfs=True))])
+    never = ("failed: run: it has never run", "codecommit-mirror up NAME")
+    assert notes[never] == ["A.b", "C"]
+    (lfs,) = [key for key in notes if "LFS" in key[0]]
+    assert notes[lfs] == ["D"]
+    alone = group_notes([judged("A.b", last_run=None)])
+    assert alone[("failed: run: it has never run", "codecommit-mirror up A.b")] == ["A.b"]
 
 
 @pytest.mark.parametrize(
