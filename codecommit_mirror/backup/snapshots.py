@@ -249,7 +249,8 @@ def read_snapshots(
 def read_chain(aws: boto3.Session, replica: str, at: datetime | None = None, pinned: Sequence[str] = ()) -> Snapshots:
     """Read the manifests of the last snapshot, or of the last one by a time, and of its chain, several at a time.
 
-    The others stay unread, and of the chain only that snapshot comes with its refs. If there is no such chain, all are
+    The others stay unread, and of the chain only that snapshot comes with its refs. ``unsigned`` are newer ones that
+    are passed over: they have no valid signature, or S3 does not give them out. If there is no such chain, all are
     read, to say why.
 
     Args:
@@ -266,16 +267,21 @@ def read_chain(aws: boto3.Session, replica: str, at: datetime | None = None, pin
     # Their names begin with the time, which grows with their numbers.
     keys = sorted((key for key in _manifest_keys(listing) if key < latest), reverse=True)
     chain: list[Signed] = []
+    passed_over: list[str] = []
     snapshots = SignedSnapshots(store, listing, _trusted_keys(aws, store, pinned) if keys else {}, store.bucket)
     with aws_failures(f"read the snapshots in the bucket {store.bucket}"), ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(keys), _READERS):
-            for signed in filter(None, pool.map(snapshots.find, keys[start : start + _READERS])):
-                if not chain and signed.manifest.complete:
+            some = keys[start : start + _READERS]
+            for key, signed in zip(some, pool.map(snapshots.find, some), strict=True):
+                if signed is None:
+                    passed_over += [] if chain else [key]
+                elif not chain and signed.manifest.complete:
                     chain.append(signed)
                 elif chain and signed.manifest.key == chain[-1].manifest.previous:
                     chain.append(signed.without_refs)
                 if chain and chain[-1].manifest.full:
-                    return Snapshots(store, {one.manifest.key: one for one in reversed(chain)}, listing, ())
+                    found = {one.manifest.key: one for one in reversed(chain)}
+                    return Snapshots(store, found, listing, tuple(passed_over))
     return read_snapshots(aws, replica, None, pinned)
 
 

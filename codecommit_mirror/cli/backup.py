@@ -229,11 +229,11 @@ def restore(
         return
     context = context_of(mirrors[0])
     origin = _origin(context, chosen, at, bucket, configuration(mirrors[0].name))
+    _say_what_is_wrong(origin)
     if drill:
         _drill(mirrors[0], origin, as_json)
         return
     todo = restoring.plan(origin, find_target(str(to), context), patterns=patterns, under=under)
-    _say_what_is_wrong(origin)
     if dry_run:
         _print_plan(todo, as_json)
         return
@@ -249,6 +249,13 @@ def _say_what_is_wrong(origin: Origin) -> None:
         click.echo(
             "note: that a run has confirmed what the replica has now is what a tag there says, which whoever may push "
             "to it can write; --from snapshots is out of their reach",
+            err=True,
+        )
+    if origin.snapshots and (passed_over := origin.snapshots.unsigned):
+        number = engine_api.count(passed_over, "manifest")
+        click.echo(
+            f"note: {number} without a valid signature, or that S3 does not give out, passed over; the first is "
+            f"{engine_api.sanitize(min(passed_over))}",
             err=True,
         )
     if origin.unread:

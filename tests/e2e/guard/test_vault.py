@@ -9,7 +9,7 @@ import pytest
 
 from codecommit_mirror.backup.snapshots import problems, read_chain, read_snapshots
 from codecommit_mirror.errors import MirrorError
-from codecommit_mirror.guard.vault.manifest import dump
+from codecommit_mirror.guard.vault.manifest import dump, format_time
 from codecommit_mirror.guard.vault.public_key import PublicKey
 from codecommit_mirror.guard.vault.signer import Signer
 from codecommit_mirror.guard.vault.store import Store
@@ -91,13 +91,14 @@ def test_what_cannot_be_read_stops_nothing_and_is_reported(guarded, rig, forge, 
     saved(guarded, rig)
     (last,) = sound(guarded, rig).complete
     data = forge(json.loads(guarded.store.read(guarded.store.listing(rig.name).by_key[last.key][0])))
-    planted = f"snapshots/{rig.name}/20990101T000000Z-00000000.json"
+    planted = f"snapshots/{rig.name}/{format_time(datetime.now(UTC) + timedelta(hours=2))}-00000000.json"
     for key in (planted, f"{planted}.sig", f"state/{rig.name}.json", "keys/theirs.pem"):
         put(guarded, key, data if key == planted else data[:1000], **settings)
     assert saved(guarded, rig, "one more")["kind"] == "incremental"
     found = sound(guarded, rig)
     assert found.unsigned == (planted,)
-    assert read_chain(guarded.session(), rig.name).at(None).key == found.complete[-1].key
+    chain = read_chain(guarded.session(), rig.name)
+    assert (chain.at(None).key, chain.unsigned) == (found.complete[-1].key, (planted,))
     assert guarded.store.public_key(found.complete[-1].signed_by)
     guarded.mails(rig.name)
     mails = [it for it in guarded.cloud.mail() if it["subject"] == f"Foreign objects in the snapshots of {rig.name}"]
