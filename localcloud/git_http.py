@@ -151,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
     """Seconds after which an idle connection ends."""
+    disable_nagle_algorithm = True
+    """Or an answer in several pieces waits for the client's delayed acknowledgement on a connection that is kept."""
     server: GitHttpServer
 
     def setup(self) -> None:
