@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
@@ -34,7 +35,9 @@ def render_text(template: str, values: Mapping[str, object]) -> str:
     return _environment().from_string(template).render(values)
 
 
+@cache
 def _environment() -> Environment:
+    """Return the environment, which keeps the templates that it has compiled."""
     environment = Environment(
         loader=FunctionLoader(_read),
         undefined=StrictUndefined,
