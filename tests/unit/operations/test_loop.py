@@ -113,18 +113,21 @@ def test_the_table_of_500_fits_on_a_terminal_and_counts_them():
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=100, height=12, highlight=False, legacy_windows=False)
     names = [f"mirror-{number}" for number in range(500)]
-    board = Board(names, console=console)
+    board, started = Board(names, console=console), time.monotonic()
     with board:
         for row in list(board.rows.values())[:30]:
             row.begin("Run and verify")
             row.details.append("step: Mirror to CodeCommit [bold]")
         board.rows["mirror-40"].succeed("mirror-40 is up.")
         board.rows["mirror-41"].fail("the reason.")
-        time.sleep(0.6)
-        screen = pyte.Screen(100, 12)
-        pyte.Stream(screen).feed(output.getvalue().replace("\n", "\r\n"))
-        shown = [line.rstrip() for line in screen.display if line.strip()]
-    assert shown[-1] == "1 done, 1 failed, 30 working, 468 waiting, of 500"
+        counts, shown = "1 done, 1 failed, 30 working, 468 waiting, of 500", []
+        # A thread of its own draws the screen, when it gets to it.
+        while shown[-1:] != [counts] and time.monotonic() < started + 120:
+            time.sleep(0.1)
+            screen = pyte.Screen(100, 12)
+            pyte.Stream(screen).feed(output.getvalue().replace("\n", "\r\n"))
+            shown = [line.rstrip() for line in screen.display if line.strip()]
+    assert shown[-1] == counts
     live = [line for line in shown if "Run and verify" in line]
     assert 5 <= len(live) <= 9
     assert "step: Mirror to CodeCommit [bold]" in live[0]
