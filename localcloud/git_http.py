@@ -134,8 +134,6 @@ class GitHttpServer(ThreadingHTTPServer):
         """Bytes of the bodies of all answers; for benchmarks."""
         self.requests = {"git": 0, "api": 0}
         """How many requests of each kind there were; for benchmarks."""
-        self.connections = 0
-        """How many connections were made; for tests."""
         self.delay_seconds = 0.0
         """How long a round trip takes; a new connection takes two more, as with TLS 1.3."""
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -157,7 +155,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.server.connections += 1
         time.sleep(2 * self.server.delay_seconds)
 
     def parse_request(self) -> bool:
@@ -222,8 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, repository: str, service: str, path_info: str, query: str) -> None:
         self.server.requests["git"] += 1
         username, password = self._credentials()
-        sent = RequestBody(self)
-        body: Body = sent
+        body: Body = RequestBody(self)
         first_line = None
         encoding = self.headers.get("Content-Encoding", "")
         if self.command == "POST" and service == "git-upload-pack":
@@ -248,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         if isinstance(decision, Answer):
-            return self._answer(decision, ends=not sent.is_read)
+            return self._answer(decision)
         self._serve(
             decision,
             body,
@@ -259,7 +255,6 @@ class _Handler(BaseHTTPRequestHandler):
                 "REMOTE_USER": username or "bearer",
             },
         )
-        self.close_connection = self.close_connection or not sent.is_read
         return None
 
     def _serve(self, decision: Serve, body: Body, variables: Mapping[str, str]) -> None:
@@ -368,11 +363,6 @@ class RequestBody:
         if request.headers.get("Expect", "").lower() == "100-continue":
             request.send_response_only(100)
             request.end_headers()
-
-    @property
-    def is_read(self) -> bool:
-        """Whether all of it was read, so that what comes next is another request."""
-        return not self._chunked and not self._left
 
     def read(self, size: int = -1) -> bytes:
         """Return ``size`` bytes, all of them for -1, and fewer only at the end."""

@@ -9,8 +9,6 @@ import pytest
 from codecommit_mirror.rendering import engine_program
 from localcloud import sample
 from localcloud.aws.codecommit.git_service import OtherRefs
-from localcloud.git_http import GitHttpServer
-from tests.program import program
 
 from . import servers
 from .sides import Sides, grow
@@ -121,28 +119,6 @@ def test_ten_thousand_refs(strict_sides):
     sample.git(sides.source, "update-ref", "--stdin", stdin="".join(f"delete {n}\n" for n in names[:4000]).encode())
     assert sides.mirror().deleted == 4000
     sides.assert_equal()
-
-
-def test_a_run_keeps_one_connection_to_each_side(strict_sides):
-    """Each further connection takes two round trips more than a request."""
-    sides = strict_sides
-    sample.fill(sides.source)
-    servers = GitHttpServer(sides.serve_source), GitHttpServer(sides.serve_replica)
-    sides.source_url, sides.replica_url = (server.url for server in servers)
-    sides.mirror()
-
-    def cost():
-        before = [(server.connections, server.requests["git"]) for server in servers]
-        program._idle.clear()
-        assert sides.mirror().confirmed
-        after = [(server.connections, server.requests["git"]) for server in servers]
-        return [(made[0] - were[0], made[1] - were[1]) for were, made in zip(before, after, strict=True)]
-
-    # The lists of refs, and the confirmation.
-    assert cost() == [(1, 1), (1, 2)]
-    sample.commit(sides.source, "main", "one more")
-    # In addition the pack, its push, and the list after it.
-    assert cost() == [(1, 2), (1, 4)]
 
 
 def test_a_hundred_megabytes_of_history(strict_sides):
