@@ -92,6 +92,8 @@ class _Found:
     last: Signed | None
     locks: Mapping[Version, Lock | None]
     """Of all that the last snapshot's chain consists of; nothing if something of that is gone."""
+    kept: Mapping[Version, Lock | None]
+    """Of that and, while it is a part of one that is not complete yet, of the last complete one's chain."""
     lost: tuple[str, ...]
     foreign: tuple[Version, ...]
 
@@ -240,8 +242,19 @@ class Snapshots:
         last = signed.last(state.last_manifest, state.vault_seen)
         chain = (signed.chain(last) or []) if last else []
         locks = self._store.locks(version for one in chain for version in one.objects)
+        kept = {**self._locks_of_complete(signed, state, last), **locks}
         foreign = signed.foreign(state.vault_seen, chain or ([last] if last else []))
-        return _Found(listing, state, tag, last, locks, _lost(state, last, locks), tuple(foreign))
+        return _Found(listing, state, tag, last, locks, kept, _lost(state, last, locks), tuple(foreign))
+
+    def _locks_of_complete(
+        self, signed: SignedSnapshots, state: State, last: Signed | None
+    ) -> Mapping[Version, Lock | None]:
+        """Return the locks of the last complete snapshot's chain, while a later one is written in parts."""
+        if last is None or last.manifest.complete or not state.last_manifest:
+            return {}
+        complete = signed.get(state.last_manifest)
+        chain = (signed.chain(complete) or []) if complete else []
+        return self._store.locks(version for one in chain for version in one.objects)
 
     def _claim(self, replica: str, now: datetime, read: tuple[State, str | None]) -> bool:
         """Note that this invocation takes the snapshot; return False if another one does or did: both would be next."""
@@ -271,6 +284,9 @@ class Snapshots:
         if anew or (base and not base.complete):
             # The replica may prepare such a pack for longer than an invocation has, before the first part is full.
             self._note_interruptible(replica, state, mended_at=format_time(now) if found.lost else "")
+        # Also of a chain that ends here: the snapshots that are kept include its last one. Before the first part, for
+        # an attempt may be interrupted, again and again.
+        self._keep_locked(found.kept, now + _LONGEST_INVOCATION)
         before = (last.manifest, last.sha256) if last else None
         is_full, size = False, 0
         # Each manifest has all refs, so that no more than one is kept.
@@ -280,8 +296,6 @@ class Snapshots:
         if before is None:
             raise AssertionError("a snapshot has a part")
         written = before[0]
-        # Also of a chain that ends here: the snapshots that are kept include its last one.
-        self._keep_locked(found.locks, now)
         self._finish(replica, written, found.listing, now)
         if is_full and written.signed_by:
             self._mark_expired(found.listing, written, now)
@@ -391,9 +405,9 @@ class Snapshots:
         )
 
     def _keep_locked(self, locks: Mapping[Version, Lock | None], now: datetime) -> None:
-        """Extend the locks that may end before the last snapshot may."""
+        """Extend the locks that may end before the last snapshot may, if that is replaced at a time."""
         needed = now + self._retention.keep
-        self._store.extend(locks, self._retention.mode, needed, now + self._retention.longest)
+        self._store.extend(locks, self._retention.mode, needed, self._now() + self._retention.longest)
 
     def _mark_expired(self, listing: Listing, last: Manifest, now: datetime) -> None:
         """Release what earlier chains hold once none of its locks lasts."""
