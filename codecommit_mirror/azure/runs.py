@@ -15,6 +15,8 @@ from .rest.objects import GOOD_RESULTS, WITH_ISSUES, Build, Definition
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 5.0
 _NOTICE_SECONDS = 60.0
+_MAX_RUNS = 50
+"""How many of a pipeline's runs are looked at: what one request gets at least."""
 _SUMMARY, _ATTENTION = "Mirror ", "Needs attention:"
 """What the engine's report of a run begins with, and what heads the refs that differ until a person acts."""
 
@@ -31,10 +33,6 @@ class RunResult:
     def succeeded(self) -> bool:
         """Whether everything was mirrored, except for refs that need a person's attention."""
         return self.build.result in GOOD_RESULTS
-
-
-_MAX_RUNS = 50
-"""How many of a pipeline's runs are looked at: what one request gets at least."""
 
 
 def recent(azure: AzureDevOps, definition: Definition) -> list[Build]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from ..errors import AzureError, MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state
 from .batches import Policy, for_each_mirror
-from .context import MirrorContext
+from .context import MirrorContext, forget_lists
 from .plan import CONNECT, CREDENTIAL, DEPLOY, UpPlan, earlier_sign_in, lacks_user, wanted_record
 from .state import MirrorState
 
@@ -169,12 +169,6 @@ def record_pipeline(context: MirrorContext, current: MirrorState) -> MirrorState
     return replace(current, record=record)
 
 
-def forget_lists(planned: Iterable[PlannedMirror]) -> None:
-    """Read again what Azure DevOps was listed to have."""
-    for clients in {id(one.context.clients): one.context.clients for one in planned}.values():
-        clients.forget_lists()
-
-
 def commit(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) -> dict[str, PlannedMirror]:
     """Commit the YAML of the mirrors that need it, and move their pipelines to it; return those that did not fail."""
     batches.commit_files(
@@ -182,7 +176,7 @@ def commit(prepared: Mapping[str, PlannedMirror], board: Board, policy: Policy) 
     )
     former = {name: planned.former_yaml for name, planned in board.remaining(prepared).items() if planned.former_yaml}
     # What comes now may be on the branch that has just got a commit.
-    forget_lists(prepared.values())
+    forget_lists(planned.context for planned in prepared.values())
     former = for_each_mirror(former, board, lambda file, _: reread(file), policy)
     batches.commit_files(former, board, policy, CONNECT)
 

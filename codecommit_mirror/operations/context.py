@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -225,3 +225,9 @@ class MirrorContext:
             return self.azure
         azure = self.mirror.azure.model_copy(update={"project": record.project})
         return self.clients.azure(azure, self.token, self.azure_transport)
+
+
+def forget_lists(contexts: Iterable[MirrorContext]) -> None:
+    """Read again what Azure DevOps was listed to have for mirrors, which mostly share their clients."""
+    for clients in {id(context.clients): context.clients for context in contexts}.values():
+        clients.forget_lists()

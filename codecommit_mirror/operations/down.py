@@ -33,7 +33,7 @@ from ..errors import ConfigurationError, MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, state, verification
 from .batches import Policy, Project, for_each_mirror
-from .context import ClientPool, MirrorContext
+from .context import ClientPool, MirrorContext, forget_lists
 
 READ, DISCONNECT, REVOKE, DESTROY = STEPS = (
     "Read both clouds",
@@ -148,9 +148,8 @@ def _delete_azure_sides(prepared: Mapping[str, PlannedMirror], board: Board, pol
             planned.context, policy, planned.deployed.record, was_visible=planned.deployed.azure is not None
         )
 
-    for planned in prepared.values():
-        # A person may have taken minutes to answer.
-        planned.context.clients.forget_lists()
+    # A person may have taken minutes to answer.
+    forget_lists(planned.context for planned in prepared.values())
     removals = for_each_mirror(prepared, board, disconnect, policy)
     # A mirror that was being moved has two files, which may be on one branch.
     for number in range(2):

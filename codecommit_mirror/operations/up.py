@@ -21,8 +21,8 @@ from ..errors import MirrorError
 from ..progress import Board, Row, say, step
 from . import batches, credential_delivery, preflight, state, verification
 from .batches import Policy, Project, for_each_mirror
-from .connect import PlannedMirror, commit, connect, forget_lists, planned_engine, record_pipeline, update_engines
-from .context import MirrorContext
+from .connect import PlannedMirror, commit, connect, planned_engine, record_pipeline, update_engines
+from .context import MirrorContext, forget_lists
 from .plan import (
     CONNECT,
     CREDENTIAL,
@@ -310,7 +310,7 @@ def _deploy(
 
     # What has been deployed is completed, however late it is; minutes may have passed.
     remaining = board.remaining(prepared)
-    forget_lists(remaining.values())
+    forget_lists(planned.context for planned in remaining.values())
     return for_each_mirror(remaining, board, complete, replace(policy, minutes=math.inf))
 
 

@@ -262,10 +262,10 @@ class AzureDevOps:
     # -- pipeline definitions
 
     def definitions_named(self, name: str) -> list[Definition]:
-        """Return the definitions of a name, in full, whatever folders they are in ."""
+        """Return the definitions of a name, in full, whatever folders they are in."""
         if self._listing:
-            known = (listed.definition for listed in self._listing.definitions().values())
-            return [definition for definition in known if definition.name.lower() == name.lower()]
+            known = self._listing.definitions().values()
+            return [listed.definition for listed in known if listed.definition.name.lower() == name.lower()]
         return self.find_definitions(name=name)
 
     def find_definitions(self, **query: str) -> list[Definition]:
