@@ -12,11 +12,10 @@ from codecommit_mirror import engine_api
 from codecommit_mirror.backup.snapshots import problems, read_snapshots
 from codecommit_mirror.engine.archive import MAX_ENTRY_BYTES
 from codecommit_mirror.engine.confirmation import confirmation, source_commit
-from codecommit_mirror.engine.failures import RetryableError
 from codecommit_mirror.engine.plan import by_original_name
 from codecommit_mirror.engine.refs import ReplicaRefs
 from codecommit_mirror.engine.wire.packs import COMMIT, TAG, TREE, object_id, pack_of
-from codecommit_mirror.guard import handler, history, snapshot
+from codecommit_mirror.guard import handler, history
 from codecommit_mirror.guard.handler import Guard
 from codecommit_mirror.guard.messages import Message
 from codecommit_mirror.guard.snapshot import Snapshots
@@ -171,37 +170,6 @@ def test_the_snapshots_of_a_chain_that_ends_stay_locked(guarded, rig):
     assert guarded.take(rig.name, clock=lambda: later).kind == "full"
     until = read_snapshots(guarded.session(), rig.name).locked_until(first)
     assert until - later > timedelta(days=399)
-
-
-@pytest.mark.usefixtures("without_policy")
-def test_the_last_complete_chain_stays_locked_while_a_later_one_is_in_parts(guarded, rig, monkeypatch):
-    """Whoever makes attempts fail after a first part was kept would else wait until the locks before it end."""
-    sample.fill(rig.source)
-    rig.run()
-    guarded.take(rig.name)
-    (first,) = read_snapshots(guarded.session(), rig.name).complete
-    sample.commit(rig.source, "main", "after a long time")
-    rig.run()
-    pack, packs = snapshot._pack, []
-
-    def breaks_off_after(number):
-        def breaks_off(*arguments):
-            packs.append(arguments)
-            if len(packs) > number:
-                raise RetryableError("the time is up")
-            yield from pack(*arguments)
-
-        packs.clear()
-        monkeypatch.setattr(snapshot, "_pack", breaks_off)
-
-    began = datetime.now(UTC)
-    for days, number in ((31, 0), (32, 1), (300, 0)):
-        breaks_off_after(number)
-        with pytest.raises(RetryableError):
-            guarded.take(rig.name, clock=lambda days=days: began + timedelta(days=days))
-    found = read_snapshots(guarded.session(), rig.name)
-    assert [manifest.complete for manifest in found.manifests.values()] == [True, False]
-    assert found.locked_until(first) - began > timedelta(days=300 + 399)
 
 
 def test_nobody_ends_the_guards_uploads(guarded, rig):

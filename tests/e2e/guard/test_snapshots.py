@@ -314,6 +314,37 @@ def test_a_restore_reads_the_wanted_chain_and_no_others(guarded, rig, monkeypatc
         from_snapshots(read_chain(guarded.session(), rig.name, began - timedelta(days=1)), began - timedelta(days=1))
 
 
+@pytest.mark.usefixtures("without_policy")
+def test_the_last_complete_chain_stays_locked_while_a_later_one_is_in_parts(guarded, rig, monkeypatch):
+    """Whoever makes attempts fail after a first part was kept would else wait until the locks before it end."""
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    (first,) = read_snapshots(guarded.session(), rig.name).complete
+    sample.commit(rig.source, "main", "after a long time")
+    rig.run()
+    pack, packs = snapshot._pack, []
+
+    def breaks_off_after(number):
+        def breaks_off(*arguments):
+            packs.append(arguments)
+            if len(packs) > number:
+                raise RetryableError("the time is up")
+            yield from pack(*arguments)
+
+        packs.clear()
+        monkeypatch.setattr(snapshot, "_pack", breaks_off)
+
+    began = datetime.now(UTC)
+    for days, number in ((31, 0), (32, 1), (300, 0)):
+        breaks_off_after(number)
+        with pytest.raises(RetryableError):
+            take(guarded, rig, clock=lambda days=days: began + timedelta(days=days))
+    found = read_snapshots(guarded.session(), rig.name)
+    assert [manifest.complete for manifest in found.manifests.values()] == [True, False]
+    assert found.locked_until(first) - began > timedelta(days=300 + 399)
+
+
 def test_a_snapshot_after_one_without_branches_is_full(guarded, rig):
     tip = sample.git(rig.replica, "hash-object", "-w", "--stdin", stdin=b"a file").strip()
     sample.git(rig.replica, "update-ref", "refs/tags/first", tip)
