@@ -7,7 +7,8 @@ from .guard.history import read_entries
 from .guard.vault.bundle import read_header
 from .guard.vault.manifest import PREFIX, SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
 from .guard.vault.public_key import PublicKey
-from .guard.vault.signed import Signed, SignedSnapshots
+from .guard.vault.ref_list import RefList
+from .guard.vault.signed import Signed, SignedSnapshots, refs_of
 from .guard.vault.signer import KeyUnusableError, Signer
 from .guard.vault.store import Listing, Store, Version
 
@@ -18,6 +19,7 @@ __all__ = [
     "Listing",
     "Manifest",
     "PublicKey",
+    "RefList",
     "Signed",
     "SignedSnapshots",
     "Signer",
@@ -31,4 +33,5 @@ __all__ = [
     "read_confirmation",
     "read_entries",
     "read_header",
+    "refs_of",
 ]

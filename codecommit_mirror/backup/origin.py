@@ -14,7 +14,7 @@ from .. import engine_api
 from ..aws.repository import find_clone_url
 from ..aws.session import aws_failures, client
 from ..errors import MirrorError
-from ..guard_api import Manifest, digest, format_time, parse_time, read_confirmation, read_entries, read_header
+from ..guard_api import Manifest, RefList, digest, format_time, parse_time, read_confirmation, read_entries, read_header
 from ..operations.verification import replica_endpoint
 from .pushing import GROWING
 from .repository import BareRepository, hashed
@@ -102,7 +102,7 @@ def from_snapshots(snapshots: Snapshots, at: datetime | None) -> Origin:
     return Origin(
         description=f"the snapshot of {readable(manifest.time)}",
         time=parse_time(manifest.time),
-        refs=_restorable(manifest.refs),
+        refs=_restorable(snapshots.refs(manifest)),
         head=manifest.head,
         chain=tuple(chain),
         bytes=sum(snapshot.size for snapshot in chain),
@@ -155,7 +155,7 @@ def _is_confirmed(endpoint: engine_api.Endpoint, advertised: engine_api.Advertis
         confirmation = read_confirmation(endpoint, advertised.capabilities, tag) if tag else None
     except engine_api.RetryableError:
         return False
-    return confirmation is not None and confirmation.sha256 == digest(advertised.refs)
+    return confirmation is not None and confirmation.sha256 == digest(RefList.of(advertised.refs))
 
 
 def _restorable(replica: Mapping[str, str]) -> dict[str, str]:

@@ -152,7 +152,7 @@ class DrillResult:
 def drill(origin: Origin, now: datetime) -> DrillResult:
     """Restore to a temporary folder, and check it with ``git fsck``.
 
-    A snapshot's refs are compared with those in the headers of its bundles; a replica's with what it lists.
+    A snapshot's refs are those whose hash its manifest has; a replica's are what it lists.
     """
     began, problem = time.monotonic(), None
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:

@@ -20,6 +20,7 @@ from ..guard_api import (
     Listing,
     Manifest,
     PublicKey,
+    RefList,
     Signed,
     SignedSnapshots,
     Signer,
@@ -29,6 +30,7 @@ from ..guard_api import (
     chain_of,
     format_time,
     parse_time,
+    refs_of,
 )
 
 _FIRST_YEAR = 2000
@@ -92,6 +94,18 @@ class Snapshots:
         except ValueError as error:
             raise MirrorError(f"{error}; restore an earlier snapshot with --at.") from None
 
+    def refs(self, manifest: Manifest) -> RefList:
+        """Return a snapshot's refs.
+
+        Raises:
+            MirrorError: what they are cannot be told.
+        """
+        with aws_failures(f"read the snapshots in the bucket {self.store.bucket}"):
+            try:
+                return refs_of(reversed(self.chain(manifest)), self.store, self.listing)
+            except ValueError as error:
+                raise MirrorError(f"{error}; restore another snapshot with --at.") from None
+
     def read_bundle(self, manifest: Manifest) -> Iterator[bytes]:
         """Yield a bundle's bytes; a connection that breaks is made again where it broke.
 
@@ -120,18 +134,21 @@ class Snapshots:
     def _bundle(self, manifest: Manifest) -> Version | None:
         return self.listing.find(manifest.bundle, manifest.bundle_version)
 
+    def _own(self, manifest: Manifest) -> list[Version | None]:
+        """Return a snapshot's own objects; None for one that is gone."""
+        beside = [self._bundle(manifest)]
+        if manifest.list_key:
+            beside.append(self.listing.find(manifest.list_key, manifest.list_version or ""))
+        return list(dict.fromkeys([*self.signed[manifest.key].objects, *beside]))
+
     def is_cold(self, manifest: Manifest) -> bool:
         """Whether a snapshot's own objects were moved where nothing reads them at once."""
-        bundle = self._bundle(manifest)
-        return any(one.is_cold for one in (*self.signed[manifest.key].objects, *([bundle] if bundle else [])))
+        return any(version is not None and version.is_cold for version in self._own(manifest))
 
     def locked_until(self, manifest: Manifest) -> datetime | None:
-        """Return until when a snapshot's own objects are locked; None if one of them is not, or its bundle is gone."""
-        bundle = self._bundle(manifest)
-        if bundle is None:
-            return None
+        """Return until when a snapshot's own objects are locked; None if one of them is not, or is gone."""
         with aws_failures("read the locks of the snapshots"):
-            locks = [self.store.lock_of(one) for one in {*self.signed[manifest.key].objects, bundle}]
+            locks = [self.store.lock_of(version) if version else None for version in self._own(manifest)]
         times = [lock[1] for lock in locks if lock]
         return min(times) if len(times) == len(locks) else None
 
@@ -249,9 +266,8 @@ def read_snapshots(
 def read_chain(aws: boto3.Session, replica: str, at: datetime | None = None, pinned: Sequence[str] = ()) -> Snapshots:
     """Read the manifests of the last snapshot, or of the last one by a time, and of its chain, several at a time.
 
-    The others stay unread, and of the chain only that snapshot comes with its refs. ``unsigned`` are newer ones that
-    are passed over: they have no valid signature, or S3 does not give them out. If there is no such chain, all are
-    read, to say why.
+    The others stay unread. ``unsigned`` are newer ones that are passed over: they have no valid signature, or S3 does
+    not give them out. If there is no such chain, all are read, to say why.
 
     Args:
         aws: a session that may read the vault.
@@ -275,10 +291,10 @@ def read_chain(aws: boto3.Session, replica: str, at: datetime | None = None, pin
             for key, signed in zip(some, pool.map(snapshots.find, some), strict=True):
                 if signed is None:
                     passed_over += [] if chain else [key]
-                elif not chain and signed.manifest.complete:
+                elif (not chain and signed.manifest.complete) or (
+                    chain and signed.manifest.key == chain[-1].manifest.previous
+                ):
                     chain.append(signed)
-                elif chain and signed.manifest.key == chain[-1].manifest.previous:
-                    chain.append(signed.without_refs)
                 if chain and chain[-1].manifest.full:
                     found = {one.manifest.key: one for one in reversed(chain)}
                     return Snapshots(store, found, listing, tuple(passed_over))
@@ -322,13 +338,23 @@ def problems(snapshots: Snapshots, now: datetime) -> Iterator[tuple[str, str]]:
             yield key, f"the manifest before it, {manifest.previous}, is missing"
         before = signed
     for manifest in _needed(snapshots):
-        until = snapshots.locked_until(manifest)
-        if snapshots.is_cold(manifest):
-            yield manifest.key, "it is in an archive: a restore reads it once somebody has restored it from there"
-        if until is None:
-            yield manifest.key, "it is not locked, or its bundle is missing"
-        elif until <= now:
-            yield manifest.key, f"its lock ended at {readable(until)}"
+        yield from ((manifest.key, sentence) for sentence in _object_problems(snapshots, manifest, now))
+
+
+def _object_problems(snapshots: Snapshots, manifest: Manifest, now: datetime) -> Iterator[str]:
+    """Yield what is wrong with what lies beside a manifest, and with the locks."""
+    if manifest.list_key:
+        try:
+            snapshots.refs(manifest)
+        except MirrorError as error:
+            yield str(error).rstrip(".")
+    until = snapshots.locked_until(manifest)
+    if snapshots.is_cold(manifest):
+        yield "it is in an archive: a restore reads it once somebody has restored it from there"
+    if until is None:
+        yield "it is not locked, or its bundle or its list of refs is missing"
+    elif until <= now:
+        yield f"its lock ended at {readable(until)}"
 
 
 def _needed(snapshots: Snapshots) -> Sequence[Manifest]:

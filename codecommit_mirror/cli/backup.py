@@ -65,7 +65,7 @@ def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
             {
                 "time": snapshot.time,
                 "kind": "full" if snapshot.full else "incremental",
-                "refs": len(snapshot.refs),
+                "refs": snapshot.ref_count,
                 "bytes": snapshot.size,
                 "bundle": snapshot.bundle,
                 "locked_until": until and until.isoformat(),
@@ -82,7 +82,7 @@ def list_(mirror: Mirror, bucket: str | None, as_json: bool) -> None:
         (
             readable(snapshot.time),
             "full" if snapshot.full else "incremental",
-            f"{len(snapshot.refs):,}",
+            f"{snapshot.ref_count:,}",
             engine_api.format_bytes(snapshot.size),
             readable(until) if until else "not locked",
         )

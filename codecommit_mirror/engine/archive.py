@@ -126,9 +126,9 @@ def expired(replica: Refs, archive_days: int, now: float) -> list[Command]:
     return [Command(name, replica[name], None) for name, stamp, _ in archive_entries(replica) if stamp < limit]
 
 
-def archive_entries(replica: Refs) -> Iterator[tuple[str, str, str]]:
+def archive_entries(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Yield each archive entry's name, its time, and what follows: a hash, or a ref's name without ``refs/``."""
-    for name in sorted(replica):
+    for name in sorted(names):
         match = re.match(ARCHIVE_PREFIX + "([0-9]{8}T[0-9]{6}Z)/(.+)", name, re.DOTALL)
         if match:
             yield name, match.group(1), match.group(2)

@@ -6,6 +6,7 @@ shape of events for refs outside branches and tags is not documented: what an ev
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,10 +17,13 @@ from typing import Any
 
 from ..engine.archive import archive_entries
 from ..engine.plan import original_name
-from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG, SOURCE_TAG, Advertisement, Refs
+from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG, SOURCE_TAG
+from ..engine.text import to_bytes
+from .git_access import Advertised
 from .names import EVENT_KINDS
 from .replicas import Replica
 from .vault.manifest import format_time, parse_time
+from .vault.ref_list import RefList
 
 _MAX_FOLLOWERS = 5
 _MAX_ENTRIES = 50
@@ -108,7 +112,7 @@ def _full_name(detail: Mapping[str, Any]) -> str:
 def judge(
     change: Change,
     replica: Replica,
-    read: Callable[[], Advertisement],
+    read: Callable[[], Advertised],
     is_kept: Callable[[str, str], bool | None],
     tips_of: Callable[[str], Mapping[str, str]],
     now: datetime,
@@ -136,7 +140,7 @@ def judge(
 def _drops_commits(
     change: Change,
     replica: Replica,
-    read: Callable[[], Advertisement],
+    read: Callable[[], Advertised],
     is_kept: Callable[[str, str], bool | None],
     tips_of: Callable[[str], Mapping[str, str]],
     now: datetime,
@@ -144,23 +148,21 @@ def _drops_commits(
     """Whether a change took the last ref that kept a commit, or prepares that, as no run does; None if unknown."""
     if change.ref in (CONFIRMED_TAG, SOURCE_TAG):
         return change.kind == "deleted"
-    entry = next(archive_entries({change.ref: ""}), None)
+    entry = next(archive_entries([change.ref]), None)
     if entry:
         return _spoils_archive(change, entry[1], timedelta(days=replica.archive_days), now)
     if not replica.archive_days or change.kind == "created":
         return False
     advertised = read()
-    recent = _recent_entries(advertised.refs, change.moment or now)
-    archived = _archived(advertised.refs, recent, tips_of)
+    entries = advertised.refs.below(ARCHIVE_PREFIX)
+    recent = _recent_entries(entries, change.moment or now)
+    archived = _archived(entries, recent, tips_of)
     name = original_name(change.ref)
     if change.old is None:
         # Nothing shows what was there, but a run archives whatever it drops.
         return change.kind == "deleted" and not any(ref == name for ref, _ in archived)
     keeping = _keeping(advertised.refs)
-    # An event may name a tag's commit in place of the tag.
-    entries = {entry: advertised.peeled[entry] for entry, _ in recent if entry in advertised.peeled}
-    peeled = {**_keeping(advertised.peeled), **entries} if change.ref.startswith("refs/tags/") else {}
-    if change.old in keeping.values() or change.old in peeled.values():
+    if change.old in keeping.values() or _is_peeled(change, advertised.peeled, recent):
         return False
     if change.kind == "deleted":
         return not any(value == change.old for _, value in archived)
@@ -179,13 +181,24 @@ def _drops_commits(
     return None if None in answers else True
 
 
-def _keeping(refs: Refs) -> Refs:
+def _is_peeled(change: Change, peeled: RefList, recent: Iterable[tuple[str, str]]) -> bool:
+    """Whether what was there is a tag's commit, which an event may name in place of the tag, and the tag is kept."""
+    if not change.ref.startswith("refs/tags/"):
+        return False
+    return change.old in _keeping(peeled).values() or any(peeled.get(entry) == change.old for entry, _ in recent)
+
+
+def _keeping(refs: RefList) -> RefList:
     """Return the refs that keep commits: branches and tags, of which events tell, without those that runs take away.
 
     Runs move the confirming tag and the source's, and delete archive entries, whose time may be over in a moment.
     """
     told, taken = ("refs/heads/", "refs/tags/"), (ARCHIVE_PREFIX, CONFIRMED_TAG, SOURCE_TAG)
-    return {name: value for name, value in refs.items() if name.startswith(told) and not name.startswith(taken)}
+    return RefList.from_pairs(
+        (value.encode(), to_bytes(name))
+        for name, value in refs.items()
+        if name.startswith(told) and not name.startswith(taken)
+    )
 
 
 def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: datetime) -> bool:
@@ -202,21 +215,23 @@ def _spoils_archive(change: Change, stamp: str, kept_for: timedelta, now: dateti
     return change.kind == "updated" or age <= kept_for + timedelta(days=1) - _SKEW
 
 
-def _recent_entries(refs: Refs, moment: datetime) -> list[tuple[str, str]]:
+def _recent_entries(refs: RefList, moment: datetime) -> list[tuple[str, str]]:
     """Return the archive entries nearest to an event, each with what follows its time.
 
     A run archives what it drops just before it drops it, or at most a day before if the replica refused once.
     """
-    entries: list[tuple[timedelta, str, str]] = []
-    for name, stamp, place in archive_entries(refs):
-        with suppress(ValueError):
-            if (age := moment - parse_time(stamp)) <= timedelta(days=1):
-                entries.append((abs(age), name, place))
-    return [(name, place) for _, name, place in sorted(entries)[:_MAX_ENTRIES]]
+
+    def ages() -> Iterator[tuple[timedelta, str, str]]:
+        for name, stamp, place in archive_entries(refs):
+            with suppress(ValueError):
+                if (age := moment - parse_time(stamp)) <= timedelta(days=1):
+                    yield abs(age), name, place
+
+    return [(name, place) for _, name, place in heapq.nsmallest(_MAX_ENTRIES, ages())]
 
 
 def _archived(
-    refs: Refs, entries: Iterable[tuple[str, str]], tips_of: Callable[[str], Mapping[str, str]]
+    refs: RefList, entries: Iterable[tuple[str, str]], tips_of: Callable[[str], Mapping[str, str]]
 ) -> Iterator[tuple[str, str]]:
     """Yield refs with the tips that archive entries keep of them."""
     for name, place in entries:
@@ -232,5 +247,5 @@ def lost_entries(names: Iterable[str], archive_days: int, now: datetime) -> list
         now: the time.
     """
     begin = format_time(now - timedelta(days=archive_days + 1) + _SKEW)
-    entries = archive_entries(dict.fromkeys(names, "")) if archive_days else ()
+    entries = archive_entries(names) if archive_days else ()
     return [name for name, stamp, _ in entries if stamp > begin]

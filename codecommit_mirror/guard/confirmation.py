@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..engine.confirmation import CONFIRMATION_FORMAT, ref_listing
+from ..engine.confirmation import CONFIRMATION_FORMAT
 from ..engine.failures import MirrorFailure, PackRefused, SourceRefused
-from ..engine.plan import by_original_name
-from ..engine.refs import Refs, ReplicaRefs
+from ..engine.plan import is_own, original_name
+from ..engine.refs import CARRIED_PREFIX
 from ..engine.settings import Endpoint
+from ..engine.text import to_bytes
 from ..engine.wire.packs import TAG, object_id
 from ..engine.wire.protocol import offered, request_pack
 from ..engine.wire.transport import Traffic
+from .vault.ref_list import RefList
 
 _MAX_BYTES = 1024 * 1024
 _MAX_INFLATED_BYTES = 1024 * 1024
 """Of all objects together: the tag has a few hundred, and whoever may push can make a megabyte of zeros a gigabyte."""
 
 
-def digest(refs: Refs) -> str:
-    """Return the SHA-256 of a replica's mirrored refs, as a run writes it."""
-    return hashlib.sha256(ref_listing(by_original_name(ReplicaRefs(refs), ("refs/",)))).hexdigest()
+def digest(refs: RefList) -> str:
+    """Return the SHA-256 of a replica's mirrored refs, as a run writes it (``engine.confirmation.ref_listing``)."""
+    sha256 = hashlib.sha256()
+    originals = ((original_name(name), value) for name, value in refs.below(CARRIED_PREFIX).items())
+    carried = RefList.from_pairs((value.encode(), to_bytes(name)) for name, value in originals if not is_own(name))
+    own = ((name, value) for name, value in refs.items() if not is_own(name) and name not in carried)
+    for name, value in heapq.merge(own, carried.items(), key=lambda ref: to_bytes(ref[0])):
+        sha256.update(to_bytes(f"{value} {name}\n"))
+    return sha256.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from ..engine.refs import Advertisement
 from ..engine.settings import Endpoint, make_endpoint
-from ..engine.wire.protocol import read_refs
+from ..engine.wire.protocol import advertised_capabilities, advertised_refs, read_list
 from ..engine.wire.retries import patiently
+from .vault.ref_list import MAX_LIST_BYTES, RefList
 
-MAX_LIST_BYTES = 16_000_000
-"""Of a list of refs; a name with a character beyond U+FFFF takes several times as much memory."""
 _TRIES = 4
 _MAX_WAIT_SECONDS = 60
+_PEELED = b"^{}"
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """A replica's refs and capabilities (gitprotocol-pack, "Reference Discovery"), in little memory."""
+
+    refs: RefList
+    capabilities: Sequence[str] = ()
+    peeled: RefList = field(default_factory=RefList)
+    """What annotated tags lead to, by the tags' names."""
+
+
+def parse(body: bytes) -> Advertised:
+    """Parse a reference advertisement of protocol v0 or v1; raise ValueError if it is malformed."""
+
+    def lines(*, peeled: bool) -> Iterator[tuple[bytes, bytes]]:
+        for value, name in advertised_refs(body):
+            if name.startswith(b"refs/") and name.endswith(_PEELED) == peeled:
+                yield value, name.removesuffix(_PEELED)
+
+    refs, tags = (RefList.from_pairs(lines(peeled=peeled)) for peeled in (False, True))
+    return Advertised(refs, advertised_capabilities(body), tags)
 
 
 def endpoint(url: str, user: str, password: str) -> Endpoint:
@@ -25,7 +47,7 @@ def read_patiently(
     sign_in: Callable[[], Endpoint],
     limit: int = MAX_LIST_BYTES,
     sleep: Callable[[float], None] = clock.sleep,
-) -> Advertisement:
+) -> Advertised:
     """Read a replica's refs, with retries: CodeCommit limits the requests of an account and region.
 
     Args:
@@ -38,4 +60,8 @@ def read_patiently(
         AnswerTooLarge: the list of refs is longer than that.
         MirrorFailure: the replica cannot be read.
     """
-    return patiently(lambda _: read_refs(sign_in(), "git-upload-pack", limit=limit), sleep, _TRIES, _MAX_WAIT_SECONDS)
+
+    def read(_: int) -> Advertised:
+        return read_list(sign_in(), "git-upload-pack", parse, limit=limit)
+
+    return patiently(read, sleep, _TRIES, _MAX_WAIT_SECONDS)

@@ -22,19 +22,19 @@ from typing import Any, cast
 import boto3
 from botocore.config import Config
 
-from ..engine.archive import archive_entries
 from ..engine.failures import AnswerTooLarge
-from ..engine.refs import CONFIRMED_TAG
+from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
 from . import deployment, replicas, watch
 from .changes import Change, Verdict, from_event, judge, lost_entries
 from .confirmation import digest, read_confirmation
-from .git_access import MAX_LIST_BYTES, read_patiently
+from .git_access import read_patiently
 from .history import is_kept, read_entries
 from .messages import Message, archive_dropped
 from .names import LOOKS, NAMESPACE, SUBSCRIBERS
 from .replicas import Access, Replica
 from .snapshot import Retention, SnapshotResult, Snapshots
 from .vault.manifest import format_time
+from .vault.ref_list import MAX_LIST_BYTES
 from .vault.signed import SignedSnapshots
 from .vault.signer import KeyUnusableError
 from .vault.state import GUARD, State
@@ -332,7 +332,7 @@ class Guard:
             elif tag and tag != state.confirmed_id and (is_heard or not state.confirmed_id):
                 confirmation = read_confirmation(access.endpoint(), advertised.capabilities, tag)
                 state = watch.note_confirmation(state, tag, confirmation, self.clock())
-            entries = [name for name, _, _ in archive_entries(advertised.refs)]
+            entries = advertised.refs.below(ARCHIVE_PREFIX)
             days, now = replica.archive_days, self.clock()
             state, lost = watch.note_archive(state, entries, archive_days=days, now=now, **where)
             state, rest = self._checked(state, replica, digest(advertised.refs))
@@ -456,7 +456,7 @@ class Guard:
             foreign=taken.foreign,
             new=taken.kind == "full",
         )
-        lost = lost_entries(taken.moved, replica.archive_days, self.clock())
+        lost = lost_entries(taken.dropped, replica.archive_days, self.clock())
         return state, messages + ([archive_dropped(name, region, "in its last snapshot", lost)] if lost else [])
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
 from ..engine.archive import ENTRY_FORMAT, MAX_ENTRY_BYTES, MAX_TIPS
 from ..engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
-from ..engine.refs import Advertisement
 from ..engine.settings import Endpoint
 from ..engine.wire.packs import commit_parents, fetch_pack, is_ancestor, read_pack
 from ..engine.wire.protocol import offered, request_pack
 from ..engine.wire.transport import Traffic
-from .git_access import read_patiently
+from .git_access import Advertised, read_patiently
 from .replicas import Access
 
 MAX_INSPECTED_BYTES = 16 * 1024 * 1024
@@ -31,13 +31,14 @@ def is_kept(access: Access, old: str, new: str) -> bool | None:
         RetryableError: the replica is busy, or has changed since it was read.
     """
     advertised = read_patiently(access.endpoint)
-    branches = [v for n, v in advertised.refs.items() if n.startswith("refs/heads/") and v != new]
-    is_shown = _is_shown(access, advertised, old, new, [old, *branches][:_MAX_HAVES])
+    others = (value for value in advertised.refs.below("refs/heads/").values() if value != new)
+    branches = list(islice(others, _MAX_HAVES - 1))
+    is_shown = _is_shown(access, advertised, old, new, [old, *branches])
     # A pack that builds on a branch which has ``new`` already shows nothing.
     return _is_shown(access, advertised, old, new, [old]) if branches and is_shown is False else is_shown
 
 
-def _is_shown(access: Access, advertised: Advertisement, old: str, new: str, haves: Sequence[str]) -> bool | None:
+def _is_shown(access: Access, advertised: Advertised, old: str, new: str, haves: Sequence[str]) -> bool | None:
     data = bytearray()
     pack = fetch_pack(access.endpoint(), advertised.capabilities, [new], haves, Traffic())
     try:

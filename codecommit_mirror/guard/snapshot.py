@@ -7,26 +7,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from ..engine.failures import RetryableError
-from ..engine.refs import CONFIRMED_TAG, Advertisement
+from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
 from ..engine.settings import Endpoint
 from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
-from .git_access import read_patiently
+from .git_access import Advertised, read_patiently
 from .replicas import Access
 from .vault.bundle import header
-from .vault.manifest import PREFIX, Manifest, bundle_key, check_size, digest, dump, format_time, parse_time
-from .vault.signed import Signed, SignedSnapshots
+from .vault.bundle_plan import BundlePlan, plan
+from .vault.manifest import (
+    PREFIX,
+    Manifest,
+    bundle_key,
+    digest,
+    dump,
+    format_time,
+    list_is_due,
+    list_key,
+    parse_time,
+    weight,
+)
+from .vault.ref_list import RefList
+from .vault.signed import Signed, SignedSnapshots, is_sound
 from .vault.signer import KeyUnusableError
 from .vault.state import State
 from .vault.store import Listing, Lock, Mode, StorageClass, Version
 from .vault.vault import Vault
 
-_MAX_PREREQUISITES = 2000
 _SHORTEST_IN_GLACIER = timedelta(days=90)
 """For which S3 bills an object of the class GLACIER_IR at least."""
-_MAX_HALVINGS = 8
 _SECOND = timedelta(seconds=1)
 _LONGEST_INVOCATION = timedelta(minutes=15)
 """Lambda's limit: a snapshot that was begun longer ago has ended, one way or the other."""
@@ -55,17 +67,6 @@ class Retention:
 
 
 @dataclass(frozen=True)
-class BundlePlan:
-    """One bundle to write."""
-
-    refs: Mapping[str, str]
-    """Every ref that the replica's snapshots have once this part is written."""
-    wants: tuple[str, ...]
-    prerequisites: tuple[str, ...]
-    complete: bool
-
-
-@dataclass(frozen=True)
 class SnapshotResult:
     """What was done."""
 
@@ -77,8 +78,8 @@ class SnapshotResult:
     """Objects of the last snapshot's chain that are gone, or not locked."""
     foreign: tuple[Version, ...] = ()
     """New versions that no signature of the guard's is about."""
-    moved: tuple[str, ...] = ()
-    """The last snapshot's refs that the replica lacks, or has with another id."""
+    dropped: tuple[str, ...] = ()
+    """The last snapshot's archive entries that the replica lacks, or has with another id."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,14 @@ class _Found:
     tag: str | None
     """The state's, for ``States.update``."""
     last: Signed | None
+    refs: RefList
+    """The last snapshot's, as far as they can be told."""
     locks: Mapping[Version, Lock | None]
     """Of all that the last snapshot's chain consists of; nothing if something of that is gone."""
     kept: Mapping[Version, Lock | None]
     """Of that and, while it is a part of one that is not complete yet, of the last complete one's chain."""
     lost: tuple[str, ...]
     foreign: tuple[Version, ...]
-
-
-def without_confirmation(refs: Mapping[str, str]) -> dict[str, str]:
-    """Return the refs without the confirming tag, which every run rewrites."""
-    return {name: value for name, value in refs.items() if name != CONFIRMED_TAG}
 
 
 def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) -> bool:
@@ -116,53 +114,25 @@ def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) ->
     return last is None or (last.complete and now - parse_time(last.chain_started) >= full_every)
 
 
-def plan(
-    refs: Mapping[str, str], head: str | None, last: Manifest | None, *, anew: bool, halvings: int
-) -> Iterator[BundlePlan]:
-    """Split a snapshot into bundles, usually one: each has all refs that are kept by then, so they come one by one.
+def dropped(refs: RefList, before: RefList) -> tuple[str, ...]:
+    """Return the archive entries of an earlier list that this one lacks, or has with another id."""
+    return tuple(name for name, value in before.below(ARCHIVE_PREFIX).items() if refs.get(name) != value)
+
+
+def is_unchanged(refs: RefList, last: Manifest | None, base: RefList) -> bool:
+    """Whether the last snapshot is complete, and has all of these refs and no others.
+
+    The confirming tag, which every run rewrites, is left out of account.
 
     Args:
-        refs: the replica's refs.
-        head: its default branch.
-        last: the last snapshot, complete or not.
-        anew: whether a new chain starts (``starts_chain``).
-        halvings: how often attempts were interrupted; each time the refs are kept in twice as many bundles, so that a
-            replica that is too large for one invocation is kept by several.
+        refs: the replica's.
+        last: the last snapshot.
+        base: its refs.
     """
-    base = {} if anew or last is None else dict(last.refs)
-    order = sorted(refs, key=lambda name: (name != head, not name.startswith("refs/heads/"), name))
-    missing = [name for name in order if base.get(name) != refs[name]]
-    size = max(1, -(-len(missing) // 2 ** min(halvings, _MAX_HALVINGS)))
-    groups = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
-    kept = {name: value for name, value in base.items() if refs.get(name) == value}
-    available = base
-    for number, group in enumerate(groups, 1):
-        kept |= {name: refs[name] for name in group}
-        bases = prerequisites(available, group)
-        known = set(available.values()) if bases else set()
-        wants = [value for name, value in kept.items() if value not in known]
-        yield BundlePlan(dict(kept), tuple(dict.fromkeys(wants)), bases, number == len(groups))
-        available = {**available, **kept}
-
-
-def prerequisites(available: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
-    """Return commits that a bundle can build on: tips of branches, first those of the branches that it brings.
-
-    Only a branch's tip is certain to be a commit, as a prerequisite must be.
-    """
-    branches = {name: value for name, value in available.items() if name.startswith("refs/heads/")}
-    first = [branches[name] for name in names if name in branches]
-    return tuple(dict.fromkeys([*first, *branches.values()]))[:_MAX_PREREQUISITES]
-
-
-def moved(refs: Mapping[str, str], last: Manifest | None) -> tuple[str, ...]:
-    """Return the last snapshot's refs that the replica lacks, or has with another id."""
-    return tuple(name for name, value in (last.refs if last else {}).items() if refs.get(name) != value)
-
-
-def is_unchanged(refs: Mapping[str, str], last: Manifest | None) -> bool:
-    """Whether the last snapshot has all of these refs, and no others."""
-    return last is not None and last.complete and without_confirmation(last.refs) == without_confirmation(refs)
+    if last is None or not last.complete:
+        return False
+    changed, deleted = refs.since(base)
+    return {*itertools.islice(changed, 2), *deleted} <= {CONFIRMED_TAG}
 
 
 def _lost(state: State, last: Signed | None, locks: Mapping[Version, Lock | None]) -> tuple[str, ...]:
@@ -214,15 +184,15 @@ class Snapshots:
         refs = (advertised := read_patiently(access.endpoint)).refs
         found = self._look(replica)
         state, last, lost, read = found.state, found.last, found.lost, (found.state, found.tag)
-        names = moved(refs, last.manifest if last else None)
-        result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign, moved=names)
+        names = dropped(refs, found.refs)
+        result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign, dropped=names)
         if not refs and last is None:
             # There is nothing to save, and nobody needs to hear that nothing was.
             self._states.update(replica, lambda state: replace(state, snapshot_at=format_time(now)), read)
             return result
         if lost and state.mended_at and now - parse_time(state.mended_at) < self._retention.every - _SCHEDULE_SLACK:
             return replace(result, kind="waiting")
-        if last and not lost and is_unchanged(refs, last.manifest):
+        if last and not lost and is_unchanged(refs, last.manifest, found.refs):
             self._keep_locked(found.locks, now)
             self._finish(replica, last.manifest, found.listing, now, read)
             return replace(result, kind="unchanged")
@@ -240,11 +210,19 @@ class Snapshots:
         listing = self._store.listing(replica)
         signed = SignedSnapshots(self._store, listing, self._vault.keys(), self._store.bucket)
         last = signed.last(state.last_manifest, state.vault_seen)
-        chain = (signed.chain(last) or []) if last else []
-        locks = self._store.locks(version for one in chain for version in one.objects)
+        chain = signed.chain(last) if last else []
+        try:
+            refs = signed.refs(chain) if chain else RefList()
+        except ValueError:
+            refs, chain = RefList(), []
+        locks = self._locks_of(chain)
         kept = {**self._locks_of_complete(signed, state, last), **locks}
         foreign = signed.foreign(state.vault_seen, chain or ([last] if last else []))
-        return _Found(listing, state, tag, last, locks, kept, _lost(state, last, locks), tuple(foreign))
+        return _Found(listing, state, tag, last, refs, locks, kept, _lost(state, last, locks), tuple(foreign))
+
+    def _locks_of(self, chain: Sequence[Signed]) -> Mapping[Version, Lock | None]:
+        """Return the locks of all that a chain consists of; nothing if something of that is gone."""
+        return self._store.locks(version for one in chain for version in one.objects) if is_sound(chain) else {}
 
     def _locks_of_complete(
         self, signed: SignedSnapshots, state: State, last: Signed | None
@@ -253,8 +231,7 @@ class Snapshots:
         if last is None or last.manifest.complete or not state.last_manifest:
             return {}
         complete = signed.get(state.last_manifest)
-        chain = (signed.chain(complete) or []) if complete else []
-        return self._store.locks(version for one in chain for version in one.objects)
+        return self._locks_of(signed.chain(complete) if complete else [])
 
     def _claim(self, replica: str, now: datetime, read: tuple[State, str | None]) -> bool:
         """Note that this invocation takes the snapshot; return False if another one does or did: both would be next."""
@@ -272,7 +249,7 @@ class Snapshots:
         self,
         replica: str,
         access: Access,
-        advertised: Advertisement,
+        advertised: Advertised,
         found: _Found,
         result: SnapshotResult,
         now: datetime,
@@ -289,9 +266,10 @@ class Snapshots:
         self._keep_locked(found.kept, now + _LONGEST_INVOCATION)
         before = (last.manifest, last.sha256) if last else None
         is_full, size = False, 0
-        # Each manifest has all refs, so that no more than one is kept.
-        for part in plan(advertised.refs, access.head, base, anew=anew, halvings=state.interrupted):
-            before = self._write(replica, access, advertised, part, before, state)
+        # Each part has all refs, so that no more than one is kept.
+        kept = RefList() if anew else found.refs
+        for part in plan(advertised.refs, access.head, kept, halvings=state.interrupted):
+            before = self._write(replica, access, advertised.capabilities, part, before, state)
             is_full, size = is_full or before[0].full, size + before[0].size
         if before is None:
             raise AssertionError("a snapshot has a part")
@@ -325,27 +303,24 @@ class Snapshots:
         self,
         replica: str,
         access: Access,
-        advertisement: Advertisement,
+        capabilities: Sequence[str],
         part: BundlePlan,
         last: tuple[Manifest, str] | None,
         state: State,
     ) -> tuple[Manifest, str]:
-        """Write one bundle and its manifest; return the manifest and its SHA-256."""
-        check_size(replica, part.refs)
+        """Write one bundle, its list of refs if one is due, and its manifest; return that and its SHA-256."""
         time = format_time(now := self._now())
         if last and time <= last[0].time:
             time = format_time(parse_time(last[0].time) + _SECOND)
-        continued = bool(part.prerequisites) and last is not None
-        started = last[0].chain_started if continued and last else time
+        before = last[0] if last and part.prerequisites else None
+        started = before.chain_started if before else time
         latest = now + self._retention.longest
         until = min(latest, max(parse_time(started) + self._retention.full_every, now) + self._retention.keep)
-        key = bundle_key(replica, time)
-        parts = itertools.chain(
-            [header(part.prerequisites, part.refs, access.head)],
-            _pack(access.endpoint(), advertisement.capabilities, part),
+        key, lock = bundle_key(replica, time), (self._retention.mode, until)
+        parts = itertools.chain(_header(part, access.head), _pack(access.endpoint(), capabilities, part))
+        size, sha256, version = self._store.put_bundle(
+            key, parts, lock, self._retention.storage, lambda: self._note_interruptible(replica, state)
         )
-        lock, on_large = (self._retention.mode, until), lambda: self._note_interruptible(replica, state)
-        size, sha256, version = self._store.put_bundle(key, parts, lock, self._retention.storage, on_large)
         manifest = Manifest(
             account=self._vault.account,
             region=self._vault.region,
@@ -354,14 +329,14 @@ class Snapshots:
             sequence=last[0].sequence + 1 if last else 1,
             signed_by=self._fingerprint(),
             time=time,
-            refs=part.refs,
+            **self._refs_fields(part, key, before, lock),
             head=access.head,
             complete=part.complete,
             bundle=key,
             bundle_version=version,
             size=size,
             sha256=sha256,
-            prerequisites=part.prerequisites if continued else (),
+            prerequisites=tuple(part.prerequisites),
             previous=last[0].key if last else None,
             previous_sha256=last[1] if last else None,
             chain_started=started,
@@ -369,6 +344,32 @@ class Snapshots:
             locked_until=format_time(until),
         )
         return self._put(manifest, until)
+
+    def _refs_fields(self, part: BundlePlan, bundle: str, before: Manifest | None, lock: Lock) -> dict[str, Any]:
+        """Return what a manifest says of refs, after the list of all was written if one is due."""
+        fields = {"ref_count": len(part.refs), "refs_sha256": part.refs.sha256, "deleted": tuple(part.deleted)}
+        changed_bytes = before.changed_bytes + weight(itertools.chain(part.changed, part.deleted)) if before else 0
+        if before and not list_is_due(before, changed_bytes):
+            return {
+                **fields,
+                "changed": dict(part.changed),
+                "list_key": None,
+                "list_version": None,
+                "list_bytes": before.list_bytes,
+                "links": before.links + 1,
+                "changed_bytes": changed_bytes,
+            }
+        key = list_key(bundle)
+        size, version = self._store.put_list(key, part.refs, lock)
+        return {
+            **fields,
+            "changed": {},
+            "list_key": key,
+            "list_version": version,
+            "list_bytes": size,
+            "links": 0,
+            "changed_bytes": 0,
+        }
 
     def _put(self, manifest: Manifest, until: datetime) -> tuple[Manifest, str]:
         """Write a manifest with its signature; return it as it was written, and its SHA-256."""
@@ -417,6 +418,12 @@ class Snapshots:
                 lock = self._store.lock_of(version)
                 if lock is None or lock[1] <= now:
                     self._store.mark_expired(version)
+
+
+def _header(part: BundlePlan, head: str | None) -> Iterator[bytes]:
+    """Yield the header of a part's bundle, which has a ref at least: git reads none without."""
+    some = part.changed or RefList.of(dict(itertools.islice(part.refs.items(), 1)))
+    return header(part.prerequisites, some, part.refs.get(head) if head else None)
 
 
 def _pack(endpoint: Endpoint, advertised: Sequence[str], part: BundlePlan) -> Iterator[bytes]:

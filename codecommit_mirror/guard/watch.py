@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from .changes import Change, Verdict, lost_entries
 from .confirmation import Confirmation
@@ -164,24 +165,25 @@ def _unheard(state: State, now: datetime) -> State:
 
 
 def note_archive(
-    state: State, entries: Sequence[str], *, archive_days: int, replica: str, region: str, now: datetime
+    state: State, entries: Mapping[str, str], *, archive_days: int, replica: str, region: str, now: datetime
 ) -> tuple[State, list[Message]]:
     """Return the state with the newest archive entries, and the message that is due if some went before their time.
 
     Args:
         state: the replica's.
-        entries: the entries that it has.
+        entries: the refs that it has where entries are, sorted by name.
         archive_days: how long one is kept.
         replica: its name.
         region: its region.
         now: the time.
     """
-    lost = lost_entries(sorted({*state.archive} - {*entries}), archive_days, now)
+    lost = lost_entries((name for name in state.archive if name not in entries), archive_days, now)
     messages = [archive_dropped(replica, region, "at the last look", lost)] if lost else []
     # One more is remembered than that, so that it shows that people were told.
     if len(entries) > MAX_ENTRIES >= len(state.archive):
         messages.append(archive_crowded(replica, region, len(entries), MAX_ENTRIES))
-    return replace(state, archive=tuple(sorted(entries)[-MAX_ENTRIES - 1 :])), messages
+    newest = islice(entries, max(0, len(entries) - MAX_ENTRIES - 1), None)
+    return replace(state, archive=tuple(newest)), messages
 
 
 def check(

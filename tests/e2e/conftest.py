@@ -45,6 +45,16 @@ CONFIRMED = {"confirm": lambda question, typed=None: None}
 ROOT = Path(__file__).parents[2]
 
 
+def documented_restore(full: str, later: list[str]) -> str:
+    """Return the documented commands that restore bundles in the current folder, with these names."""
+    text = (ROOT / "docs" / "backup.md").read_text()
+    begin, each = re.search(
+        r"^(git clone --mirror .*\n.*)\n# then, .*\n(later=(?:.*\n)+?git .* fetch .*\n)# at the end", text, re.MULTILINE
+    ).groups()
+    begin = re.sub(r"\S+\.bundle", f"{full}.bundle", begin)
+    return "\n".join([begin, *(re.sub("(?<=later=).*", name, each) for name in later)])
+
+
 def build_wheel(folder: Path) -> Path:
     """Build this package, and return its wheel."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]

@@ -5,9 +5,9 @@
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from codecommit_mirror.backup.target import Folder
 from codecommit_mirror.engine.git import Git
 from codecommit_mirror.engine.wire.packs import COMMIT, pack_of
 from codecommit_mirror.guard.vault import bundle
+from codecommit_mirror.guard.vault.manifest import dump
+from codecommit_mirror.guard.vault.ref_list import RefList
 from codecommit_mirror.guard_api import Manifest, format_time
 from localcloud import sample
 from localcloud.azure.git import upload_pack
 from localcloud.azure.git.upload_pack import PackShape
 
-from .conftest import ROOT
+from .conftest import documented_restore
 
 LENGTH = 300
 _DELTA = 7
@@ -81,25 +83,30 @@ class _Chain:
 
     def add(self, repository, number):
         tip = sample.git(repository, "rev-parse", f"step/{2 * number + 1}").strip()
-        before = self.manifests[-1].refs["refs/heads/main"] if number else None
+        before = self.manifests[-1].changed["refs/heads/main"] if number else None
         pack = self._pack(repository, tip, before)
         self.late += (pack[12] >> 4) & 7 == _DELTA
         pack = pack if number else _with_twice(pack, repository, tip)
-        refs = {"refs/heads/main": tip}
-        data = bundle.header([before] if before else [], refs, "refs/heads/main") + pack
+        refs = {"refs/heads/main": tip, f"refs/tags/only/{number}": tip}
+        data = b"".join(bundle.header([before] if before else [], RefList.of(refs), tip)) + pack
         time = format_time(BEGAN + timedelta(hours=number))
-        name = f"{time}-{number:08x}.bundle"
-        (self.folder / name).write_bytes(data)
-        previous = self.manifests[-1].key if number else None
-        sha256 = hashlib.sha256(data).hexdigest()
-        before = (before,) if before else ()
-        started = self.manifests[0].time if number else time
-        self.manifests.append(
-            Manifest(
-                *("111122223333", "eu-central-1", "vault", "R", number + 1, "f", time, refs, "refs/heads/main", True),
-                *(f"snapshots/R/{name}", "v", len(data), sha256, before, previous, None, started, "GOVERNANCE", time),
-            )
+        name = f"{time}-{number:08x}"
+        (self.folder / f"{name}.bundle").write_bytes(data)
+        manifest = Manifest(
+            **{field.name: None for field in fields(Manifest)}
+            | {
+                "replica": "R",
+                "time": time,
+                "changed": refs,
+                "deleted": (f"refs/tags/only/{number - 1}",) if number else (),
+                "bundle": f"snapshots/R/{name}.bundle",
+                "size": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "prerequisites": (before,) if before else (),
+            }
         )
+        (self.folder / f"{name}.json").write_bytes(dump(manifest))
+        self.manifests.append(manifest)
 
     @staticmethod
     def _pack(repository, want, have):
@@ -115,7 +122,7 @@ class _Chain:
     def origin(self):
         last = self.manifests[-1]
         return Origin(
-            f"the snapshot of {readable(last.time)}", None, last.refs, last.head, tuple(self.manifests), snapshots=self
+            f"the snapshot of {readable(last.time)}", None, last.changed, None, tuple(self.manifests), snapshots=self
         )
 
 
@@ -129,25 +136,21 @@ def _with_twice(pack, repository, commit):
 def test_a_long_chain_with_late_bases_is_restored_and_drilled(git_in_path, chain, tmp_path):
     assert chain.late > LENGTH / 2
     origin = chain.origin()
-    assert apply(plan(origin, Folder(tmp_path / "restored.git"))).created == 1
+    assert apply(plan(origin, Folder(tmp_path / "restored.git"))).created == 2
     assert sample.refs(tmp_path / "restored.git") == origin.refs
     sample.git(tmp_path / "restored.git", "fsck", "--full")
     drilled = drill(origin, datetime.now(UTC))
-    assert (drilled.problem, drilled.refs) == (None, 1)
+    assert (drilled.problem, drilled.refs) == (None, 2)
 
 
 def test_a_long_chain_with_late_bases_is_restored_by_the_documented_commands(git_in_path, chain, tmp_path):
-    text = (ROOT / "docs" / "backup.md").read_text()
-    clone, settings, fetch = re.search(
-        r"^git clone --mirror (\S+) repository.git.*\n(.*) #.*\n.*\n(git .*fetch.*)$", text, re.MULTILINE
-    ).group(0, 2, 3)
-    clone = clone.splitlines()[0]
-    full, *later = sorted(chain.folder.glob("*.bundle"))
-    commands = [re.sub(r"\S+\.bundle", str(full), clone), settings]
-    commands += [re.sub(r"\S+\.bundle", str(one), fetch) for one in later]
-    subprocess.run(["bash", "-euc", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True)
+    full, *later = sorted(path.stem for path in chain.folder.glob("*.bundle"))
+    for path in chain.folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    commands = documented_restore(full, later)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, check=True, capture_output=True)
     subprocess.run(["git", "-C", "repository.git", "fsck", "--full"], cwd=tmp_path, check=True, capture_output=True)
-    assert sample.refs(tmp_path / "repository.git") == chain.manifests[-1].refs
+    assert sample.refs(tmp_path / "repository.git") == chain.manifests[-1].changed
 
 
 def test_plain_git_in_the_engine_has_sha1_and_files(git_in_path, tmp_path):

@@ -72,21 +72,22 @@ IMPORTS = {
     f"{CLI}.errors": "",
     # What runs in a pipeline, and in the guard's function.
     GUARD: "",
-    f"{GUARD}.handler": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.refs {GUARD}.changes {GUARD}.confirmation "
+    f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {GUARD}.changes {GUARD}.confirmation "
     f"{GUARD}.deployment {GUARD}.git_access {GUARD}.history {GUARD}.messages {GUARD}.names {GUARD}.replicas "
     f"{GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
     f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.deployment {GUARD}.messages {GUARD}.vault",
     f"{GUARD}.deployment": "",
     f"{GUARD}.messages": f"{ENGINE}.text {GUARD}.changes",
-    f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {GUARD}.names {GUARD}.replicas {GUARD}.vault",
+    f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {ENGINE}.text {GUARD}.git_access {GUARD}.names "
+    f"{GUARD}.replicas {GUARD}.vault",
     f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access "
     f"{GUARD}.replicas {GUARD}.vault",
     f"{GUARD}.confirmation": f"{ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings "
-    f"{ENGINE}.wire",
-    f"{GUARD}.history": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire "
+    f"{ENGINE}.text {ENGINE}.wire {GUARD}.vault",
+    f"{GUARD}.history": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.settings {ENGINE}.wire "
     f"{GUARD}.git_access {GUARD}.replicas",
     f"{GUARD}.replicas": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names",
-    f"{GUARD}.git_access": f"{ENGINE}.refs {ENGINE}.settings {ENGINE}.wire",
+    f"{GUARD}.git_access": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.vault",
     f"{GUARD}.vault": f"{GUARD}.names",
     f"{GUARD}.names": "",
     ENGINE: "",

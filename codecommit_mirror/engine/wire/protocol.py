@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import re
-from typing import Iterable, Iterator, Sequence
+from typing import Callable, Iterable, Iterator, Sequence, TypeVar
 
 from ..failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from ..refs import NO_OBJECT, Advertisement, Command, Pack, Refs
@@ -13,14 +13,25 @@ from ..settings import Endpoint
 from ..text import error_name, printable, sanitize, to_bytes
 from .transport import AGENT, MAX_BODY_BYTES, Traffic, access_problem, read_body, send
 
+_List = TypeVar("_List")
 
-def read_refs(
-    endpoint: Endpoint, service: str, traffic: Traffic | None = None, limit: int = MAX_BODY_BYTES
-) -> Advertisement:
-    """Ask a server for its refs over smart HTTP (gitprotocol-http), in at most ``limit`` bytes.
+
+def read_refs(endpoint: Endpoint, service: str, traffic: Traffic | None = None) -> Advertisement:
+    """Ask a server for its refs over smart HTTP (gitprotocol-http).
 
     With ``git-receive-pack`` the permission to push is enough.
     """
+    return read_list(endpoint, service, parse_advertisement, traffic)
+
+
+def read_list(
+    endpoint: Endpoint,
+    service: str,
+    parse: Callable[[bytes], _List],
+    traffic: Traffic | None = None,
+    limit: int = MAX_BODY_BYTES,
+) -> _List:
+    """Ask a server for its refs, in at most ``limit`` bytes, and return what ``parse`` makes of them."""
     response = send(endpoint, "GET", f"/info/refs?service={service}", {})
     body = read_body(endpoint, response, limit)
     if traffic and endpoint.side == "source":
@@ -28,12 +39,13 @@ def read_refs(
     if response.headers.get_content_type() != f"application/x-{service}-advertisement":
         raise MirrorFailure(access_problem(endpoint, response.status))
     try:
-        advertised = parse_advertisement(body)
+        has_long_ids = "object-format=sha256" in advertised_capabilities(body)
+        found = parse(body)
     except ValueError as error:
         raise RetryableError(f"{endpoint} sent a malformed list of refs ({error})") from None
-    if "object-format=sha256" in advertised.capabilities:
+    if has_long_ids:
         raise MirrorFailure(f"the {endpoint.side} has SHA-256 object ids, which CodeCommit does not support.")
-    return advertised
+    return found
 
 
 def request_pack(
@@ -49,10 +61,7 @@ def request_pack(
     One stateless request: wants, a line with a filter or a depth, haves and done together (gitprotocol-pack, "Packfile
     Negotiation"). Raises SourceRefused with the source's message; RetryableError if the connection breaks.
     """
-    first = "".join(f" {word}" for word in capabilities).encode()
-    lines = [b"want %s%s\n" % (want.encode(), first if not i else b"") for i, want in enumerate(wants)]
-    body = b"".join(map(pkt_line, [*lines, limit] if limit else lines)) + b"0000"
-    body += b"".join(pkt_line(b"have %s\n" % have.encode()) for have in haves) + pkt_line(b"done\n")
+    body = _want(capabilities, wants, haves, limit)
     response = _ask(source, "git-upload-pack", [body], len(body))
     remarks, has_pack = b"", False
     try:
@@ -75,6 +84,16 @@ def request_pack(
         response.close()
     if not has_pack and _complaints(remarks):
         raise SourceRefused(_complaints(remarks))
+
+
+def _want(capabilities: Sequence[str], wants: Sequence[str], haves: Sequence[str], limit: bytes) -> bytes:
+    words, body = "".join(f" {word}" for word in capabilities), bytearray()
+    for want in wants:
+        body += pkt_line(f"want {want}{'' if body else words}\n".encode())
+    body += (pkt_line(limit) if limit else b"") + b"0000"
+    for have in haves:
+        body += pkt_line(f"have {have}\n".encode())
+    return bytes(body + pkt_line(b"done\n"))
 
 
 def common_objects(
@@ -187,27 +206,36 @@ def parse_report(body: bytes, side_band: bool) -> dict[str, str]:
 def parse_advertisement(body: bytes) -> Advertisement:
     """Parse a reference advertisement of protocol v0 or v1; raise ValueError if it is malformed."""
     refs: Refs = {}
-    capabilities: list[str] = []
     peeled: Refs = {}
+    for value, name in advertised_refs(body):
+        text = name.decode("utf-8", "surrogateescape")
+        if text.endswith("^{}"):
+            peeled[text[:-3]] = value.decode()
+        elif text.startswith("refs/"):
+            refs[text] = value.decode()
+    return Advertisement(refs, advertised_capabilities(body), peeled)
+
+
+def advertised_refs(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the id and the name in each line of an advertisement; raise ValueError if it is malformed."""
     if not body.endswith(b"0000"):
         raise ValueError("it ends too early")
     for line in split_pkt_lines(body):
-        line = line.rstrip(b"\n")
+        line = line.partition(b"\0")[0].rstrip(b"\n")
         if line.startswith((b"# service=", b"version ", b"shallow ")):
             continue
         if line.startswith(b"ERR "):
             raise ValueError(printable(line[4:]))
-        line, separator, words = line.partition(b"\0")
-        if separator:
-            capabilities = words.decode("utf-8", "surrogateescape").split()
-        object_id, space, name = line.decode("utf-8", "surrogateescape").partition(" ")
-        if not space or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", object_id):
+        value, space, name = line.partition(b" ")
+        if not space or not re.fullmatch(b"[0-9a-f]{40}|[0-9a-f]{64}", value):
             raise ValueError(f"not a ref: {printable(line[:100])}")
-        if name.endswith("^{}"):
-            peeled[name[:-3]] = object_id
-        elif name.startswith("refs/"):
-            refs[name] = object_id
-    return Advertisement(refs, tuple(capabilities), peeled)
+        yield value, name
+
+
+def advertised_capabilities(body: bytes) -> tuple[str, ...]:
+    """Return the capabilities, which the first ref's line has after its name."""
+    words = next((line.partition(b"\0")[2] for line in split_pkt_lines(body) if b"\0" in line), b"")
+    return tuple(words.decode("utf-8", "surrogateescape").split())
 
 
 def pkt_line(payload: bytes) -> bytes:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, NamedTuple
 
+from .ref_list import RefList
+
 _SIGNATURE = b"# v2 git bundle\n"
-_MAX_HEADER_BYTES = 64 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024 * 1024
+"""More than the longest list of refs takes, with all prerequisites."""
 
 
 class Header(NamedTuple):
@@ -18,17 +21,17 @@ class Header(NamedTuple):
     refs: Mapping[str, str]
 
 
-def header(prerequisites: Iterable[str], refs: Mapping[str, str], head: str | None = None) -> bytes:
-    """Return the bytes of a header; ref names that are not UTF-8 hold surrogate escapes.
+def header(prerequisites: Iterable[str], refs: RefList, head: str | None = None) -> Iterator[bytes]:
+    """Yield the bytes of a header.
 
     Args:
         prerequisites: commits that the pack builds on.
         refs: the refs.
-        head: the default branch, which ``git clone`` checks out.
+        head: the id of the default branch, which ``git clone`` checks out.
     """
-    lines = [f"-{commit}" for commit in prerequisites] + [f"{value} {name}" for name, value in sorted(refs.items())]
-    lines += [f"{refs[head]} HEAD"] if head and head in refs else []
-    return _SIGNATURE + "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape") + b"\n"
+    yield _SIGNATURE + "".join(f"-{commit}\n" for commit in prerequisites).encode()
+    yield bytes(refs.lines)
+    yield (f"{head} HEAD\n" if head else "").encode() + b"\n"
 
 
 def read_header(stream: IO[bytes]) -> Header:
@@ -41,7 +44,7 @@ def read_header(stream: IO[bytes]) -> Header:
         raise ValueError("it is not a git bundle of version 2")
     prerequisites: list[str] = []
     refs: dict[str, str] = {}
-    left = _MAX_HEADER_BYTES
+    left = MAX_HEADER_BYTES
     while (line := stream.readline(left)) != b"\n":
         left -= len(line)
         match = re.fullmatch(rb"(-?)([0-9a-f]{40})(?: (.+))?\n", line, re.DOTALL)

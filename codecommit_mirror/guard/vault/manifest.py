@@ -4,6 +4,9 @@ Both lie in the vault below ``snapshots/<replica>/``, under one name of the UTC 
 guess, and so does the manifest's signature: the manifest's name with ``.sig``. A chain is a full bundle and the
 incremental ones that build on it. Every manifest has a sequence number and names the one before it, with its SHA-256,
 across chains too, so that none can be exchanged or left out unnoticed.
+
+A manifest has the refs that changed since the one before it, and the hash of all. A full one's refs are in a list
+beside it, and so are those of an incremental one from time to time: see ``list_is_due``.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -19,9 +22,15 @@ PREFIX = "snapshots/"
 SIGNATURE_SUFFIX = ".sig"
 TIME = "%Y%m%dT%H%M%SZ"
 _FORMAT = 1
-MAX_BYTES = 64 * 1024 * 1024
-"""Of a manifest; a list of refs has at most 16 MB, and a byte that is not UTF-8 takes six here."""
-_MAX_OTHER_FIELDS = 1024 * 1024
+MAX_BYTES = 8 * 1024 * 1024
+"""Of a manifest that is read: see ``list_is_due`` for what changed, and ``MAX_DELETED_BYTES`` for what went."""
+MAX_DELETED_BYTES = 1024 * 1024
+"""Of the names that one manifest says are deleted; a snapshot that deletes more has several."""
+_OF_AN_ID = 50
+"""Bytes of an id in JSON, and of what stands around it and the name."""
+_MAX_LINKS = 64
+_MIN_CHANGED_BYTES, _MAX_CHANGED_BYTES = 64 * 1024, 4 * 1024 * 1024
+"""What changed since the last list may take so much whatever the list takes, and never more."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,22 @@ class Manifest:
     """The fingerprint of the key that signs it; empty if none did, and then it counts for nothing."""
     time: str
     """When the refs were read, as ``20261126T021500Z``."""
-    refs: Mapping[str, str]
+    ref_count: int
+    refs_sha256: str
+    """Of all refs, as the lines of a ``RefList``."""
+    changed: Mapping[str, str]
+    """The refs that the manifest before it lacks, or has with another id; none if there is a list."""
+    deleted: tuple[str, ...]
+    """Those that only the manifest before it has."""
+    list_key: str | None
+    """The key of the list of all refs, if it has one of its own: gzipped lines ``<id> <name>``, sorted by name."""
+    list_version: str | None
+    list_bytes: int
+    """Of the last list, packed: its own, or that of the last manifest that had one."""
+    links: int
+    """How many manifests follow the last one that has a list, this one included; 0 for one that has it."""
+    changed_bytes: int
+    """What those say is changed and deleted, in JSON."""
     head: str | None
     """The replica's default branch as a full ref name, if it has one."""
     complete: bool
@@ -84,6 +108,11 @@ def bundle_key(replica: str, time: str) -> str:
     return f"{PREFIX}{replica}/{time}-{secrets.token_hex(4)}.bundle"
 
 
+def list_key(bundle: str) -> str:
+    """Return the key of the list beside a bundle."""
+    return f"{bundle.removesuffix('.bundle')}.refs.gz"
+
+
 def format_time(time: datetime) -> str:
     """Return a time as keys and manifests have it."""
     return time.astimezone(UTC).strftime(TIME)
@@ -94,22 +123,21 @@ def parse_time(text: str) -> datetime:
     return datetime.strptime(text, TIME).replace(tzinfo=UTC)
 
 
-class ManifestTooLargeError(Exception):
-    """Raised when a manifest is larger than what is read of one: nobody could restore its snapshot."""
+def weight(names: Iterable[str]) -> int:
+    """Return how many bytes refs take in a manifest at most, with their ids."""
+    return sum(len(json.dumps(name)) + _OF_AN_ID for name in names)
 
 
-def check_size(replica: str, refs: Mapping[str, str]) -> None:
-    """Refuse refs whose manifest nobody could read.
+def list_is_due(before: Manifest | None, changed_bytes: int) -> bool:
+    """Decide whether a manifest comes with a list of all refs: where following the changes would cost more.
 
-    Raises:
-        ManifestTooLargeError: it would be larger than what is read of one.
+    Args:
+        before: the manifest before it; None for a full one, which builds on none.
+        changed_bytes: what all manifests since the last list say is changed, this one included.
     """
-    size = len(json.dumps(refs, indent=1))
-    if size > MAX_BYTES - _MAX_OTHER_FIELDS:
-        raise ManifestTooLargeError(
-            f"the refs of {replica} make a manifest of {size:,} bytes, and {MAX_BYTES:,} are read: delete refs with "
-            "long names that are not UTF-8"
-        )
+    if before is None or before.links + 1 >= _MAX_LINKS:
+        return True
+    return changed_bytes > min(max(before.list_bytes, _MIN_CHANGED_BYTES), _MAX_CHANGED_BYTES)
 
 
 def dump(manifest: Manifest) -> bytes:
@@ -129,7 +157,7 @@ def parse(data: bytes) -> Manifest:
         if fields.pop("format") != _FORMAT:
             raise ValueError("it has a format that this version does not know")
         key = fields.pop("key")
-        fields["prerequisites"] = tuple(fields["prerequisites"])
+        fields |= {name: tuple(fields[name]) for name in ("prerequisites", "deleted")}
         manifest = Manifest(**fields)
         parse_time(manifest.time)
         parse_time(manifest.chain_started)

@@ -6,11 +6,12 @@ hides anything, or costs more than a look.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .manifest import MAX_BYTES, SIGNATURE_SUFFIX, Manifest, digest, parse
 from .public_key import PublicKey
+from .ref_list import MAX_LIST_BYTES, RefList
 from .store import Listing, Store, Version
 
 _MAX_VERSIONS = 10
@@ -28,17 +29,17 @@ class Signed:
     sha256: str
     """Of the manifest's bytes, in hexadecimal."""
     objects: tuple[Version, ...]
-    """Itself, its signature and, if that very version is there, its bundle."""
+    """Itself, its signature and, if those very versions are there, its bundle and its list of refs."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether the bundle is there as it was written."""
-        return len(self.objects) == 3
+        """Whether bundle and list are there as they were written."""
+        return len(self.objects) == (4 if self.manifest.list_key else 3)
 
     @property
-    def without_refs(self) -> Signed:
-        """The same without the manifest's refs, which take most of the memory."""
-        return replace(self, manifest=replace(self.manifest, refs={}))
+    def without_changes(self) -> Signed:
+        """The same without what the manifest says of refs, which takes most of the memory."""
+        return replace(self, manifest=replace(self.manifest, changed={}, deleted=()))
 
 
 class SignedSnapshots:
@@ -76,7 +77,7 @@ class SignedSnapshots:
                 for signature, value in signatures:
                     manifest = self._verified(key, data, value)
                     if manifest:
-                        return Signed(manifest, digest(data), (version, signature, *self._bundle(manifest)))
+                        return Signed(manifest, digest(data), (version, signature, *self._beside(manifest)))
         return None
 
     def _verified(self, key: str, data: bytes, signature: bytes) -> Manifest | None:
@@ -89,9 +90,10 @@ class SignedSnapshots:
             return None
         return manifest if signer and signer.verifies(data, signature) else None
 
-    def _bundle(self, manifest: Manifest) -> list[Version]:
-        there = self._listing.by_key.get(manifest.bundle, ())
-        return [version for version in there if version.id == manifest.bundle_version][:1]
+    def _beside(self, manifest: Manifest) -> list[Version]:
+        wanted = [(manifest.bundle, manifest.bundle_version), (manifest.list_key, manifest.list_version)]
+        there = (version for key, _ in wanted for version in self._listing.by_key.get(key or "", ()))
+        return [version for version in there if (version.key, version.id) in wanted]
 
     def last(self, noted: str, seen: str) -> Signed | None:
         """Return the last signed snapshot, by its number.
@@ -108,19 +110,31 @@ class SignedSnapshots:
         keys = {v.key for v in self._listing.versions if v.written >= seen and v.key.endswith(".json")}
         return sorted(keys, reverse=True)[:_MAX_CANDIDATES]
 
-    def chain(self, last: Signed) -> list[Signed] | None:
-        """Return the snapshots that a restore of this one needs; None if one of them is not there as it was signed.
+    def chain(self, last: Signed) -> list[Signed]:
+        """Return the snapshots that a restore of this one needs, the newest first, as far as they are there as signed.
 
-        All but this one come without their refs: a chain has many manifests, and a large replica's are large.
+        What one that is older than a list says of refs is left out: nothing needs it.
         """
-        chain = [last]
+        chain, has_list = [last], False
         while not chain[-1].manifest.full:
             before = chain[-1].manifest
+            has_list = has_list or before.list_key is not None
             signed = self.find(before.previous or "")
             if not signed or signed.sha256 != before.previous_sha256 or len(chain) > len(self._listing.versions):
-                return None
-            chain.append(signed.without_refs)
-        return chain if all(signed.is_whole for signed in chain) else None
+                break
+            chain.append(signed.without_changes if has_list else signed)
+        return chain
+
+    def refs(self, chain: Sequence[Signed]) -> RefList:
+        """Return the refs of the first of some snapshots.
+
+        Args:
+            chain: as ``chain`` returned it.
+
+        Raises:
+            ValueError: what they are cannot be told, for something of that is missing or not as it was signed.
+        """
+        return refs_of([signed.manifest for signed in chain], self._store, self._listing)
 
     def foreign(self, seen: str, chain: Iterable[Signed]) -> list[Version]:
         """Return the versions since a date that belong to no signed snapshot, and what hides those of the chain.
@@ -135,3 +149,38 @@ class SignedSnapshots:
         needed = {version.key for signed in chain for version in signed.objects}
         own |= {(version.key, version.id) for signed in chain for version in signed.objects}
         return [v for v in new if (v.key in needed if v.deletes else (v.key, v.id) not in own)]
+
+
+def is_sound(chain: Sequence[Signed]) -> bool:
+    """Whether a restore finds all that it needs, as ``SignedSnapshots.chain`` returned it."""
+    return bool(chain) and chain[-1].manifest.full and all(signed.is_whole for signed in chain)
+
+
+def refs_of(chain: Iterable[Manifest], store: Store, listing: Listing) -> RefList:
+    """Return the refs of the first of some snapshots: a list, and what has changed since.
+
+    Args:
+        chain: that snapshot and those before it, the newest first.
+        store: the vault.
+        listing: the replica's objects.
+
+    Raises:
+        ValueError: what they are cannot be told, for something of that is missing or not as it was signed.
+    """
+    newest: Manifest | None = None
+    changed: dict[str, str] = {}
+    deleted: set[str] = set()
+    for manifest in chain:
+        newest = newest or manifest
+        if manifest.list_key:
+            version = listing.find(manifest.list_key, manifest.list_version or "")
+            data = store.try_to_read(version) if version and version.size <= MAX_LIST_BYTES else None
+            if data is None:
+                raise ValueError(f"{manifest.list_key} is missing, or cannot be read")
+            refs = RefList.inflate(data).updated(changed, deleted)
+            if refs.sha256 != newest.refs_sha256:
+                raise ValueError(f"the refs of {newest.key} are not those that it says: their SHA-256 differs")
+            return refs
+        deleted |= {name for name in manifest.deleted if name not in changed}
+        changed = {**{name: value for name, value in manifest.changed.items() if name not in deleted}, **changed}
+    raise ValueError("the list of refs that a snapshot builds on is missing")

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from ..names import EXPIRED_TAG
 from .manifest import PREFIX, Manifest
 from .public_key import PublicKey, parse_pem
+from .ref_list import RefList
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -143,6 +144,12 @@ class Store:
         )
         found = (str(entry["Prefix"]) for page in pages for entry in page.get("CommonPrefixes", []))
         return {prefix.removeprefix(PREFIX).rstrip("/") for prefix in found}
+
+    def put_list(self, key: str, refs: RefList, lock: Lock) -> tuple[int, str]:
+        """Upload a list of refs, packed; return its size and its version."""
+        data = b"".join(refs.deflate())
+        version = self._s3.put_object(Bucket=self.bucket, Key=key, Body=data, **_locked("application/gzip", *lock))
+        return len(data), version["VersionId"]
 
     def put_bundle(
         self, key: str, parts: Iterable[bytes], lock: Lock, storage: StorageClass, on_large: Callable[[], object]

@@ -1,5 +1,6 @@
 """The vault: only what the guard's key has signed counts, whoever wrote what beside it, and it outlives the guard."""
 
+import gzip
 import json
 import time
 from dataclasses import replace
@@ -7,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from codecommit_mirror.backup.origin import from_snapshots
 from codecommit_mirror.backup.snapshots import problems, read_chain, read_snapshots
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.guard.vault.manifest import dump, format_time
@@ -50,7 +52,7 @@ def test_a_planted_manifest_is_no_base_costs_nothing_and_is_reported_once(guarde
     data = json.loads(guarded.store.read(guarded.store.listing(rig.name).by_key[last.key][0]))
     planted = f"snapshots/{rig.name}/20990101T000000Z"
     forged = {**data, "key": f"{planted}.json", "time": "20990101T000000Z", "sequence": 9, "complete": True}
-    forged |= {"refs": {**data["refs"], "refs/heads/main": tip}, "locked_until": "21010101T000000Z"}
+    forged |= {"changed": {"refs/heads/main": tip}, "locked_until": "21010101T000000Z"}
     put(guarded, f"{planted}.json", json.dumps(forged).encode())
     (signature,) = guarded.store.listing(rig.name).by_key[last.signature]
     put(guarded, f"{planted}.json.sig", guarded.store.read(signature))
@@ -107,7 +109,8 @@ def test_what_cannot_be_read_stops_nothing_and_is_reported(guarded, rig, forge, 
 
 
 @pytest.mark.usefixtures("without_policy")
-def test_bundles_that_were_moved_to_an_archive_count_as_lost(guarded, rig, monkeypatch):
+@pytest.mark.parametrize("kind", ["bundle", "refs.gz"])
+def test_what_was_moved_to_an_archive_counts_as_lost(guarded, rig, monkeypatch, kind):
     sample.fill(rig.source)
     saved(guarded, rig)
     listing = Store.listing
@@ -117,12 +120,12 @@ def test_bundles_that_were_moved_to_an_archive_count_as_lost(guarded, rig, monke
         return replace(
             found,
             versions=[
-                replace(v, storage="DEEP_ARCHIVE") if v.key.endswith(".bundle") and v.key <= newest else v
+                replace(v, storage="DEEP_ARCHIVE") if v.key.endswith(kind) and v.key <= newest else v
                 for v in found.versions
             ],
         )
 
-    newest = max(key for key in guarded.keys(rig.name) if key.endswith(".bundle"))
+    newest = max(key for key in guarded.keys(rig.name) if key.endswith(kind))
     monkeypatch.setattr(Store, "listing", moved)
     found = read_snapshots(guarded.session(), rig.name)
     assert (
@@ -130,6 +133,24 @@ def test_bundles_that_were_moved_to_an_archive_count_as_lost(guarded, rig, monke
     )
     taken = guarded.take(rig.name)
     assert (taken.kind, taken.lost) == ("full", (newest,))
+    sound(guarded, rig)
+
+
+@pytest.mark.usefixtures("without_policy")
+@pytest.mark.parametrize("data", [b"", b"not gzip", gzip.compress(b"a" * 40 + b" refs/heads/other\n")])
+def test_a_list_of_refs_that_is_not_what_was_signed_starts_a_new_chain(guarded, rig, monkeypatch, data):
+    sample.fill(rig.source)
+    saved(guarded, rig)
+    (last,) = sound(guarded, rig).complete
+    read = Store.try_to_read
+    monkeypatch.setattr(
+        Store, "try_to_read", lambda self, version: data if version.key == last.list_key else read(self, version)
+    )
+    with pytest.raises(MirrorError, match=r"damaged|cut short|SHA-256 differs"):
+        from_snapshots(read_chain(guarded.session(), rig.name), None)
+    assert last.key in dict(problems(read_snapshots(guarded.session(), rig.name), datetime.now(UTC)))
+    taken = guarded.take(rig.name)
+    assert (taken.kind, taken.lost) == ("full", (last.key,))
     sound(guarded, rig)
 
 
@@ -188,7 +209,7 @@ def test_while_the_key_is_disabled_snapshots_go_on_and_people_hear_of_it(guarded
         for _ in range(2):
             guarded.invoke(task="check")
         assert about_the_key(guarded, 1) == ["The guard's signing key is out of order"]
-        assert len(guarded.keys(rig.name)) == 5
+        assert len(guarded.keys(rig.name)) == 6
     finally:
         kms.enable_key(KeyId=guarded.key)
     guarded.invoke(task="check")

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from codecommit_mirror.engine.refs import Advertisement
 from codecommit_mirror.guard.changes import Verdict, from_event, judge, lost_entries
+from codecommit_mirror.guard.git_access import Advertised
 from codecommit_mirror.guard.replicas import Replica, from_tags
+from codecommit_mirror.guard.vault.ref_list import RefList
 
 ARN = "arn:aws:codecommit:eu-west-1:111122223333:MyRepoReplica"
 USER = "arn:aws:iam::111122223333:user/azure-devops-pipeline-MyRepoReplica"
@@ -50,7 +51,7 @@ def verdict(given, refs=None, kept=False, replica=REPLICA, peeled=None, tips=Non
     def read():
         if refs is None:
             raise AssertionError("the replica was read")
-        return Advertisement(refs, (), peeled or {})
+        return Advertised(RefList.of(refs), (), RefList.of(peeled or {}))
 
     change = from_event(given)
     assert change

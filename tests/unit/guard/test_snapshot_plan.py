@@ -7,17 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.guard.snapshot import is_unchanged, plan
-from codecommit_mirror.guard.vault.bundle import header, read_header
+from codecommit_mirror.guard.snapshot import is_unchanged
+from codecommit_mirror.guard.vault.bundle import MAX_HEADER_BYTES, header, read_header
+from codecommit_mirror.guard.vault.bundle_plan import MAX_PREREQUISITES, plan
 from codecommit_mirror.guard.vault.manifest import (
+    MAX_BYTES,
+    MAX_DELETED_BYTES,
     Manifest,
-    ManifestTooLargeError,
     as_of,
     chain_of,
-    check_size,
     dump,
+    list_is_due,
     parse,
 )
+from codecommit_mirror.guard.vault.ref_list import MAX_LIST_BYTES, RefList
 
 CONFIRMED = "refs/tags/codecommit-mirror/confirmed"
 IDS = st.integers(0, 2**160 - 1).map(lambda number: f"{number:040x}")
@@ -27,7 +30,7 @@ NAMES = st.builds(
 REFS = st.dictionaries(NAMES, IDS, max_size=30)
 
 
-def manifest(time="20261101T000000Z", refs=None, **fields):
+def manifest(time="20261101T000000Z", **fields):
     defaults = {
         "account": "123456789012",
         "region": "eu-west-1",
@@ -36,7 +39,15 @@ def manifest(time="20261101T000000Z", refs=None, **fields):
         "sequence": 1,
         "signed_by": "0" * 64,
         "time": time,
-        "refs": refs or {},
+        "ref_count": 0,
+        "refs_sha256": "0" * 64,
+        "changed": {},
+        "deleted": (),
+        "list_key": None,
+        "list_version": None,
+        "list_bytes": 0,
+        "links": 0,
+        "changed_bytes": 0,
         "head": "refs/heads/main",
         "complete": True,
         "bundle": f"snapshots/M/{time}.bundle",
@@ -53,38 +64,74 @@ def manifest(time="20261101T000000Z", refs=None, **fields):
     return Manifest(**{**defaults, **fields})
 
 
-@given(REFS, REFS, st.booleans(), st.integers(0, 4))
-def test_the_last_part_has_all_refs_and_each_object_is_asked_for_or_there(before, refs, anew, halvings):
-    parts = list(plan(refs, "refs/heads/1", manifest(refs=before), anew=anew, halvings=halvings))
-    assert parts[-1].refs == refs
+@given(REFS, REFS, st.integers(0, 4))
+def test_the_last_part_has_all_refs_and_each_object_is_asked_for_or_there(before, refs, halvings):
+    base = RefList.of(before)
+    parts = list(plan(RefList.of(refs), "refs/heads/1", base, halvings=halvings))
+    assert dict(parts[-1].refs) == refs
     assert [part.complete for part in parts] == [False] * (len(parts) - 1) + [True]
-    had = {} if anew else dict(before)
+    had = base
     for part in parts:
         there = set(had.values()) if part.prerequisites else set()
-        assert set(part.refs.values()) <= there | set(part.wants)
-        assert set(part.prerequisites) <= {value for name, value in had.items() if name.startswith("refs/heads/")}
-        had |= part.refs
+        assert set(part.changed.values()) <= there | set(part.wants)
+        assert set(part.prerequisites) <= set(had.below("refs/heads/").values())
+        # What a reader makes of the manifests is what the part has.
+        read = (had if part.prerequisites else RefList()).updated(part.changed, part.deleted)
+        assert read.lines == part.refs.lines
+        had = part.refs
 
 
 @given(REFS, st.integers(0, 4))
 def test_after_interruptions_a_snapshot_is_taken_in_more_and_smaller_parts(refs, halvings):
-    parts = list(plan(refs, None, None, anew=True, halvings=halvings))
+    parts = list(plan(RefList.of(refs), None, RefList(), halvings=halvings))
     assert len(parts) <= max(1, 2**halvings)
     sizes = [len(part.refs) for part in parts]
     assert sizes == sorted(sizes)
 
 
+def test_a_name_goes_before_one_below_it_comes_and_no_manifest_is_too_large():
+    before = {"refs/heads/main": "a" * 40, **{f"refs/heads/{i:03}\udcff{'x' * 9000}": "b" * 40 for i in range(300)}}
+    refs = RefList.of({"refs/heads/main": "c" * 40, f"refs/heads/000\udcff{'x' * 9000}/b": "d" * 40})
+    parts = list(plan(refs, "refs/heads/main", RefList.of(before), halvings=0))
+    assert len(parts) == 3
+    assert sum(len(part.deleted) for part in parts) == 300
+    assert [dict(part.changed) for part in parts] == [{}, {}, dict(refs)]
+    assert all(len(dump(manifest(deleted=tuple(part.deleted)))) < MAX_DELETED_BYTES + 10_000 for part in parts)
+
+
+def test_a_bundle_builds_on_the_branches_that_it_brings_first():
+    before = {f"refs/heads/{number:04}": f"{number:040x}" for number in range(2000)}
+    refs = {**before, "refs/heads/1999": "a" * 40}
+    (part,) = plan(RefList.of(refs), "refs/heads/1000", RefList.of(before), halvings=0)
+    assert part.prerequisites[:3] == (f"{1999:040x}", f"{1000:040x}", f"{0:040x}")
+    assert (len(part.prerequisites), part.wants) == (MAX_PREREQUISITES, ["a" * 40])
+
+
+def test_a_list_is_due_where_following_the_changes_would_cost_more():
+    assert list_is_due(None, 0)
+    assert not list_is_due(manifest(list_bytes=100_000, links=62), 100_000)
+    assert list_is_due(manifest(list_bytes=100_000, links=63), 0)
+    assert list_is_due(manifest(list_bytes=100_000), 100_001)
+    assert not list_is_due(manifest(list_bytes=10), 60_000)
+    # Whatever the list takes, a manifest stays below what is read of one.
+    assert list_is_due(manifest(list_bytes=MAX_LIST_BYTES), MAX_BYTES - MAX_DELETED_BYTES - 100_000)
+
+
 def test_the_confirming_tag_alone_is_no_change():
-    last = manifest(refs={"refs/heads/main": "a" * 40, CONFIRMED: "b" * 40})
-    assert is_unchanged({"refs/heads/main": "a" * 40, CONFIRMED: "c" * 40}, last)
-    assert not is_unchanged({"refs/heads/main": "d" * 40, CONFIRMED: "b" * 40}, last)
-    assert not is_unchanged({"refs/heads/main": "a" * 40}, manifest(refs=last.refs, complete=False))
-    assert not is_unchanged({}, None)
+    refs = RefList.of({"refs/heads/main": "a" * 40, CONFIRMED: "b" * 40})
+    last = manifest()
+    assert is_unchanged(refs.updated({CONFIRMED: "c" * 40}, []), last, refs)
+    assert is_unchanged(refs.updated({}, [CONFIRMED]), last, refs)
+    assert not is_unchanged(refs.updated({"refs/heads/main": "d" * 40}, []), last, refs)
+    assert not is_unchanged(refs.updated({"refs/heads/new": "d" * 40}, []), last, refs)
+    assert not is_unchanged(refs.updated({}, ["refs/heads/main"]), last, refs)
+    assert not is_unchanged(refs, manifest(complete=False), refs)
+    assert not is_unchanged(RefList(), None, RefList())
 
 
 @given(st.lists(IDS, max_size=5), st.dictionaries(st.sampled_from(["refs/heads/a b", "refs/heads/\udcff", "é"]), IDS))
 def test_a_header_is_read_as_it_was_written(prerequisites, refs):
-    stream = io.BytesIO(header(prerequisites, refs) + b"PACK")
+    stream = io.BytesIO(b"".join(header(prerequisites, RefList.of(refs))) + b"PACK")
     found = read_header(stream)
     assert (list(found.prerequisites), found.refs) == (prerequisites, refs)
     assert stream.read() == b"PACK"
@@ -100,9 +147,14 @@ def test_what_is_no_header_is_refused(data):
         assert b"\n\n" in text
 
 
+def test_the_longest_list_fits_into_a_header():
+    assert MAX_LIST_BYTES + MAX_PREREQUISITES * len(b"-" + b"0" * 40 + b"\n") + 100 < MAX_HEADER_BYTES
+
+
 @given(REFS)
 def test_a_manifest_is_read_as_it_was_written(refs):
-    assert parse(dump(manifest(refs=refs))) == manifest(refs=refs)
+    written = manifest(changed=refs, deleted=tuple(refs))
+    assert parse(dump(written)) == written
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b'{"format": 2}', b'{"format": 1, "replica": "M"}'])
@@ -132,10 +184,3 @@ def test_as_of_a_time_is_the_last_complete_snapshot_before_it():
     assert as_of([one, half, two], noon) is one
     assert as_of([one, half, two], noon + timedelta(days=1)) is two
     assert as_of([one], noon - timedelta(days=2)) is None
-
-
-def test_refs_whose_manifest_nobody_could_read_are_refused_before_anything_is_written():
-    refs = {f"refs/heads/{number:05}{chr(0xDCFF) * 300}": "a" * 40 for number in range(40_000)}
-    with pytest.raises(ManifestTooLargeError, match=r"the refs of M make a manifest of [0-9,]+ bytes"):
-        check_size("M", refs)
-    check_size("M", {f"refs/heads/{number:06}": "a" * 40 for number in range(200_000)})

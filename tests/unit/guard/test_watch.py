@@ -12,6 +12,7 @@ from codecommit_mirror.guard import watch
 from codecommit_mirror.guard.changes import Change, Verdict
 from codecommit_mirror.guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
 from codecommit_mirror.guard.deployment import Deployment
+from codecommit_mirror.guard.vault.ref_list import RefList
 from codecommit_mirror.guard.vault.state import State
 from codecommit_mirror.guard.vault.store import Version
 
@@ -164,25 +165,29 @@ def test_a_confirmation_that_no_event_told_of_is_told_unless_one_comes():
     assert check(heard, NOW + 3 * HOUR, sha256=SHA)[1] == []
 
 
+def archived(state, names, **where):
+    return watch.note_archive(state, RefList.of(dict.fromkeys(names, "a" * 40)), **where)
+
+
 def test_archive_entries_that_go_between_two_looks_are_told_unless_an_event_did():
     prefix = "refs/tags/codecommit-mirror/archive"
     young, old = f"{prefix}/20261101T000000Z/heads/x", f"{prefix}/20260801T000000Z/heads/y"
     where = {"archive_days": 90, "replica": "M", "region": "eu-west-1", "now": NOW}
-    state, messages = watch.note_archive(State(), [old, young], **where)
+    state, messages = archived(State(), [old, young], **where)
     assert messages == []
-    assert watch.note_archive(state, [young], **where)[1] == []
-    (message,) = watch.note_archive(state, [old], **where)[1]
+    assert archived(state, [young], **where)[1] == []
+    (message,) = archived(state, [old], **where)[1]
     assert young in message.body
     # A change of something else does not hide it, nor does one of another entry.
-    assert watch.note_archive(note(state)[0], [old], **where)[1] == [message]
+    assert archived(note(state)[0], [old], **where)[1] == [message]
     bait = replace(CHANGE, ref=f"{prefix}/20261102T000000Z/heads/z")
-    assert watch.note_archive(note(state, change=bait)[0], [old], **where)[1] == [message]
+    assert archived(note(state, change=bait)[0], [old], **where)[1] == [message]
     told = note(state, change=replace(CHANGE, ref=young))[0]
-    assert watch.note_archive(told, [old], **where)[1] == []
+    assert archived(told, [old], **where)[1] == []
     # An event of which nobody was told, since the same principal had been, hides nothing either.
-    assert watch.note_archive(note(told, change=replace(CHANGE, ref=old))[0], [], **where)[1] == []
-    more = watch.note_archive(told, [old, young], **where)[0]
-    assert watch.note_archive(note(more, change=replace(CHANGE, ref=young))[0], [old], **where)[1] == [message]
+    assert archived(note(told, change=replace(CHANGE, ref=old))[0], [], **where)[1] == []
+    more = archived(told, [old, young], **where)[0]
+    assert archived(note(more, change=replace(CHANGE, ref=young))[0], [old], **where)[1] == [message]
 
 
 def test_a_crowd_of_archive_entries_hides_none_unheard(monkeypatch):
@@ -190,15 +195,15 @@ def test_a_crowd_of_archive_entries_hides_none_unheard(monkeypatch):
     prefix = "refs/tags/codecommit-mirror/archive"
     entries = [f"{prefix}/202611{day:02}T000000Z/heads/x" for day in range(10, 15)]
     where = {"archive_days": 90, "replica": "M", "region": "eu-west-1", "now": NOW}
-    state, messages = watch.note_archive(State(), entries[:2], **where)
+    state, messages = archived(State(), entries[:2], **where)
     assert messages == []
-    state, (message,) = watch.note_archive(state, entries, **where)
+    state, (message,) = archived(state, entries, **where)
     assert "has 5 refs. The guard remembers the newest\n3 of them" in message.body
-    state, messages = watch.note_archive(state, entries, **where)
+    state, messages = archived(state, entries, **where)
     assert messages == []
     # As many as are remembered, and then more.
-    full = watch.note_archive(State(), entries[:3], **where)[0]
-    assert len(watch.note_archive(full, entries, **where)[1]) == 1
+    full = archived(State(), entries[:3], **where)[0]
+    assert len(archived(full, entries, **where)[1]) == 1
 
 
 def test_a_stale_replica_is_told_once_and_so_is_its_recovery():
@@ -307,7 +312,7 @@ def test_the_confirming_tag_is_read_from_the_start_of_a_pack():
     assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
     tracemalloc.stop()
     listed = {"refs/heads/main": "a" * 40, "refs/tags/codecommit-mirror/confirmed": name}
-    assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R", digest(listed))
+    assert parse_confirmation(tag) == Confirmation(NOW, "https://dev.azure.com/c/S/_git/R", digest(RefList.of(listed)))
     assert parse_confirmation(b"object x\ntime: never\n") is None
 
 
