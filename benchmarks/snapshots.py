@@ -24,7 +24,7 @@ from codecommit_mirror.backup.origin import from_snapshots
 from codecommit_mirror.backup.repository import BareRepository
 from codecommit_mirror.backup.snapshots import read_snapshots
 from codecommit_mirror.engine.text import format_bytes
-from codecommit_mirror.guard.git_access import endpoint
+from codecommit_mirror.guard.git_access import endpoint, read_patiently
 from codecommit_mirror.guard.replicas import Access
 from codecommit_mirror.guard.snapshot import Retention, Snapshots
 from codecommit_mirror.guard.vault.signer import Signer
@@ -46,7 +46,8 @@ def take(url: str, bucket: str, key: str) -> None:
     vault.store.listing(_NAME)
     vault.keys()
     began = time.monotonic()
-    Snapshots(vault, retention, lambda: datetime.now(UTC)).take(_NAME, access)
+    advertised = read_patiently(access.endpoint)
+    Snapshots(vault, retention, lambda: datetime.now(UTC)).take(_NAME, access, advertised)
     print(time.monotonic() - began)
 
 

@@ -37,7 +37,8 @@ from ..errors import ConfigurationError, MirrorError
 from .ci import job_server
 from .output import echo
 
-_NAME = "codecommit-mirror"
+_NAME, _PACKAGE = "codecommit-mirror", "codecommit_mirror"
+_OF_THE_INSTALLER = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 _HASH = "--hash=sha256:"
 _PLACE = re.compile(r"(?P<account>[0-9]{12})/(?P<region>[a-z0-9-]+)")
 _CI = re.compile(r"(?P<service>azure|github):(?P<place>[^/]+/[^/]+)")
@@ -168,7 +169,7 @@ def _requirement(folder: Path, wheel: Path | None) -> str:
 def _wheel_in_use(folder: Path) -> Path | None:
     """Return the wheel of this version beside the requirements, if they name a wheel; one merely lying there is not."""
     with suppress(FileNotFoundError):
-        if f"\n./{_NAME.replace('-', '_')}-" in f"\n{(folder / REQUIREMENTS_FILE).read_text(encoding='utf-8')}":
+        if f"\n./{_PACKAGE}-" in f"\n{(folder / REQUIREMENTS_FILE).read_text(encoding='utf-8')}":
             return _only_one(folder)
     return None
 
@@ -184,7 +185,7 @@ def _only_one(folder: Path) -> Path | None:
         names = ", ".join(wheel.name for wheel in found)
         raise MirrorError(f"{folder} has several wheels of {_NAME} {VERSION} ({names}); keep one of them.")
     # A checkout, which developers run, has no list of files to compare with.
-    if found and _installed_modules():
+    if found and _installed_files():
         _check_same(found[0])
     return found[0] if found else None
 
@@ -217,24 +218,25 @@ def _check_same(wheel: Path) -> None:
         MirrorError: it is another one.
     """
     with zipfile.ZipFile(wheel) as archive:
-        record = next((name for name in archive.namelist() if name.endswith(".dist-info/RECORD")), None)
-        theirs = archive.read(record).decode() if record else ""
-    if not _modules(theirs) or _modules(theirs) != _installed_modules():
+        theirs = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".dist-info/RECORD")}
+    if not theirs or theirs != _installed_files():
         raise MirrorError(
             f"{wheel.name} is not what runs here, so its hash is not written; install it, or give --wheel FILE."
         )
 
 
-def _installed_modules() -> set[str]:
+def _installed_files() -> dict[str, bytes]:
+    """Return what the wheel that is installed here has installed, but for its RECORD; nothing for a checkout.
+
+    An installer adds scripts, compiled modules and notes of its own
+    (https://packaging.python.org/specifications/recording-installed-packages).
+    """
     with suppress(metadata.PackageNotFoundError):
-        return _modules(metadata.distribution(_NAME).read_text("RECORD") or "")
-    return set()
-
-
-def _modules(record: str) -> set[str]:
-    """Return the package's files with their hashes (https://packaging.python.org/specifications/recording-installed-packages)."""
-    lines = (line.rpartition(",")[0] for line in record.splitlines())
-    return {line for line in lines if line.startswith(f"{_NAME.replace('-', '_')}/") and ",sha256=" in line}
+        files = metadata.distribution(_NAME).files or []
+        own = [path for path in files if path.hash and ".." not in path.parts and path.name not in _OF_THE_INSTALLER]
+        if any(path.parts[0] == _PACKAGE for path in own):
+            return {path.as_posix(): path.read_binary() for path in own}
+    return {}
 
 
 def _write(folder: Path, file: DeploymentFile, *, update: bool) -> None:

@@ -44,7 +44,8 @@ from .vault.vault import Vault, open_vault
 _WORKERS = 8
 _OUTBOX_PATIENCE = timedelta(minutes=15)
 """After what time a message that was queued counts as not sent."""
-_SECONDS_BETWEEN_SNAPSHOTS = 0.2
+_SECONDS_BETWEEN_SNAPSHOTS, _SECONDS_OF_STARTS = 0.2, 600
+"""An invocation has fifteen minutes, whatever the number of replicas."""
 _TAGS_SECONDS = 120
 _FOUND: dict[str, tuple[Replica | None, float]] = {}
 """Replicas by ARN, with the time of their look-up: a push can be thousands of events."""
@@ -315,8 +316,7 @@ class Guard:
             believe: whether the mirror's own writer wrote it.
             limit: bytes of the list of refs that are read.
         """
-        access = self._open(replica)
-        advertised = read_patiently(access.endpoint, limit)
+        access, advertised = replicas.read_replica(self.session, self._codecommit, replica, limit)
         tag = advertised.refs.get(CONFIRMED_TAG, "")
         is_heard = heard is not None and heard in (tag, advertised.peeled.get(CONFIRMED_TAG))
         self._ids[access.id] = replica.name
@@ -407,14 +407,16 @@ class Guard:
 
     def start_snapshots(self) -> dict[str, int]:
         """Start the snapshot of each replica in an invocation of its own."""
-        client, name, number = self._client("lambda"), self.environment["AWS_LAMBDA_FUNCTION_NAME"], 0
-        for replica in replicas.find_all(self._tagging):
+        client, name = self._client("lambda"), self.environment["AWS_LAMBDA_FUNCTION_NAME"]
+        existing = list(replicas.find_all(self._tagging))
+        # Not all at once: CodeCommit limits the requests of an account and region, also those of the pipelines.
+        pause = min(_SECONDS_BETWEEN_SNAPSHOTS, _SECONDS_OF_STARTS / max(1, len(existing)))
+        began = time.monotonic()
+        for number, replica in enumerate(existing):
+            time.sleep(max(0, began + number * pause - time.monotonic()))
             payload = json.dumps({"task": "snapshot", "replica": replica.arn}).encode()
             client.invoke(FunctionName=name, InvocationType="Event", Payload=payload)
-            number += 1
-            # Not all at once: CodeCommit limits the requests of an account and region, also those of the pipelines.
-            time.sleep(_SECONDS_BETWEEN_SNAPSHOTS)
-        return {"replicas": number}
+        return {"replicas": len(existing)}
 
     def snapshot(self, arn: str) -> dict[str, object]:
         """Take one replica's snapshot."""
@@ -427,10 +429,10 @@ class Guard:
             timedelta(hours=int(self.environment["FULL_EVERY_HOURS"])),
             cast(Mode, self.environment["LOCK_MODE"]),
         )
-        access = self._open(replica)
+        access, advertised = replicas.read_replica(self.session, self._codecommit, replica)
         if self._is_exchanged(replica, access):
             return {"kind": "exchanged"}
-        taken = Snapshots(self.vault, retention, self.clock).take(replica.name, access)
+        taken = Snapshots(self.vault, retention, self.clock).take(replica.name, access, advertised)
         if taken.kind != "busy":
             self._update(replica.name, lambda state: self._noted_vault(state, replica, taken))
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..engine.failures import RetryableError
 from ..engine.settings import Endpoint
 from ..engine.wire.role import sign
-from .git_access import endpoint
+from .git_access import Advertised, endpoint, read_patiently
 from .names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
+from .vault.ref_list import MAX_LIST_BYTES
 
 if TYPE_CHECKING:
     import boto3
     from mypy_boto3_codecommit import CodeCommitClient
     from mypy_boto3_resourcegroupstaggingapi import ResourceGroupsTaggingAPIClient
 
+_TRIES = 5
 _RESOURCE_TYPE = "codecommit:repository"
 
 
@@ -85,6 +88,8 @@ class Access:
     """The default branch as a full ref name, if there is one."""
     id: str = field(kw_only=True, default="")
     """The repository's; one that is created again under the same name has another one."""
+    modified: object = field(kw_only=True, default=None)
+    """When the repository was last modified, by its own clock."""
     endpoint: Callable[[], Endpoint]
     """Returns the endpoint with a new password, which is valid for 15 minutes."""
 
@@ -99,4 +104,29 @@ def open_replica(session: boto3.Session, codecommit: CodeCommitClient, replica: 
         user, password = sign(url, region, str(credentials.access_key), str(credentials.secret_key), credentials.token)
         return endpoint(url, user, password)
 
-    return Access(f"refs/heads/{branch}" if branch else None, sign_in, id=str(metadata["repositoryId"]))
+    head = f"refs/heads/{branch}" if branch else None
+    return Access(head, sign_in, id=str(metadata["repositoryId"]), modified=metadata.get("lastModifiedDate"))
+
+
+def read_replica(
+    session: boto3.Session, codecommit: CodeCommitClient, replica: Replica, limit: int = MAX_LIST_BYTES
+) -> tuple[Access, Advertised]:
+    """Return a replica and its refs, which are read by its name: of one repository, before and after.
+
+    Args:
+        session: signs in.
+        codecommit: a client.
+        replica: which.
+        limit: bytes of the list that are read.
+
+    Raises:
+        RetryableError: another repository has had its name meanwhile, or it was changed each time.
+        AnswerTooLarge, MirrorFailure: as ``read_patiently``.
+    """
+    access = open_replica(session, codecommit, replica)
+    for _ in range(_TRIES):
+        advertised = read_patiently(access.endpoint, limit)
+        before, access = access, open_replica(session, codecommit, replica)
+        if (before.id, before.modified) == (access.id, access.modified):
+            return access, advertised
+    raise RetryableError(f"{replica.name} was changed, or exchanged, each of the {_TRIES} times that it was read")

@@ -14,7 +14,7 @@ from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
 from ..engine.settings import Endpoint
 from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
-from .git_access import Advertised, read_patiently
+from .git_access import Advertised
 from .replicas import Access
 from .vault.bundle import header
 from .vault.bundle_plan import BundlePlan, plan
@@ -167,7 +167,7 @@ class Snapshots:
         # Locks and keys are precise to the second.
         return self._clock().replace(microsecond=0)
 
-    def take(self, replica: str, access: Access) -> SnapshotResult:
+    def take(self, replica: str, access: Access, advertised: Advertised) -> SnapshotResult:
         """Take a snapshot if the replica has changed, and keep its chain locked.
 
         Snapshots build on what the guard's key has signed, and on nothing else. If something that the last one needs
@@ -176,17 +176,21 @@ class Snapshots:
         sign, snapshots are written all the same, unsigned: none builds on them, and the first one after that has
         everything since the last one that was signed.
 
+        Args:
+            replica: its name.
+            access: where its pack comes from.
+            advertised: its refs.
+
         Raises:
             RetryableError, MirrorFailure, SourceRefused: the replica could not be read; nothing is half-done, since
                 the manifest is written last.
         """
-        now = self._now()
-        refs = (advertised := read_patiently(access.endpoint)).refs
+        now, refs = self._now(), advertised.refs
         found = self._look(replica)
         state, last, lost, read = found.state, found.last, found.lost, (found.state, found.tag)
         names = dropped(refs, found.refs)
         result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign, dropped=names)
-        if not refs and last is None:
+        if not refs and last is None and not lost:
             # There is nothing to save, and nobody needs to hear that nothing was.
             self._states.update(replica, lambda state: replace(state, snapshot_at=format_time(now)), read)
             return result
@@ -317,7 +321,9 @@ class Snapshots:
         latest = now + self._retention.longest
         until = min(latest, max(parse_time(started) + self._retention.full_every, now) + self._retention.keep)
         key, lock = bundle_key(replica, time), (self._retention.mode, until)
-        parts = itertools.chain(_header(part, access.head), _pack(access.endpoint(), capabilities, part))
+        head = part.refs.get(access.head) if access.head else None
+        bundle = header(part.prerequisites, part.changed, head)
+        parts = itertools.chain(bundle, _pack(access.endpoint(), capabilities, part))
         size, sha256, version = self._store.put_bundle(
             key, parts, lock, self._retention.storage, lambda: self._note_interruptible(replica, state)
         )
@@ -418,12 +424,6 @@ class Snapshots:
                 lock = self._store.lock_of(version)
                 if lock is None or lock[1] <= now:
                     self._store.mark_expired(version)
-
-
-def _header(part: BundlePlan, head: str | None) -> Iterator[bytes]:
-    """Yield the header of a part's bundle, which has a ref at least: git reads none without."""
-    some = part.changed or RefList.of(dict(itertools.islice(part.refs.items(), 1)))
-    return header(part.prerequisites, some, part.refs.get(head) if head else None)
 
 
 def _pack(endpoint: Endpoint, advertised: Sequence[str], part: BundlePlan) -> Iterator[bytes]:

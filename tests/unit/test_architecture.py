@@ -86,7 +86,8 @@ IMPORTS = {
     f"{ENGINE}.text {ENGINE}.wire {GUARD}.vault",
     f"{GUARD}.history": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.settings {ENGINE}.wire "
     f"{GUARD}.git_access {GUARD}.replicas",
-    f"{GUARD}.replicas": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names",
+    f"{GUARD}.replicas": f"{ENGINE}.failures {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names "
+    f"{GUARD}.vault",
     f"{GUARD}.git_access": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.vault",
     f"{GUARD}.vault": f"{GUARD}.names",
     f"{GUARD}.names": "",

@@ -148,7 +148,7 @@ class CodeCommit:
         path = repository_path(self._root, *where, name)
         repository.path.rename(path)
         del self._repositories[(*where, repository.name)]
-        repository.name, repository.path = name, path
+        repository.name, repository.path, repository.modified = name, path, time.time()
         self._repositories[(*where, name)] = repository
 
     def metadata(self, repository: Repository) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """A deployment repository: from a wheel in an empty folder to a mirror that is up, and an upgrade of its files."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 import venv
+import zipfile
 
 import pytest
 
@@ -217,3 +219,38 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path, wheel):
     # What runs here is a checkout, which no wheel on an index is known to be.
     exchanged = init(tmp_path, check=False, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheel.parent))
     assert "is not what runs here, so its hash is not written" in exchanged
+
+
+def exchange(wheel, folder, **files):
+    """Write a wheel of the same name with some files added or replaced, and a RECORD as it was."""
+    with zipfile.ZipFile(wheel) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()} | files
+    folder.mkdir()
+    with zipfile.ZipFile(folder / wheel.name, "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+
+
+def test_a_wheel_of_the_index_that_is_not_what_runs_here_is_refused(tmp_path, wheel):
+    """Whoever has the package's name on an index would else decide what runs beside CI's role."""
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    about = "codecommit_mirror-1.0.0.dist-info"
+    for number, files in enumerate(
+        [
+            {"codecommit_mirror/__main__.py": b"raise SystemExit('theirs')"},
+            {"theirs.pth": b"import os"},
+            {"theirs/__init__.py": b""},
+            {f"{about}/entry_points.txt": b"[console_scripts]\ncodecommit-mirror = theirs:main\n"},
+        ]
+    ):
+        exchange(wheel, tmp_path / f"index-{number}", **files)
+        places = {"PYTHONPATH": str(site), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / f"index-{number}")}
+        folder = tmp_path / f"folder-{number}"
+        assert "is not what runs here, so its hash is not written" in init(folder, check=False, **places)
+        assert list(folder.iterdir()) == []
+    places["PIP_FIND_LINKS"] = str(wheel.parent)
+    init(tmp_path / "folder", **places)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert f"codecommit-mirror==1.0.0 --hash=sha256:{digest}" in (tmp_path / "folder" / "requirements.txt").read_text()

@@ -86,8 +86,8 @@ class Guarded:
         """Take a snapshot in this process with the guard's rights, and a clock and a retention of the test's."""
         session = self.as_guard()
         replica = replicas.find(session.client("resourcegroupstaggingapi"), self.arn(name))
-        access = replicas.open_replica(session, session.client("codecommit"), replica)
-        return Snapshots(self.open_vault(), retention, clock).take(name, access)
+        access, advertised = replicas.read_replica(session, session.client("codecommit"), replica)
+        return Snapshots(self.open_vault(), retention, clock).take(name, access, advertised)
 
     def keys(self, name: str) -> list[str]:
         """Return the keys of a replica's snapshots."""

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from codecommit_mirror.guard import handler
+from codecommit_mirror.backup.snapshots import read_snapshots
+from codecommit_mirror.guard import handler, replicas
 from codecommit_mirror.guard.handler import Guard
 from localcloud import sample
 
@@ -157,3 +158,40 @@ def test_names_of_any_characters_leave_the_guard_alive(guarded, kept):
     assert "errorMessage" not in guarded.invoke(task="check")
     assert guarded.snapshot(kept.name)["refs"] > 48_000
     guarded.cloud.client("codecommit").delete_repository(repositoryName=kept.name)
+
+
+@pytest.mark.parametrize("comes_back", [False, True], ids=["stays", "comes back"])
+def test_another_repository_has_the_name_while_the_refs_are_read(guarded, rig, monkeypatch, comes_back):
+    """It is no snapshot, and the next look or snapshot reads the replica again."""
+    sample.fill(rig.source)
+    rig.run()
+    guarded.invoke(task="check")
+    guarded.snapshot(rig.name)
+    codecommit = operator(guarded.cloud, f"swapper-{rig.name}").client("codecommit")
+    other, aside = f"other-{rig.name}", f"aside-{rig.name}"
+    tags = codecommit.list_tags_for_resource(resourceArn=guarded.arn(rig.name))["tags"]
+    codecommit.create_repository(repositoryName=other, tags=tags)
+    sample.git(guarded.cloud.replica_path(other), "fetch", "-q", str(rig.replica), "+refs/*:refs/*")
+    tip = sample.commit(rig.source, "main", "the other one lacks it")
+    rig.run()
+    listed = replicas.read_patiently
+
+    def swap(first, second, third):
+        for old, new in ((first, second), (third, first)):
+            codecommit.update_repository_name(oldName=old, newName=new)
+
+    def exchanged(*arguments):
+        monkeypatch.setattr(replicas, "read_patiently", listed)
+        swap(rig.name, aside, other)
+        try:
+            return listed(*arguments)
+        finally:
+            if comes_back:
+                swap(rig.name, other, aside)
+
+    monkeypatch.setattr(replicas, "read_patiently", exchanged)
+    here = Guard(guarded.guard_environment(), guarded.as_guard())
+    taken = here.snapshot(guarded.arn(rig.name))["kind"]
+    assert taken == ("incremental" if comes_back else "exchanged")
+    found = read_snapshots(guarded.session(), rig.name)
+    assert (found.refs(found.at(None))["refs/heads/main"] == tip) is comes_back

@@ -137,6 +137,21 @@ def test_what_was_moved_to_an_archive_counts_as_lost(guarded, rig, monkeypatch, 
 
 
 @pytest.mark.usefixtures("without_policy")
+def test_the_last_snapshot_of_an_empty_replica_is_missed_too(guarded, rig, monkeypatch):
+    sample.fill(rig.replica)
+    assert guarded.snapshot(rig.name)["kind"] == "full"
+    for name in sample.refs(rig.replica):
+        sample.git(rig.replica, "update-ref", "-d", name)
+    assert guarded.snapshot(rig.name)["kind"] == "incremental"
+    found = sound(guarded, rig)
+    assert dict(found.refs(found.at(None))) == {}
+    listing = Store.listing
+    monkeypatch.setattr(Store, "listing", lambda self, name: replace(listing(self, name), versions=[]))
+    taken = guarded.take(rig.name)
+    assert (taken.kind, taken.lost) == ("full", (found.at(None).key,))
+
+
+@pytest.mark.usefixtures("without_policy")
 @pytest.mark.parametrize("data", [b"", b"not gzip", gzip.compress(b"a" * 40 + b" refs/heads/other\n")])
 def test_a_list_of_refs_that_is_not_what_was_signed_starts_a_new_chain(guarded, rig, monkeypatch, data):
     sample.fill(rig.source)
@@ -219,7 +234,7 @@ def test_while_the_key_is_disabled_snapshots_go_on_and_people_hear_of_it(guarded
     assert saved(guarded, rig)["kind"] == "incremental"
     found = sound(guarded, rig)
     assert [manifest.sequence for manifest in found.complete] == [1, 2]
-    assert found.at(None).refs["refs/heads/main"] == sample.refs(rig.source)["refs/heads/main"]
+    assert found.refs(found.at(None))["refs/heads/main"] == sample.refs(rig.source)["refs/heads/main"]
     assert len(found.unsigned) == 1
 
 
