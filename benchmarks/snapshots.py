@@ -24,8 +24,8 @@ from codecommit_mirror.backup.origin import from_snapshots
 from codecommit_mirror.backup.repository import BareRepository
 from codecommit_mirror.backup.snapshots import read_snapshots
 from codecommit_mirror.engine.text import format_bytes
-from codecommit_mirror.guard.git_access import endpoint, read_patiently
-from codecommit_mirror.guard.replicas import Access
+from codecommit_mirror.guard.replica.git_access import endpoint, read_patiently
+from codecommit_mirror.guard.replica.replicas import Access
 from codecommit_mirror.guard.snapshot import Retention, Snapshots
 from codecommit_mirror.guard.vault.signer import Signer
 from codecommit_mirror.guard.vault.vault import open_vault

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .guard.confirmation import digest, read_confirmation
-from .guard.history import read_entries
+from .guard.replica.confirmation import digest, read_confirmation
+from .guard.replica.history import read_entries
 from .guard.vault.bundle import read_header
 from .guard.vault.manifest import PREFIX, SIGNATURE_SUFFIX, Manifest, as_of, chain_of, format_time, parse_time
 from .guard.vault.public_key import PublicKey

@@ -19,9 +19,9 @@ from ..engine.archive import archive_entries
 from ..engine.plan import original_name
 from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG, SOURCE_TAG
 from ..engine.text import to_bytes
-from .git_access import Advertised
 from .names import EVENT_KINDS
-from .replicas import Replica
+from .replica.git_access import Advertised
+from .replica.replicas import Replica
 from .vault.manifest import format_time, parse_time
 from .vault.ref_list import RefList
 

@@ -24,14 +24,15 @@ from botocore.config import Config
 
 from ..engine.failures import AnswerTooLarge
 from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
-from . import deployment, replicas, watch
+from . import deployment, watch
 from .changes import Change, Verdict, from_event, judge, lost_entries
-from .confirmation import digest, read_confirmation
-from .git_access import read_patiently
-from .history import is_kept, read_entries
 from .messages import Message, archive_dropped
 from .names import LOOKS, NAMESPACE, SUBSCRIBERS
-from .replicas import Access, Replica
+from .replica import replicas
+from .replica.confirmation import digest, read_confirmation
+from .replica.git_access import read_patiently
+from .replica.history import is_kept, read_entries
+from .replica.replicas import Access, Replica
 from .snapshot import Retention, SnapshotResult, Snapshots
 from .vault.manifest import format_time
 from .vault.ref_list import MAX_LIST_BYTES

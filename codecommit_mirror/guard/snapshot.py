@@ -14,8 +14,8 @@ from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
 from ..engine.settings import Endpoint
 from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
-from .git_access import Advertised
-from .replicas import Access
+from .replica.git_access import Advertised
+from .replica.replicas import Access
 from .vault.bundle import header
 from .vault.bundle_plan import BundlePlan, plan
 from .vault.manifest import (

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from .changes import Change, Verdict, lost_entries
-from .confirmation import Confirmation
 from .deployment import Deployment, differences
 from .messages import (
     Message,
@@ -37,6 +36,7 @@ from .messages import (
     unreadable,
     unsaved,
 )
+from .replica.confirmation import Confirmation
 from .vault.manifest import format_time, parse_time
 from .vault.state import State
 from .vault.store import Version

@@ -29,8 +29,8 @@ STACKS = f"{CLI}.stacks"
 CONSTRUCTS = f"{CLI}.constructs"
 IMPORTS = {
     "benchmarks": f"{CLI}.backup {CLI}.engine_api {CLI}.rendering localcloud localcloud.aws.codecommit "
-    f"localcloud.azure.service_connections localcloud.git_http localcloud.sample {ENGINE}.text {GUARD}.git_access "
-    f"{GUARD}.replicas {GUARD}.snapshot {GUARD}.vault",
+    f"localcloud.azure.service_connections localcloud.git_http localcloud.sample {ENGINE}.text {GUARD}.replica "
+    f"{GUARD}.snapshot {GUARD}.vault",
     "demo": f"{CLI}.aws {AZURE}.rest {AZURE}.state {CLI}.config {CLI}.engine_api {CLI}.errors {CLI}.operations "
     f"{CLI}.progress localcloud localcloud.sample",
     "release": "",
@@ -66,29 +66,23 @@ IMPORTS = {
     f"{CLI}.markdown": "",
     f"{CLI}.progress": f"{CLI}.engine_api",
     f"{CLI}.config": f"{CLI}.engine_api {CLI}.errors {GUARD}.names",
-    f"{CLI}.guard_api": f"{GUARD}.confirmation {GUARD}.history {GUARD}.vault",
+    f"{CLI}.guard_api": f"{GUARD}.replica {GUARD}.vault",
     f"{CLI}.engine_api": f"{CLI}.errors {ENGINE}.archive {ENGINE}.failures {ENGINE}.git {ENGINE}.plan "
     f"{ENGINE}.refs {ENGINE}.report {ENGINE}.run {ENGINE}.settings {ENGINE}.text {ENGINE}.version {ENGINE}.wire",
     f"{CLI}.errors": "",
     # What runs in a pipeline, and in the guard's function.
     GUARD: "",
-    f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {GUARD}.changes {GUARD}.confirmation "
-    f"{GUARD}.deployment {GUARD}.git_access {GUARD}.history {GUARD}.messages {GUARD}.names {GUARD}.replicas "
-    f"{GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
-    f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.confirmation {GUARD}.deployment {GUARD}.messages {GUARD}.vault",
+    f"{GUARD}.handler": f"{ENGINE}.failures {ENGINE}.refs {GUARD}.changes {GUARD}.deployment {GUARD}.messages "
+    f"{GUARD}.names {GUARD}.replica {GUARD}.snapshot {GUARD}.vault {GUARD}.watch",
+    f"{GUARD}.watch": f"{GUARD}.changes {GUARD}.deployment {GUARD}.messages {GUARD}.replica {GUARD}.vault",
     f"{GUARD}.deployment": "",
     f"{GUARD}.messages": f"{ENGINE}.text {GUARD}.changes",
-    f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {ENGINE}.text {GUARD}.git_access {GUARD}.names "
-    f"{GUARD}.replicas {GUARD}.vault",
-    f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access "
-    f"{GUARD}.replicas {GUARD}.vault",
-    f"{GUARD}.confirmation": f"{ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs {ENGINE}.settings "
-    f"{ENGINE}.text {ENGINE}.wire {GUARD}.vault",
-    f"{GUARD}.history": f"{ENGINE}.archive {ENGINE}.failures {ENGINE}.settings {ENGINE}.wire "
-    f"{GUARD}.git_access {GUARD}.replicas",
-    f"{GUARD}.replicas": f"{ENGINE}.failures {ENGINE}.settings {ENGINE}.wire {GUARD}.git_access {GUARD}.names "
+    f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {ENGINE}.text {GUARD}.names {GUARD}.replica "
     f"{GUARD}.vault",
-    f"{GUARD}.git_access": f"{ENGINE}.settings {ENGINE}.wire {GUARD}.vault",
+    f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.replica "
+    f"{GUARD}.vault",
+    f"{GUARD}.replica": f"{ENGINE}.archive {ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs "
+    f"{ENGINE}.settings {ENGINE}.text {ENGINE}.wire {GUARD}.names {GUARD}.vault",
     f"{GUARD}.vault": f"{GUARD}.names",
     f"{GUARD}.names": "",
     ENGINE: "",

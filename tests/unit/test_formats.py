@@ -13,8 +13,8 @@ from codecommit_mirror.engine.confirmation import confirmation
 from codecommit_mirror.engine.settings import Settings, make_endpoint
 from codecommit_mirror.engine.wire.packs import COMMIT, object_id
 from codecommit_mirror.errors import ConfigurationError
-from codecommit_mirror.guard import history
-from codecommit_mirror.guard.confirmation import parse_confirmation
+from codecommit_mirror.guard.replica import history
+from codecommit_mirror.guard.replica.confirmation import parse_confirmation
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 TIPS = [("a" * 40, "refs/heads/gone"), ("b" * 40, "refs/heads/moved")]

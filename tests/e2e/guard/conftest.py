@@ -13,7 +13,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 from codecommit_mirror.config.guard import Guard
-from codecommit_mirror.guard import replicas
+from codecommit_mirror.guard.replica import replicas
 from codecommit_mirror.guard.snapshot import Retention, Snapshots
 from codecommit_mirror.guard.vault.vault import open_vault
 from codecommit_mirror.guard_api import Store

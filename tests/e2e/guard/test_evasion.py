@@ -15,9 +15,10 @@ from codecommit_mirror.engine.confirmation import confirmation, source_commit
 from codecommit_mirror.engine.plan import by_original_name
 from codecommit_mirror.engine.refs import ReplicaRefs
 from codecommit_mirror.engine.wire.packs import COMMIT, TAG, TREE, object_id, pack_of
-from codecommit_mirror.guard import handler, history
+from codecommit_mirror.guard import handler
 from codecommit_mirror.guard.handler import Guard
 from codecommit_mirror.guard.messages import Message
+from codecommit_mirror.guard.replica import history
 from codecommit_mirror.guard.snapshot import Snapshots
 from codecommit_mirror.guard.vault.state import States
 from localcloud import sample

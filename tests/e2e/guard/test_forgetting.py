@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from codecommit_mirror.backup.snapshots import read_snapshots
-from codecommit_mirror.guard import handler, replicas
+from codecommit_mirror.guard import handler
 from codecommit_mirror.guard.handler import Guard
+from codecommit_mirror.guard.replica import replicas
 from localcloud import sample
 
 from .test_attacks import operator, refused

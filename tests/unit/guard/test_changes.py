@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from codecommit_mirror.guard.changes import Verdict, from_event, judge, lost_entries
-from codecommit_mirror.guard.git_access import Advertised
-from codecommit_mirror.guard.replicas import Replica, from_tags
+from codecommit_mirror.guard.replica.git_access import Advertised
+from codecommit_mirror.guard.replica.replicas import Replica, from_tags
 from codecommit_mirror.guard.vault.ref_list import RefList
 
 ARN = "arn:aws:codecommit:eu-west-1:111122223333:MyRepoReplica"

@@ -12,8 +12,8 @@ from codecommit_mirror.engine.confirmation import ref_listing
 from codecommit_mirror.engine.plan import by_original_name
 from codecommit_mirror.engine.refs import CARRIED_PREFIX, ReplicaRefs
 from codecommit_mirror.engine.wire.protocol import pkt_line
-from codecommit_mirror.guard.confirmation import digest
-from codecommit_mirror.guard.git_access import parse
+from codecommit_mirror.guard.replica.confirmation import digest
+from codecommit_mirror.guard.replica.git_access import parse
 from codecommit_mirror.guard.vault import ref_list
 from codecommit_mirror.guard.vault.ref_list import RefList
 

@@ -10,8 +10,8 @@ from codecommit_mirror.engine.settings import Settings, make_endpoint
 from codecommit_mirror.engine.wire.packs import TAG, object_id, pack_of
 from codecommit_mirror.guard import watch
 from codecommit_mirror.guard.changes import Change, Verdict
-from codecommit_mirror.guard.confirmation import Confirmation, digest, find_tag, parse_confirmation
 from codecommit_mirror.guard.deployment import Deployment
+from codecommit_mirror.guard.replica.confirmation import Confirmation, digest, find_tag, parse_confirmation
 from codecommit_mirror.guard.vault.ref_list import RefList
 from codecommit_mirror.guard.vault.state import State
 from codecommit_mirror.guard.vault.store import Version

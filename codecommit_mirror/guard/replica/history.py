@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 
-from ..engine.archive import ENTRY_FORMAT, MAX_ENTRY_BYTES, MAX_TIPS
-from ..engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
-from ..engine.settings import Endpoint
-from ..engine.wire.packs import commit_parents, fetch_pack, is_ancestor, read_pack
-from ..engine.wire.protocol import offered, request_pack
-from ..engine.wire.transport import Traffic
+from ...engine.archive import ENTRY_FORMAT, MAX_ENTRY_BYTES, MAX_TIPS
+from ...engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
+from ...engine.settings import Endpoint
+from ...engine.wire.packs import commit_parents, fetch_pack, is_ancestor, read_pack
+from ...engine.wire.protocol import offered, request_pack
+from ...engine.wire.transport import Traffic
 from .git_access import Advertised, read_patiently
 from .replicas import Access
 

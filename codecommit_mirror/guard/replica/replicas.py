@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..engine.failures import RetryableError
-from ..engine.settings import Endpoint
-from ..engine.wire.role import sign
+from ...engine.failures import RetryableError
+from ...engine.settings import Endpoint
+from ...engine.wire.role import sign
+from ..names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
+from ..vault.ref_list import MAX_LIST_BYTES
 from .git_access import Advertised, endpoint, read_patiently
-from .names import ARCHIVE_DAYS_TAG, REPLICA_TAG, WRITER_TAG
-from .vault.ref_list import MAX_LIST_BYTES
 
 if TYPE_CHECKING:
     import boto3

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..engine.confirmation import CONFIRMATION_FORMAT
-from ..engine.failures import MirrorFailure, PackRefused, SourceRefused
-from ..engine.plan import is_own, original_name
-from ..engine.refs import CARRIED_PREFIX
-from ..engine.settings import Endpoint
-from ..engine.text import to_bytes
-from ..engine.wire.packs import TAG, object_id
-from ..engine.wire.protocol import offered, request_pack
-from ..engine.wire.transport import Traffic
-from .vault.ref_list import RefList
+from ...engine.confirmation import CONFIRMATION_FORMAT
+from ...engine.failures import MirrorFailure, PackRefused, SourceRefused
+from ...engine.plan import is_own, original_name
+from ...engine.refs import CARRIED_PREFIX
+from ...engine.settings import Endpoint
+from ...engine.text import to_bytes
+from ...engine.wire.packs import TAG, object_id
+from ...engine.wire.protocol import offered, request_pack
+from ...engine.wire.transport import Traffic
+from ..vault.ref_list import RefList
 
 _MAX_BYTES = 1024 * 1024
 _MAX_INFLATED_BYTES = 1024 * 1024

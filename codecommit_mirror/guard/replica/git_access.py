@@ -6,10 +6,10 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..engine.settings import Endpoint, make_endpoint
-from ..engine.wire.protocol import advertised_capabilities, advertised_refs, read_list
-from ..engine.wire.retries import patiently
-from .vault.ref_list import MAX_LIST_BYTES, RefList
+from ...engine.settings import Endpoint, make_endpoint
+from ...engine.wire.protocol import advertised_capabilities, advertised_refs, read_list
+from ...engine.wire.retries import patiently
+from ..vault.ref_list import MAX_LIST_BYTES, RefList
 
 _TRIES = 4
 _MAX_WAIT_SECONDS = 60

@@ -1,0 +1,1 @@
+"""What the guard reads of a replica: its refs, its history, and what runs have confirmed."""
