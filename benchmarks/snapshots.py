@@ -35,6 +35,8 @@ from localcloud.aws.codecommit.git_service import create_repository
 from .mirror import Measurement, Server, grow, measure_commands, plain_environment
 
 _CHAIN = 30
+_SECONDS = 870
+"""Of an invocation."""
 _NAME = "replica"
 
 
@@ -47,7 +49,7 @@ def take(url: str, bucket: str, key: str) -> None:
     vault.keys()
     began = time.monotonic()
     advertised = read_patiently(access.endpoint)
-    Snapshots(vault, retention, lambda: datetime.now(UTC)).take(_NAME, access, advertised)
+    Snapshots(vault, retention, lambda: datetime.now(UTC), _SECONDS).take(_NAME, access, advertised)
     print(time.monotonic() - began)
 
 

@@ -47,6 +47,8 @@ _OUTBOX_PATIENCE = timedelta(minutes=15)
 """After what time a message that was queued counts as not sent."""
 _SECONDS_BETWEEN_SNAPSHOTS, _SECONDS_OF_STARTS = 0.2, 600
 """An invocation has fifteen minutes, whatever the number of replicas."""
+_SECONDS_TO_END = 30
+"""Which an attempt leaves of an invocation's time, so that it ends by itself."""
 _TAGS_SECONDS = 120
 _FOUND: dict[str, tuple[Replica | None, float]] = {}
 """Replicas by ARN, with the time of their look-up: a push can be thousands of events."""
@@ -62,7 +64,7 @@ _MAX_UNREADABLE = 10
 _CLIENTS = Config(retries={"mode": "adaptive", "max_attempts": 8}, max_pool_connections=2 * _WORKERS)
 
 
-def handler(event: Mapping[str, Any], _context: object) -> object:
+def handler(event: Mapping[str, Any], context: Any) -> object:
     """Handle one invocation."""
     guard = _guard()
     task = event.get("task")
@@ -71,7 +73,7 @@ def handler(event: Mapping[str, Any], _context: object) -> object:
     if task == "snapshots":
         return guard.start_snapshots()
     if task == "snapshot":
-        return guard.snapshot(str(event["replica"]))
+        return guard.snapshot(str(event["replica"]), context.get_remaining_time_in_millis() / 1000 - _SECONDS_TO_END)
     return guard.handle_change(event)
 
 
@@ -419,8 +421,8 @@ class Guard:
             client.invoke(FunctionName=name, InvocationType="Event", Payload=payload)
         return {"replicas": len(existing)}
 
-    def snapshot(self, arn: str) -> dict[str, object]:
-        """Take one replica's snapshot."""
+    def snapshot(self, arn: str, seconds: float) -> dict[str, object]:
+        """Take one replica's snapshot, or as much of it as there is time for."""
         replica = replicas.find(self._tagging, arn)
         if replica is None:
             return {"kind": "gone"}
@@ -433,7 +435,7 @@ class Guard:
         access, advertised = replicas.read_replica(self.session, self._codecommit, replica)
         if self._is_exchanged(replica, access):
             return {"kind": "exchanged"}
-        taken = Snapshots(self.vault, retention, self.clock).take(replica.name, access, advertised)
+        taken = Snapshots(self.vault, retention, self.clock, seconds).take(replica.name, access, advertised)
         if taken.kind != "busy":
             self._update(replica.name, lambda state: self._noted_vault(state, replica, taken))
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from ..engine.failures import RetryableError
@@ -16,6 +18,7 @@ from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
 from .replica.git_access import Advertised
 from .replica.replicas import Access
+from .replica.slices import Pace, can_be_sliced, commits_at, longest_distance, reached, slices
 from .vault.bundle import header
 from .vault.bundle_plan import BundlePlan, plan
 from .vault.manifest import (
@@ -40,6 +43,8 @@ from .vault.vault import Vault
 _SHORTEST_IN_GLACIER = timedelta(days=90)
 """For which S3 bills an object of the class GLACIER_IR at least."""
 _SECOND = timedelta(seconds=1)
+_QUICK = 1 / 8
+"""A slice that takes a smaller part of an attempt's time doubles the next one."""
 _LONGEST_INVOCATION = timedelta(minutes=15)
 """Lambda's limit: a snapshot that was begun longer ago has ended, one way or the other."""
 _SCHEDULE_SLACK = timedelta(minutes=15)
@@ -157,11 +162,13 @@ class Snapshots:
         vault: where to.
         retention: for how long.
         clock: returns the time.
+        seconds: how long an attempt may take.
     """
 
-    def __init__(self, vault: Vault, retention: Retention, clock: Callable[[], datetime]) -> None:
-        self._vault, self._retention, self._clock = vault, retention, clock
+    def __init__(self, vault: Vault, retention: Retention, clock: Callable[[], datetime], seconds: float) -> None:
+        self._vault, self._retention, self._clock, self._seconds = vault, retention, clock, seconds
         self._store, self._states = vault.store, vault.states
+        self._began = time.monotonic()
 
     def _now(self) -> datetime:
         # Locks and keys are precise to the second.
@@ -269,10 +276,9 @@ class Snapshots:
         # an attempt may be interrupted, again and again.
         self._keep_locked(found.kept, now + _LONGEST_INVOCATION)
         before = (last.manifest, last.sha256) if last else None
-        is_full, size = False, 0
+        is_full, size, kept = False, 0, RefList() if anew else found.refs
         # Each part has all refs, so that no more than one is kept.
-        kept = RefList() if anew else found.refs
-        for part in plan(advertised.refs, access.head, kept, halvings=state.interrupted):
+        for part in self._parts(replica, access, advertised, kept, state):
             before = self._write(replica, access, advertised.capabilities, part, before, state)
             is_full, size = is_full or before[0].full, size + before[0].size
         if before is None:
@@ -282,6 +288,34 @@ class Snapshots:
         if is_full and written.signed_by:
             self._mark_expired(found.listing, written, now)
         return replace(result, kind="full" if is_full else "incremental", bytes=size)
+
+    def _parts(
+        self, replica: str, access: Access, advertised: Advertised, kept: RefList, state: State
+    ) -> Iterator[BundlePlan]:
+        """Yield the bundles to write: usually one, and after an interruption slices of the history before it.
+
+        A slice that was quick doubles the next one, and one that is interrupted halves it.
+        """
+        refs, head = advertised.refs, access.head
+        tips = list(dict.fromkeys(refs.below("refs/heads/").values()))
+        if not state.interrupted or not tips or not can_be_sliced(advertised.capabilities):
+            yield from plan(refs, head, kept, halvings=state.interrupted)
+            return
+        ask = cache(lambda distance: commits_at(access.endpoint(), advertised.capabilities, tips, distance))
+        distance = reached(kept) or longest_distance(ask) + 1
+        pace = Pace(distance.bit_length() - 2 if state.slice is None else state.slice)
+        for part in slices(ask, kept, head, distance, pace):
+            self._note_slice(replica, pace.exponent - 1)
+            began = time.monotonic()
+            yield part
+            kept = part.refs
+            pace.exponent += time.monotonic() - began < self._seconds * _QUICK
+        self._note_slice(replica, pace.exponent - 1)
+        yield from plan(refs, head, kept, halvings=max(0, -pace.exponent))
+
+    def _note_slice(self, replica: str, exponent: int) -> None:
+        """Note how much the next attempt tries, should this one be interrupted."""
+        self._states.update(replica, lambda state: replace(state, slice=exponent))
 
     def _finish(
         self,
@@ -294,7 +328,7 @@ class Snapshots:
         """Note that the replica is equal to its last snapshot."""
 
         def note(state: State) -> State:
-            state = replace(state, snapshot_at=format_time(now), interrupted=0)
+            state = replace(state, snapshot_at=format_time(now), interrupted=0, slice=None)
             if not last.signed_by:
                 return state
             seen = max((version.written for version in listing.versions), default="")
@@ -313,17 +347,17 @@ class Snapshots:
         state: State,
     ) -> tuple[Manifest, str]:
         """Write one bundle, its list of refs if one is due, and its manifest; return that and its SHA-256."""
-        time = format_time(now := self._now())
-        if last and time <= last[0].time:
-            time = format_time(parse_time(last[0].time) + _SECOND)
+        stamp = format_time(now := self._now())
+        if last and stamp <= last[0].time:
+            stamp = format_time(parse_time(last[0].time) + _SECOND)
         before = last[0] if last and part.prerequisites else None
-        started = before.chain_started if before else time
+        started = before.chain_started if before else stamp
         latest = now + self._retention.longest
         until = min(latest, max(parse_time(started) + self._retention.full_every, now) + self._retention.keep)
-        key, lock = bundle_key(replica, time), (self._retention.mode, until)
+        key, lock = bundle_key(replica, stamp), (self._retention.mode, until)
         head = part.refs.get(access.head) if access.head else None
         bundle = header(part.prerequisites, part.changed, head)
-        parts = itertools.chain(bundle, _pack(access.endpoint(), capabilities, part))
+        parts = itertools.chain(bundle, self._in_time(_pack(access.endpoint(), capabilities, part)))
         size, sha256, version = self._store.put_bundle(
             key, parts, lock, self._retention.storage, lambda: self._note_interruptible(replica, state)
         )
@@ -334,7 +368,7 @@ class Snapshots:
             replica=replica,
             sequence=last[0].sequence + 1 if last else 1,
             signed_by=self._fingerprint(),
-            time=time,
+            time=stamp,
             **self._refs_fields(part, key, before, lock),
             head=access.head,
             complete=part.complete,
@@ -376,6 +410,13 @@ class Snapshots:
             "links": 0,
             "changed_bytes": 0,
         }
+
+    def _in_time(self, pack: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass a pack on while there is time: what ends by itself leaves nothing behind, and is tried again at once."""
+        for piece in pack:
+            if time.monotonic() - self._began > self._seconds:
+                raise RetryableError("the time that an invocation has is up")
+            yield piece
 
     def _put(self, manifest: Manifest, until: datetime) -> tuple[Manifest, str]:
         """Write a manifest with its signature; return it as it was written, and its SHA-256."""

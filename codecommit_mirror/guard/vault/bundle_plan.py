@@ -10,6 +10,8 @@ from .manifest import MAX_DELETED_BYTES, weight
 from .ref_list import RefList
 
 MAX_PREREQUISITES = 500
+SLICES = "refs/codecommit-mirror/slices/"
+"""Where a large replica's snapshot has refs on commits of its history until it is complete: no ref of a replica is."""
 _MAX_HALVINGS = 8
 
 
@@ -88,9 +90,9 @@ def _new_ids(group: RefList, before: RefList) -> list[str]:
 
 
 def prerequisites(available: RefList, group: RefList, head: str | None) -> tuple[str, ...]:
-    """Return commits that a bundle can build on: tips of branches, first those of the branches that it brings.
+    """Return commits that a bundle can build on: slices, and tips of branches, first those that it brings.
 
-    Only a branch's tip is certain to be a commit, as a prerequisite must be.
+    Only these are certain to be commits, as a prerequisite must be.
 
     Args:
         available: the refs whose objects earlier bundles have.
@@ -101,7 +103,7 @@ def prerequisites(available: RefList, group: RefList, head: str | None) -> tuple
     names = itertools.chain(group.below("refs/heads/"), [head] if head else [])
     first = (branches[name] for name in names if name in branches)
     found: dict[str, None] = {}
-    for value in itertools.chain(first, branches.values()):
+    for value in itertools.chain(available.below(SLICES).values(), first, branches.values()):
         if len(found) == MAX_PREREQUISITES:
             break
         found[value] = None

@@ -85,6 +85,8 @@ class State:
     """The SHA-256 of the versions that people were notified of because no signature of the guard's is about them."""
     interrupted: int = 0
     """How many attempts at the next snapshot did not end; attempts that ended quickly are not counted."""
+    slice: int | None = None
+    """How much of the history the next slice takes, as ``slices.Pace`` has it; None if one pack has all of it."""
     unsaved_since: str = ""
     """When people were notified that no snapshot is taken; empty if one is."""
     gone_since: str = ""

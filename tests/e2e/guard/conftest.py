@@ -82,12 +82,12 @@ class Guarded:
         assert "errorMessage" not in answer, answer
         return answer
 
-    def take(self, name: str, *, clock=lambda: datetime.now(UTC), retention=RETENTION):
+    def take(self, name: str, *, clock=lambda: datetime.now(UTC), retention=RETENTION, seconds=840):
         """Take a snapshot in this process with the guard's rights, and a clock and a retention of the test's."""
         session = self.as_guard()
         replica = replicas.find(session.client("resourcegroupstaggingapi"), self.arn(name))
         access, advertised = replicas.read_replica(session, session.client("codecommit"), replica)
-        return Snapshots(self.open_vault(), retention, clock).take(name, access, advertised)
+        return Snapshots(self.open_vault(), retention, clock, seconds).take(name, access, advertised)
 
     def keys(self, name: str) -> list[str]:
         """Return the keys of a replica's snapshots."""

@@ -192,7 +192,7 @@ def test_another_repository_has_the_name_while_the_refs_are_read(guarded, rig, m
 
     monkeypatch.setattr(replicas, "read_patiently", exchanged)
     here = Guard(guarded.guard_environment(), guarded.as_guard())
-    taken = here.snapshot(guarded.arn(rig.name))["kind"]
+    taken = here.snapshot(guarded.arn(rig.name), 840)["kind"]
     assert taken == ("incremental" if comes_back else "exchanged")
     found = read_snapshots(guarded.session(), rig.name)
     assert (found.refs(found.at(None))["refs/heads/main"] == tip) is comes_back

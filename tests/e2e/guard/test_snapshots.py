@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,6 +143,7 @@ def test_one_broken_replica_does_not_stop_the_others(guarded, rig, cloud, stack_
 
 
 def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded, rig, monkeypatch):
+    """Of a server that does not tell distances, in parts of the refs."""
     sample.fill(rig.source)
     rig.run()
 
@@ -148,6 +151,7 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
         yield b"PACK"
         raise RetryableError("the time is up")
 
+    monkeypatch.setattr(snapshot, "can_be_sliced", lambda capabilities: False)
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "_pack", breaks_off)
         for _ in range(2):
@@ -159,6 +163,79 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
     assert len(guarded.keys(rig.name)) == 3 * 4 + 1
     assert [m.complete for m in sound(guarded, rig).manifests.values()] == [False, False, False, True]
     assert guarded.open_vault().states.read(rig.name)[0].interrupted == 0
+
+
+def grow(repository):
+    """Give a repository a branch of 200 commits, with what nothing compresses and side branches that were merged."""
+    random.seed(1)
+    lines, tips = [], {}
+    for number in range(1, 201):
+        is_side = number % 10 in (3, 4, 5)
+        ref, text = "refs/heads/side" if is_side else "refs/heads/main", random.randbytes(10_000).hex()
+        lines += [f"commit {ref}\nmark :{number}\ncommitter A <a@b> {1_700_000_000 + number} +0000\ndata 1\nx\n"]
+        parent = tips.get(ref) if number % 10 != 3 else tips["refs/heads/main"]
+        lines += [f"from :{parent}\n"] if parent else []
+        lines += [f"merge :{tips['refs/heads/side']}\n"] if number % 10 == 8 else []
+        lines += [f"M 100644 inline file{number}\ndata {len(text)}\n{text}\n"]
+        tips[ref] = number
+    sample.git(repository, "fast-import", "--quiet", stdin="".join(lines).encode())
+    sample.git(repository, "update-ref", "-d", "refs/heads/side")
+
+
+def too_large_above(monkeypatch, limit):
+    """Interrupt each pack of more bytes than that."""
+    pack, sizes = snapshot._pack, []
+
+    def breaks_off(*arguments):
+        size = 0
+        for piece in pack(*arguments):
+            size += len(piece)
+            if size > limit:
+                raise RetryableError("the time is up")
+            yield piece
+        sizes.append(size)
+
+    monkeypatch.setattr(snapshot, "_pack", breaks_off)
+    return sizes
+
+
+def test_a_branch_that_is_too_large_for_an_attempt_is_saved_in_slices_of_its_history(
+    guarded, rig, monkeypatch, tmp_path
+):
+    grow(rig.source)
+    rig.run()
+    with pytest.raises(RetryableError, match="the time that an invocation has is up"):
+        take(guarded, rig, seconds=0)
+    assert guarded.open_vault().states.read(rig.name)[0].taking == ""
+    sizes = too_large_above(monkeypatch, 300_000)
+    attempts = 0
+    while not (found := read_snapshots(guarded.session(), rig.name)).complete and attempts < 20:
+        attempts += 1
+        # What was saved survives a commit meanwhile.
+        if attempts == 4:
+            sample.commit(rig.source, "main", "meanwhile")
+            rig.run()
+        with suppress(RetryableError):
+            take(guarded, rig)
+    sound(guarded, rig)
+    assert attempts < 12
+    assert 8 <= len(sizes) == len(found.manifests) <= 25
+    assert sum(sizes) < 1.3 * 2_050_000
+    state = guarded.open_vault().states.read(rig.name)[0]
+    assert (state.interrupted, state.slice) == (0, None)
+    # Of the slices' own refs, nothing is left.
+    assert not any("slices" in name for name in found.refs(found.at(None)))
+    for version in guarded.store.listing(rig.name).versions:
+        (tmp_path / Path(version.key).name).write_bytes(guarded.store.read(version))
+    full, *later = sorted(path.stem for path in tmp_path.glob("*.bundle"))
+    commands = documented_restore(full, later)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, check=True, capture_output=True)
+    run_git(tmp_path / "repository.git", "fsck", "--full", "--connectivity-only")
+    assert sample.refs(tmp_path / "repository.git") == sample.refs(rig.replica)
+    sample.commit(rig.source, "main", "afterwards")
+    rig.run()
+    assert take(guarded, rig).kind == "incremental"
+    sound(guarded, rig)
 
 
 @pytest.mark.parametrize(("arrived", "counted"), [(4, 0), (PART_BYTES, 1)])
