@@ -24,6 +24,7 @@ from codecommit_mirror.backup.origin import from_snapshots
 from codecommit_mirror.backup.repository import BareRepository
 from codecommit_mirror.backup.snapshots import read_snapshots
 from codecommit_mirror.engine.text import format_bytes
+from codecommit_mirror.guard.replica.confirmation import digest
 from codecommit_mirror.guard.replica.git_access import endpoint, read_patiently
 from codecommit_mirror.guard.replica.replicas import Access
 from codecommit_mirror.guard.snapshot import Retention, Snapshots
@@ -53,6 +54,14 @@ def take(url: str, bucket: str, key: str) -> None:
     print(time.monotonic() - began)
 
 
+def look(url: str) -> None:
+    """Read a replica's refs and hash them, as the hourly look does."""
+    boto3.client("s3"), boto3.client("kms"), boto3.client("codecommit"), boto3.client("sns")
+    began = time.monotonic()
+    digest(read_patiently(lambda: endpoint(url, "x", "x")).refs)
+    print(time.monotonic() - began)
+
+
 def restore(bucket: str, fingerprint: str, folder: str) -> None:
     """Restore the last snapshot to a folder, as the command does."""
     origin = from_snapshots(read_snapshots(boto3.Session(), _NAME, bucket, [fingerprint]), None)
@@ -70,7 +79,8 @@ class Bench:
         create_repository(self.replica)
         self.server = Server(self.replica, "replica")
         self._environment = {"PATH": os.environ["PATH"], **cloud.environment(), "PYTHONPATH": os.getcwd()}
-        cloud.client("s3").create_bucket(
+        self._s3 = cloud.client("s3")
+        self._s3.create_bucket(
             Bucket=self.bucket,
             ObjectLockEnabledForBucket=True,
             CreateBucketConfiguration={"LocationConstraint": cloud.region},
@@ -85,6 +95,24 @@ class Bench:
         """Take a snapshot."""
         measured = self._python("take", f"{self.server.url}/r", self.bucket, self.key)
         return replace(measured, seconds=float((self.folder / "output").read_text()))
+
+    def look(self) -> Measurement:
+        """Look at the replica."""
+        measured = self._python("look", f"{self.server.url}/r")
+        return replace(measured, seconds=float((self.folder / "output").read_text()))
+
+    def stored(self) -> int:
+        """Return the bytes in the vault, without the packs."""
+        pages = self._s3.get_paginator("list_object_versions").paginate(
+            Bucket=self.bucket, Prefix=f"snapshots/{_NAME}/"
+        )
+        versions = [one for page in pages for one in page.get("Versions", [])]
+        bundles = [one["Key"] for one in versions if one["Key"].endswith(".bundle")]
+        packs: int = sum(
+            len(data) - data.index(b"\n\nPACK")
+            for data in (self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in bundles)
+        )
+        return sum(int(one["Size"]) for one in versions) - packs
 
     def restore(self) -> Measurement:
         """Restore the last snapshot."""
@@ -123,14 +151,21 @@ def main() -> None:
     if sys.argv[1:2] == ["take"]:
         take(*sys.argv[2:])
         return
+    if sys.argv[1:2] == ["look"]:
+        look(*sys.argv[2:])
+        return
     if sys.argv[1:2] == ["restore"]:
         restore(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=140, help="size of the replica (default: 140)")
+    parser.add_argument("--refs", type=int, help="measure so many refs on commits of their own in place of megabytes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, LocalCloud() as cloud:
         bench = Bench(Path(folder), cloud)
+        if options.refs:
+            run_refs(bench, options.refs)
+            return
         grow(bench.replica, options.megabytes, 1)
         sample.git(bench.replica, "gc", "--quiet")
         rows = run(bench)
@@ -162,6 +197,32 @@ def run(bench: Bench) -> list[tuple[str, Measurement, Measurement]]:
         bench.snapshot()
     row(f"restore from a chain of {_CHAIN}", bench.restore, bench.clone, times=2)
     return rows
+
+
+def run_refs(bench: Bench, number: int) -> None:
+    """Measure a replica of many refs, and print a table in Markdown."""
+    branch = "refs/heads/feature/team-%d/%d-what-it-is-about"
+    lines = [
+        f"commit {branch % (n % 50, n)}\nmark :{n}\ncommitter A <a@b> {1_700_000_000 + n} +0000\ndata 1\nx\n"
+        f"{f'from :{n - 1}{chr(10)}' if n > 1 else ''}"
+        for n in range(1, number + 1)
+    ]
+    sample.git(bench.replica, "fast-import", "--quiet", stdin="".join(lines).encode())
+    sample.git(bench.replica, "pack-refs", "--all")
+    sample.git(bench.replica, "update-ref", "refs/heads/main", branch % (number % 50, number))
+    print(f"\n| {number:,} refs | seconds | peak memory | stored beside the pack |\n|---|---|---|---|")
+
+    def row(name: str, measure: Callable[[], Measurement]) -> None:
+        before = bench.stored()
+        measured = measure()
+        stored = format_bytes(bench.stored() - before)
+        print(f"| {name} | {measured.seconds:.2f} s | {measured.megabytes:.0f} MB | {stored} |", flush=True)
+
+    row("look", bench.look)
+    row("snapshot, full", bench.snapshot)
+    row("snapshot, nothing changed", bench.snapshot)
+    sample.commit(bench.replica, "main", "one commit")
+    row("snapshot, one commit", bench.snapshot)
 
 
 if __name__ == "__main__":

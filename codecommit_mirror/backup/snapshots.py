@@ -252,7 +252,7 @@ def read_snapshots(
         return Snapshots(store, {}, listing, ())
     snapshots = SignedSnapshots(store, listing, _trusted_keys(aws, store, pinned), None if bucket else store.bucket)
     with aws_failures(f"read the snapshots in the bucket {store.bucket}"), ThreadPoolExecutor(_READERS) as pool:
-        found = dict(zip(keys, pool.map(snapshots.get, keys), strict=True))
+        found = dict(zip(keys, pool.map(snapshots.find, keys), strict=True))
     signed = {key: one for key, one in found.items() if one}
     if len(vaults := sorted({one.manifest.bucket for one in signed.values()})) > 1:
         raise MirrorError(

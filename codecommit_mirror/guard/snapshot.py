@@ -43,6 +43,8 @@ from .vault.vault import Vault
 _SHORTEST_IN_GLACIER = timedelta(days=90)
 """For which S3 bills an object of the class GLACIER_IR at least."""
 _SECOND = timedelta(seconds=1)
+_LONGEST_CHAIN = 400
+"""A chain gets no longer but by what one attempt writes: each reads all of it."""
 _QUICK = 1 / 8
 """A slice that takes a smaller part of an attempt's time doubles the next one."""
 _LONGEST_INVOCATION = timedelta(minutes=15)
@@ -112,11 +114,14 @@ def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) ->
     One also starts where the last snapshot has no branch that a bundle could build on: see ``prerequisites``.
 
     Args:
-        last: the last snapshot, complete or not; a chain does not end with one that is not.
+        last: the last snapshot, complete or not; a chain does not end with one that is not, unless it has become too
+            long to be read by each invocation.
         now: the time.
         full_every: how old a chain becomes.
     """
-    return last is None or (last.complete and now - parse_time(last.chain_started) >= full_every)
+    if last is None or last.chain_length >= _LONGEST_CHAIN:
+        return True
+    return last.complete and now - parse_time(last.chain_started) >= full_every
 
 
 def dropped(refs: RefList, before: RefList) -> tuple[str, ...]:
@@ -137,7 +142,7 @@ def is_unchanged(refs: RefList, last: Manifest | None, base: RefList) -> bool:
     if last is None or not last.complete:
         return False
     changed, deleted = refs.since(base)
-    return {*itertools.islice(changed, 2), *deleted} <= {CONFIRMED_TAG}
+    return {*itertools.islice(changed, 2), *itertools.islice(deleted, 2)} <= {CONFIRMED_TAG}
 
 
 def _lost(state: State, last: Signed | None, locks: Mapping[Version, Lock | None]) -> tuple[str, ...]:
@@ -380,6 +385,7 @@ class Snapshots:
             previous=last[0].key if last else None,
             previous_sha256=last[1] if last else None,
             chain_started=started,
+            chain_length=before.chain_length + 1 if before else 1,
             lock_mode=self._retention.mode,
             locked_until=format_time(until),
         )

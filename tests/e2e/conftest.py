@@ -45,14 +45,14 @@ CONFIRMED = {"confirm": lambda question, typed=None: None}
 ROOT = Path(__file__).parents[2]
 
 
-def documented_restore(full: str, later: list[str]) -> str:
-    """Return the documented commands that restore bundles in the current folder, with these names."""
+def documented_restore(folder: Path, names: list[str]) -> None:
+    """Restore bundles with these names in a folder by the documented commands and script."""
     text = (ROOT / "docs" / "backup.md").read_text()
-    begin, each = re.search(
-        r"^(git clone --mirror .*\n.*)\n# then, .*\n(later=(?:.*\n)+?git .* fetch .*\n)# at the end", text, re.MULTILINE
-    ).groups()
-    begin = re.sub(r"\S+\.bundle", f"{full}.bundle", begin)
-    return "\n".join([begin, *(re.sub("(?<=later=).*", name, each) for name in later)])
+    script = re.search(r"```python\n(import gzip.*?)```", text, re.DOTALL)[1]
+    (folder / "restore.py").write_text(script)
+    commands = re.search(r"^(.*git init --bare .*\n)python3 restore\.py .*\n(git .*\ngit .*)$", text, re.MULTILINE)
+    lines = [commands[1], f"python3 restore.py {' '.join(names)}", commands[2]]
+    subprocess.run(["bash", "-euc", "\n".join(lines)], cwd=folder, check=True, capture_output=True)
 
 
 def build_wheel(folder: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import re
 import zlib
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from datetime import UTC, datetime
 from ...engine.confirmation import CONFIRMATION_FORMAT
 from ...engine.failures import MirrorFailure, PackRefused, SourceRefused
 from ...engine.plan import is_own, original_name
-from ...engine.refs import CARRIED_PREFIX
+from ...engine.refs import CARRIED_PREFIX, OWN_PREFIX
 from ...engine.settings import Endpoint
 from ...engine.text import to_bytes
 from ...engine.wire.packs import TAG, object_id
@@ -28,13 +26,9 @@ _MAX_INFLATED_BYTES = 1024 * 1024
 
 def digest(refs: RefList) -> str:
     """Return the SHA-256 of a replica's mirrored refs, as a run writes it (``engine.confirmation.ref_listing``)."""
-    sha256 = hashlib.sha256()
     originals = ((original_name(name), value) for name, value in refs.below(CARRIED_PREFIX).items())
     carried = RefList.from_pairs((value.encode(), to_bytes(name)) for name, value in originals if not is_own(name))
-    own = ((name, value) for name, value in refs.items() if not is_own(name) and name not in carried)
-    for name, value in heapq.merge(own, carried.items(), key=lambda ref: to_bytes(ref[0])):
-        sha256.update(to_bytes(f"{value} {name}\n"))
-    return sha256.hexdigest()
+    return refs.updated(carried, [OWN_PREFIX.rstrip("/"), *refs.below(OWN_PREFIX)]).sha256
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,18 @@ class Advertised:
 
 def parse(body: bytes) -> Advertised:
     """Parse a reference advertisement of protocol v0 or v1; raise ValueError if it is malformed."""
+    peeled: dict[bytes, bytes] = {}
 
-    def lines(*, peeled: bool) -> Iterator[tuple[bytes, bytes]]:
+    def refs() -> Iterator[tuple[bytes, bytes]]:
         for value, name in advertised_refs(body):
-            if name.startswith(b"refs/") and name.endswith(_PEELED) == peeled:
-                yield value, name.removesuffix(_PEELED)
+            if name.endswith(_PEELED):
+                peeled[name.removesuffix(_PEELED)] = value
+            elif name.startswith(b"refs/"):
+                yield value, name
 
-    refs, tags = (RefList.from_pairs(lines(peeled=peeled)) for peeled in (False, True))
-    return Advertised(refs, advertised_capabilities(body), tags)
+    listed = RefList.from_pairs(refs())
+    tags = RefList.from_pairs((value, name) for name, value in peeled.items() if name.startswith(b"refs/"))
+    return Advertised(listed, advertised_capabilities(body), tags)
 
 
 def endpoint(url: str, user: str, password: str) -> Endpoint:

@@ -13,6 +13,8 @@ MAX_PREREQUISITES = 500
 SLICES = "refs/codecommit-mirror/slices/"
 """Where a large replica's snapshot has refs on commits of its history until it is complete: no ref of a replica is."""
 _MAX_HALVINGS = 8
+_MAX_WANTS = 100_000
+"""In one request: stock git refuses requests of more than 10 MB (``http.maxRequestBuffer``)."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,8 @@ def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> It
             replica that is too large for one invocation is kept by several.
     """
     changed, deleted = refs.since(base)
-    # What goes comes first, so that a name has gone when one below it comes.
-    parts = [(RefList(), names) for names in _by_weight(deleted)]
-    groups = _groups(changed, head, halvings)
-    parts = [*parts[:-1], (groups[0], parts[-1][1]), *((group, []) for group in groups[1:])]
     before = base
-    for number, (group, names) in enumerate(parts, 1):
-        is_last = number == len(parts)
+    for group, names, is_last in _marked(_steps(changed, deleted, head, halvings)):
         after = refs if is_last else before.updated(group, names)
         bases = prerequisites(before, group, head)
         if bases:
@@ -58,27 +55,46 @@ def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> It
         before = after
 
 
-def _by_weight(names: Sequence[str]) -> list[list[str]]:
-    """Return names in groups that a manifest has room for, at least one group."""
-    groups: list[list[str]] = [[]]
+def _steps(changed: RefList, deleted: RefList, head: str | None, halvings: int) -> Iterator[tuple[RefList, list[str]]]:
+    """Yield the refs that each part brings, and the names that go with it.
+
+    What goes comes first, so that a name has gone when one below it comes. One part is made at a time, since the refs
+    of a replica may take much of the memory.
+    """
+    names: list[str] = []
     left = MAX_DELETED_BYTES
-    for name in names:
+    for name in deleted:
         if weight([name]) > left:
-            groups.append([])
-            left = MAX_DELETED_BYTES
-        groups[-1].append(name)
+            yield RefList(), names
+            names, left = [], MAX_DELETED_BYTES
+        names.append(name)
         left -= weight([name])
-    return groups
+    for group in _groups(changed, head, halvings):
+        yield group, names
+        names = []
 
 
-def _groups(changed: RefList, head: str | None, halvings: int) -> list[RefList]:
-    """Return the refs in groups, the default branch and other branches first."""
-    if not halvings:
-        return [changed]
-    order = sorted(changed, key=lambda name: (name != head, not name.startswith("refs/heads/"), name))
-    size = max(1, -(-len(order) // 2 ** min(halvings, _MAX_HALVINGS)))
-    starts = range(0, len(order), size) or [0]
-    return [RefList.of({name: changed[name] for name in order[start : start + size]}) for start in starts]
+def _marked(steps: Iterator[tuple[RefList, list[str]]]) -> Iterator[tuple[RefList, list[str], bool]]:
+    """Yield steps, each with whether it is the last one."""
+    step = next(steps)
+    for following in steps:
+        yield *step, False
+        step = following
+    yield *step, True
+
+
+def _groups(changed: RefList, head: str | None, halvings: int) -> Iterator[RefList]:
+    """Yield the refs in groups, at least one: the default branch, the other branches, and what else there is."""
+    count = max(1 << min(halvings, _MAX_HALVINGS), -(-len(changed) // _MAX_WANTS))
+    if count == 1 or len(changed) < 2:
+        yield changed
+        return
+    if head and head in changed:
+        yield RefList.of({head: changed[head]})
+    size, (first, end) = -(-len(changed) // count), changed.span("refs/heads/")
+    for begin, stop in ((first, end), (0, first), (end, len(changed))):
+        for start in range(begin, stop, size):
+            yield changed.part(start, min(start + size, stop))
 
 
 def _new_ids(group: RefList, before: RefList) -> list[str]:

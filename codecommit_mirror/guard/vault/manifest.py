@@ -83,6 +83,8 @@ class Manifest:
     previous_sha256: str | None
     chain_started: str
     """The time of the full snapshot that its chain begins with."""
+    chain_length: int
+    """How many snapshots its chain has, up to this one."""
     lock_mode: str
     locked_until: str
     """Until when bundle and manifest were locked at first, as ``time``; the lock may have been extended since."""

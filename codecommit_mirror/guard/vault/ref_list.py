@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import io
 import re
 import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 MAX_LIST_BYTES = 48_000_000
 """Of a list of refs that is read, with what a server puts around each line."""
@@ -59,17 +60,19 @@ class RefList(Mapping[str, str]):
         Raises:
             ValueError: one is no id, or no name.
         """
-        lines, before, is_sorted = io.BytesIO(), b"", True
+        written, before, is_sorted = io.BytesIO(), b"", True
         for value, name in refs:
-            line = b"%s %s\n" % (value, name)
-            if not _LINE.fullmatch(line):
-                raise ValueError(f"not a ref: {line[:100]!r}")
+            if len(value) != _ID.stop or b"\n" in name:
+                raise ValueError(f"not a ref: {name[:100]!r}")
             is_sorted, before = is_sorted and name > before, name
-            lines.write(line)
-        if is_sorted:
-            return cls(lines.getvalue())
-        found = {line[_NAME]: line for line in re.findall(rb"[^\n]+\n", lines.getvalue())}
-        return cls(b"".join(found[name] for name in sorted(found)))
+            written.write(b"%s %s\n" % (value, name))
+        lines = written.getvalue()
+        if not is_sorted:
+            ordered = sorted(re.findall(rb"[^\n]+\n", lines), key=lambda line: line[_NAME])
+            lines = b"".join(
+                line for line, later in zip_longest(ordered, ordered[1:], fillvalue=b"") if line[_NAME] != later[_NAME]
+            )
+        return cls(lines)
 
     @classmethod
     def inflate(cls, data: bytes) -> RefList:
@@ -119,39 +122,52 @@ class RefList(Mapping[str, str]):
         """Return the ids, in the order of their names."""
         return _Values(self)
 
+    def span(self, prefix: str) -> tuple[int, int]:
+        """Return the numbers of the first ref ``below`` a text, and of the first one after those."""
+        begin = _bytes(prefix)
+        return self._position(begin), self._position(begin[:-1] + _AFTER_SLASH)
+
     def below(self, prefix: str) -> RefList:
         """Return the refs whose names begin with a text that ends with a slash."""
-        begin = _bytes(prefix)
-        start, end = (self._starts[self._position(text)] for text in (begin, begin[:-1] + _AFTER_SLASH))
-        return RefList(self.lines[start:end])
+        return self.part(*self.span(prefix))
 
-    def since(self, before: RefList) -> tuple[RefList, list[str]]:
-        """Return the refs that an earlier list lacks or has with another id, and the names that only that one has."""
+    def part(self, start: int, end: int) -> RefList:
+        """Return the refs from one number to before another one."""
+        first, last = (self._starts[min(number, len(self))] for number in (start, end))
+        return RefList(self.lines[first:last])
+
+    def since(self, before: RefList) -> tuple[RefList, RefList]:
+        """Return the refs that an earlier list lacks or has with another id, and those of names that only it has."""
         if not before:
-            return self, []
-        changed, deleted = io.BytesIO(), list[str]()
+            return self, before
+        changed, deleted = io.BytesIO(), io.BytesIO()
         ours, theirs = self._each(), before._each()
         mine, other = next(ours, b""), next(theirs, b"")
         while mine or other:
             if other and (not mine or other[_NAME] < mine[_NAME]):
-                deleted.append(_text(other[_NAME]))
+                deleted.write(other)
                 other = next(theirs, b"")
                 continue
             changed.write(mine if mine != other else b"")
             other = next(theirs, b"") if other[_NAME] == mine[_NAME] else other
             mine = next(ours, b"")
-        return RefList(changed.getvalue()), deleted
+        return RefList(changed.getvalue()), RefList(deleted.getvalue())
 
-    def updated(self, changed: Mapping[str, str], deleted: Iterable[str]) -> RefList:
-        """Return the list with some refs changed or added, and others left out."""
-        news = {_bytes(name): b"%s %s\n" % (value.encode(), _bytes(name)) for name, value in changed.items()}
+    def updated(self, changed: RefList, deleted: Iterable[str]) -> RefList:
+        """Return the list with some refs changed or added, and others left out; what is both is changed.
+
+        Args:
+            changed: the former.
+            deleted: the names of the latter, in their order.
+        """
+        news = ((line[_NAME], line) for line in changed._each())
+        gone = ((_bytes(name), b"") for name in deleted)
         lines, position = io.BytesIO(), 0
-        for name in sorted({*news, *map(_bytes, deleted)}):
+        for name, line in heapq.merge(gone, news):
             number = self._position(name)
-            start = self._starts[number]
-            lines.write(self.lines[position:start])
-            lines.write(news.get(name, b""))
-            position = self._starts[number + 1] if self._line(number)[_NAME] == name else start
+            lines.write(self.lines[position : self._starts[number]])
+            lines.write(line)
+            position = self._starts[number + (self._line(number)[_NAME] == name and number < len(self))]
         lines.write(self.lines[position:])
         return RefList(lines.getvalue())
 

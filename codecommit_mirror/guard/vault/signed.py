@@ -57,13 +57,14 @@ class SignedSnapshots:
         self._read: dict[str, Signed | None] = {}
 
     def get(self, key: str) -> Signed | None:
-        """Return the first validly signed version of a manifest; None if there is none."""
+        """Return the first validly signed version of a manifest, without what changed; None if there is none."""
         if key not in self._read:
-            self._read[key] = self.find(key)
+            found = self.find(key)
+            self._read[key] = found.without_changes if found else None
         return self._read[key]
 
     def find(self, key: str) -> Signed | None:
-        """Return the first validly signed version of a manifest, and do not keep it: see ``get``."""
+        """Return the first validly signed version of a manifest; None if there is none. It is not kept: see ``get``."""
         versions = self._listing.by_key
         signatures = [
             (version, data)
@@ -104,7 +105,8 @@ class SignedSnapshots:
         """
         found = [signed for key in self._newest(seen) if (signed := self.get(key))]
         found += [signed for key in (noted,) if key and (signed := self.get(key))]
-        return max(found, key=lambda signed: signed.manifest.sequence, default=None)
+        last = max(found, key=lambda signed: signed.manifest.sequence, default=None)
+        return self.find(last.manifest.key) if last else None
 
     def _newest(self, seen: str) -> list[str]:
         keys = {v.key for v in self._listing.versions if v.written >= seen and v.key.endswith(".json")}
@@ -177,7 +179,8 @@ def refs_of(chain: Iterable[Manifest], store: Store, listing: Listing) -> RefLis
             data = store.try_to_read(version) if version and version.size <= MAX_LIST_BYTES else None
             if data is None:
                 raise ValueError(f"{manifest.list_key} is missing, or cannot be read")
-            refs = RefList.inflate(data).updated(changed, deleted)
+            gone = sorted(deleted, key=lambda name: name.encode("utf-8", "surrogateescape"))
+            refs = RefList.inflate(data).updated(RefList.of(changed), gone)
             if refs.sha256 != newest.refs_sha256:
                 raise ValueError(f"the refs of {newest.key} are not those that it says: their SHA-256 differs")
             return refs

@@ -112,11 +112,9 @@ def test_plain_git_and_openssl_restore_by_the_documented_commands(guarded, rig, 
     # Each hash twice: from the manifest, and of the bundle.
     assert all(found.count(json.loads(path.read_text())["sha256"]) == 2 for path in tmp_path.glob("*.json"))
     assert re.findall(r'(\S+)\.json: *"prerequisites": \[\]', found) == [full.removesuffix(".bundle")]
-    commands = documented_restore(Path(full).stem, [Path(name).stem for name in later])
-    subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, check=True, capture_output=True)
+    documented_restore(tmp_path, [Path(name).stem for name in (full, *later)])
+    assert found.count('"complete": true') == 4
     restored = tmp_path / "repository.git"
-    run_git(restored, "symbolic-ref", "HEAD", "refs/heads/main")
-    run_git(restored, "fsck", "--full")
     assert sample.refs(restored) == sample.refs(rig.replica)
     run_git(tmp_path, "clone", "--quiet", "repository.git", "checkout")
 
@@ -160,8 +158,8 @@ def test_after_an_interruption_the_next_attempt_goes_on_in_smaller_parts(guarded
     assert guarded.keys(rig.name) == []
     taken = take(guarded, rig)
     assert taken.kind == "full"
-    assert len(guarded.keys(rig.name)) == 3 * 4 + 1
-    assert [m.complete for m in sound(guarded, rig).manifests.values()] == [False, False, False, True]
+    *parts, last = [manifest.complete for manifest in sound(guarded, rig).manifests.values()]
+    assert (last, any(parts), len(parts) > 2) == (True, False, True)
     assert guarded.open_vault().states.read(rig.name)[0].interrupted == 0
 
 
@@ -227,10 +225,7 @@ def test_a_branch_that_is_too_large_for_an_attempt_is_saved_in_slices_of_its_his
     assert not any("slices" in name for name in found.refs(found.at(None)))
     for version in guarded.store.listing(rig.name).versions:
         (tmp_path / Path(version.key).name).write_bytes(guarded.store.read(version))
-    full, *later = sorted(path.stem for path in tmp_path.glob("*.bundle"))
-    commands = documented_restore(full, later)
-    subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, check=True, capture_output=True)
-    run_git(tmp_path / "repository.git", "fsck", "--full", "--connectivity-only")
+    documented_restore(tmp_path, sorted(path.stem for path in tmp_path.glob("*.bundle")))
     assert sample.refs(tmp_path / "repository.git") == sample.refs(rig.replica)
     sample.commit(rig.source, "main", "afterwards")
     rig.run()

@@ -37,6 +37,7 @@ def test_a_list_is_a_sorted_dictionary(refs, place):
     assert all(value in found.values() for value in refs.values())
     assert (len(found), found.get("refs/heads/none"), "" in found) == (len(refs), None, False)
     assert dict(found.below(place)) == {name: value for name, value in refs.items() if name.startswith(place)}
+    assert [name for start in range(0, len(found), 3) for name in found.part(start, start + 3)] == list(found)
     assert found.sha256 == hashlib.sha256(ref_listing(refs)).hexdigest()
 
 
@@ -45,7 +46,7 @@ def test_what_changed_since_a_list_makes_the_other_one_of_it(before, after):
     old, new = RefList.of(before), RefList.of({**after, **dict(list(before.items())[:5])})
     changed, deleted = new.since(old)
     assert dict(changed) == {name: value for name, value in new.items() if old.get(name) != value}
-    assert deleted == [name for name in old if name not in new]
+    assert list(deleted) == [name for name in old if name not in new]
     assert old.updated(changed, deleted).lines == new.lines
 
 

@@ -1,13 +1,14 @@
 """Which bundles a snapshot consists of, manifests, and bundle headers."""
 
 import io
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.guard.snapshot import is_unchanged
+from codecommit_mirror.guard.snapshot import is_unchanged, starts_chain
 from codecommit_mirror.guard.vault.bundle import MAX_HEADER_BYTES, header, read_header
 from codecommit_mirror.guard.vault.bundle_plan import MAX_PREREQUISITES, plan
 from codecommit_mirror.guard.vault.manifest import (
@@ -58,6 +59,7 @@ def manifest(time="20261101T000000Z", **fields):
         "previous": None,
         "previous_sha256": None,
         "chain_started": time,
+        "chain_length": 1,
         "lock_mode": "COMPLIANCE",
         "locked_until": "20271101T000000Z",
     }
@@ -84,9 +86,18 @@ def test_the_last_part_has_all_refs_and_each_object_is_asked_for_or_there(before
 @given(REFS, st.integers(0, 4))
 def test_after_interruptions_a_snapshot_is_taken_in_more_and_smaller_parts(refs, halvings):
     parts = list(plan(RefList.of(refs), None, RefList(), halvings=halvings))
-    assert len(parts) <= max(1, 2**halvings)
+    assert len(parts) <= max(1, 2**halvings) + 3
     sizes = [len(part.refs) for part in parts]
     assert sizes == sorted(sizes)
+
+
+def test_a_chain_ends_when_it_is_old_and_complete_or_too_long():
+    now, month = datetime(2026, 11, 20, tzinfo=UTC), timedelta(days=30)
+    assert starts_chain(None, now, month)
+    assert not starts_chain(manifest(), now, month)
+    assert starts_chain(manifest(), now + month, month)
+    assert not starts_chain(manifest(complete=False), now + month, month)
+    assert starts_chain(manifest(complete=False, chain_length=400), now, month)
 
 
 def test_a_name_goes_before_one_below_it_comes_and_no_manifest_is_too_large():
@@ -97,6 +108,22 @@ def test_a_name_goes_before_one_below_it_comes_and_no_manifest_is_too_large():
     assert sum(len(part.deleted) for part in parts) == 300
     assert [dict(part.changed) for part in parts] == [{}, {}, dict(refs)]
     assert all(len(dump(manifest(deleted=tuple(part.deleted)))) < MAX_DELETED_BYTES + 10_000 for part in parts)
+
+
+@pytest.mark.parametrize("halvings", [0, 1, 3])
+def test_a_plan_takes_the_memory_of_a_few_lists_whatever_the_names_are(halvings):
+    """A character beyond U+FFFF makes each character of a name in Python take four bytes."""
+    old, new = (
+        RefList.of({f"refs/heads/{word}/{number}/{'x' * 150}\U0001f600": f"{number:040x}" for number in range(20_000)})
+        for word in ("old", "new")
+    )
+    tracemalloc.start()
+    for part in plan(new, "refs/heads/main", old, halvings=halvings):
+        assert len(part.refs) <= 40_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # What changed, what goes, what there is before and after a part; names of a megabyte, and ids.
+    assert peak < 6 * len(new.lines) + 10_000_000
 
 
 def test_a_bundle_builds_on_the_branches_that_it_brings_first():
@@ -120,11 +147,11 @@ def test_a_list_is_due_where_following_the_changes_would_cost_more():
 def test_the_confirming_tag_alone_is_no_change():
     refs = RefList.of({"refs/heads/main": "a" * 40, CONFIRMED: "b" * 40})
     last = manifest()
-    assert is_unchanged(refs.updated({CONFIRMED: "c" * 40}, []), last, refs)
-    assert is_unchanged(refs.updated({}, [CONFIRMED]), last, refs)
-    assert not is_unchanged(refs.updated({"refs/heads/main": "d" * 40}, []), last, refs)
-    assert not is_unchanged(refs.updated({"refs/heads/new": "d" * 40}, []), last, refs)
-    assert not is_unchanged(refs.updated({}, ["refs/heads/main"]), last, refs)
+    assert is_unchanged(refs.updated(RefList.of({CONFIRMED: "c" * 40}), []), last, refs)
+    assert is_unchanged(refs.updated(RefList.of({}), [CONFIRMED]), last, refs)
+    assert not is_unchanged(refs.updated(RefList.of({"refs/heads/main": "d" * 40}), []), last, refs)
+    assert not is_unchanged(refs.updated(RefList.of({"refs/heads/new": "d" * 40}), []), last, refs)
+    assert not is_unchanged(refs.updated(RefList.of({}), ["refs/heads/main"]), last, refs)
     assert not is_unchanged(refs, manifest(complete=False), refs)
     assert not is_unchanged(RefList(), None, RefList())
 
