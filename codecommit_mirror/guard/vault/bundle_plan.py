@@ -44,15 +44,16 @@ def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> It
             replica that is too large for one invocation is kept by several.
     """
     changed, deleted = refs.since(base)
-    before = base
+    kept = base
     for group, names, is_last in _marked(_steps(changed, deleted, head, halvings)):
-        after = refs if is_last else before.updated(group, names)
-        bases = prerequisites(before, group, head)
+        bases = prerequisites(kept, group, head)
+        wants = _new_ids(group, kept) if bases else []
+        # The list before this one takes no memory while the part is written.
+        kept = refs if is_last else kept.updated(group, names)
         if bases:
-            yield BundlePlan(after, group, names, _new_ids(group, before), bases, is_last)
+            yield BundlePlan(kept, group, names, wants, bases, is_last)
         else:
-            yield BundlePlan(after, after, [], _new_ids(after, RefList()), (), is_last)
-        before = after
+            yield BundlePlan(kept, kept, [], _new_ids(kept, RefList()), (), is_last)
 
 
 def _steps(changed: RefList, deleted: RefList, head: str | None, halvings: int) -> Iterator[tuple[RefList, list[str]]]:
