@@ -423,6 +423,7 @@ class Guard:
 
     def snapshot(self, arn: str, seconds: float) -> dict[str, object]:
         """Take one replica's snapshot, or as much of it as there is time for."""
+        began = time.monotonic()
         replica = replicas.find(self._tagging, arn)
         if replica is None:
             return {"kind": "gone"}
@@ -435,7 +436,8 @@ class Guard:
         access, advertised = replicas.read_replica(self.session, self._codecommit, replica)
         if self._is_exchanged(replica, access):
             return {"kind": "exchanged"}
-        taken = Snapshots(self.vault, retention, self.clock, seconds).take(replica.name, access, advertised)
+        left = seconds - (time.monotonic() - began)
+        taken = Snapshots(self.vault, retention, self.clock, left).take(replica.name, access, advertised)
         if taken.kind != "busy":
             self._update(replica.name, lambda state: self._noted_vault(state, replica, taken))
         _log(replica=replica.name, snapshot_kind=taken.kind, refs=taken.refs, bytes=taken.bytes)

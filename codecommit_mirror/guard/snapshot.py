@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..engine.failures import RetryableError
@@ -18,9 +18,9 @@ from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
 from .replica.git_access import Advertised
 from .replica.replicas import Access
-from .replica.slices import Pace, can_be_sliced, commits_at, longest_distance, reached, slices
+from .replica.slices import SMALLEST, Pace, brings_head, can_be_sliced, commits_at, longest_distance, reached, slices
 from .vault.bundle import header
-from .vault.bundle_plan import BundlePlan, plan
+from .vault.bundle_plan import SLICES, BundlePlan, plan
 from .vault.manifest import (
     PREFIX,
     Manifest,
@@ -43,6 +43,8 @@ from .vault.vault import Vault
 _SHORTEST_IN_GLACIER = timedelta(days=90)
 """For which S3 bills an object of the class GLACIER_IR at least."""
 _SECOND = timedelta(seconds=1)
+_MAX_TIPS = 100_000
+"""In a request about distances, which has a line for each."""
 _LONGEST_CHAIN = 400
 """A chain gets no longer but by what one attempt writes: each reads all of it."""
 _QUICK = 1 / 8
@@ -302,25 +304,33 @@ class Snapshots:
         A slice that was quick doubles the next one, and one that is interrupted halves it.
         """
         refs, head = advertised.refs, access.head
-        tips = list(dict.fromkeys(refs.below("refs/heads/").values()))
-        if not state.interrupted or not tips or not can_be_sliced(advertised.capabilities):
+        is_of_head = head is not None and head in refs and head not in kept
+        # The default branch first, by itself: where others branch off is then there.
+        tips = [refs[head]] if head and is_of_head else list(dict.fromkeys(refs.since(kept)[0].values()))
+        if not state.interrupted or not 0 < len(tips) <= _MAX_TIPS or not can_be_sliced(advertised.capabilities):
             yield from plan(refs, head, kept, halvings=state.interrupted)
             return
         ask = cache(lambda distance: commits_at(access.endpoint(), advertised.capabilities, tips, distance))
-        distance = reached(kept) or longest_distance(ask) + 1
-        pace = Pace(distance.bit_length() - 2 if state.slice is None else state.slice)
+        distance = reached(kept)
+        if not set(kept.below(SLICES).values()).intersection(ask(distance) if distance else ()):
+            # There is none yet, or the history is another one by now; what was kept of it comes as an empty pack.
+            distance = longest_distance(ask) + 1
+        pace, is_sliced = Pace(distance.bit_length() - 2 if state.slice is None else state.slice), False
         for part in slices(ask, kept, head, distance, pace):
             self._note_slice(replica, pace.exponent - 1)
             began = time.monotonic()
             yield part
-            kept = part.refs
+            kept, is_sliced = part.refs, True
             pace.exponent += time.monotonic() - began < self._seconds * _QUICK
         self._note_slice(replica, pace.exponent - 1)
-        yield from plan(refs, head, kept, halvings=max(0, -pace.exponent))
+        if head and is_of_head:
+            yield (part := brings_head(kept, refs, head))
+            kept = part.refs
+        yield from plan(refs, head, kept, halvings=max(0, -pace.exponent) if is_sliced else state.interrupted)
 
     def _note_slice(self, replica: str, exponent: int) -> None:
         """Note how much the next attempt tries, should this one be interrupted."""
-        self._states.update(replica, lambda state: replace(state, slice=exponent))
+        self._states.update(replica, lambda state: replace(state, slice=max(SMALLEST, exponent)))
 
     def _finish(
         self,
@@ -362,10 +372,9 @@ class Snapshots:
         key, lock = bundle_key(replica, stamp), (self._retention.mode, until)
         head = part.refs.get(access.head) if access.head else None
         bundle = header(part.prerequisites, part.changed, head)
-        parts = itertools.chain(bundle, self._in_time(_pack(access.endpoint(), capabilities, part)))
-        size, sha256, version = self._store.put_bundle(
-            key, parts, lock, self._retention.storage, lambda: self._note_interruptible(replica, state)
-        )
+        count = partial(self._note_interruptible, replica, state)
+        parts = itertools.chain(bundle, self._in_time(_pack(access.endpoint(), capabilities, part), count))
+        size, sha256, version = self._store.put_bundle(key, parts, lock, self._retention.storage, count)
         manifest = Manifest(
             account=self._vault.account,
             region=self._vault.region,
@@ -417,10 +426,11 @@ class Snapshots:
             "changed_bytes": 0,
         }
 
-    def _in_time(self, pack: Iterator[bytes]) -> Iterator[bytes]:
+    def _in_time(self, pack: Iterator[bytes], count: Callable[[], object]) -> Iterator[bytes]:
         """Pass a pack on while there is time: what ends by itself leaves nothing behind, and is tried again at once."""
         for piece in pack:
             if time.monotonic() - self._began > self._seconds:
+                count()
                 raise RetryableError("the time that an invocation has is up")
             yield piece
 

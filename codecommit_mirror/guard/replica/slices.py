@@ -13,7 +13,7 @@ from ...engine.failures import RetryableError
 from ...engine.settings import Endpoint
 from ...engine.wire.protocol import offered, pkt_line, split_pkt_lines
 from ...engine.wire.transport import read_body, send
-from ..vault.bundle_plan import SLICES, BundlePlan, prerequisites
+from ..vault.bundle_plan import MAX_PREREQUISITES, SLICES, BundlePlan, prerequisites
 from ..vault.ref_list import RefList
 
 _NEEDED = ("shallow", "allow-reachable-sha1-in-want")
@@ -62,6 +62,10 @@ def longest_distance(ask: Callable[[int], Sequence[str]]) -> int:
     return there
 
 
+SMALLEST = -12
+"""Of a pace: a part of one distance's commits that is one commit, however many there are."""
+
+
 @dataclass
 class Pace:
     """How much of the history the next slice takes: 2 ** ``exponent`` distances, or that part of one's commits."""
@@ -87,13 +91,13 @@ def reached(base: RefList) -> int:
 def slices(
     ask: Callable[[int], Sequence[str]], base: RefList, head: str | None, distance: int, pace: Pace
 ) -> Iterator[BundlePlan]:
-    """Yield bundles that bring a replica's history from its beginning to near its tips, which an ordinary one brings.
+    """Yield bundles that bring a history from its beginning to near its tips, which an ordinary one brings.
 
     Each has refs of its own below ``SLICES``, on the commits that later ones build on: their names tell the distance
-    that they had. A tip that has moved since an earlier attempt makes a slice larger.
+    that they had. A history that is wider than a bundle has prerequisites is not divided further.
 
     Args:
-        ask: returns the commits at a distance from the replica's tips.
+        ask: returns the commits at a distance from the tips.
         base: the refs that are kept already.
         head: the default branch.
         distance: the one that an earlier attempt's slices have reached, or one more than the longest.
@@ -102,6 +106,8 @@ def slices(
     kept = base
     while distance > 1:
         saved, level, place = set(kept.below(SLICES).values()), ask(distance), f"{SLICES}{distance:09}/"
+        if len(level) > MAX_PREREQUISITES // 2:
+            return
         todo = [commit for commit in level if commit not in saved]
         while todo:
             size = -(-len(level) // pace.parts)
@@ -113,3 +119,11 @@ def slices(
             kept = (kept if bases else RefList()).updated(brought, gone)
             yield BundlePlan(kept, brought, gone, some, bases, complete=False)
         distance -= pace.distances
+
+
+def brings_head(base: RefList, refs: RefList, head: str) -> BundlePlan:
+    """Return the bundle that ends the slices of the default branch's history: the branch, in place of their refs."""
+    brought, gone = RefList.of({head: refs[head]}), list(base.below(SLICES))
+    bases = prerequisites(base, brought, head)
+    kept = (base if bases else RefList()).updated(brought, gone)
+    return BundlePlan(kept, brought, gone if bases else [], [refs[head]], bases, complete=False)

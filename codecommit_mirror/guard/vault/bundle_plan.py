@@ -59,19 +59,20 @@ def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> It
 def _steps(changed: RefList, deleted: RefList, head: str | None, halvings: int) -> Iterator[tuple[RefList, list[str]]]:
     """Yield the refs that each part brings, and the names that go with it.
 
-    What goes comes first, so that a name has gone when one below it comes. One part is made at a time, since the refs
-    of a replica may take much of the memory.
+    What goes comes first, so that a name has gone when one below it comes; but for slices, which all parts may build
+    on. One part is made at a time, since the refs of a replica may take much of the memory.
     """
     names: list[str] = []
     left = MAX_DELETED_BYTES
-    for name in deleted:
+    first, end = deleted.span(SLICES)
+    for name in itertools.chain(deleted.part(0, first), deleted.part(end, len(deleted))):
         if weight([name]) > left:
             yield RefList(), names
             names, left = [], MAX_DELETED_BYTES
         names.append(name)
         left -= weight([name])
-    for group in _groups(changed, head, halvings):
-        yield group, names
+    for group, _, is_last in _marked((group, []) for group in _groups(changed, head, halvings)):
+        yield group, [*names, *deleted.below(SLICES)] if is_last else names
         names = []
 
 

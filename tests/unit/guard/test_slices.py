@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.guard.replica.slices import Pace, longest_distance, reached, slices
+from codecommit_mirror.guard.replica.slices import Pace, brings_head, longest_distance, reached, slices
 from codecommit_mirror.guard.vault.bundle_plan import SLICES, plan
 from codecommit_mirror.guard.vault.ref_list import RefList
 
@@ -87,6 +87,20 @@ def test_nothing_is_left_out_and_what_each_slice_builds_on_is_there(history, exp
         pace.exponent -= 1
     assert kept.lines == history.refs.lines
     assert saved == history.reach(history.refs.values())
+
+
+def test_a_history_that_is_wider_than_a_bundle_has_prerequisites_is_not_sliced():
+    history = History([[], *([0] for _ in range(300)), list(range(1, 301))], [])
+    assert [part.wants for part in slices(history.at, RefList(), HEAD, 4, Pace(0))] == [[f"{0:040x}"]]
+
+
+def test_a_branch_takes_the_place_of_its_slices():
+    history = History([[], [0], [1], [2]], [])
+    *_, last = slices(history.at, RefList(), HEAD, 5, Pace(0))
+    part = brings_head(last.refs, history.refs, HEAD)
+    assert part.refs.lines == history.refs.lines
+    assert (set(part.deleted), part.prerequisites) == (set(last.refs), tuple(last.refs.values()))
+    assert brings_head(RefList(), history.refs, HEAD).prerequisites == ()
 
 
 def test_the_commits_of_one_distance_come_in_parts_and_what_was_saved_of_them_is_kept():
