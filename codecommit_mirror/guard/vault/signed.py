@@ -103,10 +103,13 @@ class SignedSnapshots:
             noted: the key of the last one, as the state has it.
             seen: the date of the newest object at that time; only newer ones are looked at.
         """
-        found = [signed for key in self._newest(seen) if (signed := self.get(key))]
-        found += [signed for key in (noted,) if key and (signed := self.get(key))]
-        last = max(found, key=lambda signed: signed.manifest.sequence, default=None)
-        return self.find(last.manifest.key) if last else None
+        last: Signed | None = None
+        for key in dict.fromkeys([*self._newest(seen), *([noted] if noted else [])]):
+            found = self.find(key)
+            self._read[key] = found.without_changes if found else None
+            if found and (last is None or found.manifest.sequence > last.manifest.sequence):
+                last = found
+        return last
 
     def _newest(self, seen: str) -> list[str]:
         keys = {v.key for v in self._listing.versions if v.written >= seen and v.key.endswith(".json")}

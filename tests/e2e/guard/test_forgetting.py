@@ -1,6 +1,7 @@
-"""Who may delete the guard's notes, or stop it from reading, is told of, and stops no other look."""
+"""Who deletes the guard's notes, or stops it from reading, is told of, and stops no other look; so is staleness."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -196,3 +197,30 @@ def test_another_repository_has_the_name_while_the_refs_are_read(guarded, rig, m
     assert taken == ("incremental" if comes_back else "exchanged")
     found = read_snapshots(guarded.session(), rig.name)
     assert (found.refs(found.at(None))["refs/heads/main"] == tip) is comes_back
+
+
+def about_staleness(guarded, rig, expected=0):
+    """Return the subjects of e-mails about staleness, without those about missing snapshots."""
+    subjects = [mail["subject"] for mail in guarded.mails(rig.name, expected)]
+    return [subject for subject in subjects if "backed up" not in subject]
+
+
+def test_a_replica_that_no_run_confirms_is_told_once(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    clock = [datetime.now(UTC)]
+    guard = Guard(guarded.guard_environment(), guarded.as_guard(), lambda: clock[0])
+    for hours in (1, 47, 49, 60):
+        clock[0] = datetime.now(UTC) + timedelta(hours=hours)
+        guard.check()
+        assert len(about_staleness(guarded, rig, int(hours > 48))) == (hours > 48)
+    assert about_staleness(guarded, rig)[0] == f"Replica {rig.name} is stale"
+    time.sleep(1)
+    rig.run()
+    assert about_staleness(guarded, rig, 2)[1:] == [f"Replica {rig.name} is up to date again"]
+
+
+def test_a_repository_that_is_no_replica_is_left_alone(guarded, cloud):
+    cloud.client("codecommit").create_repository(repositoryName="not-a-replica")
+    answer = guarded.invoke(task="snapshot", replica=guarded.arn("not-a-replica"))
+    assert answer == {"kind": "gone"}
