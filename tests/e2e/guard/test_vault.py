@@ -152,7 +152,11 @@ def test_the_last_snapshot_of_an_empty_replica_is_missed_too(guarded, rig, monke
 
 
 @pytest.mark.usefixtures("without_policy")
-@pytest.mark.parametrize("data", [b"", b"not gzip", gzip.compress(b"a" * 40 + b" refs/heads/other\n")])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not gzip", gzip.compress(b"a" * 40 + b" refs/heads/other\n")],
+    ids=["empty", "not gzip", "another list"],
+)
 def test_a_list_of_refs_that_is_not_what_was_signed_starts_a_new_chain(guarded, rig, monkeypatch, data):
     sample.fill(rig.source)
     saved(guarded, rig)
