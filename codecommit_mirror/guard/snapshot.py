@@ -18,9 +18,9 @@ from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
 from .replica.git_access import Advertised
 from .replica.replicas import Access
-from .replica.slices import SMALLEST, Pace, brings_head, can_be_sliced, commits_at, longest_distance, reached, slices
+from .replica.slices import SMALLEST, Attempt, bundles, can_be_sliced, commits_at
 from .vault.bundle import header
-from .vault.bundle_plan import SLICES, BundlePlan, plan
+from .vault.bundle_plan import BundlePlan, plan, starts_chain
 from .vault.manifest import (
     PREFIX,
     Manifest,
@@ -43,10 +43,6 @@ from .vault.vault import Vault
 _SHORTEST_IN_GLACIER = timedelta(days=90)
 """For which S3 bills an object of the class GLACIER_IR at least."""
 _SECOND = timedelta(seconds=1)
-_MAX_TIPS = 100_000
-"""In a request about distances, which has a line for each."""
-_LONGEST_CHAIN = 400
-"""A chain gets no longer but by what one attempt writes: each reads all of it."""
 _QUICK = 1 / 8
 """A slice that takes a smaller part of an attempt's time doubles the next one."""
 _LONGEST_INVOCATION = timedelta(minutes=15)
@@ -108,22 +104,6 @@ class _Found:
     """Of that and, while it is a part of one that is not complete yet, of the last complete one's chain."""
     lost: tuple[str, ...]
     foreign: tuple[Version, ...]
-
-
-def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) -> bool:
-    """Decide whether the next snapshot starts a new chain, with a full bundle.
-
-    One also starts where the last snapshot has no branch that a bundle could build on: see ``prerequisites``.
-
-    Args:
-        last: the last snapshot, complete or not; a chain does not end with one that is not, unless it has become too
-            long to be read by each invocation.
-        now: the time.
-        full_every: how old a chain becomes.
-    """
-    if last is None or last.chain_length >= _LONGEST_CHAIN:
-        return True
-    return last.complete and now - parse_time(last.chain_started) >= full_every
 
 
 def dropped(refs: RefList, before: RefList) -> tuple[str, ...]:
@@ -299,38 +279,18 @@ class Snapshots:
     def _parts(
         self, replica: str, access: Access, advertised: Advertised, kept: RefList, state: State
     ) -> Iterator[BundlePlan]:
-        """Yield the bundles to write: usually one, and after an interruption slices of the history before it.
+        """Yield the bundles to write: usually one, and after an interruption slices of the history before it."""
+        refs, head, words = advertised.refs, access.head, advertised.capabilities
+        if not state.interrupted or not can_be_sliced(words):
+            return plan(refs, head, kept, halvings=state.interrupted)
+        ask = cache(lambda tip, distance: commits_at(access.endpoint(), words, tip, distance))
+        attempt = Attempt(state.interrupted, state.slice, self._seconds * _QUICK, partial(self._note_slice, replica))
+        return bundles(refs, head, kept, ask, attempt)
 
-        A slice that was quick doubles the next one, and one that is interrupted halves it.
-        """
-        refs, head = advertised.refs, access.head
-        is_of_head = head is not None and head in refs and head not in kept
-        # The default branch first, by itself: where others branch off is then there.
-        tips = [refs[head]] if head and is_of_head else list(dict.fromkeys(refs.since(kept)[0].values()))
-        if not state.interrupted or not 0 < len(tips) <= _MAX_TIPS or not can_be_sliced(advertised.capabilities):
-            yield from plan(refs, head, kept, halvings=state.interrupted)
-            return
-        ask = cache(lambda distance: commits_at(access.endpoint(), advertised.capabilities, tips, distance))
-        distance = reached(kept)
-        if not set(kept.below(SLICES).values()).intersection(ask(distance) if distance else ()):
-            # There is none yet, or the history is another one by now; what was kept of it comes as an empty pack.
-            distance = longest_distance(ask) + 1
-        pace, is_sliced = Pace(distance.bit_length() - 2 if state.slice is None else state.slice), False
-        for part in slices(ask, kept, head, distance, pace):
-            self._note_slice(replica, pace.exponent - 1)
-            began = time.monotonic()
-            yield part
-            kept, is_sliced = part.refs, True
-            pace.exponent += time.monotonic() - began < self._seconds * _QUICK
-        self._note_slice(replica, pace.exponent - 1)
-        if head and is_of_head:
-            yield (part := brings_head(kept, refs, head))
-            kept = part.refs
-        yield from plan(refs, head, kept, halvings=max(0, -pace.exponent) if is_sliced else state.interrupted)
-
-    def _note_slice(self, replica: str, exponent: int) -> None:
-        """Note how much the next attempt tries, should this one be interrupted."""
-        self._states.update(replica, lambda state: replace(state, slice=max(SMALLEST, exponent)))
+    def _note_slice(self, replica: str, exponent: int | None) -> None:
+        """Note how much the next attempt tries, should this one be interrupted; None if it begins with another ref."""
+        size = None if exponent is None else max(SMALLEST, exponent)
+        self._states.update(replica, lambda state: replace(state, slice=size))
 
     def _finish(
         self,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from .manifest import MAX_DELETED_BYTES, weight
+from .manifest import MAX_DELETED_BYTES, Manifest, parse_time, weight
 from .ref_list import RefList
 
 MAX_PREREQUISITES = 500
 SLICES = "refs/codecommit-mirror/slices/"
 """Where a large replica's snapshot has refs on commits of its history until it is complete: no ref of a replica is."""
+_LONGEST_CHAIN = 1500
+"""A chain gets no longer but by what one attempt writes: each reads all of it."""
 _MAX_HALVINGS = 8
 _MAX_WANTS = 100_000
 """In one request: stock git refuses requests of more than 10 MB (``http.maxRequestBuffer``)."""
@@ -31,6 +34,22 @@ class BundlePlan:
     prerequisites: Sequence[str]
     """Commits that the bundle builds on; none for a full one, which brings all refs."""
     complete: bool
+
+
+def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) -> bool:
+    """Decide whether the next snapshot starts a new chain, with a full bundle.
+
+    One also starts where the last snapshot has no branch that a bundle could build on: see ``prerequisites``.
+
+    Args:
+        last: the last snapshot, complete or not; a chain does not end with one that is not, unless it has become too
+            long to be read by each invocation.
+        now: the time.
+        full_every: how old a chain becomes.
+    """
+    if last is None or last.chain_length >= _LONGEST_CHAIN:
+        return True
+    return last.complete and now - parse_time(last.chain_started) >= full_every
 
 
 def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> Iterator[BundlePlan]:
@@ -97,6 +116,13 @@ def _groups(changed: RefList, head: str | None, halvings: int) -> Iterator[RefLi
     for begin, stop in ((first, end), (0, first), (end, len(changed))):
         for start in range(begin, stop, size):
             yield changed.part(start, min(start + size, stop))
+
+
+def first_of(changed: RefList, head: str | None) -> str | None:
+    """Return the ref that comes first: the default branch, another branch, or any other; None if there is none."""
+    if head and head in changed:
+        return head
+    return next(iter(changed.below("refs/heads/")), None) or next(iter(changed), None)
 
 
 def _new_ids(group: RefList, before: RefList) -> list[str]:

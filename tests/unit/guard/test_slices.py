@@ -1,13 +1,24 @@
 """Slices of a history, on histories of any shape: what each one builds on is there, and nothing is left out."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.guard.replica.slices import Pace, brings_head, longest_distance, reached, slices
+from codecommit_mirror.guard.replica.slices import (
+    Attempt,
+    Pace,
+    brings,
+    bundles,
+    longest_distance,
+    place_of,
+    reached,
+    slices,
+)
 from codecommit_mirror.guard.vault.bundle_plan import SLICES, plan
 from codecommit_mirror.guard.vault.ref_list import RefList
 
 HEAD = "refs/heads/main"
+PLACE = place_of(HEAD)
 
 
 class History:
@@ -28,9 +39,13 @@ class History:
                 todo += self.parents[commit]
         return found
 
-    def at(self, distance):
+    def at_main(self, distance):
+        """The commits at a distance from the default branch's tip."""
+        return self.at(self.refs[HEAD], distance)
+
+    def at(self, tip, distance):
         """As git tells them: level by level, each commit at its shortest distance."""
-        seen, level = set(), set(self.refs.values())
+        seen, level = set(), {tip}
         for _ in range(distance - 1):
             seen |= level
             level = {parent for commit in level for parent in self.parents[commit]} - seen
@@ -54,59 +69,114 @@ def test_the_longest_distance_is_found_in_few_questions():
         assert len(asked) < 40
 
 
-@given(histories(), st.integers(-3, 6), st.lists(st.booleans(), max_size=60))
-def test_nothing_is_left_out_and_what_each_slice_builds_on_is_there(history, exponent, interruptions):
-    kept, saved, unlucky = RefList(), set(), iter(interruptions)
+class Snapshot:
+    """Attempts at a snapshot, each of which is interrupted by a pack of too many commits, or at random."""
 
-    def write(part):
-        nonlocal kept
-        there = history.reach(part.prerequisites)
-        assert there <= saved
-        saved.update(history.reach(part.wants) - there)
-        # A restore has a ref on each commit that later ones build on.
-        assert set(part.changed.values()) <= saved
-        read = (kept if part.prerequisites else RefList()).updated(part.changed, part.deleted)
-        assert read.lines == part.refs.lines
-        kept = part.refs
+    def __init__(self, capacity, interruptions=()):
+        self.kept, self.saved, self.interrupted, self.exponent = RefList(), set(), 0, None
+        self.capacity, self.unlucky = capacity, iter(interruptions)
 
-    def attempt(pace):
-        distance = reached(kept) or longest_distance(history.at) + 1
-        for part in slices(history.at, kept, HEAD, distance, pace):
-            if next(unlucky, False):
+    def attempt(self, history):
+        """Return whether it was not interrupted."""
+        attempt = Attempt(self.interrupted, self.exponent, 60, lambda exponent: setattr(self, "exponent", exponent))
+        parts = (
+            bundles(history.refs, HEAD, self.kept, history.at, attempt)
+            if self.interrupted
+            else plan(history.refs, HEAD, self.kept, halvings=0)
+        )
+        self.interrupted += 1
+        for part in parts:
+            there = history.reach(part.prerequisites)
+            assert there <= self.saved
+            pack = history.reach(part.wants) - there
+            if len(pack) > self.capacity or next(self.unlucky, False):
                 return False
-            write(part)
-            pace.exponent += next(unlucky, True)
-        for part in plan(history.refs, HEAD, kept, halvings=max(0, -pace.exponent)):
-            if next(unlucky, False):
-                return False
-            write(part)
+            self.saved |= pack
+            # A restore has a ref on each commit that later ones build on.
+            assert set(part.changed.values()) <= self.saved
+            read = (self.kept if part.prerequisites else RefList()).updated(part.changed, part.deleted)
+            assert read.lines == part.refs.lines
+            self.kept = part.refs
         return True
 
-    pace = Pace(exponent)
-    while not attempt(pace):
-        pace.exponent -= 1
-    assert kept.lines == history.refs.lines
-    assert saved == history.reach(history.refs.values())
+
+@given(histories(), st.lists(st.booleans(), max_size=60))
+def test_nothing_is_left_out_and_what_each_slice_builds_on_is_there(history, interruptions):
+    snapshot = Snapshot(1000, interruptions)
+    while not snapshot.attempt(history):
+        pass
+    assert snapshot.kept.lines == history.refs.lines
+    assert snapshot.saved == history.reach(history.refs.values())
+
+
+def line(size, start=0, parent=None):
+    """Return the parents of so many commits, one after the other."""
+    first = [] if parent is None else [parent]
+    return [first, *([number] for number in range(start, start + size - 1))]
+
+
+SHAPES = {
+    "one line": (line(1000), []),
+    "branches everywhere": (line(1000), range(0, 1000, 10)),
+    "a branch of its own": (line(600) + line(600, 600), [599]),
+    "16 branches of their own": (
+        [parents for number in range(17) for parents in line(200, 200 * number)],
+        range(199, 3300, 200),
+    ),
+    "merges": (
+        [[], *(p for n in range(1, 600, 6) for p in ([n - 1], [n], [n + 1], [n - 1], [n + 3], [n + 4, n + 2]))],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("meanwhile", [None, "rewritten", "longer", "a new branch each time"])
+def test_what_is_too_large_for_an_attempt_is_kept_by_some_dozens(shape, meanwhile):
+    parents, tips = SHAPES[shape]
+    snapshot, size, tips = Snapshot(60), len(parents), list(tips)
+    for number in range(150):
+        if number == 6 and meanwhile in ("rewritten", "longer"):
+            parents = parents + line(600, len(parents), len(parents) - 1 if meanwhile == "longer" else None)
+        if number and number < 60 and meanwhile == "a new branch each time":
+            tips = [*tips, number * size // 60]
+        history = History(parents, tips)
+        if snapshot.attempt(history):
+            break
+    assert snapshot.kept.lines == history.refs.lines
+    assert snapshot.saved >= history.reach(history.refs.values())
 
 
 def test_a_history_that_is_wider_than_a_bundle_has_prerequisites_is_not_sliced():
     history = History([[], *([0] for _ in range(300)), list(range(1, 301))], [])
-    assert [part.wants for part in slices(history.at, RefList(), HEAD, 4, Pace(0))] == [[f"{0:040x}"]]
+    assert [part.wants for part in slices(history.at_main, RefList(), PLACE, HEAD, 4, Pace(0))] == [[f"{0:040x}"]]
 
 
 def test_a_branch_takes_the_place_of_its_slices():
     history = History([[], [0], [1], [2]], [])
-    *_, last = slices(history.at, RefList(), HEAD, 5, Pace(0))
-    part = brings_head(last.refs, history.refs, HEAD)
+    *_, last = slices(history.at_main, RefList(), PLACE, HEAD, 5, Pace(0))
+    part = brings(HEAD, last.refs, history.refs, HEAD)
     assert part.refs.lines == history.refs.lines
     assert (set(part.deleted), part.prerequisites) == (set(last.refs), tuple(last.refs.values()))
-    assert brings_head(RefList(), history.refs, HEAD).prerequisites == ()
+    assert brings(HEAD, RefList(), history.refs, HEAD).prerequisites == ()
+    # Those of another ref, which is not there yet, are kept.
+    other = brings("refs/heads/0", last.refs, RefList.of({"refs/heads/0": f"{1:040x}"}), HEAD)
+    assert (other.deleted, len(other.refs.below(PLACE))) == ([], len(last.refs))
 
 
 def test_the_commits_of_one_distance_come_in_parts_and_what_was_saved_of_them_is_kept():
     history = History([[], *([0] for _ in range(8)), list(range(1, 9))], [])
-    parts = list(slices(history.at, RefList(), HEAD, longest_distance(history.at) + 1, Pace(-2)))
+    parts = list(
+        slices(
+            history.at_main,
+            RefList(),
+            PLACE,
+            HEAD,
+            longest_distance(history.at_main) + 1,
+            Pace(-2),
+        )
+    )
     assert [len(part.wants) for part in parts] == [1, 2, 2, 2, 2]
-    again = list(slices(history.at, parts[2].refs, HEAD, reached(parts[2].refs), Pace(-2)))
+    again = list(slices(history.at_main, parts[2].refs, PLACE, HEAD, reached(parts[2].refs, PLACE), Pace(-2)))
     assert [part.wants for part in again] == [part.wants for part in parts[3:]]
     assert len(again[-1].refs.below(SLICES)) == 8

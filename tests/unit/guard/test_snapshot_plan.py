@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.guard.snapshot import is_unchanged, starts_chain
+from codecommit_mirror.guard.snapshot import is_unchanged
 from codecommit_mirror.guard.vault.bundle import MAX_HEADER_BYTES, header, read_header
-from codecommit_mirror.guard.vault.bundle_plan import MAX_PREREQUISITES, plan
+from codecommit_mirror.guard.vault.bundle_plan import MAX_PREREQUISITES, plan, starts_chain
 from codecommit_mirror.guard.vault.manifest import (
     MAX_BYTES,
     MAX_DELETED_BYTES,
@@ -97,7 +97,7 @@ def test_a_chain_ends_when_it_is_old_and_complete_or_too_long():
     assert not starts_chain(manifest(), now, month)
     assert starts_chain(manifest(), now + month, month)
     assert not starts_chain(manifest(complete=False), now + month, month)
-    assert starts_chain(manifest(complete=False, chain_length=400), now, month)
+    assert starts_chain(manifest(complete=False, chain_length=1500), now, month)
 
 
 def test_a_name_goes_before_one_below_it_comes_and_no_manifest_is_too_large():
