@@ -168,7 +168,7 @@ def bundles(
     if attempt.exponent is None:
         attempt.note(ALL)
     else:
-        for part in _slices_of(name, partial(ask, refs[name]), base, head, attempt):
+        for part in _slices_of(name, partial(ask, refs[name]), base, head, attempt, attempt.exponent):
             yield part
             kept, is_sliced = part.refs, True
     yield (part := brings(name, kept, refs, head))
@@ -177,7 +177,7 @@ def bundles(
 
 
 def _slices_of(
-    name: str, ask: Callable[[int], Sequence[str]], base: RefList, head: str | None, attempt: Attempt
+    name: str, ask: Callable[[int], Sequence[str]], base: RefList, head: str | None, attempt: Attempt, exponent: int
 ) -> Iterator[BundlePlan]:
     """Yield the slices of a ref's history that are left, at a pace that goes by how long each one takes."""
     place = place_of(name)
@@ -185,7 +185,7 @@ def _slices_of(
     if not set(base.below(place).values()).intersection(ask(distance) if distance else ()):
         # There is none yet, or the history is another one by now; what was kept of it comes as an empty pack.
         distance = longest_distance(ask) + 1
-    pace = Pace(min(attempt.exponent or 0, distance.bit_length() - 2))
+    pace = Pace(min(exponent, distance.bit_length() - 2))
     for part in slices(ask, base, place, head, distance, pace):
         attempt.note(pace.exponent - 1)
         began = time.monotonic()

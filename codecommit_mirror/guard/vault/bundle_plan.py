@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from .manifest import MAX_DELETED_BYTES, Manifest, parse_time, weight
 from .ref_list import RefList
 
+_Item = TypeVar("_Item")
 MAX_PREREQUISITES = 500
 SLICES = "refs/codecommit-mirror/slices/"
 """Where a large replica's snapshot has refs on commits of its history until it is complete: no ref of a replica is."""
@@ -64,7 +66,7 @@ def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> It
     """
     changed, deleted = refs.since(base)
     kept = base
-    for group, names, is_last in _marked(_steps(changed, deleted, head, halvings)):
+    for (group, names), is_last in _marked(_steps(changed, deleted, head, halvings)):
         bases = prerequisites(kept, group, head)
         wants = _new_ids(group, kept) if bases else []
         # The list before this one takes no memory while the part is written.
@@ -85,23 +87,24 @@ def _steps(changed: RefList, deleted: RefList, head: str | None, halvings: int) 
     left = MAX_DELETED_BYTES
     first, end = deleted.span(SLICES)
     for name in itertools.chain(deleted.part(0, first), deleted.part(end, len(deleted))):
-        if weight([name]) > left:
+        size = weight([name])
+        if size > left:
             yield RefList(), names
             names, left = [], MAX_DELETED_BYTES
         names.append(name)
-        left -= weight([name])
-    for group, _, is_last in _marked((group, []) for group in _groups(changed, head, halvings)):
+        left -= size
+    for group, is_last in _marked(_groups(changed, head, halvings)):
         yield group, [*names, *deleted.below(SLICES)] if is_last else names
         names = []
 
 
-def _marked(steps: Iterator[tuple[RefList, list[str]]]) -> Iterator[tuple[RefList, list[str], bool]]:
-    """Yield steps, each with whether it is the last one."""
-    step = next(steps)
-    for following in steps:
-        yield *step, False
-        step = following
-    yield *step, True
+def _marked(items: Iterator[_Item]) -> Iterator[tuple[_Item, bool]]:
+    """Yield what there is, at least one, each with whether it is the last one."""
+    item = next(items)
+    for following in items:
+        yield item, False
+        item = following
+    yield item, True
 
 
 def _groups(changed: RefList, head: str | None, halvings: int) -> Iterator[RefList]:
