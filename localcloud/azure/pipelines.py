@@ -171,7 +171,7 @@ class Pipelines:
         if commit is None:
             raise ServiceError(400, f"Could not find a valid branch or tag {ref}.", "PipelineValidationException")
         path = definition.yaml_path
-        text = repository.file(repository.git("rev-parse", f"{commit}^{{commit}}").strip(), path)
+        text = repository.file(commit, path)
         if text is None:
             raise ServiceError(
                 400,
@@ -302,18 +302,17 @@ class Pipelines:
 
     def pushed(self, repository: Repository, push: Push) -> None:
         """Start what a push starts."""
+        set_refs = [update for update in push.updates if set(update.new) != {"0"}]
+        updates = [update for update in set_refs if not triggers.skips_ci(repository.message(update.new))]
         for definition in list(self.definitions.values()):
             if definition.body.get("queueStatus", "enabled") != "enabled":
                 continue
             if definition.organization != repository.organization or not self._has_repository(definition):
                 continue
-            for update in push.updates:
-                if set(update.new) != {"0"}:
-                    self._push_starts(definition, repository, update)
+            for update in updates:
+                self._push_starts(definition, repository, update)
 
     def _push_starts(self, definition: Definition, repository: Repository, update: RefUpdate) -> None:
-        if triggers.skips_ci(repository.message(update.new)):
-            return
         own = self._repository(definition)
         ref = update.name if own is repository else str(own.default_branch)
         try:

@@ -63,6 +63,8 @@ class Repository:
     """The refs that fetches see under the plain URL (*limited refs*); None for all of them."""
     pull_requests: list[dict[str, object]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _files: dict[tuple[str, str], str | None] = field(default_factory=dict, init=False, repr=False)
+    """Each push looks at the YAML of every pipeline of the organization."""
 
     @property
     def default_branch(self) -> str | None:
@@ -76,11 +78,12 @@ class Repository:
         return {name: value for value, _, name in (line.partition(" ") for line in listing.split("\n") if line)}
 
     def file(self, commit: str, path: str) -> str | None:
-        """Return a file's text at a commit."""
+        """Return a file's text at the commit with an id."""
         name = path.lstrip("/")
-        if not name or self.git("ls-tree", commit, "--", name) == "":
-            return None
-        return self.git("cat-file", "blob", f"{commit}:{name}")
+        if (commit, name) not in self._files:
+            is_there = name and self.git("ls-tree", commit, "--", name)
+            self._files[commit, name] = self.git("cat-file", "blob", f"{commit}:{name}") if is_there else None
+        return self._files[commit, name]
 
     def folder(self, commit: str, path: str) -> dict[str, tuple[str, str]] | None:
         """Return the kinds and ids of a folder and of what is in it, by path; None if there is no such folder."""
