@@ -1,7 +1,9 @@
 """What every test needs of its environment, and which tests start first."""
 
+import functools
 import os
 
+import botocore.session
 from hypothesis import settings
 
 # How long an example takes is the machine's affair; what is measured, a benchmark measures.
@@ -10,6 +12,9 @@ settings.load_profile("untimed")
 
 # jsii's banner about an old Node says nothing of this project, and hides what a test prints.
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
+
+# Each session reads the models of its services anew, which takes a tenth of a second for each client of a test.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 def pytest_collection_modifyitems(items):

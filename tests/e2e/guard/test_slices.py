@@ -70,9 +70,9 @@ def meanwhile_another_history(rig, attempt):
 
 
 def branches_everywhere(rig, attempt):
-    """A branch on each fifth commit of the default branch, and a history that only a tag has."""
+    """A branch on each twentieth commit of the default branch, and a history that only a tag has."""
     if attempt == 1:
-        for number, line in enumerate(sample.git(rig.source, "rev-list", "main").splitlines()[::5]):
+        for number, line in enumerate(sample.git(rig.source, "rev-list", "main").splitlines()[::20]):
             sample.git(rig.source, "update-ref", f"refs/heads/release/{number}", line)
         grow(rig.source, "refs/heads/aside", seed=3)
         sample.git(rig.source, "tag", "-a", "-m", "kept", "kept", "aside")

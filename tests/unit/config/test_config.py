@@ -309,7 +309,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(FULL)), st.integers(0, 30), PIECES), min_size=1, max_size=4))
 def test_a_mutated_file_ends_in_mirrors_or_in_sentences(tmp_path_factory, mutations):
     text = FULL
