@@ -18,9 +18,9 @@ from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
 from .replica.git_access import Advertised
 from .replica.replicas import Access
-from .replica.slices import SMALLEST, Attempt, bundles, can_be_sliced, commits_at
+from .replica.slices import Ask, Attempt, bundles, can_be_sliced, commits_at, tells_nothing
 from .vault.bundle import header
-from .vault.bundle_plan import BundlePlan, plan, starts_chain
+from .vault.bundle_plan import SLICES, BundlePlan, plan, starts_chain
 from .vault.manifest import (
     PREFIX,
     Manifest,
@@ -36,7 +36,7 @@ from .vault.manifest import (
 from .vault.ref_list import RefList
 from .vault.signed import Signed, SignedSnapshots, is_sound
 from .vault.signer import KeyUnusableError
-from .vault.state import State
+from .vault.state import Goal, State
 from .vault.store import Listing, Lock, Mode, StorageClass, Version
 from .vault.vault import Vault
 
@@ -179,7 +179,9 @@ class Snapshots:
             RetryableError, MirrorFailure, SourceRefused: the replica could not be read; nothing is half-done, since
                 the manifest is written last.
         """
-        now, refs = self._now(), advertised.refs
+        # What anybody puts where the slices' refs are is none of the mirror's, and would pass for one of them.
+        refs = advertised.refs.updated(RefList(), advertised.refs.below(SLICES))
+        now, advertised = self._now(), replace(advertised, refs=refs)
         found = self._look(replica)
         state, last, lost, read = found.state, found.last, found.lost, (found.state, found.tag)
         names = dropped(refs, found.refs)
@@ -281,16 +283,20 @@ class Snapshots:
     ) -> Iterator[BundlePlan]:
         """Yield the bundles to write: usually one, and after an interruption slices of the history before it."""
         refs, head, words = advertised.refs, access.head, advertised.capabilities
-        if not state.interrupted or not can_be_sliced(words):
-            return plan(refs, head, kept, halvings=state.interrupted)
-        ask = cache(lambda tip, distance: commits_at(access.endpoint(), words, tip, distance))
-        attempt = Attempt(state.interrupted, state.slice, self._seconds * _QUICK, partial(self._note_slice, replica))
+        if not state.interrupted:
+            return plan(refs, head, kept)
+        goals: Sequence[Goal] = state.goals
+        if can_be_sliced(words):
+            ask: Ask = cache(lambda tip, distance: commits_at(access.endpoint(), words, tip, distance))
+        else:
+            # It gives out only what a ref points at.
+            ask, goals = tells_nothing, tuple(goal for goal in goals if refs.get(goal.ref) == goal.commit)
+        attempt = Attempt(goals, self._seconds * _QUICK, partial(self._note_goals, replica))
         return bundles(refs, head, kept, ask, attempt)
 
-    def _note_slice(self, replica: str, exponent: int | None) -> None:
-        """Note how much the next attempt tries, should this one be interrupted; None if it begins with another ref."""
-        size = None if exponent is None else max(SMALLEST, exponent)
-        self._states.update(replica, lambda state: replace(state, slice=size))
+    def _note_goals(self, replica: str, goals: Sequence[Goal]) -> None:
+        """Note what the next attempt goes on with, should this one be interrupted."""
+        self._states.update(replica, lambda state: replace(state, goals=tuple(goals)))
 
     def _finish(
         self,
@@ -303,7 +309,7 @@ class Snapshots:
         """Note that the replica is equal to its last snapshot."""
 
         def note(state: State) -> State:
-            state = replace(state, snapshot_at=format_time(now), interrupted=0, slice=None)
+            state = replace(state, snapshot_at=format_time(now), interrupted=0, goals=())
             if not last.signed_by:
                 return state
             seen = max((version.written for version in listing.versions), default="")

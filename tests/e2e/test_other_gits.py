@@ -98,6 +98,7 @@ class _Chain:
             | {
                 "replica": "R",
                 "time": time,
+                "refs_sha256": RefList.of(refs).sha256,
                 "changed": refs,
                 "list_key": None if number else f"snapshots/R/{name}.refs.gz",
                 "deleted": (f"refs/tags/only{'/it' * (1 - number % 2)}",) if number else (),

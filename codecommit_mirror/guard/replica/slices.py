@@ -2,23 +2,26 @@
 
 The distance of a commit is the number of commits from the tip to it, both included. What the commits at one
 distance reach is everything that is as far away or farther (gitprotocol-pack, "deepen").
+
+A goal stays what it is until it is reached, whatever is pushed meanwhile, so that its distances stay what they are.
+Where one commit at a distance is too large by itself, since it reaches what is near the tip too, it becomes a goal
+before the others.
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from ...engine.failures import RetryableError
+from ...engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from ...engine.settings import Endpoint
-from ...engine.text import to_bytes
 from ...engine.wire.protocol import offered, pkt_line, split_pkt_lines
 from ...engine.wire.transport import read_body, send
 from ..vault.bundle_plan import MAX_PREREQUISITES, SLICES, BundlePlan, first_of, plan, prerequisites
 from ..vault.ref_list import RefList
+from ..vault.state import Goal
 
 _NEEDED = ("shallow", "allow-reachable-sha1-in-want")
 
@@ -32,7 +35,8 @@ def commits_at(endpoint: Endpoint, capabilities: Sequence[str], tip: str, distan
     """Return the commits at a distance from a tip; none if its history ends before it.
 
     Raises:
-        RetryableError, MirrorFailure: the replica does not say.
+        SourceRefused: the replica does not have the tip, or no ref of its reaches it any more.
+        RetryableError, MirrorFailure: it does not say.
     """
     words = "".join(f" {word}" for word in offered(capabilities, "multi_ack_detailed", "side-band-64k", "shallow"))
     # Nothing is had, and nothing is done: so the server only says where the history would end.
@@ -45,8 +49,13 @@ def commits_at(endpoint: Endpoint, capabilities: Sequence[str], tip: str, distan
     except ValueError as error:
         raise RetryableError(f"the replica's answer was cut short ({error})") from None
     if any(words[:1] == ["ERR"] for words in lines):
-        raise RetryableError("the replica does not say where its history would end")
+        raise SourceRefused("the replica does not say where the history would end")
     return sorted(words[1] for words in lines if words[:1] == ["shallow"] and len(words) == 2)
+
+
+def tells_nothing(tip: str, distance: int) -> list[str]:  # noqa: ARG001
+    """Return no commits, as for a server that tells no distances: all that it has comes whole."""
+    return []
 
 
 def longest_distance(ask: Callable[[int], Sequence[str]]) -> int:
@@ -66,93 +75,39 @@ def longest_distance(ask: Callable[[int], Sequence[str]]) -> int:
 
 
 ALL = 64
-"""Of a pace: more distances than any history has."""
-SMALLEST = -12
-"""Of a pace: a part of one distance's commits that is one commit, however many there are."""
-
-
-@dataclass
-class Pace:
-    """How much of the history the next slice takes: 2 ** ``exponent`` distances, or that part of one's commits."""
-
-    exponent: int
-
-    @property
-    def distances(self) -> int:
-        """How many distances a slice covers."""
-        return 1 << max(0, self.exponent)
-
-    @property
-    def parts(self) -> int:
-        """In how many slices the commits of one distance come."""
-        return 1 << max(0, -self.exponent)
-
-
-def place_of(name: str) -> str:
-    """Return where the refs of the slices of a ref's history are, while others may have some of their own."""
-    return f"{SLICES}{hashlib.sha256(to_bytes(name)).hexdigest()[:8]}/"
-
-
-def reached(base: RefList, place: str) -> int:
-    """Return the distance that an earlier attempt's slices have reached; 0 if there are none."""
-    return min((int(name.removeprefix(place).partition("/")[0]) for name in base.below(place)), default=0)
-
-
-def slices(
-    ask: Callable[[int], Sequence[str]], base: RefList, place: str, head: str | None, distance: int, pace: Pace
-) -> Iterator[BundlePlan]:
-    """Yield bundles that bring a ref's history from its beginning to near its tip, which ``brings`` brings.
-
-    Each has refs of its own on the commits that later ones build on: their names tell the distance that they had. A
-    history that is wider than a bundle has prerequisites is not divided further.
-
-    Args:
-        ask: returns the commits at a distance from the tip.
-        base: the refs that are kept already.
-        place: where the slices' refs are.
-        head: the default branch.
-        distance: the one that an earlier attempt's slices have reached, or one more than the longest.
-        pace: is read before each slice, and may be changed between two.
-    """
-    kept = base
-    while distance > 1:
-        saved, level, here = set(kept.below(place).values()), ask(distance), f"{place}{distance:09}/"
-        if len(level) > MAX_PREREQUISITES // 2:
-            return
-        todo = [commit for commit in level if commit not in saved]
-        while todo:
-            size = -(-len(level) // pace.parts)
-            some, todo = todo[:size], todo[size:]
-            brought = RefList.of({f"{here}{commit}": commit for commit in some})
-            bases = prerequisites(kept, brought, head)
-            # Those of the distance before are needed until all of this one are there.
-            gone = [name for name in kept.below(place) if not todo and not name.startswith(here)]
-            kept = (kept if bases else RefList()).updated(brought, gone)
-            yield BundlePlan(kept, brought, gone, some, bases, complete=False)
-        distance -= pace.distances
+"""An exponent that stands for the whole history."""
+_SMALLEST = -12
+"""Of the exponents: a part of one distance's commits that is one commit, however many there are."""
+_MOST_GOALS = 100
+_MAX_LEVEL = MAX_PREREQUISITES // 2
+"""Of the commits at one distance: two levels are kept until the later one is complete."""
+Ask = Callable[[str, int], Sequence[str]]
+"""Returns the commits at a distance from a tip."""
 
 
 @dataclass(frozen=True)
 class Attempt:
     """An attempt at a snapshot after others that were interrupted."""
 
-    interrupted: int
-    """How many were."""
-    exponent: int | None
-    """The pace that the last one noted; None if it had not begun with the ref that comes first now."""
+    goals: Sequence[Goal]
+    """What they have begun with and not reached; each is needed for the one before it."""
     quick: float
     """Seconds; a slice that takes fewer doubles the next one."""
-    note: Callable[[int | None], object]
-    """Is told at what pace the next attempt goes on, if this one is interrupted."""
+    note: Callable[[Sequence[Goal]], object]
+    """Is told what the next attempt goes on with, if this one is interrupted."""
 
 
-def bundles(
-    refs: RefList, head: str | None, base: RefList, ask: Callable[[str, int], Sequence[str]], attempt: Attempt
-) -> Iterator[BundlePlan]:
-    """Yield the bundles of a snapshot after an interruption: the first ref that is missing, by itself, and the others.
+def place_of(goal: Goal) -> str:
+    """Return where the refs of the slices of a goal's history are."""
+    return f"{SLICES}{goal.commit}/"
+
+
+def bundles(refs: RefList, head: str | None, base: RefList, ask: Ask, attempt: Attempt) -> Iterator[BundlePlan]:
+    """Yield the bundles of a snapshot after an interruption: the ref at which that was, by itself, and the others.
 
     It comes whole at first, and in slices of its history if that was interrupted. One ref at a time, since distances
-    from several are short wherever one of them is near. The others come in ever smaller groups.
+    from several are short wherever one of them is near. The others come in groups that grow while they are quick, and
+    the first ref of one that was interrupted comes by itself in the next attempt: so what is too large is soon alone.
 
     Args:
         refs: the replica's.
@@ -161,49 +116,126 @@ def bundles(
         ask: returns the commits at a distance from a tip.
         attempt: what earlier attempts have come to.
     """
-    name, kept, is_sliced = first_of(refs.since(base)[0], head), base, False
-    if name is None:
-        yield from plan(refs, head, base, halvings=attempt.interrupted)
-        return
-    if attempt.exponent is None:
-        attempt.note(ALL)
-    else:
-        for part in _slices_of(name, partial(ask, refs[name]), base, head, attempt, attempt.exponent):
-            yield part
-            kept, is_sliced = part.refs, True
-    yield (part := brings(name, kept, refs, head))
-    attempt.note(None)
-    yield from plan(refs, head, part.refs, halvings=0 if is_sliced else attempt.interrupted - 1)
-
-
-def _slices_of(
-    name: str, ask: Callable[[int], Sequence[str]], base: RefList, head: str | None, attempt: Attempt, exponent: int
-) -> Iterator[BundlePlan]:
-    """Yield the slices of a ref's history that are left, at a pace that goes by how long each one takes."""
-    place = place_of(name)
-    distance = reached(base, place)
-    if not set(base.below(place).values()).intersection(ask(distance) if distance else ()):
-        # There is none yet, or the history is another one by now; what was kept of it comes as an empty pack.
-        distance = longest_distance(ask) + 1
-    pace = Pace(min(exponent, distance.bit_length() - 2))
-    for part in slices(ask, base, place, head, distance, pace):
-        attempt.note(pace.exponent - 1)
+    goals, kept = list(attempt.goals), base
+    if not all(_is_there(ask, goal) for goal in goals):
+        goals = []
+    if not goals:
+        left_over = list(base.below(SLICES))
+        if len(left_over) > _MAX_LEVEL:
+            # A history had them that is gone; they would take the place of other prerequisites.
+            yield (part := _forgets(left_over, kept, head))
+            kept = part.refs
+        name = first_of(refs.since(kept)[0], head)
+        goals = [Goal(name, refs[name], ALL)] if name else []
+    for part in _reach(goals, kept, head, ask, attempt):
+        yield part
+        kept = part.refs
+    sizes = [1]
+    for part in plan(refs, head, kept, lambda: sizes[-1]):
+        new = next(((name, value) for name, value in part.changed.items() if kept.get(name) != value), None)
+        attempt.note([Goal(*new, ALL)] if new else [])
         began = time.monotonic()
         yield part
-        pace.exponent += time.monotonic() - began < attempt.quick
-    attempt.note(pace.exponent - 1)
+        kept = part.refs
+        sizes.append(sizes[-1] << (time.monotonic() - began < attempt.quick))
 
 
-def brings(name: str, base: RefList, refs: RefList, head: str | None) -> BundlePlan:
-    """Return the bundle that ends the slices of a ref's history: the ref, in place of those that the slices have.
+def _is_there(ask: Ask, goal: Goal) -> bool:
+    """Whether the replica still gives out a goal's commit."""
+    try:
+        ask(goal.commit, 1)
+    except (SourceRefused, PackRefused, MirrorFailure):
+        return False
+    return True
+
+
+def _reach(goals: list[Goal], kept: RefList, head: str | None, ask: Ask, attempt: Attempt) -> Iterator[BundlePlan]:
+    """Yield the bundles that bring goals, the last one first, at a pace that goes by how long each one takes."""
+    is_first = True
+    while goals:
+        if kept.get(goals[-1].ref) == goals[-1].commit:
+            goals.pop()
+            # The one that needed it was too large with it.
+            goals[-1:] = [goal._replace(exponent=goal.exponent + 1) for goal in goals[-1:]]
+            continue
+        step = next_step(goals[-1], kept, head, ask, may_divide=len(goals) < _MOST_GOALS)
+        if isinstance(step, Goal):
+            goals.append(step)
+            continue
+        part, exponent = step
+        # One that comes late in an attempt may be interrupted since it is late, and not since it is large.
+        smaller = exponent - 1 if is_first or exponent > 0 else exponent
+        attempt.note([*goals[:-1], goals[-1]._replace(exponent=max(_SMALLEST, smaller))])
+        began = time.monotonic()
+        yield part
+        kept, is_first = part.refs, False
+        goals[-1] = goals[-1]._replace(exponent=exponent + (time.monotonic() - began < attempt.quick))
+
+
+def next_step(
+    goal: Goal, kept: RefList, head: str | None, ask: Ask, *, may_divide: bool = True
+) -> Goal | tuple[BundlePlan, int]:
+    """Return the next bundle on the way to a goal, with its exponent, or a goal that comes before it.
+
+    A slice has refs of its own on the commits that later ones build on: their names tell the distance that they have. A
+    history that is wider than a bundle has prerequisites is not divided further.
 
     Args:
-        name: the ref's.
-        base: the refs that are kept already.
-        refs: the replica's.
+        goal: what to bring.
+        kept: the refs that are kept already.
         head: the default branch.
+        ask: returns the commits at a distance from a tip.
+        may_divide: whether there may be more goals.
     """
-    brought, gone = RefList.of({name: refs[name]}), list(base.below(place_of(name)))
-    bases = prerequisites(base, brought, head)
-    kept = (base if bases else RefList()).updated(brought, gone)
-    return BundlePlan(kept, brought, gone, [refs[name]], bases, complete=False)
+    if goal.exponent >= ALL:
+        return _brings(goal, kept, head), ALL
+    place = place_of(goal)
+    levels = _levels(kept, place)
+    distance = min(levels, default=0) or longest_distance(lambda number: ask(goal.commit, number)) + 1
+    exponent = min(goal.exponent, max(0, distance.bit_length() - 2))
+    level = list(ask(goal.commit, distance))
+    todo = [commit for commit in level if commit not in levels.get(distance, ())]
+    if not todo:
+        distance -= 1 << max(0, exponent)
+        todo = level = list(ask(goal.commit, distance)) if distance > 1 else []
+    if not todo or len(level) > _MAX_LEVEL:
+        return _brings(goal, kept, head), exponent
+    parts, here = 1 << max(0, -exponent), f"{place}{distance:09}/"
+    if may_divide and parts // 2 >= len(level):
+        # It was too large by itself.
+        return Goal(f"{here}{todo[0]}", todo[0], ALL - 1)
+    some = todo[: -(-len(level) // parts)]
+    # Those of the distance before are needed until all of this one are there.
+    gone = [name for name in kept.below(place) if len(some) == len(todo) and not name.startswith(here)]
+    return _part({f"{here}{commit}": commit for commit in some}, gone, place, kept, head), exponent
+
+
+def _levels(kept: RefList, place: str) -> dict[int, set[str]]:
+    """Return the commits that slices have brought, by their distances."""
+    levels: dict[int, set[str]] = {}
+    for name, commit in kept.below(place).items():
+        if match := re.fullmatch("([0-9]{9})/[0-9a-f]{40}", name.removeprefix(place)):
+            levels.setdefault(int(match[1]), set()).add(commit)
+    return levels
+
+
+def _brings(goal: Goal, kept: RefList, head: str | None) -> BundlePlan:
+    """Return the bundle that ends the slices of a goal: its ref, in place of those that the slices have.
+
+    With what is not needed for another goal, all of them go.
+    """
+    place = place_of(goal)
+    gone = list(kept.below(place if goal.ref.startswith(SLICES) else SLICES))
+    return _part({goal.ref: goal.commit}, gone, place, kept, head)
+
+
+def _forgets(names: Sequence[str], kept: RefList, head: str | None) -> BundlePlan:
+    """Return a bundle without objects, with which some slices go."""
+    return BundlePlan(kept.updated(RefList(), names), RefList(), names, [], prerequisites(kept, RefList(), head), False)
+
+
+def _part(changed: dict[str, str], gone: Sequence[str], place: str, kept: RefList, head: str | None) -> BundlePlan:
+    brought = RefList.of(changed)
+    bases = prerequisites(kept, brought, head, place)
+    after = (kept if bases else RefList()).updated(brought, gone)
+    return BundlePlan(after, brought, gone, list(changed.values()), bases, complete=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -17,7 +17,6 @@ SLICES = "refs/codecommit-mirror/slices/"
 """Where a large replica's snapshot has refs on commits of its history until it is complete: no ref of a replica is."""
 _LONGEST_CHAIN = 1500
 """A chain gets no longer but by what one attempt writes: each reads all of it."""
-_MAX_HALVINGS = 8
 _MAX_WANTS = 100_000
 """In one request: stock git refuses requests of more than 10 MB (``http.maxRequestBuffer``)."""
 
@@ -54,19 +53,20 @@ def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) ->
     return last.complete and now - parse_time(last.chain_started) >= full_every
 
 
-def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> Iterator[BundlePlan]:
+def plan(
+    refs: RefList, head: str | None, base: RefList, sizes: Callable[[], int] | None = None
+) -> Iterator[BundlePlan]:
     """Split a snapshot into bundles, usually one: each has all refs that are kept by then, so they come one by one.
 
     Args:
         refs: the replica's refs.
         head: its default branch.
         base: the last snapshot's refs, complete or not; none if a new chain starts.
-        halvings: how often attempts were interrupted; each time the refs are kept in twice as many bundles, so that a
-            replica that is too large for one invocation is kept by several.
+        sizes: after interruptions, returns how many refs the next bundle brings; without it, one brings all.
     """
     changed, deleted = refs.since(base)
     kept = base
-    for (group, names), is_last in _marked(_steps(changed, deleted, head, halvings)):
+    for (group, names), is_last in _marked(_steps(changed, deleted, head, sizes)):
         bases = prerequisites(kept, group, head)
         wants = _new_ids(group, kept) if bases else []
         # The list before this one takes no memory while the part is written.
@@ -77,7 +77,9 @@ def plan(refs: RefList, head: str | None, base: RefList, *, halvings: int) -> It
             yield BundlePlan(kept, kept, [], _new_ids(kept, RefList()), (), is_last)
 
 
-def _steps(changed: RefList, deleted: RefList, head: str | None, halvings: int) -> Iterator[tuple[RefList, list[str]]]:
+def _steps(
+    changed: RefList, deleted: RefList, head: str | None, sizes: Callable[[], int] | None
+) -> Iterator[tuple[RefList, list[str]]]:
     """Yield the refs that each part brings, and the names that go with it.
 
     What goes comes first, so that a name has gone when one below it comes; but for slices, which all parts may build
@@ -93,7 +95,7 @@ def _steps(changed: RefList, deleted: RefList, head: str | None, halvings: int) 
             names, left = [], MAX_DELETED_BYTES
         names.append(name)
         left -= size
-    for group, is_last in _marked(_groups(changed, head, halvings)):
+    for group, is_last in _marked(_groups(changed, head, sizes)):
         yield group, [*names, *deleted.below(SLICES)] if is_last else names
         names = []
 
@@ -107,18 +109,19 @@ def _marked(items: Iterator[_Item]) -> Iterator[tuple[_Item, bool]]:
     yield item, True
 
 
-def _groups(changed: RefList, head: str | None, halvings: int) -> Iterator[RefList]:
+def _groups(changed: RefList, head: str | None, sizes: Callable[[], int] | None) -> Iterator[RefList]:
     """Yield the refs in groups, at least one: the default branch, the other branches, and what else there is."""
-    count = max(1 << min(halvings, _MAX_HALVINGS), -(-len(changed) // _MAX_WANTS))
-    if count == 1 or len(changed) < 2:
+    if len(changed) < 2 or (sizes is None and len(changed) <= _MAX_WANTS):
         yield changed
         return
     if head and head in changed:
         yield RefList.of({head: changed[head]})
-    size, (first, end) = -(-len(changed) // count), changed.span("refs/heads/")
+    first, end = changed.span("refs/heads/")
     for begin, stop in ((first, end), (0, first), (end, len(changed))):
-        for start in range(begin, stop, size):
-            yield changed.part(start, min(start + size, stop))
+        while begin < stop:
+            after = min(begin + min(sizes() if sizes else _MAX_WANTS, _MAX_WANTS), stop)
+            yield changed.part(begin, after)
+            begin = after
 
 
 def first_of(changed: RefList, head: str | None) -> str | None:
@@ -136,7 +139,7 @@ def _new_ids(group: RefList, before: RefList) -> list[str]:
     return list(ids)
 
 
-def prerequisites(available: RefList, group: RefList, head: str | None) -> tuple[str, ...]:
+def prerequisites(available: RefList, group: RefList, head: str | None, place: str = SLICES) -> tuple[str, ...]:
     """Return commits that a bundle can build on: slices, and tips of branches, first those that it brings.
 
     Only these are certain to be commits, as a prerequisite must be.
@@ -145,12 +148,14 @@ def prerequisites(available: RefList, group: RefList, head: str | None) -> tuple
         available: the refs whose objects earlier bundles have.
         group: the refs that it brings.
         head: the default branch.
+        place: where the slices are that come before all others.
     """
     branches = available.below("refs/heads/")
     names = itertools.chain(group.below("refs/heads/"), [head] if head else [])
     first = (branches[name] for name in names if name in branches)
     found: dict[str, None] = {}
-    for value in itertools.chain(available.below(SLICES).values(), first, branches.values()):
+    slices = (available.below(prefix).values() for prefix in (place, SLICES))
+    for value in itertools.chain(next(slices), first, next(slices), branches.values()):
         if len(found) == MAX_PREREQUISITES:
             break
         found[value] = None

@@ -16,6 +16,7 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from datetime import UTC, datetime
 
 PREFIX = "snapshots/"
@@ -160,7 +161,7 @@ def parse(data: bytes) -> Manifest:
             raise ValueError("it has a format that this version does not know")
         key = fields.pop("key")
         fields |= {name: tuple(fields[name]) for name in ("prerequisites", "deleted")}
-        manifest = Manifest(**fields)
+        manifest = Manifest(**{field.name: fields[field.name] for field in fields_of(Manifest)})
         parse_time(manifest.time)
         parse_time(manifest.chain_started)
         parse_time(manifest.locked_until)

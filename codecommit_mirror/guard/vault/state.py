@@ -35,6 +35,16 @@ _TRIES = 10
 _MAX_EARLIER = 50
 
 
+class Goal(NamedTuple):
+    """A commit that is on its way into the snapshots, in slices of its history."""
+
+    ref: str
+    """The ref that is kept on it once it is there."""
+    commit: str
+    exponent: int
+    """How much the next slice takes: 2 ** ``exponent`` distances, or that part of the commits of one."""
+
+
 @dataclass(frozen=True)
 class State:
     """What the guard remembers of a replica between two invocations."""
@@ -85,8 +95,8 @@ class State:
     """The SHA-256 of the versions that people were notified of because no signature of the guard's is about them."""
     interrupted: int = 0
     """How many attempts at the next snapshot did not end; attempts that ended quickly are not counted."""
-    slice: int | None = None
-    """How much of the history the next slice takes, as ``slices.Pace`` has it; None if one pack has all of it."""
+    goals: tuple[Goal, ...] = ()
+    """What those have begun with and not reached; each is needed for the one before it."""
     unsaved_since: str = ""
     """When people were notified that no snapshot is taken; empty if one is."""
     gone_since: str = ""
@@ -190,6 +200,7 @@ class States:
             if (fields.pop("kind"), fields.pop("replica")) != (_KIND, name):
                 return None
             fields |= {name: tuple(fields[name]) for name in ("archive", "changed_by", "replicas")}
+            fields["goals"] = tuple(Goal(*goal) for goal in fields["goals"])
             # Words that are not signed might be anybody's.
             outbox = fields["outbox"] if is_signed else ()
             fields["outbox"] = tuple((subject, body, queued) for subject, body, queued in outbox)

@@ -1,5 +1,6 @@
 """Snapshots: what is kept, when, and that plain git and a person restore it."""
 
+import gzip
 import io
 import json
 import os
@@ -115,6 +116,10 @@ def test_plain_git_and_openssl_restore_by_the_documented_commands(guarded, rig, 
     restored = tmp_path / "repository.git"
     assert sample.refs(restored) == sample.refs(rig.replica)
     run_git(tmp_path, "clone", "--quiet", "repository.git", "checkout")
+    # A list that somebody has exchanged, which the signatures are not about, is not believed.
+    (tmp_path / full).with_suffix(".refs.gz").write_bytes(gzip.compress(f"{'a' * 40} refs/heads/main\n".encode()))
+    with pytest.raises(subprocess.CalledProcessError):
+        documented_restore(tmp_path, [Path(full).stem])
 
 
 def test_one_broken_replica_does_not_stop_the_others(guarded, rig, cloud, stack_template):

@@ -4,21 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codecommit_mirror.guard.replica.slices import (
-    Attempt,
-    Pace,
-    brings,
-    bundles,
-    longest_distance,
-    place_of,
-    reached,
-    slices,
-)
+from codecommit_mirror.engine.failures import SourceRefused
+from codecommit_mirror.guard.replica.slices import ALL, Attempt, bundles, longest_distance, next_step
 from codecommit_mirror.guard.vault.bundle_plan import SLICES, plan
 from codecommit_mirror.guard.vault.ref_list import RefList
+from codecommit_mirror.guard.vault.state import Goal
 
 HEAD = "refs/heads/main"
-PLACE = place_of(HEAD)
 
 
 class History:
@@ -38,10 +30,6 @@ class History:
                 found.add(commit)
                 todo += self.parents[commit]
         return found
-
-    def at_main(self, distance):
-        """The commits at a distance from the default branch's tip."""
-        return self.at(self.refs[HEAD], distance)
 
     def at(self, tip, distance):
         """As git tells them: level by level, each commit at its shortest distance."""
@@ -70,33 +58,43 @@ def test_the_longest_distance_is_found_in_few_questions():
 
 
 class Snapshot:
-    """Attempts at a snapshot, each of which is interrupted by a pack of too many commits, or at random."""
+    """Attempts at a snapshot, each of which is interrupted once its packs have too many commits, or at random."""
 
     def __init__(self, capacity, interruptions=()):
-        self.kept, self.saved, self.interrupted, self.exponent = RefList(), set(), 0, None
-        self.capacity, self.unlucky = capacity, iter(interruptions)
+        self.kept, self.saved, self.interrupted, self.goals = RefList(), set(), 0, ()
+        self.capacity, self.unlucky, self.links, self.bytes = capacity, iter(interruptions), 0, 0
 
     def attempt(self, history):
         """Return whether it was not interrupted."""
-        attempt = Attempt(self.interrupted, self.exponent, 60, lambda exponent: setattr(self, "exponent", exponent))
+        there = history.reach(history.refs.values())
+
+        def ask(tip, distance):
+            if tip not in there:
+                raise SourceRefused("not our ref")
+            return history.at(tip, distance)
+
+        attempt = Attempt(self.goals, 60, lambda goals: setattr(self, "goals", goals))
         parts = (
-            bundles(history.refs, HEAD, self.kept, history.at, attempt)
+            bundles(history.refs, HEAD, self.kept, ask, attempt)
             if self.interrupted
-            else plan(history.refs, HEAD, self.kept, halvings=0)
+            else plan(history.refs, HEAD, self.kept)
         )
-        self.interrupted += 1
+        self.interrupted, left = self.interrupted + 1, self.capacity
         for part in parts:
-            there = history.reach(part.prerequisites)
-            assert there <= self.saved
-            pack = history.reach(part.wants) - there
-            if len(pack) > self.capacity or next(self.unlucky, False):
+            assert history.reach(part.prerequisites) <= self.saved
+            # The server goes by those that it has itself.
+            pack = history.reach(part.wants) - history.reach(set(part.prerequisites) & there)
+            left -= len(pack)
+            if left < 0 or next(self.unlucky, False):
                 return False
             self.saved |= pack
+            self.links, self.bytes = self.links + 1, self.bytes + len(pack)
             # A restore has a ref on each commit that later ones build on.
             assert set(part.changed.values()) <= self.saved
             read = (self.kept if part.prerequisites else RefList()).updated(part.changed, part.deleted)
             assert read.lines == part.refs.lines
             self.kept = part.refs
+        self.interrupted, self.goals = 0, ()
         return True
 
 
@@ -127,56 +125,100 @@ SHAPES = {
         [[], *(p for n in range(1, 600, 6) for p in ([n - 1], [n], [n + 1], [n - 1], [n + 3], [n + 4, n + 2]))],
         [],
     ),
+    "a long line merged with what it began at": ([*line(500), *line(900, 500, 499), [499, 1399]], []),
+    "two of them": ([*line(300), *line(500, 300, 299), [299, 799], *line(700, 801, 800), [800, 1500]], []),
+    "100 lines abreast": ([[], *([0] for _ in range(100)), *([n] for n in range(1, 2001)), [*range(1901, 2001)]], []),
 }
 
 
+def rewritten(number, parents, tips):
+    """Once, nothing of what was there is there any longer, but the first two hundred commits."""
+    return (parents + line(600, len(parents), 199), tips) if number == 6 else (parents, tips)
+
+
+def longer(number, parents, tips):
+    """A commit before each attempt."""
+    return parents + [[len(parents) - 1]] * (number > 0), tips
+
+
+def another_branch(number, parents, tips):
+    """A branch somewhere before each attempt."""
+    return parents, [*tips, number * len(parents) // 150]
+
+
+def unchanged(number, parents, tips):
+    return parents, tips
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("meanwhile", [None, "rewritten", "longer", "a new branch each time"])
+@pytest.mark.parametrize("meanwhile", [unchanged, rewritten, longer, another_branch])
 def test_what_is_too_large_for_an_attempt_is_kept_by_some_dozens(shape, meanwhile):
     parents, tips = SHAPES[shape]
-    snapshot, size, tips = Snapshot(60), len(parents), list(tips)
+    snapshot, tips = Snapshot(120), list(tips)
     for number in range(150):
-        if number == 6 and meanwhile in ("rewritten", "longer"):
-            parents = parents + line(600, len(parents), len(parents) - 1 if meanwhile == "longer" else None)
-        if number and number < 60 and meanwhile == "a new branch each time":
-            tips = [*tips, number * size // 60]
+        parents, tips = meanwhile(number, parents, tips)
         history = History(parents, tips)
         if snapshot.attempt(history):
             break
     assert snapshot.kept.lines == history.refs.lines
     assert snapshot.saved >= history.reach(history.refs.values())
+    # Nothing is fetched over and over again.
+    assert snapshot.bytes <= 1.3 * len(snapshot.saved)
+    assert snapshot.links < 400
 
 
 def test_a_history_that_is_wider_than_a_bundle_has_prerequisites_is_not_sliced():
     history = History([[], *([0] for _ in range(300)), list(range(1, 301))], [])
-    assert [part.wants for part in slices(history.at_main, RefList(), PLACE, HEAD, 4, Pace(0))] == [[f"{0:040x}"]]
+    goal = Goal(HEAD, history.refs[HEAD], 0)
+    first, _ = next_step(goal, RefList(), HEAD, history.at)
+    assert first.wants == [f"{0:040x}"]
+    whole, _ = next_step(goal, first.refs, HEAD, history.at)
+    assert whole.wants == [history.refs[HEAD]]
 
 
-def test_a_branch_takes_the_place_of_its_slices():
+def test_a_ref_takes_the_place_of_its_slices_and_of_what_others_have_left():
     history = History([[], [0], [1], [2]], [])
-    *_, last = slices(history.at_main, RefList(), PLACE, HEAD, 5, Pace(0))
-    part = brings(HEAD, last.refs, history.refs, HEAD)
-    assert part.refs.lines == history.refs.lines
-    assert (set(part.deleted), part.prerequisites) == (set(last.refs), tuple(last.refs.values()))
-    assert brings(HEAD, RefList(), history.refs, HEAD).prerequisites == ()
-    # Those of another ref, which is not there yet, are kept.
-    other = brings("refs/heads/0", last.refs, RefList.of({"refs/heads/0": f"{1:040x}"}), HEAD)
-    assert (other.deleted, len(other.refs.below(PLACE))) == ([], len(last.refs))
+    left = f"{SLICES}{9:040x}/000000002/{7:040x}"
+    kept, goal = RefList.of({left: f"{7:040x}"}), Goal(HEAD, history.refs[HEAD], 0)
+    for _ in range(3):
+        part, _ = next_step(goal, kept, HEAD, history.at)
+        assert len(part.refs.below(SLICES)) == 2
+        kept = part.refs
+    last, _ = next_step(goal, kept, HEAD, history.at)
+    assert last.refs.lines == history.refs.lines
+    # Its own slices are the first that it builds on.
+    assert last.prerequisites == (f"{2:040x}", f"{7:040x}")
+
+
+def test_the_slices_of_histories_that_are_gone_do_not_add_up():
+    left = RefList.of({f"{SLICES}{9:040x}/000000002/{n:040x}": f"{n:040x}" for n in range(300)})
+    history = History(line(20), [])
+    attempt = Attempt((Goal(HEAD, "9" * 40, 0),), 60, lambda goals: None)
+
+    def ask(tip, distance):
+        if tip == "9" * 40:
+            raise SourceRefused("not our ref")
+        return history.at(tip, distance)
+
+    parts = list(bundles(history.refs, HEAD, left, ask, attempt))
+    assert [(len(part.refs.below(SLICES)), part.wants) for part in parts[:2]] == [(0, []), (0, [history.refs[HEAD]])]
 
 
 def test_the_commits_of_one_distance_come_in_parts_and_what_was_saved_of_them_is_kept():
     history = History([[], *([0] for _ in range(8)), list(range(1, 9))], [])
-    parts = list(
-        slices(
-            history.at_main,
-            RefList(),
-            PLACE,
-            HEAD,
-            longest_distance(history.at_main) + 1,
-            Pace(-2),
-        )
+    kept, sizes = RefList(), []
+    for _ in range(5):
+        part, exponent = next_step(Goal(HEAD, history.refs[HEAD], -2), kept, HEAD, history.at, may_divide=False)
+        kept, sizes = part.refs, [*sizes, len(part.wants)]
+    assert (sizes, exponent, len(kept.below(SLICES))) == ([1, 2, 2, 2, 2], -2, 8)
+
+
+def test_a_commit_that_is_too_large_by_itself_comes_in_slices_before_the_others():
+    history = History([[], [0], [1], [2], [2, 3]], [])
+    # Three commits are within two of the tip, and the first one reaches none of them.
+    step = next_step(Goal(HEAD, history.refs[HEAD], -1), RefList(), HEAD, history.at)
+    (level,) = history.at(history.refs[HEAD], 4)
+    assert step == Goal(f"{SLICES}{history.refs[HEAD]}/000000004/{level}", level, ALL - 1)
+    assert not isinstance(
+        next_step(Goal(HEAD, history.refs[HEAD], -1), RefList(), HEAD, history.at, may_divide=False), Goal
     )
-    assert [len(part.wants) for part in parts] == [1, 2, 2, 2, 2]
-    again = list(slices(history.at_main, parts[2].refs, PLACE, HEAD, reached(parts[2].refs, PLACE), Pace(-2)))
-    assert [part.wants for part in again] == [part.wants for part in parts[3:]]
-    assert len(again[-1].refs.below(SLICES)) == 8
