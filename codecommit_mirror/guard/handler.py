@@ -461,7 +461,7 @@ class Guard:
             bucket=self.vault.store.bucket,
             lost=taken.lost,
             foreign=taken.foreign,
-            new=taken.kind == "full",
+            new=taken.kind in ("full", "incremental"),
         )
         lost = lost_entries(taken.dropped, replica.archive_days, self.clock())
         return state, messages + ([archive_dropped(name, region, "in its last snapshot", lost)] if lost else [])

@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-from ..engine.failures import RetryableError
+from ..engine.failures import MirrorFailure, PackRefused, RetryableError, SourceRefused
 from ..engine.refs import ARCHIVE_PREFIX, CONFIRMED_TAG
 from ..engine.settings import Endpoint
 from ..engine.wire.packs import EMPTY_PACK, fetch_pack, object_count
 from ..engine.wire.transport import Traffic
+from .kept import Kept, read_kept
 from .replica.git_access import Advertised
+from .replica.known_commits import known_after
 from .replica.replicas import Access
 from .replica.slices import Ask, Attempt, bundles, can_be_sliced, commits_at, tells_nothing
 from .vault.bundle import header
@@ -34,7 +36,6 @@ from .vault.manifest import (
     weight,
 )
 from .vault.ref_list import RefList
-from .vault.signed import Signed, SignedSnapshots, is_sound
 from .vault.signer import KeyUnusableError
 from .vault.state import Goal, State
 from .vault.store import Listing, Lock, Mode, StorageClass, Version
@@ -87,25 +88,6 @@ class SnapshotResult:
     """The last snapshot's archive entries that the replica lacks, or has with another id."""
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What there is of a replica in the vault."""
-
-    listing: Listing
-    state: State
-    tag: str | None
-    """The state's, for ``States.update``."""
-    last: Signed | None
-    refs: RefList
-    """The last snapshot's, as far as they can be told."""
-    locks: Mapping[Version, Lock | None]
-    """Of all that the last snapshot's chain consists of; nothing if something of that is gone."""
-    kept: Mapping[Version, Lock | None]
-    """Of that and, while it is a part of one that is not complete yet, of the last complete one's chain."""
-    lost: tuple[str, ...]
-    foreign: tuple[Version, ...]
-
-
 def dropped(refs: RefList, before: RefList) -> tuple[str, ...]:
     """Return the archive entries of an earlier list that this one lacks, or has with another id."""
     return tuple(name for name, value in before.below(ARCHIVE_PREFIX).items() if refs.get(name) != value)
@@ -127,19 +109,22 @@ def is_unchanged(refs: RefList, last: Manifest | None, base: RefList) -> bool:
     return {*itertools.islice(changed, 2), *itertools.islice(deleted, 2)} <= {CONFIRMED_TAG}
 
 
-def _lost(state: State, last: Signed | None, locks: Mapping[Version, Lock | None]) -> tuple[str, ...]:
-    """Return what the last snapshot needs and cannot be relied on: it is gone, not locked, or in an archive.
+@dataclass
+class _Progress:
+    """What an attempt has come to."""
 
-    Args:
-        state: the replica's.
-        last: the last snapshot that is there.
-        locks: all that its chain consists of; nothing if something of that is gone.
-    """
-    if state.last_manifest and (last is None or last.manifest.key < state.last_manifest):
-        return (state.last_manifest,)
-    if last and not locks:
-        return (last.manifest.key,)
-    return tuple(version.key for version, lock in locks.items() if lock is None or not version.is_where_it_was_put)
+    commits: list[str]
+    """What ``known_commits`` has found in the chain."""
+    at: str
+    """The key of the last manifest of the chain in which they are."""
+
+
+def _peeled(ask: Ask, name: str) -> Sequence[str]:
+    """Return the commit that an object is or leads to; nothing if it leads to none, or the replica does not say."""
+    try:
+        return ask(name, 1)
+    except (RetryableError, SourceRefused, PackRefused, MirrorFailure):
+        return ()
 
 
 class Snapshots:
@@ -182,10 +167,10 @@ class Snapshots:
         # What anybody puts where the slices' refs are is none of the mirror's, and would pass for one of them.
         refs = advertised.refs.updated(RefList(), advertised.refs.below(SLICES))
         now, advertised = self._now(), replace(advertised, refs=refs)
-        found = self._look(replica)
+        found = read_kept(self._vault, replica)
         state, last, lost, read = found.state, found.last, found.lost, (found.state, found.tag)
-        names = dropped(refs, found.refs)
-        result = SnapshotResult("empty", len(refs), lost=lost, foreign=found.foreign, dropped=names)
+        names = dropped(refs, found.archive)
+        result = SnapshotResult("empty", len(refs), lost=found.told, foreign=found.foreign, dropped=names)
         if not refs and last is None and not lost:
             # There is nothing to save, and nobody needs to hear that nothing was.
             self._states.update(replica, lambda state: replace(state, snapshot_at=format_time(now)), read)
@@ -202,36 +187,6 @@ class Snapshots:
             return self._save(replica, access, advertised, found, result, now)
         finally:
             self._states.update(replica, lambda state: replace(state, taking=""))
-
-    def _look(self, replica: str) -> _Found:
-        """Read what there is of a replica in the vault."""
-        # Before the objects: a snapshot that is written in between is not one that is gone.
-        state, tag = self._states.read(replica)
-        listing = self._store.listing(replica)
-        signed = SignedSnapshots(self._store, listing, self._vault.keys(), self._store.bucket)
-        last = signed.last(state.last_manifest, state.vault_seen)
-        chain = signed.chain(last) if last else []
-        try:
-            refs = signed.refs(chain) if chain else RefList()
-        except ValueError:
-            refs, chain = RefList(), []
-        locks = self._locks_of(chain)
-        kept = {**self._locks_of_complete(signed, state, last), **locks}
-        foreign = signed.foreign(state.vault_seen, chain or ([last] if last else []))
-        return _Found(listing, state, tag, last, refs, locks, kept, _lost(state, last, locks), tuple(foreign))
-
-    def _locks_of(self, chain: Sequence[Signed]) -> Mapping[Version, Lock | None]:
-        """Return the locks of all that a chain consists of; nothing if something of that is gone."""
-        return self._store.locks(version for one in chain for version in one.objects) if is_sound(chain) else {}
-
-    def _locks_of_complete(
-        self, signed: SignedSnapshots, state: State, last: Signed | None
-    ) -> Mapping[Version, Lock | None]:
-        """Return the locks of the last complete snapshot's chain, while a later one is written in parts."""
-        if last is None or last.manifest.complete or not state.last_manifest:
-            return {}
-        complete = signed.get(state.last_manifest)
-        return self._locks_of(signed.chain(complete) if complete else [])
 
     def _claim(self, replica: str, now: datetime, read: tuple[State, str | None]) -> bool:
         """Note that this invocation takes the snapshot; return False if another one does or did: both would be next."""
@@ -250,7 +205,7 @@ class Snapshots:
         replica: str,
         access: Access,
         advertised: Advertised,
-        found: _Found,
+        found: Kept,
         result: SnapshotResult,
         now: datetime,
     ) -> SnapshotResult:
@@ -266,37 +221,55 @@ class Snapshots:
         self._keep_locked(found.kept, now + _LONGEST_INVOCATION)
         before = (last.manifest, last.sha256) if last else None
         is_full, size, kept = False, 0, RefList() if anew else found.refs
+        progress = _Progress([] if anew else list(found.commits), state.commits_at)
+        ask = self._ask(access, advertised)
         # Each part has all refs, so that no more than one is kept.
-        for part in self._parts(replica, access, advertised, kept, state):
+        for part in self._parts(replica, access, advertised, kept, state, ask, progress):
+            commits, kept = known_after(progress.commits, part, kept, lambda name: _peeled(ask, name)), part.refs
             before = self._write(replica, access, advertised.capabilities, part, before, state)
             is_full, size = is_full or before[0].full, size + before[0].size
+            if before[0].signed_by:
+                progress.commits[:], progress.at = commits, before[0].key
         if before is None:
             raise AssertionError("a snapshot has a part")
         written = before[0]
-        self._finish(replica, written, found.listing, now)
-        if is_full and written.signed_by:
+        self._finish(replica, written, found.listing, now, commits=tuple(progress.commits))
+        if written.signed_by and state.last_manifest < f"{PREFIX}{replica}/{written.chain_started}":
             self._mark_expired(found.listing, written, now)
         return replace(result, kind="full" if is_full else "incremental", bytes=size)
 
+    def _ask(self, access: Access, advertised: Advertised) -> Ask:
+        """Return what tells the commits at a distance from a tip."""
+        words = advertised.capabilities
+        if not can_be_sliced(words):
+            return tells_nothing
+        return cache(lambda tip, distance: commits_at(access.endpoint(), words, tip, distance))
+
     def _parts(
-        self, replica: str, access: Access, advertised: Advertised, kept: RefList, state: State
+        self,
+        replica: str,
+        access: Access,
+        advertised: Advertised,
+        kept: RefList,
+        state: State,
+        ask: Ask,
+        progress: _Progress,
     ) -> Iterator[BundlePlan]:
         """Yield the bundles to write: usually one, and after an interruption slices of the history before it."""
-        refs, head, words = advertised.refs, access.head, advertised.capabilities
+        refs, head = advertised.refs, access.head
         if not state.interrupted:
-            return plan(refs, head, kept)
+            return plan(refs, head, kept, known=progress.commits)
         goals: Sequence[Goal] = state.goals
-        if can_be_sliced(words):
-            ask: Ask = cache(lambda tip, distance: commits_at(access.endpoint(), words, tip, distance))
-        else:
-            # It gives out only what a ref points at.
-            ask, goals = tells_nothing, tuple(goal for goal in goals if refs.get(goal.ref) == goal.commit)
-        attempt = Attempt(goals, self._seconds * _QUICK, partial(self._note_goals, replica))
-        return bundles(refs, head, kept, ask, attempt)
+        if ask is tells_nothing:
+            # Such a server gives out only what a ref points at.
+            goals = [goal for goal in goals if refs.get(goal.ref) == goal.commit]
+        note = partial(self._note_goals, replica, progress)
+        return bundles(refs, head, kept, ask, Attempt(goals, self._seconds * _QUICK, note, progress.commits))
 
-    def _note_goals(self, replica: str, goals: Sequence[Goal]) -> None:
+    def _note_goals(self, replica: str, progress: _Progress, goals: Sequence[Goal]) -> None:
         """Note what the next attempt goes on with, should this one be interrupted."""
-        self._states.update(replica, lambda state: replace(state, goals=tuple(goals)))
+        commits, at = tuple(progress.commits), progress.at
+        self._states.update(replica, lambda state: replace(state, goals=tuple(goals), commits=commits, commits_at=at))
 
     def _finish(
         self,
@@ -305,8 +278,9 @@ class Snapshots:
         listing: Listing,
         now: datetime,
         read: tuple[State, str | None] | None = None,
+        commits: tuple[str, ...] | None = None,
     ) -> None:
-        """Note that the replica is equal to its last snapshot."""
+        """Note that the replica is equal to its last snapshot, and which commits that has brought."""
 
         def note(state: State) -> State:
             state = replace(state, snapshot_at=format_time(now), interrupted=0, goals=())
@@ -314,6 +288,8 @@ class Snapshots:
                 return state
             seen = max((version.written for version in listing.versions), default="")
             until = format_time(now + self._retention.keep)
+            if commits is not None:
+                state = replace(state, commits=commits, commits_at=last.key)
             return replace(state, last_manifest=last.key, locked_until=until, vault_seen=seen)
 
         self._states.update(replica, note, read)

@@ -79,8 +79,9 @@ IMPORTS = {
     f"{GUARD}.messages": f"{ENGINE}.text {GUARD}.changes",
     f"{GUARD}.changes": f"{ENGINE}.archive {ENGINE}.plan {ENGINE}.refs {ENGINE}.text {GUARD}.names {GUARD}.replica "
     f"{GUARD}.vault",
-    f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.replica "
-    f"{GUARD}.vault",
+    f"{GUARD}.snapshot": f"{ENGINE}.failures {ENGINE}.refs {ENGINE}.settings {ENGINE}.wire {GUARD}.kept "
+    f"{GUARD}.replica {GUARD}.vault",
+    f"{GUARD}.kept": f"{ENGINE}.refs {GUARD}.vault",
     f"{GUARD}.replica": f"{ENGINE}.archive {ENGINE}.confirmation {ENGINE}.failures {ENGINE}.plan {ENGINE}.refs "
     f"{ENGINE}.settings {ENGINE}.text {ENGINE}.wire {GUARD}.names {GUARD}.vault",
     f"{GUARD}.vault": f"{GUARD}.names",

@@ -95,6 +95,8 @@ class Attempt:
     """Seconds; a slice that takes fewer doubles the next one."""
     note: Callable[[Sequence[Goal]], object]
     """Is told what the next attempt goes on with, if this one is interrupted."""
+    known: Sequence[str] = ()
+    """Other commits that bundles can build on: read before each."""
 
 
 def place_of(goal: Goal) -> str:
@@ -131,7 +133,7 @@ def bundles(refs: RefList, head: str | None, base: RefList, ask: Ask, attempt: A
         yield part
         kept = part.refs
     sizes = [1]
-    for part in plan(refs, head, kept, lambda: sizes[-1]):
+    for part in plan(refs, head, kept, lambda: sizes[-1], attempt.known):
         new = next(((name, value) for name, value in part.changed.items() if kept.get(name) != value), None)
         attempt.note([Goal(*new, ALL)] if new else [])
         began = time.monotonic()
@@ -158,7 +160,7 @@ def _reach(goals: list[Goal], kept: RefList, head: str | None, ask: Ask, attempt
             # The one that needed it was too large with it.
             goals[-1:] = [goal._replace(exponent=goal.exponent + 1) for goal in goals[-1:]]
             continue
-        step = next_step(goals[-1], kept, head, ask, may_divide=len(goals) < _MOST_GOALS)
+        step = next_step(goals[-1], kept, head, ask, attempt.known, may_divide=len(goals) < _MOST_GOALS)
         if isinstance(step, Goal):
             goals.append(step)
             continue
@@ -173,22 +175,23 @@ def _reach(goals: list[Goal], kept: RefList, head: str | None, ask: Ask, attempt
 
 
 def next_step(
-    goal: Goal, kept: RefList, head: str | None, ask: Ask, *, may_divide: bool = True
+    goal: Goal, kept: RefList, head: str | None, ask: Ask, known: Sequence[str] = (), *, may_divide: bool = True
 ) -> Goal | tuple[BundlePlan, int]:
     """Return the next bundle on the way to a goal, with its exponent, or a goal that comes before it.
 
-    A slice has refs of its own on the commits that later ones build on: their names tell the distance that they have. A
-    history that is wider than a bundle has prerequisites is not divided further.
+    A slice has refs of its own on the commits that later ones build on: their names tell the distance that they have.
+    A history is not divided where it is wider than a bundle has prerequisites.
 
     Args:
         goal: what to bring.
         kept: the refs that are kept already.
         head: the default branch.
         ask: returns the commits at a distance from a tip.
+        known: other commits that it can build on.
         may_divide: whether there may be more goals.
     """
     if goal.exponent >= ALL:
-        return _brings(goal, kept, head), ALL
+        return _brings(goal, kept, head, known), ALL
     place = place_of(goal)
     levels = _levels(kept, place)
     distance = min(levels, default=0) or longest_distance(lambda number: ask(goal.commit, number)) + 1
@@ -196,10 +199,10 @@ def next_step(
     level = list(ask(goal.commit, distance))
     todo = [commit for commit in level if commit not in levels.get(distance, ())]
     if not todo:
-        distance -= 1 << max(0, exponent)
-        todo = level = list(ask(goal.commit, distance)) if distance > 1 else []
-    if not todo or len(level) > _MAX_LEVEL:
-        return _brings(goal, kept, head), exponent
+        distance, level = _next_level(lambda number: ask(goal.commit, number), distance, exponent)
+        todo = level
+    if not todo:
+        return _brings(goal, kept, head, known), exponent
     parts, here = 1 << max(0, -exponent), f"{place}{distance:09}/"
     if may_divide and parts // 2 >= len(level):
         # It was too large by itself.
@@ -207,7 +210,23 @@ def next_step(
     some = todo[: -(-len(level) // parts)]
     # Those of the distance before are needed until all of this one are there.
     gone = [name for name in kept.below(place) if len(some) == len(todo) and not name.startswith(here)]
-    return _part({f"{here}{commit}": commit for commit in some}, gone, place, kept, head), exponent
+    return _part({f"{here}{commit}": commit for commit in some}, gone, place, kept, head, known), exponent
+
+
+def _next_level(ask: Callable[[int], Sequence[str]], distance: int, exponent: int) -> tuple[int, list[str]]:
+    """Return a distance nearer to the tip, and its commits; none if what is left has to come whole.
+
+    Where there are more commits than a bundle has prerequisites, a smaller step or a larger one may lead past them.
+    """
+    size = max(0, exponent)
+    for step in (*range(size, -1, -1), *range(size + 1, distance.bit_length())):
+        nearer = distance - (1 << step)
+        if nearer <= 1:
+            break
+        level = list(ask(nearer))
+        if len(level) <= _MAX_LEVEL:
+            return nearer, level
+    return 1, []
 
 
 def _levels(kept: RefList, place: str) -> dict[int, set[str]]:
@@ -219,14 +238,14 @@ def _levels(kept: RefList, place: str) -> dict[int, set[str]]:
     return levels
 
 
-def _brings(goal: Goal, kept: RefList, head: str | None) -> BundlePlan:
+def _brings(goal: Goal, kept: RefList, head: str | None, known: Sequence[str]) -> BundlePlan:
     """Return the bundle that ends the slices of a goal: its ref, in place of those that the slices have.
 
     With what is not needed for another goal, all of them go.
     """
     place = place_of(goal)
     gone = list(kept.below(place if goal.ref.startswith(SLICES) else SLICES))
-    return _part({goal.ref: goal.commit}, gone, place, kept, head)
+    return _part({goal.ref: goal.commit}, gone, place, kept, head, known)
 
 
 def _forgets(names: Sequence[str], kept: RefList, head: str | None) -> BundlePlan:
@@ -234,8 +253,10 @@ def _forgets(names: Sequence[str], kept: RefList, head: str | None) -> BundlePla
     return BundlePlan(kept.updated(RefList(), names), RefList(), names, [], prerequisites(kept, RefList(), head), False)
 
 
-def _part(changed: dict[str, str], gone: Sequence[str], place: str, kept: RefList, head: str | None) -> BundlePlan:
+def _part(
+    changed: dict[str, str], gone: Sequence[str], place: str, kept: RefList, head: str | None, known: Sequence[str]
+) -> BundlePlan:
     brought = RefList.of(changed)
-    bases = prerequisites(kept, brought, head, place)
+    bases = prerequisites(kept, brought, head, place, known)
     after = (kept if bases else RefList()).updated(brought, gone)
     return BundlePlan(after, brought, gone, list(changed.values()), bases, complete=False)

@@ -54,7 +54,11 @@ def starts_chain(last: Manifest | None, now: datetime, full_every: timedelta) ->
 
 
 def plan(
-    refs: RefList, head: str | None, base: RefList, sizes: Callable[[], int] | None = None
+    refs: RefList,
+    head: str | None,
+    base: RefList,
+    sizes: Callable[[], int] | None = None,
+    known: Sequence[str] = (),
 ) -> Iterator[BundlePlan]:
     """Split a snapshot into bundles, usually one: each has all refs that are kept by then, so they come one by one.
 
@@ -63,11 +67,12 @@ def plan(
         head: its default branch.
         base: the last snapshot's refs, complete or not; none if a new chain starts.
         sizes: after interruptions, returns how many refs the next bundle brings; without it, one brings all.
+        known: is read before each bundle; see ``prerequisites``.
     """
     changed, deleted = refs.since(base)
     kept = base
     for (group, names), is_last in _marked(_steps(changed, deleted, head, sizes)):
-        bases = prerequisites(kept, group, head)
+        bases = prerequisites(kept, group, head, known=known)
         wants = _new_ids(group, kept) if bases else []
         # The list before this one takes no memory while the part is written.
         kept = refs if is_last else kept.updated(group, names)
@@ -139,7 +144,9 @@ def _new_ids(group: RefList, before: RefList) -> list[str]:
     return list(ids)
 
 
-def prerequisites(available: RefList, group: RefList, head: str | None, place: str = SLICES) -> tuple[str, ...]:
+def prerequisites(
+    available: RefList, group: RefList, head: str | None, place: str = SLICES, known: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return commits that a bundle can build on: slices, and tips of branches, first those that it brings.
 
     Only these are certain to be commits, as a prerequisite must be.
@@ -149,13 +156,14 @@ def prerequisites(available: RefList, group: RefList, head: str | None, place: s
         group: the refs that it brings.
         head: the default branch.
         place: where the slices are that come before all others.
+        known: other commits whose objects earlier bundles have, the newest last.
     """
     branches = available.below("refs/heads/")
     names = itertools.chain(group.below("refs/heads/"), [head] if head else [])
     first = (branches[name] for name in names if name in branches)
     found: dict[str, None] = {}
     slices = (available.below(prefix).values() for prefix in (place, SLICES))
-    for value in itertools.chain(next(slices), first, next(slices), branches.values()):
+    for value in itertools.chain(next(slices), first, next(slices), reversed(known), branches.values()):
         if len(found) == MAX_PREREQUISITES:
             break
         found[value] = None

@@ -97,6 +97,10 @@ class State:
     """How many attempts at the next snapshot did not end; attempts that ended quickly are not counted."""
     goals: tuple[Goal, ...] = ()
     """What those have begun with and not reached; each is needed for the one before it."""
+    commits: tuple[str, ...] = ()
+    """What ``replica.known_commits`` has found in its snapshots, the newest last."""
+    commits_at: str = ""
+    """The key of the manifest in whose chain they are."""
     unsaved_since: str = ""
     """When people were notified that no snapshot is taken; empty if one is."""
     gone_since: str = ""
@@ -199,7 +203,7 @@ class States:
             fields = json.loads(data)
             if (fields.pop("kind"), fields.pop("replica")) != (_KIND, name):
                 return None
-            fields |= {name: tuple(fields[name]) for name in ("archive", "changed_by", "replicas")}
+            fields |= {name: tuple(fields[name]) for name in ("archive", "changed_by", "replicas", "commits")}
             fields["goals"] = tuple(Goal(*goal) for goal in fields["goals"])
             # Words that are not signed might be anybody's.
             outbox = fields["outbox"] if is_signed else ()

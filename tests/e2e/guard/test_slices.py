@@ -2,6 +2,8 @@
 
 import random
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from codecommit_mirror.backup.snapshots import read_snapshots
 from codecommit_mirror.engine.failures import RetryableError
 from codecommit_mirror.guard import snapshot
+from codecommit_mirror.guard.vault.store import PART_BYTES, Store
 from localcloud import sample
 
 from ..conftest import documented_restore
@@ -49,6 +52,24 @@ def too_large_above(monkeypatch, limit):
 
     monkeypatch.setattr(snapshot, "_pack", breaks_off)
     return sizes
+
+
+def broken_off_after(monkeypatch, parts):
+    """Interrupt an attempt after so many packs."""
+    pack, begun = snapshot._pack, []
+
+    def breaks_off(*arguments):
+        begun.append(arguments)
+        if len(begun) <= parts:
+            return pack(*arguments)
+        return too_late()
+
+    def too_late():
+        # As much as is counted.
+        yield bytes(PART_BYTES)
+        raise RetryableError("the time is up")
+
+    monkeypatch.setattr(snapshot, "_pack", breaks_off)
 
 
 def meanwhile_nothing(rig, attempt):
@@ -112,3 +133,63 @@ def test_what_is_too_large_for_an_attempt_is_saved_in_slices_of_its_history(
     rig.run()
     assert take(guarded, rig).kind == "incremental"
     sound(guarded, rig)
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_what_is_lost_is_told_however_often_attempts_are_interrupted(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    (bundle,) = (key for key in guarded.keys(rig.name) if key.endswith(".bundle"))
+    listing = Store.listing
+
+    def without_bundle(store, name):
+        found = listing(store, name)
+        return replace(found, versions=[version for version in found.versions if version.key != bundle])
+
+    monkeypatch.setattr(Store, "listing", without_bundle)
+    for number, parts in enumerate((0, 1, 2, 99), 1):
+        with monkeypatch.context() as patch, suppress(RetryableError):
+            broken_off_after(patch, parts)
+            later = datetime.now(UTC) + timedelta(days=2 * number)
+            taken = guarded.take(rig.name, clock=lambda later=later: later)
+    assert (taken.kind, taken.lost) == ("incremental", (bundle.replace(".bundle", ".json"),))
+    assert guarded.take(rig.name, clock=lambda: later + timedelta(days=1)).lost == ()
+
+
+def test_what_is_dropped_is_told_however_often_attempts_are_interrupted(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+    entry = "refs/tags/codecommit-mirror/archive/20990101T000000Z/heads/x"
+    sample.git(rig.replica, "update-ref", entry, "main")
+    take(guarded, rig)
+    sample.git(rig.replica, "update-ref", "-d", entry)
+    for number in range(3):
+        sample.commit(rig.source, "main", f"commit {number}")
+        sample.git(rig.source, "branch", f"branch-{number}", "main")
+    rig.run()
+    for parts in (0, 1, 2, 99):
+        with monkeypatch.context() as patch, suppress(RetryableError):
+            broken_off_after(patch, parts)
+            taken = take(guarded, rig)
+    assert (taken.kind, taken.dropped) == ("incremental", (entry,))
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_an_expired_chain_goes_though_the_next_one_took_several_attempts(guarded, rig, monkeypatch):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    old = guarded.keys(rig.name)
+    sample.commit(rig.source, "main", "one more")
+    rig.run()
+    lock_of, ended = Store.lock_of, ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(Store, "lock_of", lambda self, it: ended if it.key in old else lock_of(self, it))
+    for parts in (0, 1, 99):
+        with monkeypatch.context() as patch, suppress(RetryableError):
+            broken_off_after(patch, parts)
+            taken = guarded.take(rig.name, clock=lambda: datetime.now(UTC) + timedelta(days=31))
+    assert taken.kind == "incremental"
+    for key in guarded.keys(rig.name):
+        tags = guarded.s3.get_object_tagging(Bucket=guarded.bucket, Key=key)["TagSet"]
+        assert bool(tags) == (key in old)

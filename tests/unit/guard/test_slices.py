@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codecommit_mirror.engine.failures import SourceRefused
+from codecommit_mirror.guard.replica.known_commits import known_after
 from codecommit_mirror.guard.replica.slices import ALL, Attempt, bundles, longest_distance, next_step
 from codecommit_mirror.guard.vault.bundle_plan import SLICES, plan
 from codecommit_mirror.guard.vault.ref_list import RefList
@@ -14,12 +15,14 @@ HEAD = "refs/heads/main"
 
 
 class History:
-    """Commits with numbers for ids, each of which has earlier ones as parents; some are tips of branches."""
+    """Commits with numbers for ids, each of which has earlier ones as parents; some are tips of branches, or tagged."""
 
-    def __init__(self, parents, tips):
+    def __init__(self, parents, tips, tags=(), head=None):
         self.parents = {f"{number:040x}": [f"{p:040x}" for p in them] for number, them in enumerate(parents)}
         self.refs = RefList.of(
-            {f"refs/heads/{tip}": f"{tip:040x}" for tip in tips} | {HEAD: f"{len(parents) - 1:040x}"}
+            {f"refs/heads/{tip}": f"{tip:040x}" for tip in tips}
+            | {f"refs/tags/{tip:09}": f"{tip:040x}" for tip in tags}
+            | {HEAD: f"{(len(parents) if head is None else head + 1) - 1:040x}"}
         )
 
     def reach(self, commits):
@@ -63,6 +66,7 @@ class Snapshot:
     def __init__(self, capacity, interruptions=()):
         self.kept, self.saved, self.interrupted, self.goals = RefList(), set(), 0, ()
         self.capacity, self.unlucky, self.links, self.bytes = capacity, iter(interruptions), 0, 0
+        self.commits, self.quick = [], 60
 
     def attempt(self, history):
         """Return whether it was not interrupted."""
@@ -73,11 +77,11 @@ class Snapshot:
                 raise SourceRefused("not our ref")
             return history.at(tip, distance)
 
-        attempt = Attempt(self.goals, 60, lambda goals: setattr(self, "goals", goals))
+        attempt = Attempt(self.goals, self.quick, lambda goals: setattr(self, "goals", goals), self.commits)
         parts = (
             bundles(history.refs, HEAD, self.kept, ask, attempt)
             if self.interrupted
-            else plan(history.refs, HEAD, self.kept)
+            else plan(history.refs, HEAD, self.kept, known=self.commits)
         )
         self.interrupted, left = self.interrupted + 1, self.capacity
         for part in parts:
@@ -89,7 +93,7 @@ class Snapshot:
                 return False
             self.saved |= pack
             self.links, self.bytes = self.links + 1, self.bytes + len(pack)
-            # A restore has a ref on each commit that later ones build on.
+            self.commits[:] = known_after(self.commits, part, self.kept, lambda tip: ask(tip, 1))
             assert set(part.changed.values()) <= self.saved
             read = (self.kept if part.prerequisites else RefList()).updated(part.changed, part.deleted)
             assert read.lines == part.refs.lines
@@ -148,6 +152,59 @@ def another_branch(number, parents, tips):
 
 def unchanged(number, parents, tips):
     return parents, tips
+
+
+def attempts(snapshot, histories):
+    """Attempt until a snapshot is complete, and return how many it took."""
+    for number, history in enumerate(histories, 1):
+        if snapshot.attempt(history):
+            assert snapshot.kept.lines == history.refs.lines
+            return number
+    raise AssertionError("never complete")
+
+
+def test_what_only_tags_reach_comes_once():
+    """A line of 600 with a tag on every tenth commit, and no branch; each tag that comes later brings what is new."""
+    parents = [*line(150), *line(600, 150)]
+    tags = list(range(159, 750, 10))
+    snapshot = Snapshot(120)
+    assert attempts(snapshot, [History(parents, [], tags, head=149)] * 50) < 40
+    assert snapshot.bytes == len(snapshot.saved) == 750
+    for number in range(750, 753):
+        parents = [*parents, [number - 1]]
+        tags = [*tags, number]
+        assert attempts(snapshot, [History(parents, [], tags, head=149)]) == 1
+    assert snapshot.bytes == 753
+
+
+def test_each_of_many_tags_brings_its_own_commit_only():
+    parents = [*line(150), *line(40, 150), *([189] for _ in range(1000))]
+    snapshot = Snapshot(120)
+    assert attempts(snapshot, [History(parents, [], range(190, 1190), head=149)] * 60) < 50
+    assert snapshot.bytes <= 1.2 * len(parents)
+
+
+def test_a_branch_that_is_rewritten_before_each_attempt_costs_what_is_new():
+    """A tag keeps what it was, as the archive does."""
+    parents, tags, snapshot = line(600), [], Snapshot(120)
+
+    def histories():
+        nonlocal parents
+        for _ in range(60):
+            tags.append(len(parents) - 1)
+            parents = [*parents, [500]]
+            yield History(parents, [], tags)
+
+    assert attempts(snapshot, histories()) < 40
+    assert snapshot.bytes <= 1.3 * len(snapshot.saved)
+
+
+def test_a_wide_place_is_stepped_over():
+    """Also where no slice is ever quick, so that none grows."""
+    parents = [*line(30), *([29] for _ in range(300)), list(range(30, 330)), *line(30, 331, 330)]
+    snapshot = Snapshot(320)
+    snapshot.quick = 0
+    assert attempts(snapshot, [History(parents, [])] * 60) < 50
 
 
 @pytest.mark.parametrize("shape", SHAPES)
