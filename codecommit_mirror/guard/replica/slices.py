@@ -78,9 +78,13 @@ ALL = 64
 """An exponent that stands for the whole history."""
 _SMALLEST = -12
 """Of the exponents: a part of one distance's commits that is one commit, however many there are."""
-_MOST_GOALS = 100
-_MAX_LEVEL = MAX_PREREQUISITES // 2
-"""Of the commits at one distance: two levels are kept until the later one is complete."""
+_MOST_GOALS = 500
+_MAX_LEFT_OVER = MAX_PREREQUISITES // 2
+"""Of refs on slices of a history that is gone."""
+_MAX_LEVEL = 5_000
+"""Of the commits at one distance: so many names fit into a manifest. Of those before it a bundle builds on 500."""
+_MAX_LOOKED_AT = 20
+"""Of the farthest commits."""
 Ask = Callable[[str, int], Sequence[str]]
 """Returns the commits at a distance from a tip."""
 
@@ -123,7 +127,7 @@ def bundles(refs: RefList, head: str | None, base: RefList, ask: Ask, attempt: A
         goals = []
     if not goals:
         left_over = list(base.below(SLICES))
-        if len(left_over) > _MAX_LEVEL:
+        if len(left_over) > _MAX_LEFT_OVER:
             # A history had them that is gone; they would take the place of other prerequisites.
             yield (part := _forgets(left_over, kept, head))
             kept = part.refs
@@ -180,7 +184,7 @@ def next_step(
     """Return the next bundle on the way to a goal, with its exponent, or a goal that comes before it.
 
     A slice has refs of its own on the commits that later ones build on: their names tell the distance that they have.
-    A history is not divided where it is wider than a bundle has prerequisites.
+    A history is not divided where it is too wide.
 
     Args:
         goal: what to bring.
@@ -198,6 +202,8 @@ def next_step(
     exponent = min(goal.exponent, max(0, distance.bit_length() - 2))
     level = list(ask(goal.commit, distance))
     todo = [commit for commit in level if commit not in levels.get(distance, ())]
+    if not levels and may_divide and (folded := _folded(lambda commit: ask(commit, 2), ask(goal.commit, distance - 1))):
+        return Goal(f"{place}{distance - 1:09}/{folded}", folded, ALL - 1)
     if not todo:
         distance, level = _next_level(lambda number: ask(goal.commit, number), distance, exponent)
         todo = level
@@ -213,10 +219,20 @@ def next_step(
     return _part({f"{here}{commit}": commit for commit in some}, gone, place, kept, head, known), exponent
 
 
+def _folded(parents: Callable[[str], Sequence[str]], farthest: Sequence[str]) -> str | None:
+    """Return one of the farthest commits that has parents, which are nearer to the tip: with it comes what they reach.
+
+    Args:
+        parents: returns a commit's.
+        farthest: the commits at the longest distance.
+    """
+    return next((commit for commit in farthest[:_MAX_LOOKED_AT] if parents(commit)), None)
+
+
 def _next_level(ask: Callable[[int], Sequence[str]], distance: int, exponent: int) -> tuple[int, list[str]]:
     """Return a distance nearer to the tip, and its commits; none if what is left has to come whole.
 
-    Where there are more commits than a bundle has prerequisites, a smaller step or a larger one may lead past them.
+    Where there are too many commits, a smaller step or a larger one may lead past them.
     """
     size = max(0, exponent)
     for step in (*range(size, -1, -1), *range(size + 1, distance.bit_length())):

@@ -117,6 +117,28 @@ def line(size, start=0, parent=None):
     return [first, *([number] for number in range(start, start + size - 1))]
 
 
+def folds(count):
+    """A history that is merged again and again with a longer line that begins at its tip."""
+    parents = line(20)
+    for number in range(count):
+        tip, first = len(parents) - 1, len(parents)
+        parents = [*parents, *line(22 + 2 * number, first, tip)]
+        parents.append([tip, len(parents) - 1])
+    return parents
+
+
+def wide_at(longest):
+    """A line with 260 commits abreast wherever the distance from the farthest commit is a power of two."""
+    parents = [[]]
+    for distance in range(2, longest + 1):
+        tip = len(parents) - 1
+        if distance & (distance - 1):
+            parents.append([tip])
+        else:
+            parents += [*([tip] for _ in range(260)), list(range(tip + 1, tip + 261))]
+    return parents
+
+
 SHAPES = {
     "one line": (line(1000), []),
     "branches everywhere": (line(1000), range(0, 1000, 10)),
@@ -131,8 +153,13 @@ SHAPES = {
     ),
     "a long line merged with what it began at": ([*line(500), *line(900, 500, 499), [499, 1399]], []),
     "two of them": ([*line(300), *line(500, 300, 299), [299, 799], *line(700, 801, 800), [800, 1500]], []),
+    "thirty folds": (folds(30), []),
+    "wide at the distances that are asked for": (wide_at(128), []),
     "100 lines abreast": ([[], *([0] for _ in range(100)), *([n] for n in range(1, 2001)), [*range(1901, 2001)]], []),
 }
+
+
+CAPACITY = {"wide at the distances that are asked for": 400}
 
 
 def rewritten(number, parents, tips):
@@ -211,7 +238,7 @@ def test_a_wide_place_is_stepped_over():
 @pytest.mark.parametrize("meanwhile", [unchanged, rewritten, longer, another_branch])
 def test_what_is_too_large_for_an_attempt_is_kept_by_some_dozens(shape, meanwhile):
     parents, tips = SHAPES[shape]
-    snapshot, tips = Snapshot(120), list(tips)
+    snapshot, tips = Snapshot(CAPACITY.get(shape, 120)), list(tips)
     for number in range(150):
         parents, tips = meanwhile(number, parents, tips)
         history = History(parents, tips)
@@ -224,8 +251,8 @@ def test_what_is_too_large_for_an_attempt_is_kept_by_some_dozens(shape, meanwhil
     assert snapshot.links < 400
 
 
-def test_a_history_that_is_wider_than_a_bundle_has_prerequisites_is_not_sliced():
-    history = History([[], *([0] for _ in range(300)), list(range(1, 301))], [])
+def test_a_level_of_too_many_commits_for_a_manifest_is_not_a_slice():
+    history = History([[], *([0] for _ in range(5001)), list(range(1, 5002))], [])
     goal = Goal(HEAD, history.refs[HEAD], 0)
     first, _ = next_step(goal, RefList(), HEAD, history.at)
     assert first.wants == [f"{0:040x}"]
