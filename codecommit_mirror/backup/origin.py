@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
@@ -19,6 +21,8 @@ from ..operations.verification import replica_endpoint
 from .pushing import GROWING
 from .repository import BareRepository, hashed
 from .snapshots import Snapshots, readable
+
+_PACKS_AT_A_TIME = 2
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,28 @@ class Origin:
             MirrorError: something cannot be read, or is not what it was.
         """
         if self.snapshots:
-            for manifest in self.chain:
-                _add_bundle(self.snapshots, manifest, repository)
+            self._add_bundles(self.snapshots, repository)
         elif self.endpoint and refs:
             with engine_api.failures_as_mirror_errors():
                 pack = engine_api.whole_pack(self.endpoint, self.capabilities, sorted(set(refs.values())))
                 repository.add_pack(pack, "the pack from the replica")
         repository.check_connected(refs)
 
+    def _add_bundles(self, snapshots: Snapshots, repository: BareRepository) -> None:
+        """Add the chain's packs, a large one beside the small ones after it: none is thin, so none needs another."""
+        with ThreadPoolExecutor(_PACKS_AT_A_TIME) as pool:
+            added = [
+                pool.submit(contextvars.copy_context().run, _add_bundle, snapshots, repository, manifest)
+                for manifest in self.chain
+            ]
+            try:
+                for one in added:
+                    one.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-def _add_bundle(snapshots: Snapshots, manifest: Manifest, repository: BareRepository) -> None:
+
+def _add_bundle(snapshots: Snapshots, repository: BareRepository, manifest: Manifest) -> None:
     read = hashed(snapshots.read_bundle(manifest), manifest.size, manifest.sha256, manifest.bundle)
     reader = io.BufferedReader(_Reader(read), 1 << 20)
     try:

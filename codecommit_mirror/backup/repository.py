@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -40,11 +41,12 @@ class BareRepository:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bytes = self.objects = 0
+        self._counting = threading.Lock()
         self._reported = time.monotonic()
         self._git("init", "--quiet", "--bare", "--template=", str(path), at=None)
 
     def add_pack(self, pack: Iterable[bytes], description: str) -> None:
-        """Add a pack's objects; the bases of a thin pack must be here.
+        """Add a pack's objects, beside others; the bases of a thin pack must be here.
 
         An object may come twice, and a base after what builds on it: git reads both.
 
@@ -69,7 +71,7 @@ class BareRepository:
                 start = (start + part)[:12] if len(start) < 12 else start
                 indexer.stdin.write(part)
                 self._count(len(part))
-            self.objects += engine_api.object_count(start)
+            self._count(objects=engine_api.object_count(start))
             indexer.stdin.close()
         except BrokenPipeError:
             pass  # It says why, below.
@@ -85,11 +87,12 @@ class BareRepository:
                 f"git cannot read {description} ({' '.join(words.split())[:300]}); restore another snapshot."
             )
 
-    def _count(self, number: int) -> None:
-        self.bytes += number
-        if time.monotonic() - self._reported >= 1:
-            self._reported = time.monotonic()
-            say(f"{engine_api.format_bytes(self.bytes)} and {self.objects:,} objects received")
+    def _count(self, size: int = 0, objects: int = 0) -> None:
+        with self._counting:
+            self.bytes, self.objects = self.bytes + size, self.objects + objects
+            if time.monotonic() - self._reported >= 1:
+                self._reported = time.monotonic()
+                say(f"{engine_api.format_bytes(self.bytes)} and {self.objects:,} objects received")
 
     def set_refs(self, refs: Mapping[str, str], head: str | None) -> None:
         """Create all refs, packed: their names may be too long, or too much alike, for files of their own.

@@ -54,6 +54,13 @@ def _read(name: str) -> str:
     return (resources.files(pipeline_templates) / name).read_text(encoding="utf-8")
 
 
+class _Yaml(YAML):
+    """A writer that does not look through folders for plug-ins, as each new one would."""
+
+    def official_plug_ins(self) -> list[str]:
+        return []
+
+
 def scalar(value: str) -> str:
     """Return a double-quoted YAML scalar, on one line, in which no CI service replaces anything.
 
@@ -65,7 +72,7 @@ def scalar(value: str) -> str:
             raise MirrorError(
                 f"{value!r} contains {expanded!r}, which Azure Pipelines would replace; choose another name."
             )
-    yaml = YAML()
+    yaml = _Yaml()
     yaml.allow_unicode = False
     yaml.width = sys.maxsize
     written = io.StringIO()
