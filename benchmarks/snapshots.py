@@ -12,62 +12,19 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
-
-from codecommit_mirror.backup.origin import from_snapshots
-from codecommit_mirror.backup.repository import BareRepository
-from codecommit_mirror.backup.snapshots import read_snapshots
 from codecommit_mirror.engine.text import format_bytes
-from codecommit_mirror.guard.replica.confirmation import digest
-from codecommit_mirror.guard.replica.git_access import endpoint, read_patiently
-from codecommit_mirror.guard.replica.replicas import Access
-from codecommit_mirror.guard.snapshot import Retention, Snapshots
 from codecommit_mirror.guard.vault.signer import Signer
-from codecommit_mirror.guard.vault.vault import open_vault
 from localcloud import LocalCloud, sample
 from localcloud.aws.codecommit.git_service import create_repository
 
 from .mirror import Measurement, Server, grow, measure_commands, plain_environment
+from .snapshot_commands import NAME
 
 _CHAIN = 30
-_SECONDS = 870
-"""Of an invocation."""
-_NAME = "replica"
-
-
-def take(url: str, bucket: str, key: str) -> None:
-    """Take a snapshot, as the function does."""
-    access = Access("refs/heads/main", lambda: endpoint(url, "x", "x"))
-    retention = Retention(timedelta(days=1), timedelta(days=400), timedelta(days=30), "COMPLIANCE")
-    vault = open_vault(boto3.client("s3"), boto3.client("kms"), bucket, key)
-    vault.store.listing(_NAME)
-    vault.keys()
-    began = time.monotonic()
-    advertised = read_patiently(access.endpoint)
-    Snapshots(vault, retention, lambda: datetime.now(UTC), _SECONDS).take(_NAME, access, advertised)
-    print(time.monotonic() - began)
-
-
-def look(url: str) -> None:
-    """Read a replica's refs and hash them, as the hourly look does."""
-    boto3.client("s3"), boto3.client("kms"), boto3.client("codecommit"), boto3.client("sns")
-    began = time.monotonic()
-    digest(read_patiently(lambda: endpoint(url, "x", "x")).refs)
-    print(time.monotonic() - began)
-
-
-def restore(bucket: str, fingerprint: str, folder: str) -> None:
-    """Restore the last snapshot to a folder, as the command does."""
-    origin = from_snapshots(read_snapshots(boto3.Session(), _NAME, bucket, [fingerprint]), None)
-    repository = BareRepository(Path(folder))
-    origin.fetch(repository, origin.refs)
-    repository.set_refs(origin.refs, origin.head)
 
 
 class Bench:
@@ -103,9 +60,7 @@ class Bench:
 
     def stored(self) -> int:
         """Return the bytes in the vault, without the packs."""
-        pages = self._s3.get_paginator("list_object_versions").paginate(
-            Bucket=self.bucket, Prefix=f"snapshots/{_NAME}/"
-        )
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=f"snapshots/{NAME}/")
         versions = [one for page in pages for one in page.get("Versions", [])]
         bundles = [one["Key"] for one in versions if one["Key"].endswith(".bundle")]
         packs: int = sum(
@@ -119,7 +74,7 @@ class Bench:
         return self._python("restore", self.bucket, self.fingerprint, self._new_folder())
 
     def _python(self, *arguments: str) -> Measurement:
-        command = [sys.executable, "-m", "benchmarks.snapshots", *arguments]
+        command = [sys.executable, "-m", "benchmarks.snapshot_commands", *arguments]
         return self._measure([command], self._environment)
 
     def clone(self) -> Measurement:
@@ -148,15 +103,6 @@ class Bench:
 
 def main() -> None:
     """Run every case and print a table in Markdown."""
-    if sys.argv[1:2] == ["take"]:
-        take(*sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["look"]:
-        look(*sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["restore"]:
-        restore(*sys.argv[2:])
-        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=140, help="size of the replica (default: 140)")
     parser.add_argument("--refs", type=int, help="measure so many refs on commits of their own in place of megabytes")
