@@ -48,6 +48,22 @@ class Origin:
     snapshots: Snapshots | None = field(default=None, repr=False)
     endpoint: engine_api.Endpoint | None = field(default=None, repr=False)
 
+    @property
+    def left_out(self) -> list[str]:
+        """What could not be read, or does not count, in sentences for people."""
+        sentences = []
+        if self.snapshots and (passed_over := self.snapshots.unsigned):
+            sentences.append(
+                f"{engine_api.count(passed_over, 'manifest')} without a valid signature, or that S3 does not give out, "
+                f"passed over; the first is {engine_api.sanitize(min(passed_over))}"
+            )
+        if self.unread:
+            sentences.append(
+                f"{engine_api.count(self.unread, 'archive entry', 'archive entries')} could not be read, and what they "
+                f"keep is missing; the first is {engine_api.sanitize(self.unread[0])}"
+            )
+        return sentences
+
     def fetch(self, repository: BareRepository, refs: Mapping[str, str]) -> None:
         """Put every object that the refs need into a repository.
 

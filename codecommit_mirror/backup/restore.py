@@ -147,6 +147,8 @@ class DrillResult:
     """How old the restored state is."""
     problem: str | None
     """Why the drill failed; None if everything is restored, and sound."""
+    left_out: Sequence[str] = ()
+    """What was passed over: newer snapshots that do not count, or what could not be read."""
 
 
 def drill(origin: Origin, now: datetime) -> DrillResult:
@@ -169,5 +171,12 @@ def drill(origin: Origin, now: datetime) -> DrillResult:
     age = (now - (origin.time or now)).total_seconds()
     seconds = time.monotonic() - began
     return DrillResult(
-        origin.description, len(origin.refs), repository.bytes, repository.objects, seconds, age, problem
+        origin.description,
+        len(origin.refs),
+        repository.bytes,
+        repository.objects,
+        seconds,
+        age,
+        problem,
+        origin.left_out,
     )

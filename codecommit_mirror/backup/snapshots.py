@@ -141,6 +141,10 @@ class Snapshots:
             beside.append(self.listing.find(manifest.list_key, manifest.list_version or ""))
         return list(dict.fromkeys([*self.signed[manifest.key].objects, *beside]))
 
+    def is_gone(self, manifest: Manifest) -> bool:
+        """Whether a snapshot's bundle is not there."""
+        return self._bundle(manifest) is None
+
     def is_cold(self, manifest: Manifest) -> bool:
         """Whether a snapshot's own objects were moved where nothing reads them at once."""
         return any(version is not None and version.is_cold for version in self._own(manifest))
@@ -325,8 +329,14 @@ def _tomorrow() -> datetime:
     return datetime.now(UTC) + timedelta(days=1)
 
 
-def problems(snapshots: Snapshots, now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield the key and the sentence of what is wrong with signed manifests, their order and locks, without bundles."""
+def problems(snapshots: Snapshots, now: datetime, chain: Sequence[Manifest] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the key and the sentence of what is wrong with signed manifests, their order and locks, without bundles.
+
+    Args:
+        snapshots: a replica's.
+        now: the time.
+        chain: whose locks are read. Default: the last one's, which keeps what the replica is now.
+    """
     before: Signed | None = None
     for key, signed in snapshots.signed.items():
         manifest = signed.manifest
@@ -337,7 +347,11 @@ def problems(snapshots: Snapshots, now: datetime) -> Iterator[tuple[str, str]]:
         elif not before and not manifest.full:
             yield key, f"the manifest before it, {manifest.previous}, is missing"
         before = signed
-    for manifest in _needed(snapshots):
+    needed = {one.key: one for one in (_last_chain(snapshots) if chain is None else chain)}
+    for key, manifest in snapshots.manifests.items():
+        if key not in needed and snapshots.is_gone(manifest) and parse_time(manifest.locked_until) > now:
+            yield key, "its bundle is missing"
+    for manifest in needed.values():
         yield from ((manifest.key, sentence) for sentence in _object_problems(snapshots, manifest, now))
 
 
@@ -357,8 +371,8 @@ def _object_problems(snapshots: Snapshots, manifest: Manifest, now: datetime) ->
         yield f"its lock ended at {readable(until)}"
 
 
-def _needed(snapshots: Snapshots) -> Sequence[Manifest]:
-    """Return the snapshots of the last chain: those that keep what the replica is now."""
+def _last_chain(snapshots: Snapshots) -> Sequence[Manifest]:
+    """Return the snapshots of the last chain; none if one of them is missing, which is told in its place."""
     if not snapshots.complete:
         return ()
     try:

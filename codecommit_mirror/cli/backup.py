@@ -105,8 +105,8 @@ def verify(mirror: Mirror, at: str | None, bucket: str | None, as_json: bool) ->
     snapshots = read_snapshots(context_of(mirror).aws, mirror.name, bucket, _pinned(mirror))
     title = f"Restore and check a snapshot of {mirror.name}"
     with _working_on(mirror, title):
-        wrong = [f"{key}: {sentence}" for key, sentence in problems(snapshots, now)]
         origin = from_snapshots(snapshots, parse_at(at) if at is not None else None)
+        wrong = [f"{key}: {sentence}" for key, sentence in problems(snapshots, now, origin.chain)]
         checked = restoring.drill(origin, now)
     wrong += [checked.problem] if checked.problem else []
     _report_snapshot(snapshots, origin, checked, wrong, as_json)
@@ -251,17 +251,8 @@ def _say_what_is_wrong(origin: Origin) -> None:
             "to it can write; --from snapshots is out of their reach",
             err=True,
         )
-    if origin.snapshots and (passed_over := origin.snapshots.unsigned):
-        number = engine_api.count(passed_over, "manifest")
-        click.echo(
-            f"note: {number} without a valid signature, or that S3 does not give out, passed over; the first is "
-            f"{engine_api.sanitize(min(passed_over))}",
-            err=True,
-        )
-    if origin.unread:
-        entries = engine_api.count(origin.unread, "archive entry", "archive entries")
-        first = engine_api.sanitize(origin.unread[0])
-        click.echo(f"note: {entries} could not be read, and what they keep is missing; the first is {first}", err=True)
+    for note in origin.left_out:
+        click.echo(f"note: {note}", err=True)
 
 
 def _ask(todo: restoring.RestorePlan, *, yes: bool) -> None:
@@ -369,7 +360,7 @@ def _drill(mirror: Mirror, origin: Origin, as_json: bool) -> None:
 def _drilled(result: restoring.DrillResult) -> str:
     age = duration(timedelta(seconds=result.age_seconds))
     contents = f"{engine_api.count(result.refs, 'ref')} and {result.objects:,} objects"
-    return f"{result.description}, {age} old, has {contents}, all sound"
+    return "; ".join([f"{result.description}, {age} old, has {contents}, all sound", *result.left_out])
 
 
 def _print_plan(todo: restoring.RestorePlan, as_json: bool) -> None:

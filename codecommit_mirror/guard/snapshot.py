@@ -24,6 +24,7 @@ from .replica.slices import Ask, Attempt, bundles, can_be_sliced, commits_at, te
 from .vault.bundle import header
 from .vault.bundle_plan import SLICES, BundlePlan, plan, starts_chain
 from .vault.manifest import (
+    MAX_BYTES,
     PREFIX,
     Manifest,
     bundle_key,
@@ -379,6 +380,8 @@ class Snapshots:
     def _put(self, manifest: Manifest, until: datetime) -> tuple[Manifest, str]:
         """Write a manifest with its signature; return it as it was written, and its SHA-256."""
         manifest, data, signature = self._sign(manifest)
+        if len(data) > MAX_BYTES:
+            raise RetryableError("the manifest would be larger than is read of one")
         if not self._store.put_manifest(manifest, data, signature, self._retention.mode, until):
             raise RetryableError("another snapshot was taken in the same second")
         return manifest, digest(data)

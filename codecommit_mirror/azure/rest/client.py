@@ -201,15 +201,16 @@ class AzureDevOps:
             raise AzureError(f"cannot {action}: Azure Repos answered {result['updateStatus']}; run again.", 409)
 
     def pull_request(self, repository: Repository, source_branch: str, target_branch: str) -> PullRequest | None:
-        """Return the active pull request from one branch into another."""
+        """Return the active pull request from one branch into another of the same repository, and of no fork."""
         path = f"git/repositories/{repository.id}/pullrequests"
         query = {
+            "searchCriteria.sourceRepositoryId": repository.id,
             "searchCriteria.sourceRefName": f"refs/heads/{source_branch}",
             "searchCriteria.targetRefName": f"refs/heads/{target_branch}",
             "searchCriteria.status": "active",
         }
-        open_ones = self._http.get(path, "list the pull requests", **query)["value"]
-        return PullRequest(open_ones[0]["pullRequestId"]) if open_ones else None
+        listed = self._http.get(path, "list the pull requests", **query)["value"]
+        return next((PullRequest(one["pullRequestId"]) for one in listed if one.get("forkSource") is None), None)
 
     def open_pull_request(
         self, repository: Repository, source_branch: str, target_branch: str, title: str, description: str

@@ -255,12 +255,15 @@ class GitOperations:
 
     def pull_requests(self, call: Call) -> Any:
         """Pull Requests - Get Pull Requests."""
-        query, found = call.query, self._repository(call).pull_requests
+        repository, query = self._repository(call), call.query
+        if query.get("searchCriteria.sourceRepositoryId", repository.id) != repository.id:
+            # There are no forks here.
+            return []
         source, target = query.get("searchCriteria.sourceRefName"), query.get("searchCriteria.targetRefName")
         status = query.get("searchCriteria.status", "active")
         return [
             p
-            for p in found
+            for p in repository.pull_requests
             if source in (None, p["sourceRefName"])
             and target in (None, p["targetRefName"])
             and status in ("all", p["status"])

@@ -423,3 +423,23 @@ def test_a_flipped_bit_a_missing_lock_and_a_missing_manifest_are_found(guarded, 
     ]
     late = datetime.now(UTC) + timedelta(days=500)
     assert "its lock ended at" in next(sentence for _, sentence in problems(found, late))
+
+
+@pytest.mark.usefixtures("without_policy")
+def test_what_earlier_chains_lack_is_found_too(guarded, rig):
+    sample.fill(rig.source)
+    rig.run()
+    take(guarded, rig)
+    sample.commit(rig.source, "main", "a month later")
+    rig.run()
+    assert take(guarded, rig, clock=lambda: datetime.now(UTC) + timedelta(days=31)).kind == "full"
+    found = read_snapshots(guarded.session(), rig.name)
+    first, last = found.complete
+    assert list(problems(found, datetime.now(UTC))) == []
+    found = replace(found, listing=Listing([v for v in found.listing.versions if v.key != first.bundle]))
+    assert list(problems(found, datetime.now(UTC))) == [(first.key, "its bundle is missing")]
+    at_first = list(problems(found, datetime.now(UTC), found.chain(first)))
+    assert at_first == [(first.key, "it is not locked, or its bundle or its list of refs is missing")]
+    # That it expired is no problem.
+    assert first.key not in dict(problems(found, datetime.now(UTC) + timedelta(days=435)))
+    assert last.full

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from codecommit_mirror.backup.origin import from_snapshots
+from codecommit_mirror.backup.restore import drill
 from codecommit_mirror.backup.snapshots import problems, read_chain, read_snapshots
 from codecommit_mirror.errors import MirrorError
 from codecommit_mirror.guard.vault.manifest import dump, format_time
@@ -101,6 +102,10 @@ def test_what_cannot_be_read_stops_nothing_and_is_reported(guarded, rig, forge, 
     assert found.unsigned == (planted,)
     chain = read_chain(guarded.session(), rig.name)
     assert (chain.at(None).key, chain.unsigned) == (found.complete[-1].key, (planted,))
+    # A drill of many says so, too.
+    drilled = drill(from_snapshots(chain, None), datetime.now(UTC))
+    assert (drilled.problem, len(drilled.left_out)) == (None, 1)
+    assert f"the first is {planted}" in drilled.left_out[0]
     assert guarded.store.public_key(found.complete[-1].signed_by)
     guarded.mails(rig.name)
     mails = [it for it in guarded.cloud.mail() if it["subject"] == f"Foreign objects in the snapshots of {rig.name}"]

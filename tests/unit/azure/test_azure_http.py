@@ -8,11 +8,15 @@ import httpx
 import pytest
 
 from codecommit_mirror.azure.rest import token as azure_token
+from codecommit_mirror.azure.rest.client import AzureDevOps
 from codecommit_mirror.azure.rest.http import TRIES, AzureHttp
+from codecommit_mirror.azure.rest.objects import Repository
 from codecommit_mirror.azure.rest.token import AzureToken, find_token
 from codecommit_mirror.config import azure_url
+from codecommit_mirror.config.load import single_mirror
 from codecommit_mirror.errors import AzureError, MirrorError
 
+REPOSITORY = Repository("d8f2c7a0-0000-4000-8000-000000000001", "r", "p", "main")
 TOKEN = AzureToken("canary-token", False, "AZURE_DEVOPS_EXT_PAT")
 SIGN_IN = httpx.Response(203, html="<html>Sign In</html>")
 
@@ -323,3 +327,17 @@ def test_a_compressed_answer_is_read():
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
     http, _, _ = service(httpx.Response(200, content=body, headers=headers))
     assert http.get("x", "do it") == {"id": 1}
+
+
+def test_a_pull_request_from_a_fork_is_not_taken_for_ours():
+    """Whoever may read a repository may have one, with a branch of any name."""
+    forks, ours = {"pullRequestId": 7, "forkSource": {}}, {"pullRequestId": 3}
+
+    def answer(request):
+        asked = request.url.params.get("searchCriteria.sourceRepositoryId")
+        # A server that does not know the parameter lists all of them.
+        return httpx.Response(200, json={"value": [forks, ours] if asked == REPOSITORY.id else [forks]})
+
+    azure = single_mirror("R", "https://dev.azure.com/o/p/_git/r").azure
+    client = AzureDevOps(azure, TOKEN, transport=httpx.MockTransport(answer))
+    assert client.pull_request(REPOSITORY, "ours", "main").id == 3
