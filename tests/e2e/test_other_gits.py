@@ -78,6 +78,8 @@ def _history():
 class _Chain:
     """Bundles as the guard writes them, in a folder."""
 
+    unsigned = ()
+
     def __init__(self, folder):
         self.folder, self.manifests, self.late = folder, [], 0
 
