@@ -29,8 +29,9 @@ class Kept:
     kept: Mapping[Version, Lock | None]
     """Of that and, while it is a part of one that is not complete yet, of the last complete one's chain."""
     lost: tuple[str, ...]
+    """What the last snapshot needs and cannot be relied on."""
     told: tuple[str, ...]
-    """What is lost of the last complete snapshot."""
+    """The same of the last complete snapshot, which people are told of."""
     archive: RefList
     """The archive entries of the last complete snapshot."""
     foreign: tuple[Version, ...]

@@ -120,10 +120,10 @@ class _Progress:
     """The key of the last manifest of the chain in which they are."""
 
 
-def _peeled(ask: Ask, name: str) -> Sequence[str]:
+def _peeled(ask: Ask, value: str) -> Sequence[str]:
     """Return the commit that an object is or leads to; nothing if it leads to none, or the replica does not say."""
     try:
-        return ask(name, 1)
+        return ask(value, 1)
     except (RetryableError, SourceRefused, PackRefused, MirrorFailure):
         return ()
 
@@ -226,7 +226,7 @@ class Snapshots:
         ask = self._ask(access, advertised)
         # Each part has all refs, so that no more than one is kept.
         for part in self._parts(replica, access, advertised, kept, state, ask, progress):
-            commits, kept = known_after(progress.commits, part, kept, lambda name: _peeled(ask, name)), part.refs
+            commits, kept = known_after(progress.commits, part, kept, lambda value: _peeled(ask, value)), part.refs
             before = self._write(replica, access, advertised.capabilities, part, before, state)
             is_full, size = is_full or before[0].full, size + before[0].size
             if before[0].signed_by:

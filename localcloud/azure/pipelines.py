@@ -7,7 +7,7 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import yaml
@@ -302,15 +302,15 @@ class Pipelines:
 
     def pushed(self, repository: Repository, push: Push) -> None:
         """Start what a push starts."""
-        set_refs = [update for update in push.updates if set(update.new) != {"0"}]
-        updates = [update for update in set_refs if not triggers.skips_ci(repository.message(update.new))]
+        skips = cache(lambda commit: triggers.skips_ci(repository.message(commit)))
         for definition in list(self.definitions.values()):
             if definition.body.get("queueStatus", "enabled") != "enabled":
                 continue
             if definition.organization != repository.organization or not self._has_repository(definition):
                 continue
-            for update in updates:
-                self._push_starts(definition, repository, update)
+            for update in push.updates:
+                if set(update.new) != {"0"} and not skips(update.new):
+                    self._push_starts(definition, repository, update)
 
     def _push_starts(self, definition: Definition, repository: Repository, update: RefUpdate) -> None:
         own = self._repository(definition)

@@ -76,13 +76,13 @@ def longest_distance(ask: Callable[[int], Sequence[str]]) -> int:
 
 ALL = 64
 """An exponent that stands for the whole history."""
-_SMALLEST = -12
-"""Of the exponents: a part of one distance's commits that is one commit, however many there are."""
 _MOST_GOALS = 500
 _MAX_LEFT_OVER = MAX_PREREQUISITES // 2
 """Of refs on slices of a history that is gone."""
 _MAX_LEVEL = 5_000
 """Of the commits at one distance: so many names fit into a manifest. Of those before it a bundle builds on 500."""
+_SMALLEST = -1 - _MAX_LEVEL.bit_length()
+"""Of the exponents: at it, one commit of any level was too large by itself."""
 _MAX_LOOKED_AT = 20
 """Of the farthest commits."""
 Ask = Callable[[str, int], Sequence[str]]
@@ -161,8 +161,8 @@ def _reach(goals: list[Goal], kept: RefList, head: str | None, ask: Ask, attempt
     while goals:
         if kept.get(goals[-1].ref) == goals[-1].commit:
             goals.pop()
-            # The one that needed it was too large with it.
-            goals[-1:] = [goal._replace(exponent=goal.exponent + 1) for goal in goals[-1:]]
+            # The one that needed it was too large with it, and is still not tried whole.
+            goals[-1:] = [goal._replace(exponent=min(goal.exponent + 1, ALL - 1)) for goal in goals[-1:]]
             continue
         step = next_step(goals[-1], kept, head, ask, attempt.known, may_divide=len(goals) < _MOST_GOALS)
         if isinstance(step, Goal):

@@ -176,7 +176,8 @@ def test_what_is_dropped_is_told_however_often_attempts_are_interrupted(guarded,
 
 
 @pytest.mark.usefixtures("without_policy")
-def test_an_expired_chain_goes_though_the_next_one_took_several_attempts(guarded, rig, monkeypatch):
+@pytest.mark.parametrize(("attempts", "kind"), [((99,), "full"), ((0, 1, 99), "incremental")], ids=["one", "several"])
+def test_what_no_snapshot_needs_any_longer_is_released(guarded, rig, monkeypatch, attempts, kind):
     sample.fill(rig.source)
     rig.run()
     take(guarded, rig)
@@ -185,11 +186,11 @@ def test_an_expired_chain_goes_though_the_next_one_took_several_attempts(guarded
     rig.run()
     lock_of, ended = Store.lock_of, ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC))
     monkeypatch.setattr(Store, "lock_of", lambda self, it: ended if it.key in old else lock_of(self, it))
-    for parts in (0, 1, 99):
+    for parts in attempts:
         with monkeypatch.context() as patch, suppress(RetryableError):
             broken_off_after(patch, parts)
             taken = guarded.take(rig.name, clock=lambda: datetime.now(UTC) + timedelta(days=31))
-    assert taken.kind == "incremental"
+    assert taken.kind == kind
     for key in guarded.keys(rig.name):
         tags = guarded.s3.get_object_tagging(Bucket=guarded.bucket, Key=key)["TagSet"]
         assert bool(tags) == (key in old)

@@ -377,22 +377,6 @@ def test_a_shorter_retention_shortens_no_lock(guarded, rig):
     assert second <= datetime.now(UTC) + timedelta(days=60)
 
 
-@pytest.mark.usefixtures("without_policy")
-def test_what_no_snapshot_needs_any_longer_is_released(guarded, rig, monkeypatch):
-    sample.fill(rig.source)
-    rig.run()
-    take(guarded, rig)
-    old = guarded.keys(rig.name)
-    sample.commit(rig.source, "main", "one more")
-    rig.run()
-    lock_of, ended = Store.lock_of, ("COMPLIANCE", datetime(2026, 1, 1, tzinfo=UTC))
-    monkeypatch.setattr(Store, "lock_of", lambda self, it: ended if it.key in old else lock_of(self, it))
-    take(guarded, rig, clock=lambda: datetime.now(UTC) + timedelta(days=31))
-    for key in guarded.keys(rig.name):
-        tags = guarded.s3.get_object_tagging(Bucket=guarded.bucket, Key=key)["TagSet"]
-        assert bool(tags) == (key in old)
-
-
 def test_a_flipped_bit_a_missing_lock_and_a_missing_manifest_are_found(guarded, rig, command, monkeypatch):
     sample.fill(rig.source)
     rig.run()

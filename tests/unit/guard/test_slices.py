@@ -22,7 +22,7 @@ class History:
         self.refs = RefList.of(
             {f"refs/heads/{tip}": f"{tip:040x}" for tip in tips}
             | {f"refs/tags/{tip:09}": f"{tip:040x}" for tip in tags}
-            | {HEAD: f"{(len(parents) if head is None else head + 1) - 1:040x}"}
+            | {HEAD: f"{len(parents) - 1 if head is None else head:040x}"}
         )
 
     def reach(self, commits):
@@ -128,14 +128,15 @@ def folds(count):
 
 
 def wide_at(longest):
-    """A line with 260 commits abreast wherever the distance from the farthest commit is a power of two."""
-    parents = [[]]
-    for distance in range(2, longest + 1):
-        tip = len(parents) - 1
-        if distance & (distance - 1):
-            parents.append([tip])
+    """A history with 260 commits abreast wherever the distance from before the farthest commit is a power of two."""
+    parents, before = [], []
+    for level in range(1, longest + 1):
+        first = len(parents)
+        if level & (level - 1):
+            parents.append(before)
         else:
-            parents += [*([tip] for _ in range(260)), list(range(tip + 1, tip + 261))]
+            parents += [[before[n % len(before)]] if before else [] for n in range(260)]
+        before = list(range(first, len(parents)))
     return parents
 
 
@@ -186,6 +187,7 @@ def attempts(snapshot, histories):
     for number, history in enumerate(histories, 1):
         if snapshot.attempt(history):
             assert snapshot.kept.lines == history.refs.lines
+            assert snapshot.saved >= history.reach(history.refs.values())
             return number
     raise AssertionError("never complete")
 
@@ -228,8 +230,8 @@ def test_a_branch_that_is_rewritten_before_each_attempt_costs_what_is_new():
 
 def test_a_wide_place_is_stepped_over():
     """Also where no slice is ever quick, so that none grows."""
-    parents = [*line(30), *([29] for _ in range(300)), list(range(30, 330)), *line(30, 331, 330)]
-    snapshot = Snapshot(320)
+    parents = [*line(31), *([30] for _ in range(5001)), list(range(31, 5032)), *line(30, 5033, 5032)]
+    snapshot = Snapshot(5003)
     snapshot.quick = 0
     assert attempts(snapshot, [History(parents, [])] * 60) < 50
 
@@ -237,15 +239,15 @@ def test_a_wide_place_is_stepped_over():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("meanwhile", [unchanged, rewritten, longer, another_branch])
 def test_what_is_too_large_for_an_attempt_is_kept_by_some_dozens(shape, meanwhile):
-    parents, tips = SHAPES[shape]
-    snapshot, tips = Snapshot(CAPACITY.get(shape, 120)), list(tips)
-    for number in range(150):
-        parents, tips = meanwhile(number, parents, tips)
-        history = History(parents, tips)
-        if snapshot.attempt(history):
-            break
-    assert snapshot.kept.lines == history.refs.lines
-    assert snapshot.saved >= history.reach(history.refs.values())
+    snapshot = Snapshot(CAPACITY.get(shape, 120))
+
+    def meanwhile_histories():
+        parents, tips = SHAPES[shape]
+        for number in range(150):
+            parents, tips = meanwhile(number, parents, list(tips))
+            yield History(parents, tips)
+
+    attempts(snapshot, meanwhile_histories())
     # Nothing is fetched over and over again.
     assert snapshot.bytes <= 1.3 * len(snapshot.saved)
     assert snapshot.links < 400
@@ -299,10 +301,20 @@ def test_the_commits_of_one_distance_come_in_parts_and_what_was_saved_of_them_is
 
 def test_a_commit_that_is_too_large_by_itself_comes_in_slices_before_the_others():
     history = History([[], [0], [1], [2], [2, 3]], [])
-    # Three commits are within two of the tip, and the first one reaches none of them.
     step = next_step(Goal(HEAD, history.refs[HEAD], -1), RefList(), HEAD, history.at)
     (level,) = history.at(history.refs[HEAD], 4)
     assert step == Goal(f"{SLICES}{history.refs[HEAD]}/000000004/{level}", level, ALL - 1)
     assert not isinstance(
         next_step(Goal(HEAD, history.refs[HEAD], -1), RefList(), HEAD, history.at, may_divide=False), Goal
     )
+
+
+def test_one_commit_of_the_widest_level_can_be_too_large_by_itself():
+    wide = [[], *([0] for _ in range(5000)), list(range(1, 5001))]
+    goal = Goal(HEAD, History(wide, []).refs[HEAD], 0)
+    kept = RefList.of({f"{SLICES}{goal.commit}/000000003/{0:040x}": f"{0:040x}"})
+    noted, history = [goal], History(wide, [])
+    for _ in range(20):
+        attempt = Attempt(noted, 60, lambda goals: noted.__setitem__(slice(None), goals))
+        next(bundles(history.refs, HEAD, kept, history.at, attempt))
+    assert [one.ref for one in noted][:2] == [HEAD, f"{SLICES}{goal.commit}/000000002/{1:040x}"]
